@@ -1,0 +1,193 @@
+package cluster
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"reflect"
+	"time"
+
+	"github.com/docker/docker/api/types/swarm"
+)
+
+// Change is what a request makes of a service: the objects to write, all in one
+// transaction. Its functions are pure, so whoever calls them has read the
+// service inside that transaction and has checked the version the client gave.
+type Change struct {
+	// Service is to be put.
+	Service *Service
+	// Revision is to be put, before the service's tasks can refer to it; nil when
+	// there is nothing to change about the revisions.
+	Revision *Revision
+	// Rollout is to be put. When it is nil, the service's rollout is to be deleted,
+	// if there is one.
+	Rollout *Rollout
+}
+
+// CreateService makes a new service. auth is the X-Registry-Auth value, if any.
+func CreateService(id string, spec swarm.ServiceSpec, auth string) Change {
+	service := &Service{ID: id, Spec: spec, Revision: 1, LastRevision: 1}
+	return Change{Service: service, Revision: newRevision(service, auth)}
+}
+
+// UpdateService makes spec the spec of old, whose revision is current. auth is
+// the X-Registry-Auth value that tasks pull with from now on: the client's, or
+// the one of whichever revision the client named, or current.Auth.
+//
+// A spec that runs the same (equal TaskTemplate, EndpointSpec and host options)
+// keeps the revision, so that no task restarts; a changed auth or label is then put into
+// that same revision. A change of nothing but the number of replicas is also
+// made in the spec that a rollback goes back to, and so is no new rollback
+// target; nor is a request that changes nothing, by which users resume a paused
+// update. The rollout ends and the scheduler begins a new one if there is need,
+// but one that is under way to the same revision goes on.
+//
+// A job has a new revision whatever the spec, since each update runs it anew.
+func UpdateService(old *Service, current *Revision, rollout *Rollout, spec swarm.ServiceSpec, auth string) Change {
+	next := *old
+	next.Spec = spec
+	change := Change{Service: &next}
+
+	scaled := old.Spec
+	scaled.Mode = spec.Mode
+	onlyScaled := sameJSON(scaled, spec) && replicated(old.Spec.Mode) && replicated(spec.Mode)
+	switch {
+	case sameJSON(old.Spec, spec):
+	case onlyScaled:
+		if old.Previous != nil && replicated(old.Previous.Mode) {
+			previous := *old.Previous
+			previous.Mode = spec.Mode
+			next.Previous = &previous
+		}
+	default:
+		previous := old.Spec
+		next.Previous, next.PreviousRevision = &previous, old.Revision
+	}
+
+	if current != nil && !next.Job() && sameTask(&current.Spec, current.Endpoint, &spec.TaskTemplate, spec.EndpointSpec) &&
+		sameHostOptions(current.ServiceLabels, spec.Labels) {
+		if auth != current.Auth || spec.Name != current.ServiceName || !sameJSON(spec.Labels, current.ServiceLabels) {
+			same := *current
+			same.Auth, same.ServiceName, same.ServiceLabels = auth, spec.Name, spec.Labels
+			change.Revision = &same
+		}
+		if rollout != nil && rollout.Revision == next.Revision && !rollout.Paused() && !rollout.Done() {
+			kept := *rollout
+			change.Rollout = &kept
+		}
+		return change
+	}
+	next.LastRevision++
+	next.Revision = next.LastRevision
+	change.Revision = newRevision(&next, auth)
+	return change
+}
+
+// RollbackService goes back to the previous spec, as a user asks for it; asked
+// again, it returns. A job runs anew, as in any update. previous is the revision old.PreviousRevision; auth is a new
+// X-Registry-Auth value for it, or empty to keep the one it has.
+func RollbackService(old *Service, previous *Revision, auth string, now time.Time) (Change, error) {
+	if old.Previous == nil || previous == nil {
+		return Change{}, fmt.Errorf("service %s does not have a previous spec: %w", old.ID, ErrPrecondition)
+	}
+	next := *old
+	current := old.Spec
+	next.Spec, next.Previous = *old.Previous, &current
+	// The name isn't part of what is rolled back, since clients found the service by it.
+	next.Spec.Name = old.Spec.Name
+	next.Revision, next.PreviousRevision = old.PreviousRevision, old.Revision
+	if next.Job() {
+		next.LastRevision++
+		next.Revision = next.LastRevision
+		if auth == "" {
+			auth = previous.Auth
+		}
+		return Change{Service: &next, Revision: newRevision(&next, auth)}, nil
+	}
+	change := Change{
+		Service: &next,
+		Rollout: &Rollout{
+			ServiceID: old.ID,
+			State:     swarm.UpdateStateRollbackStarted,
+			Revision:  next.Revision,
+			StartedAt: now,
+			Message:   "manually requested rollback",
+		},
+	}
+	if auth != "" && auth != previous.Auth {
+		same := *previous
+		same.Auth = auth
+		change.Revision = &same
+	}
+	return change, nil
+}
+
+// AbandonUpdate goes back to the previous spec because the update to the present
+// one failed; message says how. There is nothing to roll back to afterwards, so
+// that two bad specs don't alternate. The scheduler calls it.
+func AbandonUpdate(old *Service, message string, now time.Time) (Change, error) {
+	if old.Previous == nil {
+		return Change{}, fmt.Errorf("service %s does not have a previous spec: %w", old.ID, ErrPrecondition)
+	}
+	next := *old
+	next.Spec = *old.Previous
+	next.Spec.Name = old.Spec.Name
+	next.Revision = old.PreviousRevision
+	next.Previous, next.PreviousRevision = nil, 0
+	return Change{
+		Service: &next,
+		Rollout: &Rollout{
+			ServiceID: old.ID,
+			State:     swarm.UpdateStateRollbackStarted,
+			Revision:  next.Revision,
+			StartedAt: now,
+			Message:   message,
+		},
+	}, nil
+}
+
+func newRevision(s *Service, auth string) *Revision {
+	return &Revision{
+		ServiceID:     s.ID,
+		Number:        s.Revision,
+		ServiceName:   s.Spec.Name,
+		ServiceLabels: s.Spec.Labels,
+		Spec:          s.Spec.TaskTemplate,
+		Endpoint:      s.Spec.EndpointSpec,
+		Job:           s.Job(),
+		Auth:          auth,
+	}
+}
+
+func replicated(m swarm.ServiceMode) bool { return m.Replicated != nil }
+
+// sameTask tells whether two revisions run the same.
+func sameTask(a *swarm.TaskSpec, aPorts *swarm.EndpointSpec, b *swarm.TaskSpec, bPorts *swarm.EndpointSpec) bool {
+	return sameJSON(a, b) && sameJSON(withMode(aPorts), withMode(bPorts))
+}
+
+// withMode says what an absent endpoint, or an absent mode, means.
+func withMode(e *swarm.EndpointSpec) swarm.EndpointSpec {
+	var endpoint swarm.EndpointSpec
+	if e != nil {
+		endpoint = *e
+	}
+	if endpoint.Mode == "" {
+		endpoint.Mode = swarm.ResolutionModeVIP
+	}
+	return endpoint
+}
+
+// sameJSON compares as clients do: an absent list and an empty one are the same,
+// whichever of the two an encoding left behind.
+func sameJSON(a, b any) bool {
+	if reflect.DeepEqual(a, b) {
+		return true
+	}
+	left, err := json.Marshal(a)
+	if err != nil {
+		return false
+	}
+	right, err := json.Marshal(b)
+	return err == nil && bytes.Equal(left, right)
+}

@@ -1,0 +1,344 @@
+package cluster
+
+import (
+	"slices"
+	"strconv"
+	"time"
+
+	"github.com/docker/docker/api/types/swarm"
+)
+
+// Meta is what every object but a task carries.
+type Meta struct {
+	// Version is the log index of the object's last change. Apply stamps it.
+	Version uint64 `cbor:"v,omitempty"`
+	// CreatedAt and UpdatedAt are the leader's clock at the write.
+	CreatedAt time.Time `cbor:"c,omitempty"`
+	UpdatedAt time.Time `cbor:"u,omitempty"`
+}
+
+// Cluster is the one record of the cluster itself.
+type Cluster struct {
+	ID string
+	Meta
+	Spec swarm.Spec
+	// RootCert and RootKey are the root CA, PEM encoded. They leave the database
+	// only as certificates.
+	RootCert, RootKey []byte
+	// WorkerToken and ManagerToken let a node join with that role.
+	WorkerToken, ManagerToken string
+	// GossipKeys encrypt gossip; the first one sends, all of them are understood.
+	// NextGossipKey is set while the last one is new: it is given to all nodes before
+	// it becomes the first. GossipKeysAt is when either changed, by the leader's clock.
+	GossipKeys    [][]byte
+	NextGossipKey bool
+	GossipKeysAt  time.Time
+	// UnlockKey encrypts the key files of all managers; none while autolock is off.
+	UnlockKey UnlockKey
+	// Rotation is set while another root CA takes the place of RootCert.
+	Rotation *RootRotation
+}
+
+// RootRotation is a change of the root CA: all nodes trust both roots, and get
+// certificates by the new one; when all have them it becomes the only one.
+type RootRotation struct {
+	// Cert and Key are the new root, PEM, and Cross is Cert's key as certified by the
+	// old one, for those who don't know of the new one yet.
+	Cert, Key, Cross []byte
+}
+
+// Roots are the root certificates that nodes trust, PEM.
+func (c *Cluster) Roots() []byte {
+	if c.Rotation == nil {
+		return c.RootCert
+	}
+	return slices.Concat(c.RootCert, c.Rotation.Cert)
+}
+
+// Issuer is the root certificate, PEM, that nodes' certificates should be by.
+func (c *Cluster) Issuer() []byte {
+	if c.Rotation == nil {
+		return c.RootCert
+	}
+	return c.Rotation.Cert
+}
+
+// Node is a machine that has joined.
+type Node struct {
+	ID string
+	Meta
+	// Spec is the user's: Spec.Role is the role that is wanted.
+	Spec swarm.NodeSpec
+	// Role is the role the node has: what certificates are issued for.
+	Role swarm.NodeRole
+	// Description is the agent's account of its machine.
+	Description swarm.NodeDescription
+	Status      NodeStatus
+	// ManagerAddr is host:port of the control port; empty on workers.
+	ManagerAddr string
+}
+
+// NodeStatus is what managers believe of a node.
+type NodeStatus struct {
+	State NodeState
+	// Message says why, when the node isn't ready.
+	Message string
+	// Addr is the IP address of the node.
+	Addr string
+	// Since is when State last changed, by the leader's clock.
+	Since time.Time
+}
+
+// Schedulable tells whether new tasks may be placed on the node.
+func (n *Node) Schedulable() bool {
+	return n.Status.State == NodeReady && n.Spec.Availability == swarm.NodeAvailabilityActive
+}
+
+// Lost tells whether tasks on the node must be replaced elsewhere: it is down
+// or drained.
+func (n *Node) Lost() bool {
+	return n.Status.State == NodeDown || n.Spec.Availability == swarm.NodeAvailabilityDrain
+}
+
+// Service is what the user wants kept running.
+type Service struct {
+	ID string
+	Meta
+	// Spec is the user's, exactly as sent but for the defaults that clients need
+	// (a name, a number of replicas).
+	Spec swarm.ServiceSpec
+	// Revision is the number of the Revision that Spec's TaskTemplate and
+	// EndpointSpec are. A change of anything else keeps it, so no task restarts.
+	Revision uint64
+	// LastRevision is the highest number ever given out.
+	LastRevision uint64
+	// Previous is the spec that a rollback goes back to, and PreviousRevision its
+	// revision; nil and 0 when there is none. Scaling is applied to both specs and
+	// so makes no new rollback target.
+	Previous         *swarm.ServiceSpec
+	PreviousRevision uint64
+}
+
+// Global tells whether the service has one task on each node that is fit for it,
+// rather than tasks in numbered slots.
+func (s *Service) Global() bool { return s.Spec.Mode.Global != nil || s.Spec.Mode.GlobalJob != nil }
+
+// Job tells whether the service's tasks are to complete, rather than to go on. A
+// job's revision is its iteration: each update makes a new one, which runs anew.
+func (s *Service) Job() bool { return isJob(s.Spec.Mode) }
+
+func isJob(m swarm.ServiceMode) bool { return m.ReplicatedJob != nil || m.GlobalJob != nil }
+
+// Completions is how many slots of a replicated job are to complete, and how many
+// of them may run at the same time; 0 for all other services.
+func (s *Service) Completions() (total, concurrent int) {
+	job := s.Spec.Mode.ReplicatedJob
+	if job == nil || job.TotalCompletions == nil || job.MaxConcurrent == nil {
+		return 0, 0
+	}
+	return int(*job.TotalCompletions), int(min(*job.MaxConcurrent, 1<<30))
+}
+
+// Replicas is how many slots the service keeps filled; 0 unless it is replicated.
+func (s *Service) Replicas() int {
+	if s.Spec.Mode.Replicated == nil || s.Spec.Mode.Replicated.Replicas == nil {
+		return 0
+	}
+	return int(*s.Spec.Mode.Replicated.Replicas)
+}
+
+// Revision is one version of what a service's tasks run. Tasks refer to it by
+// number; it is reaped when no task and no service refers to it any more, so it
+// may outlive its service.
+type Revision struct {
+	ServiceID string
+	Number    uint64
+	Meta
+	// ServiceName and ServiceLabels are the service's when the revision was made:
+	// for names and labels of containers, and for tasks whose service is gone.
+	ServiceName   string
+	ServiceLabels map[string]string
+	Spec          swarm.TaskSpec
+	Endpoint      *swarm.EndpointSpec
+	// Job is set when the service is a job; its slots are then shown from 0, as Swarm
+	// does.
+	Job bool
+	// Auth is the X-Registry-Auth value to pull the image with. It goes to the
+	// agents that run the revision and is never shown.
+	Auth string
+}
+
+// TaskName is Swarm's name for a task and its container: service.slot.task, with
+// the node's ID for the slot where that is 0: in global services, and in the first
+// slot of a job.
+func (r *Revision) TaskName(t *Task) string {
+	place := strconv.Itoa(r.ShownSlot(t))
+	if place == "0" && t.NodeID != "" {
+		place = t.NodeID
+	}
+	return r.ServiceName + "." + place + "." + t.ID
+}
+
+// ShownSlot is the number of a task's slot as users see it: in names, in templates
+// and in the API. It is 0, and means nothing, in a global service.
+func (r *Revision) ShownSlot(t *Task) int {
+	if r.Job && t.Slot > 0 {
+		return int(t.Slot) - 1
+	}
+	return int(t.Slot)
+}
+
+// RevisionID names a revision: the store's key for it.
+func RevisionID(serviceID string, number uint64) string {
+	return serviceID + "." + strconv.FormatUint(number, 10)
+}
+
+// Rollout is the progress of the service's last update or rollback. It is its
+// own record, so that progress never makes a user's update "out of sequence".
+// A user's update deletes it; a rollback replaces it.
+type Rollout struct {
+	ServiceID string
+	Meta
+	State swarm.UpdateState
+	// Revision is the one that is being rolled out.
+	Revision uint64
+	// Total is how many slots had to be replaced when it began: the denominator
+	// of the failure ratio.
+	Total       uint32
+	StartedAt   time.Time
+	CompletedAt time.Time
+	Message     string
+}
+
+// RollingBack tells whether the rollout is a rollback, in whatever state.
+func (r *Rollout) RollingBack() bool {
+	switch r.State {
+	case swarm.UpdateStateRollbackStarted, swarm.UpdateStateRollbackPaused, swarm.UpdateStateRollbackCompleted:
+		return true
+	}
+	return false
+}
+
+// Paused tells whether the rollout stopped after failures and waits for the user.
+func (r *Rollout) Paused() bool {
+	return r.State == swarm.UpdateStatePaused || r.State == swarm.UpdateStateRollbackPaused
+}
+
+// Done tells whether the rollout has come to its end.
+func (r *Rollout) Done() bool {
+	return r.State == swarm.UpdateStateCompleted || r.State == swarm.UpdateStateRollbackCompleted
+}
+
+// Secret is data that only containers whose service refers to it get to see. It
+// never changes but for its labels, and leaves the managers only for agents that
+// have a task that uses it, which never write it down.
+type Secret struct {
+	ID string
+	Meta
+	Spec swarm.SecretSpec
+}
+
+// Config is a Secret that everybody may read.
+type Config struct {
+	ID string
+	Meta
+	Spec swarm.ConfigSpec
+}
+
+// Task is one attempt to run one container. It is never moved and never
+// restarted, only replaced. There may be hundreds of thousands, so it holds
+// references and small numbers only; what it runs is its Revision.
+type Task struct {
+	ID      string `cbor:"1,keyasint"`
+	Version uint64 `cbor:"2,keyasint,omitempty"`
+	// ServiceID, and Revision within it, say what to run.
+	ServiceID string `cbor:"3,keyasint"`
+	Revision  uint64 `cbor:"4,keyasint"`
+	// Slot is the numbered place in a replicated service, from 1; 0 in a global one,
+	// where the node is the place.
+	Slot uint32 `cbor:"5,keyasint,omitempty"`
+	// NodeID is where the task runs, or is to run. In a replicated service it is empty
+	// until the task is assigned; in a global one the task is made for the node, and
+	// waits for it when there is no room yet. It never changes once it is set.
+	NodeID string `cbor:"6,keyasint,omitempty"`
+	// Desired is where managers want the task; it never goes back.
+	Desired State `cbor:"7,keyasint,omitempty"`
+	// CreatedAt, UpdatedAt and RunningAt (first seen running; zero if never) are
+	// the leader's clock.
+	CreatedAt Time `cbor:"8,keyasint,omitempty"`
+	UpdatedAt Time `cbor:"9,keyasint,omitempty"`
+	RunningAt Time `cbor:"10,keyasint,omitempty"`
+	// NotBefore is when a replacement that waits out its restart delay (Desired is
+	// Ready) may start; zero when it needn't wait for a time.
+	NotBefore Time       `cbor:"11,keyasint,omitempty"`
+	Status    TaskStatus `cbor:"12,keyasint,omitempty"`
+}
+
+// TaskStatus is what is known of a task. The agent writes it from Accepted on.
+type TaskStatus struct {
+	State State `cbor:"1,keyasint,omitempty"`
+	// Since is the writer's clock when State was reached: the agent's, mostly.
+	Since Time `cbor:"2,keyasint,omitempty"`
+	// Applied is the leader's clock when it took the status in. Delays and windows
+	// are counted from it, since agents' clocks are not trusted.
+	Applied Time `cbor:"3,keyasint,omitempty"`
+	// Message says what happened last, or what the task waits for; Err why it failed
+	// or can't go on.
+	Message string `cbor:"4,keyasint,omitempty"`
+	Err     string `cbor:"5,keyasint,omitempty"`
+	// ContainerID is empty until there is a container.
+	ContainerID string `cbor:"6,keyasint,omitempty"`
+	PID         int32  `cbor:"7,keyasint,omitempty"`
+	ExitCode    int32  `cbor:"8,keyasint,omitempty"`
+}
+
+// Assigned tells whether the task was given to its node: agents hear of it, and it
+// holds resources, from then on and not before.
+func (t *Task) Assigned() bool { return t.NodeID != "" && t.Status.State >= StateAssigned }
+
+// Dead tells whether the task has ended, or was never given to an agent and
+// won't be: nothing of it runs, and it holds no resources.
+func (t *Task) Dead() bool {
+	return t.Status.State.Terminal() || !t.Live() && !t.Assigned()
+}
+
+// Live tells whether the task is wanted: it fills its slot. A job's task is wanted
+// to complete, and stays so when it has.
+func (t *Task) Live() bool { return t.Desired <= StateComplete }
+
+// Why managers stop a task that runs well, as its Status.Err says: its node
+// changed, so that it no longer meets the service's constraints, or no longer has
+// the resources that its tasks reserved.
+const (
+	ReasonMisplaced = "assigned node no longer meets constraints"
+	ReasonNoRoom    = "assigned node no longer has the resources that its tasks reserve"
+)
+
+// Advance returns the task with status taken in at now, or nil when status would
+// take it back: observed states only increase. A status of the same state
+// replaces message, error and container.
+func (t *Task) Advance(status TaskStatus, now Time) *Task {
+	if status.State < t.Status.State || t.Status.State == StateOrphaned {
+		return nil
+	}
+	status.Applied = now
+	if status.Err == "" && !t.Live() &&
+		(t.Status.Err == ReasonMisplaced || t.Status.Err == ReasonNoRoom || status.State == StateShutdown && t.RunningAt.IsZero()) {
+		// Its node was found unfit, or it was stopped before it ever ran: what keeps it
+		// from running is the reason.
+		status.Err = t.Status.Err
+	}
+	if status.State == t.Status.State {
+		status.Applied = t.Status.Applied
+		if status == t.Status {
+			return nil
+		}
+	}
+	next := *t
+	next.Status = status
+	next.UpdatedAt = now
+	if status.State == StateRunning && t.RunningAt.IsZero() {
+		next.RunningAt = now
+	}
+	return &next
+}

@@ -1,0 +1,78 @@
+package cluster
+
+import (
+	"strconv"
+	"time"
+
+	"github.com/docker/docker/api/types/swarm"
+)
+
+const (
+	// LabelRevisionHistory on the cluster's spec is how many revisions of each
+	// service are kept, from 0 to MaxRevisionHistory.
+	LabelRevisionHistory = "skep.revision-history"
+	// DefaultRevisionHistory is what holds without the label.
+	DefaultRevisionHistory = 10
+	// MaxRevisionHistory bounds the label: each revision is a few KB on every manager.
+	MaxRevisionHistory = 1000
+)
+
+// RevisionHistory is how many revisions of each service a cluster keeps: the last
+// ones. What the service runs, or goes back to without a number, or what a task
+// refers to, is kept in any case.
+func RevisionHistory(spec swarm.Spec) int {
+	n, err := strconv.Atoi(spec.Labels[LabelRevisionHistory])
+	if err != nil || n < 0 || n > MaxRevisionHistory {
+		return DefaultRevisionHistory
+	}
+	return n
+}
+
+// KeptRevision is what the API tells of a revision, as `skep service history`
+// shows it. The credentials aren't part of it.
+type KeptRevision struct {
+	Number    uint64
+	CreatedAt time.Time
+	Image     string
+	// Current marks what the service runs, or is being updated to; Previous what a
+	// rollback without a number goes back to.
+	Current, Previous bool
+	TaskTemplate      swarm.TaskSpec
+	EndpointSpec      *swarm.EndpointSpec `json:",omitempty"`
+	Labels            map[string]string
+}
+
+// RollbackServiceTo goes back to a kept revision of the service, as a user asks
+// for it: to what that one ran (TaskTemplate and EndpointSpec) and to the labels
+// that the service had with it. The mode, with the number of replicas, and the
+// update and rollback configurations aren't part of a revision and stay as they
+// are. A rollback without a number then returns to what was before. auth is a new
+// X-Registry-Auth value for the revision, or empty to keep the one it has.
+func RollbackServiceTo(old *Service, to *Revision, auth string, now time.Time) (Change, error) {
+	switch {
+	case old.Spec.Mode.ReplicatedJob != nil || old.Spec.Mode.GlobalJob != nil:
+		return Change{}, Say(ErrUnsupported, "service %s is a job, and a job can't be rolled back to a revision: update it, or create it anew", old.Spec.Name)
+	case to.Number == old.Revision:
+		return Change{}, Say(ErrPrecondition, "service %s is at revision %d already", old.Spec.Name, to.Number)
+	}
+	next, current := *old, old.Spec
+	next.Spec.TaskTemplate, next.Spec.EndpointSpec, next.Spec.Labels = to.Spec, to.Endpoint, to.ServiceLabels
+	next.Previous, next.PreviousRevision = &current, old.Revision
+	next.Revision = to.Number
+	change := Change{
+		Service: &next,
+		Rollout: &Rollout{
+			ServiceID: old.ID,
+			State:     swarm.UpdateStateRollbackStarted,
+			Revision:  to.Number,
+			StartedAt: now,
+			Message:   "manually requested rollback to revision " + strconv.FormatUint(to.Number, 10),
+		},
+	}
+	if auth != "" && auth != to.Auth {
+		same := *to
+		same.Auth = auth
+		change.Revision = &same
+	}
+	return change, nil
+}

@@ -1,0 +1,40 @@
+package cluster
+
+import "time"
+
+// Status is the health of the whole cluster, as `skep cluster status` shows it.
+// The leader makes it; it isn't stored.
+type Status struct {
+	ClusterID string
+	LeaderID  string
+	Term      uint64
+	Managers  []ManagerHealth
+	Nodes     []NodeHealth
+	// Problems says what is unhealthy and why, in sentences; empty means all is well.
+	Problems []string
+}
+
+// ManagerHealth is one manager as the leader sees it.
+type ManagerHealth struct {
+	NodeID, Hostname, Addr string
+	Leader, Voter          bool
+	// Reachable tells whether the manager answered when it was asked just now. What
+	// follows is zero when it didn't.
+	Reachable                            bool
+	Term                                 uint64
+	LastIndex, CommitIndex, AppliedIndex uint64
+	SnapshotIndex                        uint64
+	// LastContact is how long ago it heard of the leader.
+	LastContact time.Duration
+}
+
+// NodeHealth is one node by both signals.
+type NodeHealth struct {
+	NodeID, Hostname, Addr, Role, State, Availability string
+	// Gossip is "alive", "suspect" or "absent": not met yet, given up or left.
+	Gossip string
+	// Session is the ID of the manager that has the node's session; empty for none.
+	Session string
+	// Reason says why the node isn't ready.
+	Reason string
+}
