@@ -1,0 +1,123 @@
+package store
+
+import (
+	"errors"
+	"fmt"
+	"io"
+
+	"github.com/hashicorp/raft"
+)
+
+// errRefused is the response to an entry that was proposed on another state than
+// it met: nothing of it was written, on any manager.
+var errRefused = errors.New("the entry was proposed on an older state")
+
+// fsm is the Store as raft sees it. Raft calls it from one goroutine.
+type fsm struct{ store *Store }
+
+var _ raft.FSM = fsm{}
+
+// FSM is what to give to raft.
+func (s *Store) FSM() raft.FSM { return fsm{s} }
+
+// Apply writes one committed entry. Its response is nil or an error.
+//
+// It must do the same on every manager, today and when the log is read again, so
+// it has no clock, makes no IDs and knows no rules: those were all applied by
+// whoever proposed the entry.
+func (f fsm) Apply(log *raft.Log) any {
+	if err := f.store.apply(log.Index, log.Data); err != nil {
+		return err
+	}
+	return nil
+}
+
+func (s *Store) apply(index uint64, data []byte) error {
+	e, objects, err := s.decode(data)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	switch {
+	case s.failed != nil:
+		return s.failed
+	case err != nil:
+		return s.failLocked(fmt.Errorf("apply entry %d: %w", index, err))
+	case index <= s.current.applied:
+		return s.failLocked(fmt.Errorf("apply entry %d: entry %d is applied already", index, s.current.applied))
+	case e.Base > s.current.applied:
+		// Its base was committed before it, so this manager has missed something.
+		return s.failLocked(fmt.Errorf("apply entry %d: it follows entry %d, but this manager's database ends at %d: its log or snapshot lacks entries",
+			index, e.Base, s.current.applied))
+	case e.Base < s.current.applied:
+		return fmt.Errorf("apply entry %d: %w: %d instead of %d", index, errRefused, e.Base, s.current.applied)
+	}
+	changes := make([]Change, 0, len(objects))
+	for i, object := range objects {
+		before := s.current.find(object)
+		if e.Changes[i].Object == nil {
+			if before != nil {
+				s.current.delete(before)
+				changes = append(changes, Change{Before: before})
+			}
+			continue
+		}
+		setVersion(object, index)
+		s.current.put(before, object)
+		changes = append(changes, Change{Before: before, After: object})
+	}
+	s.current.applied = index
+	s.publishLocked(changes, false)
+	return nil
+}
+
+// decode reads an entry and all the objects in it.
+func (s *Store) decode(data []byte) (entry, []any, error) {
+	e, err := decodeEntry(data)
+	if err != nil {
+		return e, nil, err
+	}
+	objects := make([]any, len(e.Changes))
+	for i, r := range e.Changes {
+		if objects[i], err = r.object(); err != nil {
+			return e, nil, fmt.Errorf("decode change %d: %w", i, err)
+		}
+		s.intern.object(objects[i])
+	}
+	return e, objects, nil
+}
+
+// Snapshot costs nothing: the published state never changes.
+func (f fsm) Snapshot() (raft.FSMSnapshot, error) { return snapshot{f.store.View()}, nil }
+
+// Restore replaces the database by a snapshot, whole or not at all. A snapshot
+// that can't be read ends the process: raft would go on with an older one and a
+// log that doesn't reach back to it.
+func (f fsm) Restore(source io.ReadCloser) error {
+	s := f.store
+	restored, err := readSnapshot(source, s.intern)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.failed != nil {
+		return s.failed
+	}
+	if err != nil {
+		return s.failLocked(fmt.Errorf("restore snapshot: %w", err))
+	}
+	s.current = restored
+	s.publishLocked(nil, true)
+	return nil
+}
+
+// snapshot is a View that raft may write to a sink while Apply goes on.
+type snapshot struct{ view View }
+
+// Persist writes the snapshot, and closes or cancels the sink.
+func (s snapshot) Persist(sink raft.SnapshotSink) error {
+	if _, err := s.view.write(sink); err != nil {
+		sink.Cancel()
+		return err
+	}
+	return sink.Close()
+}
+
+// Release has nothing to do.
+func (s snapshot) Release() {}

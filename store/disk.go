@@ -1,0 +1,243 @@
+package store
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"sync/atomic"
+	"time"
+
+	"github.com/hashicorp/go-hclog"
+	"github.com/hashicorp/raft"
+	raftboltdb "github.com/hashicorp/raft-boltdb/v2"
+	"go.etcd.io/bbolt"
+
+	"skep/store/seal"
+)
+
+const (
+	// logFile and snapshotDir are where things are in a Disk's folder; raft's
+	// snapshot store gives the latter its name.
+	logFile     = "raft.db"
+	snapshotDir = "snapshots"
+	// keptSnapshots is how many snapshots stay unless Keep says otherwise: one to
+	// start from, and one in case the machine goes down while the next is written.
+	keptSnapshots = 2
+	// cachedEntries is how many of the last entries stay in memory for followers
+	// that are close behind.
+	cachedEntries = 128
+	// lockLimit is how long to wait for another process to let go of the log.
+	lockLimit = 2 * time.Second
+	// defaultStall is the default of DiskConfig.StallLimit.
+	defaultStall = 2 * time.Second
+)
+
+// DiskConfig says where a manager keeps its log and snapshots.
+type DiskConfig struct {
+	// Dir is the manager's own folder; it is made if need be.
+	Dir string
+	// Ring holds the data keys, ClusterID is bound into every record.
+	Ring      *seal.Ring
+	ClusterID string
+	// StallLimit is how long a write may take before the process ends; 2 s by
+	// default. A leader whose disk hangs keeps the others from electing a new one.
+	StallLimit time.Duration
+	// Fatal is called, at most once, when a write fails or hangs, or a record that
+	// was good at the start doesn't open any more. It must not return in production:
+	// by default it logs and exits.
+	Fatal func(error)
+	// Log takes what operators should know; slog.Default() by default.
+	Log *slog.Logger
+}
+
+// Disk is what raft keeps on disk, all of it sealed. Stable has nothing secret,
+// only terms and votes; it is sealed so that a flipped bit doesn't go unseen.
+type Disk struct {
+	Log       raft.LogStore
+	Stable    raft.StableStore
+	Snapshots raft.SnapshotStore
+
+	files *snapshotFiles
+	bolt  *raftboltdb.BoltStore
+	dog   *watchdog
+}
+
+// OpenDisk opens the folder, after it made sure that the disk takes writes and
+// that all there is can be read: a manager must not vote on half a log. An error
+// about a bad record names the file and the index.
+func OpenDisk(config DiskConfig) (*Disk, error) {
+	if config.Log == nil {
+		config.Log = slog.Default()
+	}
+	if config.Fatal == nil {
+		config.Fatal = exit(config.Log)
+	}
+	if config.StallLimit <= 0 {
+		config.StallLimit = defaultStall
+	}
+	d := &Disk{dog: newWatchdog(config.StallLimit, config.Fatal)}
+	if err := prepareDir(config.Dir, d.dog); err != nil {
+		return nil, fmt.Errorf("open disk: %w", err)
+	}
+	path := filepath.Join(config.Dir, logFile)
+	if err := guard(path, func() error { return d.open(config, path) }); err != nil {
+		if d.bolt != nil {
+			guard(path, d.bolt.Close) // The first error says more than what this may add.
+		}
+		return nil, fmt.Errorf("open disk: %w", err)
+	}
+	return d, nil
+}
+
+// open checks and opens what is in the folder.
+func (d *Disk) open(config DiskConfig, path string) error {
+	d.files = &snapshotFiles{dir: config.Dir, log: warnings(config.Log)}
+	if err := d.files.keep(keptSnapshots); err != nil {
+		return err
+	}
+	snapshots := seal.NewSnapshots(d.files, config.Ring, config.ClusterID)
+	covered, err := checkSnapshots(filepath.Join(config.Dir, snapshotDir), snapshots)
+	if err != nil {
+		return err
+	}
+	if err := checkFile(path, config, covered); err != nil {
+		return err
+	}
+	if d.bolt, err = openBolt(path, false); err != nil {
+		return err
+	}
+	log := seal.NewLog(d.bolt, config.Ring, config.ClusterID)
+	if err := clearCovered(log, covered); err != nil {
+		return fmt.Errorf("clear %s: %w", path, err)
+	}
+	stable := seal.NewStable(d.bolt, config.Ring, config.ClusterID)
+	d.Stable, d.Snapshots = &watchedStable{StableStore: stable, dog: d.dog}, snapshots
+	d.Log, err = raft.NewLogCache(cachedEntries, &watchedLog{Log: log, dog: d.dog})
+	return err
+}
+
+// openBolt opens the log file. The list of its free pages isn't written with each
+// entry but made anew here, which makes an entry seven times as quick.
+func openBolt(path string, readOnly bool) (*raftboltdb.BoltStore, error) {
+	bolt, err := raftboltdb.New(raftboltdb.Options{Path: path, BoltOptions: &bbolt.Options{
+		Timeout: lockLimit, NoFreelistSync: true, FreelistType: bbolt.FreelistMapType, ReadOnly: readOnly,
+	}})
+	if errors.Is(err, bbolt.ErrTimeout) {
+		err = errors.New("another process has it open")
+	}
+	if err != nil {
+		return nil, fmt.Errorf("open %s: %w", path, err)
+	}
+	return bolt, nil
+}
+
+// clearCovered empties a log that ends before the newest snapshot does: the
+// machine went down after it got that snapshot from the leader and before raft
+// cleared the log. Were it left, the log would have a gap.
+func clearCovered(log *seal.Log, covered uint64) error {
+	first, err := log.FirstIndex()
+	if err != nil {
+		return err
+	}
+	last, err := log.LastIndex()
+	if err != nil || last == 0 || last >= covered {
+		return err
+	}
+	return log.DeleteRange(first, last)
+}
+
+// Close closes the log. Raft must have been shut down before.
+func (d *Disk) Close() error {
+	d.dog.close()
+	if err := d.bolt.Close(); err != nil {
+		return fmt.Errorf("close disk: %w", err)
+	}
+	return nil
+}
+
+// Keep says how many snapshots stay from the next one on. One goroutine calls it.
+func (d *Disk) Keep(snapshots int) error {
+	if snapshots == d.files.kept {
+		return nil
+	}
+	return d.files.keep(snapshots)
+}
+
+// snapshotFiles is raft's snapshot store on files, whose number can change.
+type snapshotFiles struct {
+	dir     string
+	log     hclog.Logger
+	kept    int
+	current atomic.Pointer[raft.FileSnapshotStore]
+}
+
+var _ raft.SnapshotStore = (*snapshotFiles)(nil)
+
+// keep puts another of raft's stores in place, which has no state but its files.
+func (s *snapshotFiles) keep(snapshots int) error {
+	files, err := raft.NewFileSnapshotStoreWithLogger(s.dir, snapshots, s.log)
+	if err != nil {
+		return fmt.Errorf("open snapshots in %s: %w", s.dir, err)
+	}
+	s.kept = snapshots
+	s.current.Store(files)
+	return nil
+}
+
+// Create begins a snapshot; when it is finished, those that are too many go.
+func (s *snapshotFiles) Create(version raft.SnapshotVersion, index, term uint64, configuration raft.Configuration,
+	configurationIndex uint64, trans raft.Transport) (raft.SnapshotSink, error) {
+	return s.current.Load().Create(version, index, term, configuration, configurationIndex, trans)
+}
+
+// List lists those that stay, the newest first.
+func (s *snapshotFiles) List() ([]*raft.SnapshotMeta, error) { return s.current.Load().List() }
+
+// Open opens one.
+func (s *snapshotFiles) Open(id string) (*raft.SnapshotMeta, io.ReadCloser, error) {
+	return s.current.Load().Open(id)
+}
+
+// prepareDir makes the folder, for its owner only, and tries a write.
+func prepareDir(dir string, dog *watchdog) error {
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return err
+	}
+	if err := os.Chmod(dir, 0o700); err != nil {
+		return err
+	}
+	return dog.time("try a write to "+dir, func() error {
+		probe, err := os.CreateTemp(dir, "probe-*")
+		if err != nil {
+			return err
+		}
+		defer os.Remove(probe.Name())
+		defer probe.Close()
+		if _, err := probe.Write(make([]byte, 4096)); err != nil {
+			return err
+		}
+		if err := probe.Sync(); err != nil {
+			return err
+		}
+		return seal.SyncDir(dir)
+	})
+}
+
+// warnings passes on what raft's snapshot store complains about.
+func warnings(log *slog.Logger) hclog.Logger {
+	return hclog.New(&hclog.LoggerOptions{
+		Level: hclog.Warn, DisableTime: true,
+		Output: writerFunc(func(p []byte) { log.Warn("raft snapshot store complains", "message", string(bytes.TrimSpace(p))) }),
+	})
+}
+
+type writerFunc func([]byte)
+
+func (w writerFunc) Write(p []byte) (int, error) {
+	w(p)
+	return len(p), nil
+}

@@ -1,0 +1,75 @@
+package store
+
+import (
+	"fmt"
+
+	"skep/cluster"
+)
+
+// format is the newest format of entries and snapshots that this version knows,
+// and the one it writes.
+const format = 1
+
+// entry is one entry of the log: the changes of all the Updates that one commit
+// joined. In the log it is the format number, one byte, then this as CBOR; so a
+// newer format is recognised whatever its entries look like.
+type entry struct {
+	// Base is the index of the entry before this one. An entry that was proposed on
+	// another state than it meets is refused, by every manager alike.
+	Base    uint64   `cbor:"1,keyasint,omitempty"`
+	Changes []record `cbor:"2,keyasint"`
+}
+
+// record is one object put (Object is its CBOR, with its key inside) or deleted
+// (ID is its key).
+type record struct {
+	Kind   kind   `cbor:"1,keyasint"`
+	ID     string `cbor:"2,keyasint,omitempty"`
+	Object []byte `cbor:"3,keyasint,omitempty"`
+}
+
+// size is about how many bytes the record takes in an entry.
+func (r record) size() int { return len(r.ID) + len(r.Object) + 8 }
+
+func encodeEntry(e entry) ([]byte, error) {
+	data, err := cluster.Encode(e)
+	if err != nil {
+		return nil, fmt.Errorf("encode entry: %w", err)
+	}
+	return append([]byte{format}, data...), nil
+}
+
+func decodeEntry(data []byte) (entry, error) {
+	var e entry
+	if len(data) == 0 {
+		return e, fmt.Errorf("decode entry: it is empty")
+	}
+	if err := checkFormat(uint64(data[0])); err != nil {
+		return e, fmt.Errorf("decode entry: %w", err)
+	}
+	if err := cluster.Decode(data[1:], &e); err != nil {
+		return e, fmt.Errorf("decode entry: %w", err)
+	}
+	return e, nil
+}
+
+// checkFormat refuses what a newer version wrote: guessing at it would let this
+// manager drift apart from the others.
+func checkFormat(f uint64) error {
+	if f == 0 || f > format {
+		return fmt.Errorf("format %d is not one that this version of skep knows (up to %d): install the version that the other managers run", f, format)
+	}
+	return nil
+}
+
+// object decodes what the record puts, or makes the pivot of what it deletes.
+func (r record) object() (object any, err error) {
+	object, err = blank(r.Kind, r.ID)
+	if err != nil || r.Object == nil {
+		return object, err
+	}
+	if err := cluster.Decode(r.Object, object); err != nil {
+		return nil, err
+	}
+	return object, nil
+}

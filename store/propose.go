@@ -1,0 +1,269 @@
+package store
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"runtime/debug"
+	"time"
+
+	"github.com/hashicorp/raft"
+
+	"skep/cluster"
+)
+
+const (
+	// softEntry is the size past which an entry takes no further Updates in.
+	softEntry = 1 << 20
+	// maxBatch is how many Updates one entry joins at most, so that the first of
+	// them doesn't wait for an endless row of others.
+	maxBatch = 1024
+	// enqueueLimit is how long raft may take to accept an entry, commitLimit how
+	// long to commit it. A leader that can't has lost its quorum or its disk.
+	enqueueLimit = 5 * time.Second
+	commitLimit  = 10 * time.Second
+	// endGrace is how much longer an entry that is under way may take once
+	// leadership ends: raft mostly knows its outcome at once.
+	endGrace = time.Second
+)
+
+// Raft is the part of *raft.Raft that the proposer uses.
+type Raft interface {
+	Apply(data []byte, timeout time.Duration) raft.ApplyFuture
+	Barrier(timeout time.Duration) raft.Future
+}
+
+// request is one Update on its way through the proposer.
+type request struct {
+	fn     func(*Tx) error
+	result error
+	ran    chan struct{} // closed when fn has returned
+	answer chan error    // holds one
+}
+
+// leadership is what exists only while Lead runs.
+type leadership struct {
+	requests chan *request // unbuffered: who was taken is always answered
+	ended    chan struct{}
+}
+
+// Update runs fn in a transaction and commits what it put and deleted. When fn
+// returns an error, nothing is written and Update returns that error. fn runs on
+// the proposer's goroutine, together with other Updates', so it must be quick and
+// must not block; it never runs any more once Update has returned.
+//
+// It fails with ErrNotLeader or ErrUnavailable when nothing was written, and with
+// ErrUnknownOutcome when the write was under way as leadership or ctx ended.
+// An fn that writes nothing proves nothing about who leads.
+func (s *Store) Update(ctx context.Context, fn func(*Tx) error) error {
+	lead := s.leading.Load()
+	if lead == nil {
+		return cluster.ErrNotLeader
+	}
+	r := &request{fn: fn, ran: make(chan struct{}), answer: make(chan error, 1)}
+	select {
+	case lead.requests <- r:
+	case <-lead.ended:
+		return cluster.ErrNotLeader
+	case <-ctx.Done():
+		return fmt.Errorf("update: %w", context.Cause(ctx))
+	}
+	select {
+	case err := <-r.answer:
+		return unpanic(err)
+	case <-ctx.Done():
+	}
+	<-r.ran
+	select {
+	case err := <-r.answer:
+		return unpanic(err)
+	default:
+		return fmt.Errorf("update: %w: %w", cluster.ErrUnknownOutcome, context.Cause(ctx))
+	}
+}
+
+// Lead is the proposer: it runs while this manager leads, and returns nil when
+// ctx ends, or the reason why raft takes no more entries. From its barrier on,
+// Update works on this manager.
+func (s *Store) Lead(ctx context.Context, r Raft) error {
+	if err := await(ctx, r.Barrier(enqueueLimit), commitLimit); err != nil {
+		if ctx.Err() != nil {
+			return nil
+		}
+		return fmt.Errorf("lead: wait for earlier entries: %w", outcome(err))
+	}
+	lead := &leadership{requests: make(chan *request), ended: make(chan struct{})}
+	if !s.leading.CompareAndSwap(nil, lead) {
+		return errors.New("lead: the proposer runs already")
+	}
+	defer close(lead.ended)
+	defer s.leading.Store(nil)
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case first := <-lead.requests:
+			if err := s.commit(ctx, r, lead, first); err != nil {
+				return fmt.Errorf("lead: %w", err)
+			}
+		}
+	}
+}
+
+// commit runs first and whatever else waits, proposes their changes as one entry
+// and answers all of them. It returns an error when leadership can't go on.
+func (s *Store) commit(ctx context.Context, r Raft, lead *leadership, first *request) error {
+	b := s.newBatch()
+	b.run(first)
+	for len(b.waiting) > 0 && len(b.waiting) < maxBatch && b.size < softEntry {
+		select {
+		case next := <-lead.requests:
+			b.run(next)
+			continue
+		default:
+		}
+		break
+	}
+	if len(b.waiting) == 0 {
+		return nil
+	}
+	err := b.propose(ctx, r)
+	for _, request := range b.waiting {
+		if err != nil {
+			request.result = fmt.Errorf("update: %w", err)
+		}
+		request.answer <- request.result
+	}
+	if errors.Is(err, errRefused) || errors.Is(err, raft.ErrLeadershipTransferInProgress) {
+		return nil // Nothing was written; the next batch may fare better.
+	}
+	return err
+}
+
+// batch is the Updates that become one entry.
+type batch struct {
+	scratch *state
+	now     time.Time
+	records []record
+	size    int
+	waiting []*request // run, to be answered once the entry is committed
+}
+
+func (s *Store) newBatch() *batch {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return &batch{scratch: s.current.copy(), now: s.now().UTC().Round(0)}
+}
+
+// run runs one Update's function on the scratch copy. What fails leaves no trace
+// there. What saw nothing but committed objects and writes nothing is answered at
+// once; all else is answered with the entry, since it may rest on what the entry
+// writes.
+func (b *batch) run(r *request) {
+	defer close(r.ran)
+	tx := &Tx{View: View{b.scratch}, now: b.now}
+	r.result = call(r.fn, tx)
+	if r.result == nil {
+		r.result = tx.refused
+	}
+	if r.result != nil {
+		tx.undo()
+	}
+	for _, c := range tx.changes {
+		b.records = append(b.records, c.record)
+	}
+	b.size += tx.size
+	if len(b.records) == 0 {
+		r.answer <- r.result
+		return
+	}
+	b.waiting = append(b.waiting, r)
+}
+
+// propose commits the batch as one entry.
+func (b *batch) propose(ctx context.Context, r Raft) error {
+	data, err := encodeEntry(entry{Base: b.scratch.applied, Changes: b.records})
+	if err != nil {
+		return err
+	}
+	future := r.Apply(data, enqueueLimit)
+	if err := await(ctx, future, commitLimit); err != nil {
+		return outcome(err)
+	}
+	// An error of the FSM is in the response, not in the future's Error.
+	if err, ok := future.Response().(error); ok {
+		if errors.Is(err, errRefused) {
+			return fmt.Errorf("%w: %w", cluster.ErrUnavailable, err)
+		}
+		return fmt.Errorf("%w: %w", cluster.ErrUnknownOutcome, err)
+	}
+	return nil
+}
+
+// errLate means that raft gave no outcome in time.
+var errLate = errors.New("raft gave no outcome in time")
+
+// await waits for a future, but not for ever. Where it gives up, the goroutine
+// that waits for the future stays until raft shuts down, which resolves it.
+func await(ctx context.Context, f raft.Future, limit time.Duration) error {
+	done := make(chan error, 1)
+	go func() { done <- f.Error() }()
+	timer := time.NewTimer(limit)
+	defer timer.Stop()
+	select {
+	case err := <-done:
+		return err
+	case <-timer.C:
+		return errLate
+	case <-ctx.Done():
+	}
+	timer.Reset(endGrace)
+	select {
+	case err := <-done:
+		return err
+	case <-timer.C:
+		return errLate
+	}
+}
+
+// outcome says in our words what raft's error means for a write: surely not
+// written, or unknown.
+func outcome(err error) error {
+	switch {
+	case err == nil:
+		return nil
+	case errors.Is(err, raft.ErrNotLeader), errors.Is(err, raft.ErrLeadershipTransferInProgress):
+		return fmt.Errorf("%w: %w", cluster.ErrNotLeader, err)
+	case errors.Is(err, raft.ErrEnqueueTimeout):
+		return fmt.Errorf("%w: %w", cluster.ErrUnavailable, err)
+	default:
+		// Leadership lost, shut down, a failed log write, no answer in time: the entry
+		// may still be on a majority's disks, or get there.
+		return fmt.Errorf("%w: %w", cluster.ErrUnknownOutcome, err)
+	}
+}
+
+// panicked carries a panic of an Update's function from the proposer, which must
+// go on, to the caller whose fault it is.
+type panicked struct {
+	value any
+	stack []byte
+}
+
+func (p panicked) Error() string { return fmt.Sprintf("update: %v\n%s", p.value, p.stack) }
+
+func call(fn func(*Tx) error, tx *Tx) (err error) {
+	defer func() {
+		if value := recover(); value != nil {
+			err = panicked{value, debug.Stack()}
+		}
+	}()
+	return fn(tx)
+}
+
+func unpanic(err error) error {
+	if p, ok := err.(panicked); ok {
+		panic(p.Error())
+	}
+	return err
+}

@@ -1,0 +1,162 @@
+package store
+
+import (
+	"bufio"
+	"bytes"
+	"crypto/sha256"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"hash"
+	"io"
+
+	"skep/cluster"
+)
+
+// A snapshot is a header (magic, format, applied index, number of objects), the
+// objects (kind, length, CBOR) table by table in the order of their keys, and the
+// SHA-256 of all that, which is the view's digest. Nothing in it depends on who
+// writes it or when.
+var snapshotMagic = [8]byte{'s', 'k', 'e', 'p', 's', 'n', 'a', 'p'}
+
+// snapshotHeader is written as it is, big endian.
+type snapshotHeader struct {
+	Magic   [8]byte
+	Format  uint16
+	Applied uint64
+	Count   uint64
+}
+
+// maxObject is how long one object in a snapshot may say it is. Nothing larger
+// fits into an entry.
+const maxObject = 16 << 20
+
+// Digest is a hash over the whole view: equal on managers at the same index, or
+// they have drifted apart.
+func (v View) Digest() [32]byte {
+	digest, err := v.write(io.Discard)
+	if err != nil {
+		panic(fmt.Sprintf("digest the database: %v", err)) // All of it was decoded from the same encoding.
+	}
+	return digest
+}
+
+// write writes the view as a snapshot and returns its digest.
+func (v View) write(out io.Writer) (digest [32]byte, err error) {
+	sum := sha256.New()
+	buffered := bufio.NewWriterSize(io.MultiWriter(out, sum), 64<<10)
+	header := snapshotHeader{Magic: snapshotMagic, Format: format, Applied: v.s.applied, Count: v.s.count()}
+	if err := binary.Write(buffered, binary.BigEndian, header); err != nil {
+		return digest, fmt.Errorf("write snapshot: %w", err)
+	}
+	for object := range v.s.objects() {
+		data, err := cluster.Encode(object)
+		if err != nil {
+			return digest, fmt.Errorf("write snapshot: %w", err)
+		}
+		k, _, _ := identify(object)
+		head := binary.AppendUvarint([]byte{byte(k)}, uint64(len(data)))
+		if _, err := buffered.Write(append(head, data...)); err != nil {
+			return digest, fmt.Errorf("write snapshot: %w", err)
+		}
+	}
+	if err := buffered.Flush(); err != nil {
+		return digest, fmt.Errorf("write snapshot: %w", err)
+	}
+	digest = [32]byte(sum.Sum(nil))
+	if _, err := out.Write(digest[:]); err != nil {
+		return digest, fmt.Errorf("write snapshot: %w", err)
+	}
+	return digest, nil
+}
+
+// readSnapshot makes a state of what write wrote, or fails when there is more,
+// less or something else.
+func readSnapshot(source io.Reader, intern *interner) (*state, error) {
+	in := &summing{in: bufio.NewReaderSize(source, 64<<10), sum: sha256.New()}
+	var header snapshotHeader
+	if err := binary.Read(in, binary.BigEndian, &header); err != nil {
+		return nil, fmt.Errorf("read header: %w", whole(err))
+	}
+	if header.Magic != snapshotMagic {
+		return nil, errors.New("read header: it isn't a snapshot of skep")
+	}
+	if err := checkFormat(uint64(header.Format)); err != nil {
+		return nil, err
+	}
+	s := newState()
+	s.applied = header.Applied
+	for i := range header.Count {
+		if err := readObject(in, s, intern); err != nil {
+			return nil, fmt.Errorf("read object %d of %d: %w", i+1, header.Count, whole(err))
+		}
+	}
+	var want [sha256.Size]byte
+	got := in.sum.Sum(nil)
+	if _, err := io.ReadFull(in, want[:]); err != nil {
+		return nil, fmt.Errorf("read checksum: %w", whole(err))
+	}
+	if !bytes.Equal(got, want[:]) {
+		return nil, errors.New("its checksum is wrong")
+	}
+	if n, err := in.Read(make([]byte, 1)); n != 0 || !errors.Is(err, io.EOF) {
+		return nil, errors.New("something follows after its end")
+	}
+	return s, nil
+}
+
+func readObject(in *summing, s *state, intern *interner) error {
+	k, err := in.ReadByte()
+	if err != nil {
+		return err
+	}
+	size, err := binary.ReadUvarint(in)
+	if err != nil {
+		return err
+	}
+	if size > maxObject {
+		return fmt.Errorf("its length of %d bytes is over the limit of %d", size, maxObject)
+	}
+	data := make([]byte, size)
+	if _, err := io.ReadFull(in, data); err != nil {
+		return err
+	}
+	object, err := record{Kind: kind(k), Object: data}.object()
+	if err != nil {
+		return err
+	}
+	intern.object(object)
+	if s.find(object) != nil {
+		return errors.New("it is there twice")
+	}
+	s.put(nil, object)
+	return nil
+}
+
+// whole makes a premature end look like one.
+func whole(err error) error {
+	if errors.Is(err, io.EOF) {
+		return io.ErrUnexpectedEOF
+	}
+	return err
+}
+
+// summing adds all that is read through it to sum.
+type summing struct {
+	in  *bufio.Reader
+	sum hash.Hash
+}
+
+func (r *summing) Read(p []byte) (int, error) {
+	n, err := r.in.Read(p)
+	r.sum.Write(p[:n])
+	return n, err
+}
+
+func (r *summing) ReadByte() (byte, error) {
+	b, err := r.in.ReadByte()
+	if err == nil {
+		r.sum.Write([]byte{b})
+	}
+	return b, err
+}

@@ -1,0 +1,146 @@
+package store
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"os"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// Config is what a Store needs from outside. The zero value works.
+type Config struct {
+	// Now is the clock that Tx.Now and the times of objects come from; time.Now by
+	// default.
+	Now func() time.Time
+	// Log takes what operators should know; slog.Default() by default.
+	Log *slog.Logger
+	// Fatal is called, at most once, when going on would let this manager drift
+	// apart from the others. It must not return in production: by default it logs
+	// and exits. Where it returns (in tests), the Store applies nothing any more.
+	Fatal func(error)
+}
+
+// Store is one manager's copy of the database.
+type Store struct {
+	now    func() time.Time
+	log    *slog.Logger
+	fatal  func(error)
+	intern *interner // used by raft's FSM goroutine only
+
+	published atomic.Pointer[state]
+	leading   atomic.Pointer[leadership]
+
+	mu            sync.Mutex // guards the fields below, and serialises writes to and copies of current
+	current       *state
+	subscriptions map[*Subscription]struct{}
+	waiters       map[*waiter]struct{}
+	failed        error
+}
+
+// New makes an empty Store; raft fills it through FSM.
+func New(config Config) *Store {
+	s := &Store{
+		now: config.Now, log: config.Log, fatal: config.Fatal,
+		intern:        newInterner(),
+		subscriptions: make(map[*Subscription]struct{}),
+		waiters:       make(map[*waiter]struct{}),
+	}
+	if s.now == nil {
+		s.now = time.Now
+	}
+	if s.log == nil {
+		s.log = slog.Default()
+	}
+	if s.fatal == nil {
+		s.fatal = exit(s.log)
+	}
+	s.current = newState()
+	s.published.Store(s.current.copy())
+	return s
+}
+
+// exit is the default of the Fatal callbacks.
+func exit(log *slog.Logger) func(error) {
+	return func(err error) {
+		log.Error("stop at once", "error", err)
+		os.Exit(1)
+	}
+}
+
+// View returns the database as of the last applied entry.
+func (s *Store) View() View { return View{s.published.Load()} }
+
+// Subscribe starts a subscription; its first Take has everything after now.
+func (s *Store) Subscribe() *Subscription {
+	sub := &Subscription{ready: make(chan struct{}, 1)}
+	sub.close = func() {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		delete(s.subscriptions, sub)
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	sub.view = s.View()
+	s.subscriptions[sub] = struct{}{}
+	return sub
+}
+
+// waiter waits for an index.
+type waiter struct {
+	index   uint64
+	reached chan struct{}
+}
+
+// Wait returns nil once View has everything up to index, which must be the Index
+// of a View, here or on another manager. It must not be raft's commit index: raft
+// counts entries of its own that never reach the database.
+func (s *Store) Wait(ctx context.Context, index uint64) error {
+	s.mu.Lock()
+	if s.current.applied >= index {
+		s.mu.Unlock()
+		return nil
+	}
+	w := &waiter{index: index, reached: make(chan struct{})}
+	s.waiters[w] = struct{}{}
+	s.mu.Unlock()
+	select {
+	case <-w.reached:
+		return nil
+	case <-ctx.Done():
+		s.mu.Lock()
+		delete(s.waiters, w)
+		s.mu.Unlock()
+		return fmt.Errorf("wait for index %d: %w", index, context.Cause(ctx))
+	}
+}
+
+// publishLocked makes current visible: to View, then to waiters and subscribers.
+func (s *Store) publishLocked(changes []Change, lost bool) {
+	s.published.Store(s.current.copy())
+	for w := range s.waiters {
+		if w.index <= s.current.applied {
+			close(w.reached)
+			delete(s.waiters, w)
+		}
+	}
+	if len(changes) == 0 && !lost {
+		return
+	}
+	view := s.View()
+	for sub := range s.subscriptions {
+		sub.offer(changes, view, lost)
+	}
+}
+
+// failLocked stops the Store: what came in can't be applied, and whatever comes
+// after builds on it.
+func (s *Store) failLocked(err error) error {
+	if s.failed == nil {
+		s.failed = err
+		s.fatal(err)
+	}
+	return s.failed
+}

@@ -1,0 +1,125 @@
+package store
+
+import (
+	"fmt"
+	"time"
+
+	"skep/cluster"
+)
+
+// maxUpdate is how many bytes of changes one Update may make. Raft handles an
+// entry as one piece, so larger ones would stall everything else.
+const maxUpdate = 8 << 20
+
+// Tx is a transaction: a View that sees its own writes. It is valid only inside
+// the function it was given to. An object that is put belongs to the store from
+// then on. An object that another Update of the same batch has just written has
+// a version that equals no version seen before.
+type Tx struct {
+	View
+	now     time.Time
+	changes []txChange
+	size    int
+	refused error // set when the transaction grew too large
+}
+
+// txChange is one put (after is set) or delete (after is nil), and its form in
+// the log.
+type txChange struct {
+	before, after any
+	record        record
+}
+
+// Now is the leader's clock, the same through the whole transaction.
+func (tx *Tx) Now() time.Time { return tx.now }
+
+// Put creates or replaces an object: a *cluster.Cluster, Node, Service,
+// Revision, Rollout, Task, Secret or Config. It stamps CreatedAt (when there was
+// no such object) and UpdatedAt. It fails with ErrNameTaken when another service,
+// secret or config has the name.
+func (tx *Tx) Put(object any) error {
+	k, id, ok := identify(object)
+	if !ok {
+		return fmt.Errorf("put %T: %w: it isn't an object of the database", object, cluster.ErrInvalid)
+	}
+	if id == "" {
+		return fmt.Errorf("put %T: %w: it has no ID", object, cluster.ErrInvalid)
+	}
+	before := tx.s.find(object)
+	if before == object {
+		return fmt.Errorf("put %T %s: %w: it is the stored object itself; change a copy", object, id, cluster.ErrInvalid)
+	}
+	if what, name, taken := tx.nameTaken(object); taken {
+		return fmt.Errorf("put %s %s: %w: %s %s already exists", what, id, cluster.ErrNameTaken, what, name)
+	}
+	stamp(object, before, tx.now)
+	data, err := cluster.Encode(object)
+	if err != nil {
+		return fmt.Errorf("put %T %s: %w", object, id, err)
+	}
+	if err := tx.add(before, object, record{Kind: k, Object: data}); err != nil {
+		return err
+	}
+	tx.s.put(before, object)
+	return nil
+}
+
+// nameTaken tells whether another object of the kind has the object's name, and
+// how that one writes it.
+func (tx *Tx) nameTaken(object any) (what, name string, taken bool) {
+	switch o := object.(type) {
+	case *cluster.Service:
+		if same := tx.ServiceNamed(o.Spec.Name); same != nil && same.ID != o.ID {
+			return "service", same.Spec.Name, true
+		}
+	case *cluster.Secret:
+		if same := tx.SecretNamed(o.Spec.Name); same != nil && same.ID != o.ID {
+			return "secret", same.Spec.Name, true
+		}
+	case *cluster.Config:
+		if same := tx.ConfigNamed(o.Spec.Name); same != nil && same.ID != o.ID {
+			return "config", same.Spec.Name, true
+		}
+	}
+	return "", "", false
+}
+
+// Delete removes an object, given as read from this transaction. Removing what
+// isn't there any more does nothing.
+func (tx *Tx) Delete(object any) {
+	k, id, ok := identify(object)
+	if !ok {
+		return
+	}
+	before := tx.s.find(object)
+	if before == nil || tx.add(before, nil, record{Kind: k, ID: id}) != nil {
+		return
+	}
+	tx.s.delete(before)
+}
+
+// add notes a change, unless there are too many: then Update fails, whatever its
+// function makes of the error.
+func (tx *Tx) add(before, after any, r record) error {
+	if tx.refused == nil && tx.size+r.size() > maxUpdate {
+		tx.refused = fmt.Errorf("%w: the changes of one update are over %d MiB; make several of it", cluster.ErrInvalid, maxUpdate>>20)
+	}
+	if tx.refused != nil {
+		return tx.refused
+	}
+	tx.changes = append(tx.changes, txChange{before: before, after: after, record: r})
+	tx.size += r.size()
+	return nil
+}
+
+// undo takes all changes back, the last first.
+func (tx *Tx) undo() {
+	for i := len(tx.changes) - 1; i >= 0; i-- {
+		if c := tx.changes[i]; c.before == nil {
+			tx.s.delete(c.after)
+		} else {
+			tx.s.put(c.after, c.before)
+		}
+	}
+	tx.changes, tx.size = nil, 0
+}
