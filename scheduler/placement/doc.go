@@ -1,0 +1,14 @@
+// Package placement decides where tasks run. Its Ledger knows every node, what
+// is reserved on it and how many tasks it has, in all and of each service; a
+// chain of filters says which nodes a revision may run on, and an order says
+// which of those comes first.
+//
+// The scheduler's goroutine owns the Ledger; nothing in it is locked, reads a
+// clock or starts a goroutine. It is kept current from the changes of the store
+// and made anew from a listing; both give the same, but for the memory of
+// failures that tasks no longer kept had.
+//
+// Guarantees: a choice depends only on what the Ledger holds, with ties broken
+// by node ID; a node's reservations never exceed what it has, unless the node
+// shrank or tasks were put there past the Ledger.
+package placement
