@@ -1,0 +1,206 @@
+package scheduler
+
+import (
+	"maps"
+	"reflect"
+	"slices"
+
+	"skep/cluster"
+	"skep/store"
+)
+
+// dirty is what must be planned, in the order in which it became so.
+type dirty struct {
+	services, nodes       []string
+	hasServices, hasNodes map[string]struct{}
+}
+
+func newDirty() dirty {
+	return dirty{hasServices: make(map[string]struct{}), hasNodes: make(map[string]struct{})}
+}
+
+func (d *dirty) any() bool { return len(d.services)+len(d.nodes) > 0 }
+
+func (d *dirty) service(id string) {
+	if _, ok := d.hasServices[id]; !ok {
+		d.hasServices[id] = struct{}{}
+		d.services = append(d.services, id)
+	}
+}
+
+func (d *dirty) node(id string) {
+	if _, ok := d.hasNodes[id]; !ok {
+		d.hasNodes[id] = struct{}{}
+		d.nodes = append(d.nodes, id)
+	}
+}
+
+func (d *dirty) add(services, nodes []string) {
+	for _, id := range services {
+		d.service(id)
+	}
+	for _, id := range nodes {
+		d.node(id)
+	}
+}
+
+// all marks everything, also services that are gone but left something behind.
+func (d *dirty) all(view store.View) {
+	for s := range view.Services() {
+		d.service(s.ID)
+	}
+	for t := range view.TasksByService() {
+		d.service(t.ServiceID)
+		if t.NodeID != "" {
+			d.node(t.NodeID) // which may be gone
+		}
+	}
+	for r := range view.Revisions() {
+		d.service(r.ServiceID)
+	}
+	for r := range view.Rollouts() {
+		d.service(r.ServiceID)
+	}
+	for n := range view.Nodes() {
+		d.node(n.ID)
+	}
+}
+
+// take hands out all nodes and the first services, at most limit.
+func (d *dirty) take(limit int) (services, nodes []string) {
+	services = d.services[:min(len(d.services), limit)]
+	d.services = d.services[len(services):]
+	for _, id := range services {
+		delete(d.hasServices, id)
+	}
+	nodes, d.nodes = d.nodes, nil
+	clear(d.hasNodes)
+	if len(d.services) == 0 {
+		// After a listing, the row and its map were as large as the cluster.
+		d.services, d.hasServices = nil, make(map[string]struct{})
+	}
+	return services, nodes
+}
+
+// take brings the ledger in step with one change, and marks what it may mean
+// something for.
+func (l *loop) take(c store.Change) {
+	switch o := cmpOr(c.After, c.Before).(type) {
+	case *cluster.Cluster:
+		l.takeCluster(c)
+	case *cluster.Node:
+		before, _ := c.Before.(*cluster.Node)
+		after, _ := c.After.(*cluster.Node)
+		l.ledger.ChangeNode(before, after)
+		l.takeNode(o.ID, before, after)
+	case *cluster.Service:
+		l.dirty.service(o.ID)
+		after, _ := c.After.(*cluster.Service)
+		l.takeService(o.ID, after)
+	case *cluster.Revision:
+		before, _ := c.Before.(*cluster.Revision)
+		after, _ := c.After.(*cluster.Revision)
+		l.ledger.ChangeRevision(before, after)
+	case *cluster.Rollout:
+		l.dirty.service(o.ServiceID)
+	case *cluster.Secret, *cluster.Config:
+		if c.After == nil {
+			l.takeLoss()
+		}
+	case *cluster.Task:
+		before, _ := c.Before.(*cluster.Task)
+		after, _ := c.After.(*cluster.Task)
+		l.ledger.ChangeTask(before, after)
+		if matters(before, after) {
+			l.dirty.service(o.ServiceID)
+		}
+		if before != nil && before.NodeID != "" && !before.Status.State.Terminal() && (after == nil || after.Status.State.Terminal()) {
+			l.roomier()
+		}
+	}
+}
+
+func cmpOr(a, b any) any {
+	if a != nil {
+		return a
+	}
+	return b
+}
+
+// matters tells whether a task's change can change the plan of its service. The
+// steps of a task on its way to running don't.
+func matters(before, after *cluster.Task) bool {
+	if before == nil || after == nil {
+		return true
+	}
+	if before.Desired != after.Desired || before.NodeID != after.NodeID {
+		return true
+	}
+	step := func(t *cluster.Task) bool {
+		return t.Status.State >= cluster.StateAssigned && t.Status.State < cluster.StateRunning && t.Desired >= cluster.StateRunning && t.Live()
+	}
+	return !step(before) || !step(after)
+}
+
+// roomier marks the services that wait for a node: one may have room now.
+func (l *loop) roomier() {
+	for _, id := range slices.Sorted(maps.Keys(l.waiting)) {
+		l.dirty.service(id)
+	}
+}
+
+// takeLoss marks the services that a rollback may have been planned for: what was
+// removed may be what they would go back to.
+func (l *loop) takeLoss() {
+	for rollout := range l.view.Rollouts() {
+		if !rollout.Done() && !rollout.Paused() {
+			l.dirty.service(rollout.ServiceID)
+		}
+	}
+}
+
+func (l *loop) takeCluster(c store.Change) {
+	before, _ := c.Before.(*cluster.Cluster)
+	after, _ := c.After.(*cluster.Cluster)
+	if before == nil || after == nil || !reflect.DeepEqual(before.Spec.Orchestration, after.Spec.Orchestration) ||
+		cluster.RevisionHistory(before.Spec) != cluster.RevisionHistory(after.Spec) {
+		l.dirty.all(l.view)
+	}
+}
+
+// takeService keeps the row of global services.
+func (l *loop) takeService(id string, after *cluster.Service) {
+	if after != nil && after.Global() {
+		l.global[id] = struct{}{}
+	} else {
+		delete(l.global, id)
+	}
+}
+
+// refitted tells whether a node's change can change which services it is fit for.
+func refitted(before, after *cluster.Node) bool {
+	fitness := func(n *cluster.Node) any {
+		d := n.Description
+		return []any{n.Spec.Labels, n.Role, n.Status.Addr, d.Hostname, d.Platform, d.Resources, d.Engine.Labels}
+	}
+	return before.Schedulable() != after.Schedulable() || before.Lost() != after.Lost() ||
+		before.Status.State != after.Status.State || before.Spec.Availability != after.Spec.Availability ||
+		!reflect.DeepEqual(fitness(before), fitness(after))
+}
+
+func (l *loop) takeNode(id string, before, after *cluster.Node) {
+	l.dirty.node(id)
+	if after == nil || before == nil || refitted(before, after) {
+		for t := range l.view.TasksOfNode(id) {
+			if !t.Status.State.Terminal() {
+				l.dirty.service(t.ServiceID)
+			}
+		}
+		for _, id := range slices.Sorted(maps.Keys(l.global)) {
+			l.dirty.service(id)
+		}
+	}
+	// Any change may also be a label, a platform or more memory; and what tasks that
+	// wait say counts the nodes.
+	l.roomier()
+}

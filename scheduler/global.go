@@ -1,0 +1,117 @@
+package scheduler
+
+import (
+	"slices"
+
+	"github.com/docker/docker/api/types/swarm"
+
+	"skep/cluster"
+	"skep/scheduler/placement"
+)
+
+// vacate looks at the nodes of a global service's slots. What is on a node that is
+// down, drained or excluded by the service's constraints is stopped, with no other
+// in its place; such a slot is idle. What belongs to a node that is gone disappears.
+// Nodes that take no new tasks for now hold what they have.
+func (w *work) vacate() {
+	for i := range w.slots {
+		s := &w.slots[i]
+		n := w.Ledger.Node(s.node)
+		switch {
+		case n == nil:
+			w.remove(s)
+			s.live, s.newest = nil, nil
+			continue
+		case n.Lost():
+			s.idle = true
+			w.drop(s, "", w.unfinished(s)...)
+		case n.Spec.Availability == swarm.NodeAvailabilityPause:
+			s.held = true
+		case w.requirement.Excludes(n):
+			s.idle = true
+			w.drop(s, cluster.ReasonMisplaced, w.unfinished(s)...)
+		case !n.Schedulable():
+			s.held = true
+		}
+	}
+	w.slots = slices.DeleteFunc(w.slots, func(s slot) bool { return w.Ledger.Node(s.node) == nil })
+}
+
+// unfinished are the slot's wanted tasks, but for those of a job that are complete.
+func (w *work) unfinished(s *slot) []*cluster.Task {
+	var tasks []*cluster.Task
+	for _, t := range s.live {
+		if !w.job || t.Status.State != cluster.StateComplete {
+			tasks = append(tasks, t)
+		}
+	}
+	return tasks
+}
+
+// cover makes a task for each node that is fit for the service and has none.
+func (w *work) cover() {
+	next, made := 0, 0 // next is an index of w.slots
+	for n := range w.View.Nodes() {
+		for next < len(w.slots) && w.slots[next].node < n.ID {
+			next++
+		}
+		fresh := slot{node: n.ID}
+		s := &fresh
+		if next < len(w.slots) && w.slots[next].node == n.ID {
+			s = &w.slots[next]
+		}
+		if s.newest != nil || s.created || !n.Schedulable() || !w.requirement.Meets(n) {
+			continue
+		}
+		if made++; w.Limit > 0 && made > w.Limit {
+			return // What this creates brings the next plan.
+		}
+		desired := w.wanted
+		if w.blocker(s) != nil {
+			desired = cluster.StateReady
+		}
+		w.intend(&create{Task: w.newTask(s, desired)})
+		s.created = true
+	}
+}
+
+// misplaced says why a task that works must leave its node: the node changed, and
+// the service's constraints exclude it now. It is empty otherwise, also while it is
+// the service that changed: then the rollout moves its tasks, one by one.
+func (w *work) misplaced(t *cluster.Task) string {
+	if w.requirement.Anywhere() || !t.Assigned() || !t.Live() || t.Status.State.Terminal() {
+		return ""
+	}
+	n := w.Ledger.Node(t.NodeID)
+	if n == nil || n.Status.State == cluster.NodeDown || n.Spec.Availability != swarm.NodeAvailabilityActive || !w.requirement.Excludes(n) {
+		return ""
+	}
+	if t.Revision != w.current.Number {
+		r := w.revision(t)
+		if r == nil {
+			return ""
+		}
+		// It fitted when the service came to this revision, if all that changed then was the
+		// placement and no rollout replaced it.
+		fitted := w.compare(t).exceptPlacement &&
+			(w.before != nil && w.before.Done() || w.before == nil && n.UpdatedAt.After(w.current.CreatedAt))
+		if !fitted && cluster.Satisfies(n, r.Spec.Placement) {
+			return ""
+		}
+	}
+	return cluster.ReasonMisplaced
+}
+
+// requirementOf reads what the task's own revision asks of a node; nil when the
+// revision is gone.
+func (w *work) requirementOf(t *cluster.Task) *placement.Requirement {
+	if t.Revision == w.current.Number {
+		return &w.requirement
+	}
+	r := w.revision(t)
+	if r == nil {
+		return nil
+	}
+	requirement := placement.Require(r)
+	return &requirement
+}

@@ -1,0 +1,67 @@
+package scheduler
+
+import (
+	"slices"
+
+	"skep/cluster"
+)
+
+// endIterations removes what belongs to earlier iterations of a job. Their tasks
+// stay in the slots until they have stopped, so that the new ones wait for them.
+func (w *work) endIterations() {
+	for i := range w.slots {
+		s := &w.slots[i]
+		s.newest = nil
+		for _, t := range s.tasks {
+			switch {
+			case t.Desired == cluster.StateRemove:
+			case t.Revision == w.current.Number:
+				s.newest = t
+			default:
+				for _, one := range w.stop(s, cluster.StateRemove, "", t) {
+					w.intend(&one)
+				}
+			}
+		}
+	}
+}
+
+// complete tells whether the slot's part of the job is done. Whatever else there
+// still runs, since its node was lost for a while, is stopped.
+func (w *work) complete(s *slot) bool {
+	for _, t := range s.tasks {
+		if w.completed(t) {
+			w.drop(s, "", w.unfinished(s)...)
+			return true
+		}
+	}
+	return false
+}
+
+func (w *work) completed(t *cluster.Task) bool {
+	return w.job && t.Revision == w.current.Number && t.Desired != cluster.StateRemove && t.Status.State == cluster.StateComplete
+}
+
+// vacancies is how many more slots of a job may begin: as many as aren't begun, but
+// no more than may run at the same time. What is to stop counts until it has.
+func (w *work) vacancies() int {
+	total, concurrent := w.service.Completions()
+	for i := range w.slots {
+		s := &w.slots[i]
+		if s.newest != nil || s.created {
+			total--
+		}
+		if w.working(s) {
+			concurrent--
+		}
+	}
+	return min(total, concurrent)
+}
+
+func (w *work) working(s *slot) bool {
+	if s.created || w.blocker(s) != nil {
+		return true
+	}
+	// One that has failed and is still wanted waits for the end of a delay.
+	return slices.ContainsFunc(s.live, func(t *cluster.Task) bool { return !w.completed(t) })
+}

@@ -1,0 +1,137 @@
+package scheduler
+
+import (
+	"cmp"
+	"time"
+
+	"github.com/docker/docker/api/types/swarm"
+
+	"skep/cluster"
+)
+
+// leastDelay is between tasks that end before they run, from the second one on.
+const leastDelay = time.Second
+
+// restartPolicy is a revision's, with Swarm's defaults.
+type restartPolicy struct {
+	condition     swarm.RestartPolicyCondition
+	delay, window time.Duration
+	attempts      int // 0 is no limit
+}
+
+func (w *work) restartPolicy(r *cluster.Revision) restartPolicy {
+	p := restartPolicy{condition: swarm.RestartPolicyConditionAny, delay: cluster.DefaultRestartDelay}
+	if r == nil || r.Spec.RestartPolicy == nil {
+		return p
+	}
+	spec := r.Spec.RestartPolicy
+	if spec.Condition != "" {
+		p.condition = spec.Condition
+	}
+	if spec.Delay != nil {
+		p.delay = *spec.Delay
+	}
+	if spec.Window != nil {
+		p.window = *spec.Window
+	}
+	if spec.MaxAttempts != nil {
+		p.attempts = int(min(*spec.MaxAttempts, 1<<20))
+	}
+	return p
+}
+
+// endedItself tells whether a task ended without having been told to, before
+// anything else took its place. What a node reports after it was given up, or
+// rebooted, isn't the task's fault.
+func endedItself(s *slot, t *cluster.Task) bool {
+	switch t.Status.State {
+	case cluster.StateComplete, cluster.StateFailed, cluster.StateRejected:
+	default:
+		return false
+	}
+	for _, other := range s.tasks {
+		if other != t && other.Revision == t.Revision && other.CreatedAt > t.CreatedAt && other.CreatedAt < t.Status.Applied {
+			return false
+		}
+	}
+	return true
+}
+
+// restartable tells whether the policy of its own revision lets a task be
+// replaced that has ended, or that its node lost. Attempts are counted from the
+// tasks of the same revision that the slot keeps.
+func (w *work) restartable(s *slot, t *cluster.Task) bool {
+	p := w.restartPolicy(w.revision(t))
+	switch {
+	case w.job && t.Status.State == cluster.StateComplete:
+		return false
+	case w.job && !endedItself(s, t):
+		return true
+	case p.condition == swarm.RestartPolicyConditionNone:
+		return false
+	case p.condition == swarm.RestartPolicyConditionOnFailure && t.Status.State == cluster.StateComplete:
+		return false
+	case p.attempts == 0 || !endedItself(s, t):
+		return true
+	}
+	earlier, found := 0, false
+	for i := len(s.tasks) - 1; i >= 0; i-- {
+		other := s.tasks[i]
+		if other == t {
+			found = true
+			continue
+		}
+		if !found || other.Desired == cluster.StateRemove {
+			continue
+		}
+		if other.Revision != t.Revision {
+			break
+		}
+		if endedItself(s, other) && (p.window == 0 || other.Status.Applied > t.Status.Applied.Add(-p.window)) {
+			earlier++
+		}
+	}
+	return earlier < p.attempts
+}
+
+// restart replaces a task that ended by itself, missed its start deadline or lost
+// its node, with one of the current revision. beside are others of the slot that
+// go on. It returns false when the policy says to leave it at that.
+func (w *work) restart(s *slot, t *cluster.Task, overdue string, beside []*cluster.Task) bool {
+	if !w.restartable(s, t) {
+		return false
+	}
+	r := replacement{beside: beside, stopErr: cmp.Or(overdue, w.misplaced(t))}
+	if t.Live() {
+		r.stop = append(r.stop, t)
+	}
+	if overdue != "" || endedItself(s, t) {
+		if t.Live() && t.Desired == cluster.StateReady && t.NotBefore > w.now {
+			// It failed before it might start. Were it replaced now, a missing image would be
+			// pulled again and again without any delay.
+			w.wakeAt(t.NotBefore)
+			return true
+		}
+		from := t.Status.Applied
+		if overdue != "" {
+			from = w.now
+		}
+		r.notBefore = from.Add(max(w.restartDelay(s, t), w.leastDelay(s, t)))
+	}
+	w.replace(s, r)
+	return true
+}
+
+// leastDelay slows a slot down in which one task after the other ends before it
+// ever runs. Without a restart delay, an image that isn't there would fill the log.
+func (w *work) leastDelay(s *slot, t *cluster.Task) time.Duration {
+	if t.RunningAt != 0 {
+		return 0
+	}
+	for i, other := range s.tasks {
+		if other == t && i > 0 && s.tasks[i-1].RunningAt == 0 && s.tasks[i-1].Revision == t.Revision && endedItself(s, s.tasks[i-1]) {
+			return leastDelay
+		}
+	}
+	return 0
+}

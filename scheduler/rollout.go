@@ -1,0 +1,312 @@
+package scheduler
+
+import (
+	"cmp"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/docker/docker/api/types/swarm"
+
+	"skep/cluster"
+	"skep/store"
+)
+
+const (
+	defaultMonitor       = 5 * time.Second
+	defaultStartDeadline = 5 * time.Minute
+	// labelStartDeadline on a service is a Go duration: how long a task of a rollout
+	// may take to run, from when it may start.
+	labelStartDeadline = "skep.start-deadline"
+)
+
+// updatePolicy is how tasks are replaced: the service's UpdateConfig, or its
+// RollbackConfig while it rolls back, with Swarm's defaults.
+type updatePolicy struct {
+	parallelism    int // 0 is no limit
+	delay, monitor time.Duration
+	action         string
+	ratio          float32
+	startFirst     bool
+	deadline       time.Duration
+}
+
+func policyOf(s *cluster.Service, rollback bool) updatePolicy {
+	p := updatePolicy{parallelism: 1, monitor: defaultMonitor, action: swarm.UpdateFailureActionPause, deadline: defaultStartDeadline}
+	config := s.Spec.UpdateConfig
+	if rollback {
+		config = s.Spec.RollbackConfig
+	}
+	if config != nil {
+		p.parallelism = int(min(config.Parallelism, 1<<30))
+		p.delay, p.ratio = config.Delay, config.MaxFailureRatio
+		if config.Monitor != 0 {
+			p.monitor = config.Monitor
+		}
+		if config.FailureAction != "" {
+			p.action = config.FailureAction
+		}
+		p.startFirst = config.Order == swarm.UpdateOrderStartFirst
+	}
+	if d, err := time.ParseDuration(s.Spec.Labels[labelStartDeadline]); err == nil && d > 0 {
+		p.deadline = d
+	}
+	return p
+}
+
+// openRollout finds the rollout to the current revision, and begins one when
+// there is none and some slot needs it.
+func (w *work) openRollout() {
+	rollout := w.View.Rollout(w.id)
+	if rollout != nil && rollout.Revision != w.service.Revision {
+		rollout = nil
+	}
+	w.rollout, w.before = rollout, rollout
+	w.policy = policyOf(w.service, rollout != nil && rollout.RollingBack())
+	dirty := 0
+	for i := range w.slots {
+		s := &w.slots[i]
+		switch {
+		case s.idle || s.held:
+		case len(s.live) > 0:
+			s.dirty = !slices.ContainsFunc(s.live, func(t *cluster.Task) bool { return w.upToDate(t) || w.misplaced(t) != "" })
+		case s.newest != nil && !w.upToDate(s.newest):
+			// A node that was away comes back into the service; that isn't an update.
+			s.dirty = !w.global || endedItself(s, s.newest) || !w.restartable(s, s.newest)
+		}
+		if s.dirty {
+			dirty++
+		}
+	}
+	switch {
+	case rollout == nil && dirty > 0, rollout != nil && rollout.Done() && dirty > 0 && w.unsettled():
+		w.policy = policyOf(w.service, false)
+		w.write(cluster.Rollout{
+			ServiceID: w.id, State: swarm.UpdateStateUpdating, Revision: w.service.Revision,
+			Total: uint32(dirty), StartedAt: w.Now, Message: "update in progress",
+		})
+	case rollout != nil && rollout.Total == 0 && dirty > 0 && !rollout.Paused() && !rollout.Done():
+		next := *rollout // A rollback, which the API began.
+		next.Total = uint32(dirty)
+		w.write(next)
+	}
+	if w.rollout == nil {
+		return
+	}
+	w.paused = w.rollout.Paused()
+	w.running = !w.paused && !w.rollout.Done()
+	if w.running {
+		for i := range w.slots {
+			w.findRolling(&w.slots[i])
+		}
+	}
+}
+
+// write plans to write the rollout. A later call changes what the first writes.
+func (w *work) write(next cluster.Rollout) {
+	if w.progress == nil {
+		w.progress = &progress{Rollout: new(cluster.Rollout), Seen: version(w.View.Rollout(w.id))}
+		w.intend(w.progress)
+	}
+	*w.progress.Rollout = next
+	w.rollout = w.progress.Rollout
+}
+
+// unsettled tells whether a dirty slot was never tried.
+func (w *work) unsettled() bool {
+	for i := range w.slots {
+		if w.slots[i].dirty && !w.settled(&w.slots[i]) {
+			return true
+		}
+	}
+	return false
+}
+
+// judge counts the rollout's failures and acts when there are too many. It
+// returns true when the service goes back to its previous spec: then there is
+// nothing more to plan for the present one.
+func (w *work) judge() (abandoned bool) {
+	if !w.running || w.policy.action == swarm.UpdateFailureActionContinue {
+		return false
+	}
+	failures := 0
+	var last *cluster.Task
+	var lastAt cluster.Time
+	var lastWhy string
+	for i := range w.slots {
+		s := &w.slots[i]
+		for _, t := range s.rolling {
+			at, failed, why := w.outcome(s, t)
+			if !failed {
+				continue
+			}
+			failures++
+			if last == nil || cmp.Or(cmp.Compare(at, lastAt), cmp.Compare(t.ID, last.ID)) > 0 {
+				last, lastAt, lastWhy = t, at, why
+			}
+		}
+	}
+	if failures == 0 || float32(failures)/float32(max(w.rollout.Total, 1)) <= w.policy.ratio {
+		return false
+	}
+	because := "due to failure or early termination of task " + last.ID
+	if lastWhy != "" {
+		because += ": " + lastWhy
+	}
+	rollback := w.policy.action == swarm.UpdateFailureActionRollback && !w.rollout.RollingBack()
+	possible := rollback && w.service.Previous != nil && w.View.Revision(w.id, w.service.PreviousRevision) != nil
+	if missing := missing(w.View, w.service.Previous); possible && missing != "" {
+		because += "; it isn't rolled back, because the previous spec refers to what was removed: " + missing
+	} else if possible {
+		for i := range w.slots {
+			for _, t := range w.slots[i].live {
+				if why := w.overdue(&w.slots[i], t); why != "" && !t.Status.State.Terminal() && t.Status.Err != why {
+					w.intend(&explain{TaskID: t.ID, State: t.Status.State, Err: why})
+				}
+			}
+		}
+		w.intend(&abandon{
+			ServiceID: w.id, ServiceSeen: w.service.Version, RolloutSeen: version(w.rollout),
+			Message: "update rolled back " + because,
+		})
+		return true
+	}
+	next := *w.rollout
+	next.State, next.Message = swarm.UpdateStatePaused, "update paused "+because
+	if w.rollout.RollingBack() {
+		next.State, next.Message = swarm.UpdateStateRollbackPaused, "rollback paused "+because
+	}
+	// It is written after what is done about the failures: they are found again by a
+	// leader that finds the rollout still running, but not by one that finds it paused.
+	w.pausing = &next
+	w.paused = true
+	return false
+}
+
+// missing names the secrets and configs that spec refers to and that are gone;
+// empty when there are none, or no spec.
+func missing(view store.View, spec *swarm.ServiceSpec) string {
+	if spec == nil {
+		return ""
+	}
+	secrets, configs := view.Missing(spec.TaskTemplate.ContainerSpec)
+	var list []string
+	for _, name := range secrets {
+		list = append(list, "secret "+name)
+	}
+	for _, name := range configs {
+		list = append(list, "config "+name)
+	}
+	return strings.Join(list, ", ")
+}
+
+// update begins to replace dirty slots, as many at a time as the policy says.
+func (w *work) update() {
+	if !w.running || w.paused {
+		return
+	}
+	var queue []*slot
+	busy := w.starting
+	for i := range w.slots {
+		s := &w.slots[i]
+		switch {
+		case len(s.rolling) > 0:
+			at, done := w.firstOutcome(s)
+			if end := at.Add(w.policy.delay); !done {
+				busy++
+			} else if end > w.now {
+				busy++
+				w.wakeAt(end)
+			} else if w.inTransit(s) {
+				busy++ // It is done, but moves away from its node.
+			}
+		case s.created:
+		case s.dirty && !w.settled(s) && !slices.ContainsFunc(s.live, w.failing):
+			queue = append(queue, s)
+		case w.inTransit(s):
+			busy++
+		}
+	}
+	// Slots where nothing runs come first: replacing them takes nothing away.
+	slices.SortStableFunc(queue, func(a, b *slot) int {
+		return cmp.Compare(boolInt(runsNow(a)), boolInt(runsNow(b)))
+	})
+	for _, s := range queue {
+		if w.policy.parallelism > 0 && busy >= w.policy.parallelism {
+			return
+		}
+		busy++
+		w.move(s)
+	}
+}
+
+func boolInt(b bool) int {
+	if b {
+		return 1
+	}
+	return 0
+}
+
+func runsNow(s *slot) bool {
+	return slices.ContainsFunc(s.live, func(t *cluster.Task) bool { return t.Status.State == cluster.StateRunning })
+}
+
+// failing tells whether a live task has ended or lost its node, so that restart
+// deals with it.
+func (w *work) failing(t *cluster.Task) bool { return t.Status.State.Terminal() || w.gone(t) }
+
+// move replaces the tasks of a slot in the order that the policy says. With
+// start-first, one of them goes on for now: the oldest that runs, if any does.
+// What has no node yet is just stopped: there is nothing to keep running.
+func (w *work) move(s *slot) *cluster.Task {
+	r := replacement{}
+	var kept *cluster.Task
+	if w.policy.startFirst {
+		for _, t := range s.live {
+			if t.Assigned() && (kept == nil || t.Status.State == cluster.StateRunning && kept.Status.State != cluster.StateRunning) {
+				kept = t
+			}
+		}
+	}
+	for _, t := range slices.Clone(s.live) {
+		if t == kept {
+			r.beside = append(r.beside, t)
+		} else {
+			r.stop = append(r.stop, t)
+		}
+	}
+	return w.replace(s, r)
+}
+
+// closeRollout ends a rollout when nothing is left to replace and no task of it
+// can fail any more within the monitor period.
+func (w *work) closeRollout() {
+	if !w.running || w.paused || w.starting > 0 {
+		return
+	}
+	end := cluster.Time(0)
+	for i := range w.slots {
+		s := &w.slots[i]
+		if len(s.rolling) == 0 {
+			if s.dirty && !w.settled(s) {
+				return
+			}
+			continue
+		}
+		at, done := w.firstOutcome(s)
+		if !done {
+			return
+		}
+		end = max(end, at.Add(w.policy.monitor))
+	}
+	if end > w.now {
+		w.wakeAt(end)
+		return
+	}
+	next := *w.rollout
+	next.State, next.Message, next.CompletedAt = swarm.UpdateStateCompleted, "update completed", w.Now
+	if w.rollout.RollingBack() {
+		next.State, next.Message = swarm.UpdateStateRollbackCompleted, "rollback completed"
+	}
+	w.write(next)
+}

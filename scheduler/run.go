@@ -1,0 +1,230 @@
+package scheduler
+
+import (
+	"bufio"
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"log/slog"
+	"time"
+
+	"skep/cluster"
+	"skep/scheduler/placement"
+	"skep/store"
+)
+
+const (
+	// planLimit is how many intents one plan makes, about: so that what is urgent
+	// never waits for a long row of other things.
+	planLimit = 8000
+	// entryLimit is how many intents go into one Update.
+	entryLimit = 4000
+	// retryAfter is how long the loop waits after the store couldn't write.
+	retryAfter = 100 * time.Millisecond
+)
+
+// Store is the part of *store.Store that the loop uses.
+type Store interface {
+	Subscribe() *store.Subscription
+	Update(ctx context.Context, fn func(*store.Tx) error) error
+}
+
+var _ Store = (*store.Store)(nil)
+
+// Config is what Run needs from outside.
+type Config struct {
+	Store Store
+	// Now is the clock; time.Now by default. It must be the one that the store stamps with.
+	Now func() time.Time
+	// NewID makes IDs of tasks; cluster.NewID of crypto/rand by default.
+	NewID func() string
+	// Log takes what operators should know; slog.Default() by default.
+	Log *slog.Logger
+}
+
+// Run is the leader's loop: it plans what has changed and writes the result, until
+// ctx ends (then it returns nil) or the store can't be written to any more.
+func Run(ctx context.Context, config Config) error {
+	l := newLoop(config)
+	defer l.subscription.Close()
+	// The first Take gives a view; changes from then on are exactly what comes after.
+	_, view, _ := l.subscription.Take()
+	l.relist(view)
+	timer := time.NewTimer(0)
+	defer timer.Stop()
+	for {
+		err := l.step(ctx)
+		switch {
+		case ctx.Err() != nil:
+			return nil
+		case errors.Is(err, cluster.ErrUnavailable):
+			l.config.Log.Warn("write plan; trying again", "error", err)
+			timer.Reset(retryAfter)
+			select {
+			case <-timer.C:
+			case <-ctx.Done():
+				return nil
+			}
+			l.refresh()
+			continue
+		case err != nil:
+			return fmt.Errorf("schedule: %w", err)
+		}
+		if l.dirty.any() {
+			l.refresh()
+			continue
+		}
+		var wake <-chan time.Time
+		if at, ok := l.wakes.next(); ok {
+			timer.Reset(max(at.Sub(l.config.Now()), 0))
+			wake = timer.C
+		}
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-l.subscription.Ready():
+		case <-wake:
+		}
+		l.refresh()
+	}
+}
+
+// loop is the state of Run, which can be made anew from the store at any time.
+type loop struct {
+	config       Config
+	subscription *store.Subscription
+	view         store.View
+	ledger       *placement.Ledger
+	dirty        dirty
+	wakes        wakes
+	// waiting are the services with tasks that no node could take.
+	waiting map[string]struct{}
+	// global are the services with a task on each node.
+	global map[string]struct{}
+	forgot time.Time
+}
+
+func newLoop(config Config) *loop {
+	if config.Now == nil {
+		config.Now = time.Now
+	}
+	if config.NewID == nil {
+		random := bufio.NewReader(rand.Reader)
+		config.NewID = func() string { return cluster.NewID(random) }
+	}
+	if config.Log == nil {
+		config.Log = slog.Default()
+	}
+	return &loop{config: config, subscription: config.Store.Subscribe()}
+}
+
+// relist forgets everything and looks at the whole database.
+func (l *loop) relist(view store.View) {
+	l.view, l.ledger, l.dirty, l.wakes, l.waiting = view, List(view), newDirty(), newWakes(), make(map[string]struct{})
+	l.dirty.all(view)
+	l.global = make(map[string]struct{})
+	for s := range view.Services() {
+		l.takeService(s.ID, s)
+	}
+}
+
+// refresh takes in what has changed, and what is due.
+func (l *loop) refresh() {
+	changes, view, lost := l.subscription.Take()
+	if lost {
+		l.relist(view)
+		return
+	}
+	l.view = view
+	for _, c := range changes {
+		l.take(c)
+	}
+	now := l.config.Now()
+	for _, due := range l.wakes.due(now) {
+		if due.NodeID != "" {
+			l.dirty.node(due.NodeID)
+		} else {
+			l.dirty.service(due.ServiceID)
+		}
+	}
+	if now.Sub(l.forgot) > time.Minute {
+		l.ledger.Forget(now)
+		l.forgot = now
+	}
+}
+
+// step plans what is dirty and writes the plan. After an error, everything is
+// dirty that may not have been written.
+func (l *loop) step(ctx context.Context) error {
+	if !l.dirty.any() {
+		return nil
+	}
+	result, input := l.plan()
+	if err := Write(ctx, l.config.Store, result.Intents); err != nil {
+		l.dirty.add(input.Services, input.Nodes)
+		return err
+	}
+	return nil
+}
+
+// plan plans what is dirty and notes when to look again.
+func (l *loop) plan() (Result, Input) {
+	services, nodes := l.dirty.take(planLimit)
+	input := Input{
+		View: l.view, Ledger: l.ledger, Services: services, Nodes: nodes, Limit: planLimit,
+		Now: l.config.Now(), NewID: l.config.NewID,
+	}
+	result := Plan(input)
+	l.dirty.add(services[result.Planned:], nil)
+	for _, id := range services[:result.Planned] {
+		l.wakes.drop(Wake{ServiceID: id})
+		delete(l.waiting, id)
+	}
+	for _, id := range nodes {
+		l.wakes.drop(Wake{NodeID: id})
+	}
+	for _, wake := range result.Wakes {
+		l.wakes.set(wake)
+	}
+	for _, id := range result.Waiting {
+		l.waiting[id] = struct{}{}
+	}
+	return result, input
+}
+
+// Write applies intents, in order, in as few Updates as their size allows.
+func Write(ctx context.Context, s Store, intents []Intent) error {
+	for len(intents) > 0 {
+		part := intents[:min(len(intents), entryLimit)]
+		intents = intents[len(part):]
+		err := s.Update(ctx, func(tx *store.Tx) error {
+			in := &Tx{Tx: tx, schedulable: make(map[string]bool)}
+			for _, intent := range part {
+				if err := intent.Apply(in); err != nil {
+					return err
+				}
+			}
+			return nil
+		})
+		if err != nil {
+			return fmt.Errorf("write plan: %w", err)
+		}
+	}
+	return nil
+}
+
+// List makes a ledger from a view.
+func List(view store.View) *placement.Ledger {
+	l := placement.New()
+	for n := range view.Nodes() {
+		l.ChangeNode(nil, n)
+	}
+	for r := range view.Revisions() {
+		l.ChangeRevision(nil, r)
+	}
+	for t := range view.Tasks() {
+		l.ChangeTask(nil, t)
+	}
+	return l
+}

@@ -1,0 +1,146 @@
+package scheduler
+
+import (
+	"cmp"
+	"math"
+	"slices"
+
+	"skep/cluster"
+)
+
+// fill makes tasks in the lowest free slots until there are enough, or in a job as
+// many as may run.
+func (w *work) fill() {
+	missing := w.service.Replicas()
+	for i := range w.slots {
+		if w.slots[i].newest != nil || w.slots[i].created {
+			missing--
+		}
+	}
+	if w.job {
+		missing = w.vacancies()
+	}
+	if missing <= 0 {
+		return
+	}
+	if w.Limit > 0 {
+		missing = min(missing, w.Limit) // What this creates brings the next plan.
+	}
+	var chosen []string
+	if w.full == "" {
+		chosen = w.Ledger.Place(&w.requirement, missing, w.Now)
+	}
+	next := 0 // of w.slots
+	for number := uint32(1); missing > 0; number++ {
+		for next < len(w.slots) && w.slots[next].number < number {
+			next++
+		}
+		if next < len(w.slots) && w.slots[next].number == number && (w.slots[next].newest != nil || w.slots[next].created) {
+			continue
+		}
+		nodeID, why := "", ""
+		if len(chosen) > 0 {
+			nodeID, chosen = chosen[0], chosen[1:]
+		} else {
+			nodeID, why = w.place()
+		}
+		desired := w.wanted
+		if w.job && next < len(w.slots) && w.slots[next].number == number && w.blocker(&w.slots[next]) != nil {
+			desired = cluster.StateReady
+		}
+		w.intend(&create{Task: w.taskOn(nodeID, why, number, desired)})
+		missing--
+	}
+}
+
+// scaleDown removes the slots that are too many. First those go that have no
+// task on a node, or several; then, so that what stays is balanced, the tasks
+// that have the most others of the service beside them on their node; of those
+// the ones that don't run, and then the ones in the higher slots.
+func (w *work) scaleDown() {
+	var filled []*slot
+	for i := range w.slots {
+		if w.slots[i].newest != nil {
+			filled = append(filled, &w.slots[i])
+		}
+	}
+	surplus := len(filled) - w.service.Replicas()
+	if surplus <= 0 {
+		return
+	}
+	runs := func(s *slot) bool {
+		return slices.ContainsFunc(s.live, func(t *cluster.Task) bool { return t.Status.State == cluster.StateRunning && !w.gone(t) })
+	}
+	slices.SortFunc(filled, func(a, b *slot) int {
+		if runsA, runsB := runs(a), runs(b); runsA != runsB {
+			if runsA {
+				return -1
+			}
+			return 1
+		}
+		return cmp.Compare(a.number, b.number)
+	})
+	nth := make(map[*slot]int, len(filled))
+	copies := make(map[string]int)
+	for _, s := range filled {
+		nth[s] = math.MaxInt
+		if len(s.live) == 1 && s.live[0].NodeID != "" {
+			copies[s.live[0].NodeID]++
+			nth[s] = copies[s.live[0].NodeID]
+		}
+	}
+	slices.SortStableFunc(filled, func(a, b *slot) int { return cmp.Compare(nth[a], nth[b]) })
+	for _, s := range filled[len(filled)-surplus:] {
+		w.remove(s)
+		s.live, s.newest = nil, nil
+	}
+	// What is removed isn't planned any further.
+	w.slots = slices.DeleteFunc(w.slots, func(s slot) bool { return s.newest == nil })
+}
+
+// remove makes all tasks of a slot disappear, as soon as they have stopped.
+func (w *work) remove(s *slot) {
+	for _, t := range s.tasks {
+		switch {
+		case t.Dead() && !t.Live():
+			w.intend(&reap{TaskID: t.ID})
+		case t.Desired != cluster.StateRemove:
+			for _, one := range w.stop(s, cluster.StateRemove, "", t) {
+				w.intend(&one)
+			}
+		}
+	}
+}
+
+// reapRemoved deletes the tasks that were to be removed and have ended, and
+// leaves the others alone.
+func (w *work) reapRemoved() {
+	for i := range w.slots {
+		for _, t := range w.slots[i].tasks {
+			if t.Desired == cluster.StateRemove && t.Dead() {
+				w.intend(&reap{TaskID: t.ID})
+			}
+		}
+	}
+}
+
+// removeAll is what remains to do for a service that is gone.
+func (w *work) removeAll() {
+	left := false
+	for i := range w.slots {
+		for _, t := range w.slots[i].tasks {
+			// A live task that has ended, or never got a node, goes at once.
+			left = left || !t.Status.State.Terminal() && t.Assigned()
+		}
+		w.remove(&w.slots[i])
+	}
+	if left {
+		return
+	}
+	for r := range w.View.RevisionsOf(w.id) {
+		w.intend(&reapRevision{ServiceID: w.id, Number: r.Number})
+	}
+	if w.View.Rollout(w.id) != nil {
+		w.intend(&reapRollout{ServiceID: w.id})
+	}
+}

@@ -1,0 +1,307 @@
+package scheduler
+
+import (
+	"fmt"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/cockroachdb/datadriven"
+	"github.com/docker/docker/api/types/swarm"
+
+	"skep/cluster"
+	"skep/store"
+)
+
+// TestPlan_Scripts runs the scripts in testdata. `go test -rewrite` writes what
+// came out into them: commit that only when it is understood.
+func TestPlan_Scripts(t *testing.T) {
+	paths, err := filepath.Glob("testdata/*.txt")
+	if err != nil || len(paths) == 0 {
+		t.Fatal("no scripts", err)
+	}
+	for _, path := range paths {
+		t.Run(filepath.Base(path), func(t *testing.T) {
+			h := newHive(t)
+			datadriven.RunTest(t, path, func(t *testing.T, d *datadriven.TestData) string {
+				h.t = t
+				return h.script(d)
+			})
+		})
+	}
+}
+
+// script does one command.
+func (h *hive) script(d *datadriven.TestData) string {
+	name := ""
+	if len(d.CmdArgs) > 0 && len(d.CmdArgs[0].Vals) == 0 {
+		name = d.CmdArgs[0].Key
+	}
+	switch d.Cmd {
+	case "cluster":
+		c := &cluster.Cluster{ID: "c"}
+		for _, arg := range d.CmdArgs {
+			if arg.Key == "revisions" {
+				c.Spec.Labels = map[string]string{cluster.LabelRevisionHistory: arg.Vals[0]}
+				continue
+			}
+			limit := number[int64](h.t, arg)
+			c.Spec.Orchestration.TaskHistoryRetentionLimit = &limit
+		}
+		h.put(c)
+	case "node":
+		n := *h.node(name)
+		for _, arg := range d.CmdArgs[1:] {
+			h.setNode(&n, arg)
+		}
+		h.put(&n)
+	case "secret":
+		secret := &cluster.Secret{ID: name}
+		secret.Spec.Name = name
+		h.put(secret)
+	case "rmsecret":
+		h.update(func(tx *store.Tx) error { tx.Delete(tx.Secret(name)); return nil })
+	case "rmnode":
+		h.update(func(tx *store.Tx) error { tx.Delete(tx.Node(name)); return nil })
+	case "service", "update":
+		h.service(name, func(spec *swarm.ServiceSpec) {
+			for _, arg := range d.CmdArgs[1:] {
+				h.setService(spec, arg)
+			}
+		})
+	case "rollback":
+		to := uint64(0)
+		for _, arg := range d.CmdArgs[1:] {
+			to = number[uint64](h.t, arg)
+		}
+		if err := h.rollback(name, to); err != nil {
+			return err.Error()
+		}
+	case "remove":
+		h.remove(name)
+	case "report":
+		state, err := cluster.ParseState(d.CmdArgs[1].Key)
+		if err != nil {
+			h.t.Fatal(err)
+		}
+		text := ""
+		if state == cluster.StateFailed {
+			text = "task: non-zero exit (137)"
+		}
+		for _, id := range strings.Split(name, "+") {
+			h.report(id, state, text)
+		}
+	case "obey":
+		h.obey()
+	case "advance":
+		by, err := time.ParseDuration(name)
+		if err != nil {
+			h.t.Fatal(err)
+		}
+		h.now = h.now.Add(by)
+	case "elect":
+		h.elect()
+	case "plan":
+		return h.show(h.plan())
+	case "settle":
+		return h.show(h.settle())
+	case "run":
+		return h.run(d)
+	case "tasks":
+		return h.describe(name)
+	case "revisions":
+		return h.kept(name)
+	default:
+		h.t.Fatalf("what is %q?", d.Cmd)
+	}
+	return ""
+}
+
+// show prints intents, and when to look again.
+func (h *hive) show(intents []Intent) string {
+	var b strings.Builder
+	for _, intent := range intents {
+		fmt.Fprintln(&b, intent)
+	}
+	if at, ok := h.loop.wakes.next(); ok {
+		fmt.Fprintf(&b, "wake at %s\n", at.Format(time.TimeOnly))
+	}
+	if b.Len() == 0 {
+		return "nothing\n"
+	}
+	return b.String()
+}
+
+// run lets planner and agents work for a while and prints each plan with its time.
+func (h *hive) run(d *datadriven.TestData) string {
+	limit := 10 * time.Second
+	for _, arg := range d.CmdArgs {
+		if arg.Key == "for" {
+			var err error
+			if limit, err = time.ParseDuration(arg.Vals[0]); err != nil {
+				h.t.Fatal(err)
+			}
+		}
+	}
+	var b strings.Builder
+	for end := h.now.Add(limit); ; {
+		for range 100 {
+			for _, intent := range h.settle() {
+				fmt.Fprintf(&b, "%s %s\n", h.now.Format(time.TimeOnly), intent)
+			}
+			if !h.obey() {
+				break
+			}
+		}
+		if !h.now.Before(end) {
+			return b.String()
+		}
+		h.advance(end.Sub(h.now))
+	}
+}
+
+func number[T int64 | uint64](t testing.TB, arg datadriven.CmdArg) T {
+	t.Helper()
+	n, err := strconv.ParseInt(arg.Vals[0], 10, 64)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return T(n)
+}
+
+func (h *hive) setNode(n *cluster.Node, arg datadriven.CmdArg) {
+	value := arg.Vals[0]
+	switch key, label, _ := strings.Cut(arg.Key, "."); key {
+	case "cpu":
+		n.Description.Resources.NanoCPUs = 1e9 * number[int64](h.t, arg)
+	case "availability":
+		n.Spec.Availability = swarm.NodeAvailability(value)
+	case "state":
+		states := []cluster.NodeState{cluster.NodeUnknown, cluster.NodeDown, cluster.NodeReady, cluster.NodeDisconnected}
+		n.Status.State = states[slices.IndexFunc(states, func(s cluster.NodeState) bool { return s.String() == value })]
+		n.Status.Since = h.now
+	case "label":
+		n.Spec.Labels = map[string]string{label: value}
+	case "arch":
+		n.Description.Platform.Architecture = value
+	case "role":
+		n.Role = swarm.NodeRole(value)
+	default:
+		h.t.Fatalf("what is a node's %q?", arg.Key)
+	}
+}
+
+func (h *hive) setService(spec *swarm.ServiceSpec, arg datadriven.CmdArg) {
+	value := arg.Vals[0]
+	duration := func() time.Duration {
+		d, err := time.ParseDuration(value)
+		if err != nil {
+			h.t.Fatal(err)
+		}
+		return d
+	}
+	room := func(config **swarm.UpdateConfig) *swarm.UpdateConfig {
+		if *config == nil {
+			*config = &swarm.UpdateConfig{Parallelism: 1}
+		}
+		return *config
+	}
+	if spec.TaskTemplate.RestartPolicy == nil && strings.HasPrefix(arg.Key, "restart.") {
+		spec.TaskTemplate.RestartPolicy = &swarm.RestartPolicy{}
+	}
+	if spec.TaskTemplate.Placement == nil && (arg.Key == "constraint" || arg.Key == "arch" || arg.Key == "max-per-node") {
+		spec.TaskTemplate.Placement = &swarm.Placement{}
+	}
+	key, sub, _ := strings.Cut(arg.Key, ".")
+	if key == "update" || key == "rollback" {
+		config := room(&spec.UpdateConfig)
+		if key == "rollback" {
+			config = room(&spec.RollbackConfig)
+		}
+		switch sub {
+		case "parallelism":
+			config.Parallelism = number[uint64](h.t, arg)
+		case "delay":
+			config.Delay = duration()
+		case "monitor":
+			config.Monitor = duration()
+		case "action":
+			config.FailureAction = value
+		case "order":
+			config.Order = value
+		case "ratio":
+			ratio, err := strconv.ParseFloat(value, 32)
+			if err != nil {
+				h.t.Fatal(err)
+			}
+			config.MaxFailureRatio = float32(ratio)
+		default:
+			h.t.Fatalf("what is a service's %q?", arg.Key)
+		}
+		return
+	}
+	switch arg.Key {
+	case "mode":
+		switch value {
+		case "global":
+			spec.Mode = swarm.ServiceMode{Global: &swarm.GlobalService{}}
+		case "global-job":
+			spec.Mode = swarm.ServiceMode{GlobalJob: &swarm.GlobalJob{}}
+		case "replicated-job":
+			one, all := uint64(1), uint64(1)
+			spec.Mode = swarm.ServiceMode{ReplicatedJob: &swarm.ReplicatedJob{MaxConcurrent: &one, TotalCompletions: &all}}
+		default:
+			h.t.Fatalf("what is the mode %q?", value)
+		}
+	case "total":
+		n := number[uint64](h.t, arg)
+		spec.Mode.ReplicatedJob = &swarm.ReplicatedJob{MaxConcurrent: spec.Mode.ReplicatedJob.MaxConcurrent, TotalCompletions: &n}
+	case "concurrent":
+		n := number[uint64](h.t, arg)
+		spec.Mode.ReplicatedJob = &swarm.ReplicatedJob{MaxConcurrent: &n, TotalCompletions: spec.Mode.ReplicatedJob.TotalCompletions}
+	case "replicas":
+		n := number[uint64](h.t, arg)
+		spec.Mode.Replicated.Replicas = &n
+	case "image":
+		spec.TaskTemplate.ContainerSpec.Image = value
+	case "cpu":
+		spec.TaskTemplate.Resources = &swarm.ResourceRequirements{Reservations: &swarm.Resources{NanoCPUs: 1e9 * number[int64](h.t, arg)}}
+	case "constraint":
+		spec.TaskTemplate.Placement.Constraints = []string{value}
+	case "arch":
+		spec.TaskTemplate.Placement.Platforms = []swarm.Platform{{OS: "linux", Architecture: value}}
+	case "max-per-node":
+		spec.TaskTemplate.Placement.MaxReplicas = number[uint64](h.t, arg)
+	case "force":
+		spec.TaskTemplate.ForceUpdate++
+	case "secret":
+		spec.TaskTemplate.ContainerSpec.Secrets = nil
+		if value != "none" {
+			spec.TaskTemplate.ContainerSpec.Secrets = []*swarm.SecretReference{{SecretID: value, SecretName: value}}
+		}
+	case "label":
+		label, value, _ := strings.Cut(value, ":")
+		if spec.Labels == nil {
+			spec.Labels = map[string]string{}
+		}
+		spec.Labels[label] = value
+	case "start-deadline":
+		spec.Labels = map[string]string{labelStartDeadline: value}
+	case "restart.condition":
+		spec.TaskTemplate.RestartPolicy.Condition = swarm.RestartPolicyCondition(value)
+	case "restart.delay":
+		d := duration()
+		spec.TaskTemplate.RestartPolicy.Delay = &d
+	case "restart.window":
+		d := duration()
+		spec.TaskTemplate.RestartPolicy.Window = &d
+	case "restart.attempts":
+		n := number[uint64](h.t, arg)
+		spec.TaskTemplate.RestartPolicy.MaxAttempts = &n
+	default:
+		h.t.Fatalf("what is a service's %q?", arg.Key)
+	}
+}

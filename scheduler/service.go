@@ -1,0 +1,361 @@
+package scheduler
+
+import (
+	"cmp"
+	"slices"
+
+	"skep/cluster"
+	"skep/scheduler/placement"
+)
+
+// work is the planning of one service.
+type work struct {
+	*planner
+	id      string
+	service *cluster.Service
+	// global is set when the service has one task per node, job when its tasks are to
+	// complete; wanted is the desired state of those that may run.
+	global, job bool
+	wanted      cluster.State
+	// current is the revision that the service wants.
+	current     *cluster.Revision
+	requirement placement.Requirement
+	policy      updatePolicy
+	// rollout is the progress of the update to current, nil when there is none.
+	// running and paused say where it was when planning began, or is after judge.
+	rollout         *cluster.Rollout
+	running, paused bool
+	// before is the rollout as the plan found it.
+	before   *cluster.Rollout
+	progress *progress // what this plan writes of it, if anything
+	pausing  *cluster.Rollout
+	// slots are those with tasks, in the order of their numbers or nodes.
+	slots []slot
+	// referred are the numbers of the revisions that tasks refer to.
+	referred []uint64
+	same     map[uint64]sameness
+	wake     cluster.Time
+	// starting counts the slots that this plan begins to replace.
+	starting int
+	// waiting is set when a task found no node; full says why no further task of the
+	// current revision finds one either.
+	waiting bool
+	full    string
+}
+
+// slot is the tasks of one slot, and what planning finds out about them. In a
+// global service each node is a slot.
+type slot struct {
+	number uint32
+	node   string // empty unless the service is global
+	// idle is set when the node is to have no task; held when it keeps what it has but
+	// takes no new task for now.
+	idle, held bool
+	// tasks are all of the slot, the oldest first; live those wanted so far. Tasks
+	// that this plan stops leave live.
+	tasks, live []*cluster.Task
+	// newest is the youngest one that isn't being removed, nil if there is none: then
+	// the slot is free.
+	newest *cluster.Task
+	// rolling are the tasks that the running rollout made here.
+	rolling []*cluster.Task
+	// dirty is set when the slot has no wanted task that is up to date, or when it is
+	// finished with one that isn't.
+	dirty bool
+	// created is set when this plan makes a task here.
+	created bool
+}
+
+// sameness is what comparing a revision with the current one gave.
+type sameness struct{ same, exceptPlacement bool }
+
+// planService compares one service with its tasks.
+func (p *planner) planService(id string) {
+	w := &p.reused
+	*w = work{planner: p, id: id, service: p.View.Service(id), slots: w.slots[:0], referred: w.referred[:0]}
+	w.gather()
+	switch {
+	case w.service == nil:
+		w.removeAll()
+	case w.service.Spec.Mode.Replicated != nil || w.service.Global() || w.service.Job():
+		if w.current = p.View.Revision(id, w.service.Revision); w.current == nil {
+			// The API puts both in one transaction, so this is a database that was tampered with.
+			return
+		}
+		w.plan()
+	}
+	if w.wake != 0 {
+		p.result.Wakes = append(p.result.Wakes, Wake{ServiceID: id, At: w.wake.Std()})
+	}
+	if w.waiting {
+		p.result.Waiting = append(p.result.Waiting, id)
+	}
+}
+
+// plan is the order in which a service is looked at. A job has no rollouts and no
+// order in draining: its tasks are in nobody's service.
+func (w *work) plan() {
+	w.requirement = placement.Require(w.current)
+	w.global, w.job, w.wanted = w.service.Global(), w.service.Job(), cluster.StateRunning
+	w.reapRemoved()
+	if w.job {
+		w.wanted = cluster.StateComplete
+		w.endIterations()
+	}
+	switch {
+	case w.global:
+		w.vacate()
+	case !w.job:
+		w.scaleDown()
+	}
+	w.openRollout()
+	if abandoned := w.judge(); abandoned {
+		return
+	}
+	for i := range w.slots {
+		w.tend(&w.slots[i])
+	}
+	w.update()
+	if !w.job {
+		w.drain()
+	}
+	if w.global {
+		w.cover()
+	} else {
+		w.fill()
+	}
+	for i := range w.slots {
+		w.await(&w.slots[i])
+	}
+	if w.pausing != nil {
+		w.write(*w.pausing)
+	}
+	w.closeRollout()
+	w.reapHistory()
+	w.reapRevisions()
+}
+
+// gather sorts the service's tasks into slots.
+func (w *work) gather() {
+	var unnumbered []*cluster.Task
+	for t := range w.View.TasksOfService(w.id) {
+		if t.Slot == 0 {
+			unnumbered = append(unnumbered, t)
+			continue
+		}
+		w.sort(t)
+	}
+	slices.SortFunc(unnumbered, func(a, b *cluster.Task) int { return cmp.Compare(a.NodeID, b.NodeID) })
+	for _, t := range unnumbered {
+		w.sort(t)
+	}
+	for i := range w.slots {
+		s := &w.slots[i]
+		if len(s.tasks) > 1 {
+			slices.SortFunc(s.tasks, older)
+			slices.SortFunc(s.live, older)
+		}
+		for _, t := range s.tasks {
+			if t.Desired != cluster.StateRemove {
+				s.newest = t
+			}
+		}
+	}
+}
+
+// sort puts a task into its slot: the last one so far, or a new one after it.
+func (w *work) sort(t *cluster.Task) {
+	at := slot{number: t.Slot}
+	if t.Slot == 0 {
+		at.node = t.NodeID
+	}
+	if n := len(w.slots); n == 0 || w.slots[n-1].number != at.number || w.slots[n-1].node != at.node {
+		w.slots = append(w.slots, at)
+	}
+	if !slices.Contains(w.referred, t.Revision) {
+		w.referred = append(w.referred, t.Revision)
+	}
+	s := &w.slots[len(w.slots)-1]
+	s.tasks = append(s.tasks, t)
+	if t.Live() {
+		s.live = append(s.live, t)
+	}
+}
+
+// older sorts tasks of a slot by age. Where a clock stood still, what is wanted
+// is younger than what isn't, then what changed last is.
+func older(a, b *cluster.Task) int {
+	live := func(t *cluster.Task) int {
+		if t.Live() {
+			return 1
+		}
+		return 0
+	}
+	return cmp.Or(cmp.Compare(a.CreatedAt, b.CreatedAt), cmp.Compare(live(a), live(b)),
+		cmp.Compare(a.Version, b.Version), cmp.Compare(a.ID, b.ID))
+}
+
+// revision finds the revision of a task; nil when it is gone.
+func (w *work) revision(t *cluster.Task) *cluster.Revision {
+	if w.current != nil && t.Revision == w.current.Number {
+		return w.current
+	}
+	return w.View.Revision(w.id, t.Revision)
+}
+
+// upToDate tells whether the task needs no replacement to be at the current
+// revision: what cluster.UpToDate says, comparing each two revisions once.
+func (w *work) upToDate(t *cluster.Task) bool {
+	if t.Revision == w.current.Number {
+		return true
+	}
+	s := w.compare(t)
+	if s.exceptPlacement && t.NodeID != "" {
+		n := w.Ledger.Node(t.NodeID)
+		return n != nil && w.requirement.Meets(n)
+	}
+	return s.same
+}
+
+// compare compares the revision of a task with the current one.
+func (w *work) compare(t *cluster.Task) sameness {
+	s, known := w.same[t.Revision]
+	if !known {
+		if r := w.revision(t); r != nil {
+			s.same, s.exceptPlacement = cluster.CompareRevisions(r, w.current)
+		}
+		if w.same == nil {
+			w.same = make(map[uint64]sameness)
+		}
+		w.same[t.Revision] = s
+	}
+	return s
+}
+
+// wakeAt asks to plan the service again at the latest then.
+func (w *work) wakeAt(at cluster.Time) {
+	if w.wake == 0 || at < w.wake {
+		w.wake = at
+	}
+}
+
+// stop takes tasks out of the slot's live ones; they no longer count on their nodes.
+func (w *work) stop(s *slot, desired cluster.State, err string, tasks ...*cluster.Task) []stop {
+	var stops []stop
+	for _, t := range tasks {
+		stops = append(stops, stop{TaskID: t.ID, Desired: desired, Err: err})
+		if i := slices.Index(s.live, t); i >= 0 {
+			w.Ledger.Release(t)
+			w.full = ""
+			s.live = slices.Delete(s.live, i, i+1)
+		}
+	}
+	return stops
+}
+
+// drop stops tasks without a replacement.
+func (w *work) drop(s *slot, err string, tasks ...*cluster.Task) {
+	for _, one := range w.stop(s, cluster.StateShutdown, err, tasks...) {
+		w.intend(&one)
+	}
+}
+
+// replacement says how a slot gets a new task.
+type replacement struct {
+	// stop are live tasks that end in the same moment; stopErr says why, of the
+	// last one.
+	stop    []*cluster.Task
+	stopErr string
+	// beside are live tasks that go on until the new one runs, if it ever does.
+	beside []*cluster.Task
+	// notBefore is when the new one may start, at the earliest.
+	notBefore cluster.Time
+}
+
+// replace makes a new task in the slot. Unless it runs beside them, it starts
+// when the others have stopped, and is made ready in the meantime.
+func (w *work) replace(s *slot, r replacement) *cluster.Task {
+	c := &create{}
+	for i, t := range r.stop {
+		err := ""
+		if i == len(r.stop)-1 {
+			err = r.stopErr
+		}
+		c.Stop = append(c.Stop, w.stop(s, cluster.StateShutdown, err, t)...)
+	}
+	for _, t := range r.beside {
+		c.Beside = append(c.Beside, t.ID)
+	}
+	desired := w.wanted
+	if r.notBefore > w.now || len(r.beside) == 0 && w.blocker(s) != nil {
+		desired = cluster.StateReady
+	}
+	c.Task = w.newTask(s, desired)
+	// Whatever replaces another task has NotBefore, which tells it from the first task
+	// of a new slot.
+	c.Task.NotBefore = max(r.notBefore, w.now)
+	w.intend(c)
+	s.created = true
+	if s.dirty {
+		w.starting++
+	}
+	return c.Task
+}
+
+// blocker finds a task of the slot that is to stop and hasn't yet.
+func (w *work) blocker(s *slot) *cluster.Task {
+	for _, t := range s.tasks {
+		if !w.stopped(t) && !slices.Contains(s.live, t) {
+			return t
+		}
+	}
+	return nil
+}
+
+const (
+	messageAssigned = "scheduler assigned task to node"
+	messagePending  = "pending task scheduling"
+)
+
+// place finds a node for one task of the current revision, or says why none can
+// take it.
+func (w *work) place() (nodeID, why string) {
+	if w.full == "" {
+		if chosen := w.Ledger.Place(&w.requirement, 1, w.Now); len(chosen) == 1 {
+			return chosen[0], ""
+		}
+		w.full = w.Ledger.Explain(&w.requirement)
+	}
+	w.waiting = true
+	return "", w.full
+}
+
+// newTask makes a task of the current revision, with a node if one has room; in a
+// global service it is the slot's, and the task waits for it while there is no room.
+func (w *work) newTask(s *slot, desired cluster.State) *cluster.Task {
+	if !w.global {
+		nodeID, why := w.place()
+		return w.taskOn(nodeID, why, s.number, desired)
+	}
+	why := w.Ledger.PlaceOn(&w.requirement, s.node)
+	w.waiting = w.waiting || why != ""
+	return w.taskOn(s.node, why, 0, desired)
+}
+
+// taskOn makes a task that is assigned to the node, unless why says that there was
+// no room.
+func (w *work) taskOn(nodeID, why string, number uint32, desired cluster.State) *cluster.Task {
+	t := &cluster.Task{
+		ID:        w.NewID(),
+		ServiceID: w.id,
+		Revision:  w.current.Number,
+		Slot:      number,
+		NodeID:    nodeID,
+		Desired:   desired,
+		Status:    cluster.TaskStatus{State: cluster.StateAssigned, Since: w.now, Applied: w.now, Message: messageAssigned},
+	}
+	if nodeID == "" || why != "" {
+		t.Status.State, t.Status.Message, t.Status.Err = cluster.StatePending, messagePending, why
+	}
+	return t
+}

@@ -1,0 +1,218 @@
+package scheduler
+
+import (
+	"cmp"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/docker/docker/api/types/swarm"
+
+	"skep/cluster"
+	"skep/scheduler/placement"
+)
+
+// drained tells whether the task's node is to be emptied, but still runs it.
+func (w *work) drained(t *cluster.Task) bool {
+	if t.NodeID == "" || w.gone(t) {
+		return false
+	}
+	return w.Ledger.Node(t.NodeID).Spec.Availability == swarm.NodeAvailabilityDrain
+}
+
+// tend sees to it that a slot has one task that works: it replaces what ended or
+// lost its node, and stops what is too much. Replacing what is merely outdated,
+// or on a drained node, is left to update and drain.
+func (w *work) tend(s *slot) {
+	if s.newest == nil || s.idle || w.complete(s) {
+		return
+	}
+	var good, failed, others []*cluster.Task
+	for _, t := range s.live {
+		switch {
+		case w.failing(t) || w.overdue(s, t) != "" || w.misplaced(t) != "" || w.job && w.drained(t):
+			failed = append(failed, t)
+		case !w.upToDate(t) || w.drained(t):
+			others = append(others, t)
+		default:
+			good = append(good, t)
+		}
+	}
+	switch {
+	case len(good) > 0:
+		w.dropFailed(s, failed)
+		w.keepOne(s, good, others)
+	case s.held:
+		w.dropFailed(s, failed)
+	case len(failed) > 0:
+		last := failed[len(failed)-1]
+		w.dropFailed(s, failed[:len(failed)-1])
+		// Beside others, only a newcomer is tried again, and only while the rollout goes on.
+		leave := len(others) > 0 && (!w.upToDate(last) || w.paused)
+		if leave || !w.restart(s, last, w.overdue(s, last), others) {
+			w.dropFailed(s, failed[len(failed)-1:])
+		}
+	case len(s.live) == 0 && !(s.dirty && w.running && !w.paused):
+		// What stands for the slot has ended, or is about to. Mostly that is how the
+		// restart policy wants it.
+		w.restart(s, s.newest, "", nil)
+	}
+}
+
+func (w *work) dropFailed(s *slot, failed []*cluster.Task) {
+	for _, t := range failed {
+		w.drop(s, cmp.Or(w.overdue(s, t), w.misplaced(t)), t)
+	}
+}
+
+// keepOne keeps the best of the good tasks. Others, which it replaces, go when it
+// runs, or at once when the order is stop-first. After a pause it is rather the
+// newcomer that goes while it doesn't run: the slot must not stay doubled.
+func (w *work) keepOne(s *slot, good, others []*cluster.Task) {
+	best := good[0]
+	for _, t := range good[1:] {
+		if t.Status.State == cluster.StateRunning && best.Status.State != cluster.StateRunning {
+			best = t
+		}
+	}
+	for _, t := range good {
+		if t != best {
+			w.drop(s, "", t)
+		}
+	}
+	runs := best.Status.State == cluster.StateRunning
+	switch {
+	case len(others) == 0:
+	case w.paused && !runs && slices.ContainsFunc(others, func(t *cluster.Task) bool {
+		return t.Status.State == cluster.StateRunning && !w.drained(t)
+	}):
+		w.drop(s, "", best)
+	case runs || !w.policy.startFirst:
+		w.drop(s, "", others...)
+	}
+}
+
+// inTransit tells whether the slot's task was stopped, or is to be, for no fault
+// of its own, and the one in its place doesn't run yet, though a node has room.
+func (w *work) inTransit(s *slot) bool {
+	for i, t := range s.tasks {
+		if i > 0 && slices.Contains(s.live, t) && t.Assigned() && t.NotBefore != 0 && t.Status.State < cluster.StateRunning &&
+			!w.failing(t) && !endedItself(s, s.tasks[i-1]) {
+			return true
+		}
+	}
+	return false
+}
+
+// drain empties drained nodes, in the order and with the parallelism of the
+// service's updates. It never waits for want of room: the user wants the node
+// empty.
+func (w *work) drain() {
+	var queue []*slot
+	busy := w.starting
+	for i := range w.slots {
+		s := &w.slots[i]
+		switch {
+		case s.created:
+		case w.inTransit(s):
+			busy++
+		case slices.ContainsFunc(s.live, w.drained) && !slices.ContainsFunc(s.live, func(t *cluster.Task) bool { return !w.drained(t) }):
+			queue = append(queue, s)
+		}
+	}
+	for _, s := range queue {
+		if last := s.live[len(s.live)-1]; !w.restartable(s, last) {
+			w.drop(s, "", slices.Clone(s.live)...)
+			continue
+		}
+		if w.policy.parallelism > 0 && busy >= w.policy.parallelism {
+			return
+		}
+		if w.evacuate(s).NodeID != "" {
+			busy++
+		}
+	}
+}
+
+// evacuate replaces the tasks of a slot, after them where no node has room before.
+func (w *work) evacuate(s *slot) *cluster.Task {
+	if w.policy.startFirst && w.Ledger.Fits(&w.requirement, w.Now) {
+		return w.move(s)
+	}
+	return w.replace(s, replacement{stop: slices.Clone(s.live)})
+}
+
+// explainAfter is how long a task waits for another to stop before it says so.
+// Most don't wait that long, and each explanation is a write.
+const explainAfter = 2 * time.Second
+
+// await lets the slot's waiting tasks go on, or says what they wait for: a node,
+// the end of a restart delay, or the end of the task before.
+func (w *work) await(s *slot) {
+	for _, t := range s.live {
+		if t.Status.State.Terminal() {
+			continue
+		}
+		if !t.Assigned() {
+			w.awaitNode(t)
+		}
+		if t.Desired != cluster.StateReady {
+			continue
+		}
+		if t.NotBefore > w.now {
+			w.wakeAt(t.NotBefore)
+			w.say(t, "waiting for the restart delay to end at "+t.NotBefore.Std().Format(time.TimeOnly)+" UTC")
+			continue
+		}
+		before := w.blocker(s)
+		if before == nil {
+			w.intend(&start{TaskID: t.ID, Desired: w.wanted})
+			continue
+		}
+		if at := t.CreatedAt.Add(explainAfter); at > w.now {
+			w.wakeAt(at)
+		} else {
+			w.say(t, fmt.Sprintf("waiting for task %s to stop", before.ID))
+		}
+	}
+}
+
+// say explains a task that is ready and waits; in earlier states its agent's
+// messages say more.
+func (w *work) say(t *cluster.Task, message string) {
+	if t.Status.State == cluster.StateReady && t.Status.Message != message {
+		w.intend(&explain{TaskID: t.ID, State: t.Status.State, Message: message, Err: t.Status.Err})
+	}
+}
+
+func (w *work) awaitNode(t *cluster.Task) {
+	nodeID, why := "", ""
+	if w.global {
+		if requirement := w.requirementOf(t); requirement == nil {
+			return
+		} else if why = w.Ledger.PlaceOn(requirement, t.NodeID); why == "" {
+			nodeID = t.NodeID
+		} else {
+			w.waiting = true
+		}
+	} else if t.Revision == w.current.Number {
+		nodeID, why = w.place()
+	} else {
+		r := w.revision(t)
+		if r == nil {
+			return
+		}
+		requirement := placement.Require(r)
+		if chosen := w.Ledger.Place(&requirement, 1, w.Now); len(chosen) == 1 {
+			nodeID = chosen[0]
+		} else {
+			w.waiting, why = true, w.Ledger.Explain(&requirement)
+		}
+	}
+	switch {
+	case nodeID != "":
+		w.intend(&assign{TaskID: t.ID, NodeID: nodeID})
+	case why != t.Status.Err:
+		w.intend(&explain{TaskID: t.ID, State: t.Status.State, Message: messagePending, Err: why})
+	}
+}
