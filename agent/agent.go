@@ -1,0 +1,235 @@
+// Package agent is the part of a node that runs tasks: it keeps a session with
+// some manager, holds the set of the node's tasks, takes each through its
+// states, one driver call per step, and reports what became of them.
+//
+// Every node runs one Agent, by Run, for as long as it belongs to a cluster. Its
+// goroutines: hold (owns the set of tasks), connect (one session after the
+// other, with a reader and a writer), watch (what containers do), describe (the
+// machine), record (the file), and for each task that is under way, one step.
+//
+// Guarantees: containers go on running without managers and without the agent,
+// and are taken over after a restart of either; desired states never go back,
+// observed ones neither; a task is reported to have ended only after its
+// container has; a manager that is behind what the agent has seen can take
+// nothing away; only containers of the agent's own node are ever touched.
+package agent
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"log/slog"
+	"math/rand/v2"
+	"net"
+	"sync"
+	"time"
+
+	"github.com/docker/docker/api/types/swarm"
+
+	"skep/cluster"
+)
+
+// lastSteps is how long an agent that stops waits for calls to the driver that
+// can't be cut off.
+const lastSteps = 5 * time.Second
+
+// Record is the file that outlives the agent; seal.File is one. Read gives an
+// error that wraps fs.ErrNotExist when nothing was ever written.
+type Record interface {
+	Read() ([]byte, error)
+	Write(data []byte) error
+}
+
+// Config is what an Agent needs.
+type Config struct {
+	// NodeID is the node's; it must match the certificate that Connect shows.
+	NodeID string
+	// Hostname, when set, replaces the one that the driver tells.
+	Hostname string
+	// Addr is the IP address that the node advertises.
+	Addr   string
+	Driver Driver
+	// Record keeps the tasks across restarts; nil keeps nothing.
+	Record Record
+	// Connect opens an authenticated connection to some manager; it is called again
+	// after each loss, and should then try another one.
+	Connect func(ctx context.Context) (net.Conn, error)
+	// OnPeers is told the managers, the gossip keys and the node's role, after each
+	// connect and at each change. It should return soon; nil for nobody.
+	OnPeers func(cluster.Peers)
+	// TLSInfo, when set, completes the node's description.
+	TLSInfo func() swarm.TLSInfo
+	// Now is the clock for time stamps (default time.Now).
+	Now func() time.Time
+	// Random is where jitter comes from (default: a random seed).
+	Random io.Reader
+	Log    *slog.Logger
+
+	// DescribeEvery is how often the machine is looked at for changes (default 20 s).
+	DescribeEvery time.Duration
+	// ConnectTimeout is how long Connect and the manager's Welcome may take
+	// together (default 5 s).
+	ConnectTimeout time.Duration
+}
+
+// Agent runs the tasks of one node.
+type Agent struct {
+	cfg Config
+	log *slog.Logger
+	// calls are run one after the other by the goroutine that holds the set.
+	calls chan func(*set)
+	// look wakes describe.
+	look chan struct{}
+	// dirty wakes the recorder.
+	dirty chan struct{}
+	// stopped is closed when the holder takes no more calls.
+	stopped chan struct{}
+
+	randomMu sync.Mutex // guards random
+	random   *rand.Rand
+}
+
+// New returns an Agent; Run makes it work.
+func New(cfg Config) (*Agent, error) {
+	if cfg.NodeID == "" || cfg.Driver == nil || cfg.Connect == nil {
+		return nil, fmt.Errorf("make agent: node ID, driver and connect are needed: %w", cluster.ErrInvalid)
+	}
+	if cfg.Now == nil {
+		cfg.Now = time.Now
+	}
+	if cfg.Log == nil {
+		cfg.Log = slog.New(slog.DiscardHandler)
+	}
+	if cfg.OnPeers == nil {
+		cfg.OnPeers = func(cluster.Peers) {}
+	}
+	if cfg.DescribeEvery == 0 {
+		cfg.DescribeEvery = 20 * time.Second
+	}
+	if cfg.ConnectTimeout == 0 {
+		cfg.ConnectTimeout = 5 * time.Second
+	}
+	seed := [32]byte{}
+	if cfg.Random != nil {
+		if _, err := io.ReadFull(cfg.Random, seed[:]); err != nil {
+			return nil, fmt.Errorf("make agent: read randomness: %w", err)
+		}
+	} else {
+		for i := range seed {
+			seed[i] = byte(rand.Uint32())
+		}
+	}
+	return &Agent{
+		cfg:     cfg,
+		log:     cfg.Log.With("node", cfg.NodeID),
+		calls:   make(chan func(*set)),
+		look:    make(chan struct{}, 1),
+		dirty:   make(chan struct{}, 1),
+		stopped: make(chan struct{}),
+		random:  rand.New(rand.NewChaCha8(seed)),
+	}, nil
+}
+
+// Run works until ctx ends, and then returns nil: the session was closed in
+// order, the record is written, the containers go on running. It may be called
+// once. It fails only when the record can't be read.
+func (a *Agent) Run(ctx context.Context) error {
+	remembered, err := a.remember()
+	if err != nil {
+		return err
+	}
+	s := newSet(a, remembered)
+
+	// The holder and the recorder outlive ctx, so that the last news get into the
+	// farewell and into the record.
+	inner, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	defer cancel()
+	var holders, workers sync.WaitGroup
+	holders.Go(func() { a.hold(inner, s) })
+
+	if !remembered.Described {
+		a.describeFirst(ctx)
+	}
+	workers.Go(func() { a.connect(ctx) })
+	workers.Go(func() { a.watch(ctx) })
+	workers.Go(func() { a.describe(ctx) })
+	workers.Go(func() { a.record(ctx) })
+
+	<-ctx.Done()
+	a.call(func(s *set) { s.close() })
+	workers.Wait()
+	a.call(func(s *set) {}) // let what is queued come through
+	stepped := make(chan struct{})
+	go func() { s.steps.Wait(); close(stepped) }()
+	select {
+	case <-stepped:
+	case <-time.After(lastSteps): // an engine that hangs must not hang us; the step will be repeated
+	}
+	err = a.writeRecord()
+	close(a.stopped)
+	cancel()
+	holders.Wait()
+	return err
+}
+
+// Describe has the agent look at its machine now, and tell what changed.
+func (a *Agent) Describe() {
+	select {
+	case a.look <- struct{}{}:
+	default:
+	}
+}
+
+// hold owns the set of tasks: it runs one call after the other.
+func (a *Agent) hold(ctx context.Context, s *set) {
+	s.begin()
+	for {
+		select {
+		case call := <-a.calls:
+			call(s)
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+// post hands call to the holder and returns when it has begun, or when the agent
+// has stopped.
+func (a *Agent) post(call func(*set)) bool {
+	select {
+	case a.calls <- call:
+		return true
+	case <-a.stopped:
+		return false
+	}
+}
+
+// call runs call in the holder and waits for it.
+func (a *Agent) call(call func(*set)) bool {
+	done := make(chan struct{})
+	if !a.post(func(s *set) { defer close(done); call(s) }) {
+		return false
+	}
+	<-done
+	return true
+}
+
+// jitter returns a random duration from half of d to d.
+func (a *Agent) jitter(d time.Duration) time.Duration {
+	a.randomMu.Lock()
+	defer a.randomMu.Unlock()
+	if d < 2 {
+		return d
+	}
+	return d/2 + time.Duration(a.random.Int64N(int64(d/2)))
+}
+
+// pause waits for d or for the end of ctx.
+func pause(ctx context.Context, d time.Duration) {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+	case <-ctx.Done():
+	}
+}

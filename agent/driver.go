@@ -1,0 +1,124 @@
+package agent
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/docker/docker/api/types/swarm"
+
+	"skep/cluster"
+)
+
+// Driver runs the containers of tasks. The agent calls its methods from several
+// goroutines, but never two at a time that change the same task.
+//
+// Containers are named by the ID of their task, since a task has at most one,
+// ever. So every method is idempotent: what is there already is taken over, what
+// has been done already is done. An engine that doesn't answer is an error that
+// wraps cluster.ErrUnavailable: the agent tries again. Any other error of
+// Prepare and Start is the end of the task.
+type Driver interface {
+	// Describe gives an account of the machine and its engine.
+	Describe(ctx context.Context) (swarm.NodeDescription, error)
+	// Watch calls changed with the task ID of each container of the node that
+	// exits, vanishes or changes its health, and with "" each time it has begun to
+	// listen: anything may have happened before. It blocks until ctx ends or the
+	// stream is lost. changed may block.
+	Watch(ctx context.Context, nodeID string, changed func(taskID string)) error
+	// List returns all containers made by this kind of driver for tasks of the
+	// node, also those that ended. Their Health and ExitCode needn't be filled in.
+	List(ctx context.Context, nodeID string) ([]Container, error)
+	// Prepare fetches the image and creates the container without starting it, or
+	// takes over the one that the task has, for which it needs no secrets and configs.
+	// It may take long. The assignment's Files are in the container as soon as it
+	// starts, and nowhere once it has ended.
+	Prepare(ctx context.Context, assignment Assignment) (Container, error)
+	// Start starts the container, unless it was ever started, and returns what it
+	// is like then. It doesn't wait for a health check.
+	Start(ctx context.Context, taskID string) (Container, error)
+	// Inspect returns the container as it is now; an error that wraps
+	// cluster.ErrNotFound when it is gone. An exit that Watch saw is remembered
+	// even when somebody has removed the container since.
+	Inspect(ctx context.Context, taskID string) (Container, error)
+	// Stop asks the container to stop and kills it after grace; at once when grace
+	// is zero. It returns when the container has ended, and with cluster.ErrNotFound
+	// when there is none.
+	Stop(ctx context.Context, taskID string, grace time.Duration) (Container, error)
+	// Remove kills the container if need be and removes it. It is no error when
+	// there is none.
+	Remove(ctx context.Context, taskID string) error
+	// Logs calls emit with the container's lines, in order, until all are read or,
+	// when following, until the container ends. An error of emit ends it.
+	Logs(ctx context.Context, taskID string, options cluster.LogOptions, emit func([]cluster.LogLine) error) error
+}
+
+// Assignment is what a driver needs to know to run a task.
+type Assignment struct {
+	Task     *cluster.Task
+	Revision *cluster.Revision
+	// Hostname is the node's, for templates.
+	Hostname string
+	// Secrets and Configs are those that the revision refers to, by ID, as far as they
+	// have come; nil for one that was removed. Files makes of them what the container
+	// gets to see. They must not be written to a disk, and not be logged.
+	Secrets map[string]*cluster.Secret
+	Configs map[string]*cluster.Config
+}
+
+// ContainerName is Swarm's name for the task's container: service.slot.task, with
+// the node's ID for the slot in global services.
+func (a Assignment) ContainerName() string { return a.Revision.TaskName(a.Task) }
+
+// Slot is the task's slot as templates show it; the node's ID when there is none.
+func (a Assignment) Slot() string {
+	if a.Task.Slot == 0 {
+		return a.Task.NodeID
+	}
+	return fmt.Sprint(a.Revision.ShownSlot(a.Task))
+}
+
+// DefaultGrace is how long a container may take to stop when its spec doesn't say.
+const DefaultGrace = 10 * time.Second
+
+// Grace is how long the task's container may take to stop.
+func (a Assignment) Grace() time.Duration {
+	if a.Revision == nil || a.Revision.Spec.ContainerSpec == nil || a.Revision.Spec.ContainerSpec.StopGracePeriod == nil {
+		return DefaultGrace
+	}
+	return *a.Revision.Spec.ContainerSpec.StopGracePeriod
+}
+
+// Phase is how far a container has come.
+type Phase uint8
+
+// The phases of a container, in order.
+const (
+	Created Phase = iota
+	Running
+	Exited
+)
+
+// Health is the verdict of a container's health check.
+type Health uint8
+
+// The verdicts; HealthNone means that there is no check.
+const (
+	HealthNone Health = iota
+	HealthStarting
+	HealthGood
+	HealthBad
+)
+
+// Container is what a driver sees of a task's container.
+type Container struct {
+	TaskID string
+	// ID is the engine's.
+	ID    string
+	Phase Phase
+	// Health matters while the container runs.
+	Health Health
+	PID    int
+	// ExitCode is set once it has exited.
+	ExitCode int
+}

@@ -1,0 +1,132 @@
+package agent
+
+import (
+	"context"
+	"fmt"
+
+	"skep/cluster"
+)
+
+const (
+	// maxLogs is how many log requests one session may have open.
+	maxLogs = 256
+	// maxChunk is about how many bytes of lines go into one chunk.
+	maxChunk = 256 << 10
+)
+
+// startLogs answers a request for a log, in a goroutine of its own.
+func (s *session) startLogs(inner context.Context, request cluster.LogRequest) {
+	ctx, cancel := context.WithCancel(inner)
+	s.logsMu.Lock()
+	_, taken := s.logs[request.ID]
+	full := taken || len(s.logs) >= maxLogs
+	if !full {
+		s.logs[request.ID] = cancel
+	}
+	s.logsMu.Unlock()
+	s.reads.Go(func() {
+		defer cancel()
+		chunk := &cluster.LogChunk{ID: request.ID, Done: true}
+		if full {
+			chunk.Err = "too many logs are being read on this node; try again later"
+			s.sendLogs(inner, chunk)
+			return
+		}
+		err := s.readLogs(ctx, request)
+		if ctx.Err() == nil {
+			if err != nil {
+				chunk.Err = err.Error()
+			}
+			s.sendLogs(ctx, chunk)
+		}
+		s.logsMu.Lock()
+		delete(s.logs, request.ID)
+		s.logsMu.Unlock()
+	})
+}
+
+// cancelLogs ends a request.
+func (s *session) cancelLogs(id uint64) {
+	s.logsMu.Lock()
+	defer s.logsMu.Unlock()
+	if cancel := s.logs[id]; cancel != nil {
+		cancel()
+	}
+}
+
+// sendLogs hands a chunk to the writer and waits until it takes it.
+func (s *session) sendLogs(ctx context.Context, chunk *cluster.LogChunk) error {
+	select {
+	case s.mailbox.logs <- chunk:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// readLogs sends the lines of one request. When following, it waits for a
+// container that hasn't been started yet, and ends when the task has.
+func (s *session) readLogs(ctx context.Context, request cluster.LogRequest) error {
+	emit := func(lines []cluster.LogLine) error {
+		for len(lines) > 0 {
+			count, size := 0, 0
+			for count < len(lines) && (count == 0 || size < maxChunk) {
+				size += len(lines[count].Data)
+				count++
+			}
+			if err := s.sendLogs(ctx, &cluster.LogChunk{ID: request.ID, Lines: lines[:count]}); err != nil {
+				return err
+			}
+			lines = lines[count:]
+		}
+		return nil
+	}
+	for {
+		var t task
+		if !s.agent.call(func(held *set) { t = held.look(request.TaskID) }) {
+			return fmt.Errorf("read logs: the agent stops: %w", cluster.ErrUnavailable)
+		}
+		if !t.known {
+			return fmt.Errorf("read logs: no such task: %s: %w", request.TaskID, cluster.ErrNotFound)
+		}
+		started := t.status.State >= cluster.StateRunning || t.status.PID != 0
+		if started || !request.Query.Follow {
+			if t.status.ContainerID == "" {
+				return nil // it never wrote a line
+			}
+			return s.agent.cfg.Driver.Logs(ctx, request.TaskID, request.Query, emit)
+		}
+		select {
+		case <-t.changed:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+}
+
+// task is what a log request needs to know.
+type task struct {
+	known   bool
+	status  cluster.TaskStatus
+	changed <-chan struct{}
+}
+
+// look returns what is known of a task; changed is closed when that changes.
+func (s *set) look(taskID string) task {
+	t := s.tasks[taskID]
+	if t == nil || t.removing {
+		return task{}
+	}
+	if s.changed[taskID] == nil {
+		s.changed[taskID] = make(chan struct{})
+	}
+	return task{known: true, status: t.status, changed: s.changed[taskID]}
+}
+
+// wake lets log requests look at a task again.
+func (s *set) wake(taskID string) {
+	if changed := s.changed[taskID]; changed != nil {
+		close(changed)
+		delete(s.changed, taskID)
+	}
+}

@@ -1,0 +1,93 @@
+package agent
+
+import (
+	"sync"
+
+	"github.com/docker/docker/api/types/swarm"
+
+	"skep/cluster"
+)
+
+// maxReports is how many reports go into one frame.
+const maxReports = 10000
+
+// mailbox is what a session has yet to send. While a write is under way, later
+// news of a task replace earlier ones, so it never holds more than one report per
+// task.
+type mailbox struct {
+	// ready is signalled when there is something to take.
+	ready chan struct{}
+	// logs are chunks of logs; who sends one waits until the writer takes it.
+	logs chan *cluster.LogChunk
+
+	mu      sync.Mutex // guards the fields below
+	order   []string
+	reports map[string]cluster.TaskStatus
+	// description is nil when it didn't change.
+	description *swarm.NodeDescription
+	engineAway  bool
+}
+
+// newMailbox returns an empty mailbox.
+func newMailbox() *mailbox {
+	return &mailbox{
+		ready:   make(chan struct{}, 1),
+		logs:    make(chan *cluster.LogChunk),
+		reports: make(map[string]cluster.TaskStatus),
+	}
+}
+
+// report puts in the status of a task.
+func (m *mailbox) report(taskID string, status cluster.TaskStatus) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if _, waits := m.reports[taskID]; !waits {
+		m.order = append(m.order, taskID)
+	}
+	m.reports[taskID] = status
+	m.signalLocked()
+}
+
+// describe puts in a new description of the node.
+func (m *mailbox) describe(description swarm.NodeDescription) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.description = &description
+	m.signalLocked()
+}
+
+// setEngine notes for all messages from now on whether the engine is away.
+func (m *mailbox) setEngine(away bool) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.engineAway != away {
+		m.engineAway = away
+		m.signalLocked()
+	}
+}
+
+func (m *mailbox) signalLocked() {
+	select {
+	case m.ready <- struct{}{}:
+	default:
+	}
+}
+
+// take returns what is to be sent next, oldest news first.
+func (m *mailbox) take() cluster.FromAgent {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	count := min(len(m.order), maxReports)
+	message := cluster.FromAgent{Describe: m.description, EngineAway: m.engineAway}
+	for _, taskID := range m.order[:count] {
+		message.Reports = append(message.Reports, cluster.Report{TaskID: taskID, Status: m.reports[taskID]})
+		delete(m.reports, taskID)
+	}
+	m.order, m.description = m.order[count:], nil
+	if len(m.order) == 0 {
+		m.order = nil
+	} else {
+		m.signalLocked()
+	}
+	return message
+}

@@ -1,0 +1,325 @@
+package agent
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"reflect"
+	"sync"
+	"time"
+
+	"github.com/docker/docker/api/types/swarm"
+
+	"skep/cluster"
+)
+
+const (
+	// reconnectFirst to reconnectLast are the pauses between attempts to find a
+	// manager, doubling. After the loss of a session that lasted, the first attempt
+	// is made at once.
+	reconnectFirst = 50 * time.Millisecond
+	reconnectLast  = 2 * time.Second
+	// behindLimit is how long a manager may stay behind what the agent has seen
+	// before the agent looks for another one.
+	behindLimit = 2 * time.Second
+	// farewell is how long an agent that stops waits for its last message to go out.
+	farewell = time.Second
+	// silentPeriods is how many heartbeat periods of silence end a session.
+	silentPeriods = 3
+)
+
+var (
+	errSilent = errors.New("manager is silent")
+	errGap    = errors.New("assignments are out of sequence")
+	errBehind = errors.New("manager is behind what this node has seen")
+	errClosed = errors.New("manager closed the session")
+)
+
+// connect keeps a session with some manager until ctx ends.
+func (a *Agent) connect(ctx context.Context) {
+	delay := time.Duration(0)
+	said := ""
+	for ctx.Err() == nil {
+		began := a.cfg.Now()
+		err := a.session(ctx)
+		if ctx.Err() != nil {
+			return
+		}
+		if a.cfg.Now().Sub(began) >= reconnectLast {
+			delay, said = 0, ""
+		}
+		if err.Error() != said { // once per reason, not once per attempt
+			said = err.Error()
+			a.log.Warn("no session with a manager", "error", err)
+		}
+		pause(ctx, a.jitter(delay))
+		delay = min(max(2*delay, reconnectFirst), reconnectLast)
+	}
+}
+
+// session is one connection with a manager. Its reader is a goroutine of its own,
+// its writer the caller's.
+type session struct {
+	agent   *Agent
+	conn    net.Conn
+	mailbox *mailbox
+	// welcome is closed when the manager has accepted; period is set by then.
+	welcome chan struct{}
+	period  time.Duration
+	// hello is the description that Hello had; it belongs to the agent's holder.
+	hello swarm.NodeDescription
+	// end ends the session, for a reason.
+	end context.CancelCauseFunc
+	// silence ends the session when the manager says nothing for too long.
+	silence *time.Timer
+
+	// The fields below belong to the reader. to is the index of the last assignments
+	// and 0 before the first; behind is a complete set that must wait.
+	to      uint64
+	behind  *cluster.Assignments
+	patient *time.Timer
+
+	logsMu sync.Mutex // guards logs
+	logs   map[uint64]context.CancelFunc
+	reads  sync.WaitGroup
+}
+
+// session runs one session to its end.
+func (a *Agent) session(ctx context.Context) error {
+	dialing, cancelDial := context.WithTimeout(ctx, a.cfg.ConnectTimeout)
+	defer cancelDial()
+	conn, err := a.cfg.Connect(dialing)
+	if err != nil {
+		return fmt.Errorf("connect to a manager: %w", err)
+	}
+	defer conn.Close()
+
+	// The session outlives ctx by a farewell.
+	inner, end := context.WithCancelCause(context.WithoutCancel(ctx))
+	defer end(errClosed)
+	context.AfterFunc(inner, func() { conn.Close() })
+
+	s := &session{
+		agent: a, conn: conn, mailbox: newMailbox(),
+		welcome: make(chan struct{}), end: end,
+		silence: time.AfterFunc(a.cfg.ConnectTimeout, func() { end(errSilent) }),
+		logs:    make(map[uint64]context.CancelFunc),
+	}
+	defer s.silence.Stop()
+
+	var reader sync.WaitGroup
+	reader.Go(func() { end(s.read(inner)) })
+	err = s.write(ctx, inner)
+	end(err)
+	conn.Close()
+	reader.Wait()
+	s.reads.Wait()
+	a.call(func(held *set) {
+		if held.mailbox == s.mailbox {
+			held.mailbox = nil
+		}
+	})
+	return context.Cause(inner)
+}
+
+// write sends: Hello, then what the mailbox gets, and heartbeats in between. ctx
+// asks for a farewell, inner is the life of the session.
+func (s *session) write(ctx, inner context.Context) error {
+	hello := cluster.Hello{Format: cluster.WireFormat, Addr: s.agent.cfg.Addr}
+	first := cluster.FromAgent{Hello: &hello}
+	s.agent.call(func(held *set) {
+		s.hello, hello.Description, first.EngineAway = held.description, held.description, held.engineAway()
+	})
+	if err := s.send(inner, &first); err != nil {
+		return err
+	}
+	select {
+	case <-s.welcome:
+	case <-inner.Done():
+		return context.Cause(inner)
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+	quiet := s.period * 9 / 10
+	heartbeat := time.NewTimer(quiet)
+	defer heartbeat.Stop()
+	for {
+		var chunk *cluster.LogChunk
+		select {
+		case <-s.mailbox.ready:
+		case chunk = <-s.mailbox.logs:
+		case <-heartbeat.C:
+		case <-inner.Done():
+			return context.Cause(inner)
+		case <-ctx.Done():
+			return s.leave(inner)
+		}
+		message := s.mailbox.take()
+		message.Logs = chunk
+		if err := s.send(inner, &message); err != nil {
+			return err
+		}
+		heartbeat.Reset(quiet)
+	}
+}
+
+// leave says farewell with the last news.
+func (s *session) leave(inner context.Context) error {
+	timer := time.AfterFunc(farewell, func() { s.conn.Close() })
+	defer timer.Stop()
+	message := s.mailbox.take()
+	message.Leaving = true
+	return s.send(inner, &message)
+}
+
+// send writes one frame. A manager that doesn't take it in time is given up.
+func (s *session) send(inner context.Context, message *cluster.FromAgent) error {
+	limit := s.agent.cfg.ConnectTimeout
+	if s.period > 0 {
+		limit = silentPeriods * s.period
+	}
+	timer := time.AfterFunc(limit, func() { s.conn.Close() })
+	defer timer.Stop()
+	if err := cluster.WriteFrame(s.conn, message); err != nil {
+		if cause := context.Cause(inner); cause != nil {
+			return cause
+		}
+		return err
+	}
+	return nil
+}
+
+// read takes in what the manager sends, until the session ends.
+func (s *session) read(inner context.Context) error {
+	defer func() {
+		if s.patient != nil {
+			s.patient.Stop()
+		}
+	}()
+	for {
+		var message cluster.FromManager
+		if err := cluster.ReadFrame(s.conn, &message); err != nil {
+			if cause := context.Cause(inner); cause != nil {
+				return cause
+			}
+			return err
+		}
+		if s.period > 0 {
+			s.silence.Reset(silentPeriods * s.period)
+		}
+		if err := s.take(inner, &message); err != nil {
+			return err
+		}
+	}
+}
+
+// take acts on one message.
+func (s *session) take(inner context.Context, message *cluster.FromManager) error {
+	if message.Refused != "" {
+		return fmt.Errorf("manager refused the session: %s", message.Refused)
+	}
+	if message.Welcome != nil {
+		if err := s.welcomed(message.Welcome); err != nil {
+			return err
+		}
+	}
+	if s.period == 0 {
+		return fmt.Errorf("manager spoke before its welcome: %w", cluster.ErrInvalid)
+	}
+	if message.Peers != nil {
+		s.agent.cfg.OnPeers(*message.Peers)
+	}
+	if message.Assignments != nil {
+		if err := s.assign(message.Assignments); err != nil {
+			return err
+		}
+	}
+	if message.Logs != nil {
+		s.startLogs(inner, *message.Logs)
+	}
+	if message.CancelLogs != 0 {
+		s.cancelLogs(message.CancelLogs)
+	}
+	return nil
+}
+
+// welcomed begins the session proper: all statuses are sent.
+func (s *session) welcomed(welcome *cluster.Welcome) error {
+	if s.period > 0 {
+		return fmt.Errorf("manager said welcome twice: %w", cluster.ErrInvalid)
+	}
+	if welcome.Format != cluster.WireFormat {
+		return fmt.Errorf("manager speaks format %d, this agent %d: %w", welcome.Format, cluster.WireFormat, cluster.ErrUnsupported)
+	}
+	if welcome.HeartbeatMillis <= 0 {
+		return fmt.Errorf("manager gave no heartbeat period: %w", cluster.ErrInvalid)
+	}
+	s.period = time.Duration(welcome.HeartbeatMillis) * time.Millisecond
+	s.silence.Reset(silentPeriods * s.period)
+	s.agent.call(func(held *set) {
+		held.attach(s.mailbox)
+		if !reflect.DeepEqual(held.description, s.hello) {
+			s.mailbox.describe(held.description) // It changed since Hello, when there was no session to tell it.
+		}
+	})
+	s.agent.log.Info("session opened", "heartbeat", s.period)
+	close(s.welcome)
+	return nil
+}
+
+// assign checks the sequence of assignments and hands them to the set.
+//
+// A complete set from a manager that hasn't got as far as what this agent has
+// seen isn't acted upon: it might take away tasks that were assigned since. It
+// waits until the differences after it have caught up, for behindLimit.
+func (s *session) assign(m *cluster.Assignments) error {
+	if !m.Full && (s.to == 0 || m.From != s.to) {
+		return fmt.Errorf("assignments from %d to %d after %d: %w", m.From, m.To, s.to, errGap)
+	}
+	if m.To == 0 || m.To < s.to {
+		return fmt.Errorf("assignments go back from %d to %d: %w", s.to, m.To, errGap)
+	}
+	s.to = m.To
+	if s.behind != nil {
+		m = merge(s.behind, m)
+	}
+	var err error
+	wait := false
+	s.agent.call(func(held *set) {
+		if wait = m.Full && m.To < held.newest; !wait {
+			err = held.apply(m)
+			if err == nil && len(held.revisions) > len(held.tasks)+maxIdleRevisions {
+				err = errors.New("too many revisions that nothing uses")
+			}
+		}
+	})
+	switch {
+	case err != nil:
+		return err
+	case !wait:
+		s.behind = nil
+		if s.patient != nil {
+			s.patient.Stop()
+			s.patient = nil
+		}
+	default:
+		s.behind = m
+		if s.patient == nil {
+			s.patient = time.AfterFunc(behindLimit, func() { s.end(errBehind) })
+			s.agent.log.Info("waiting for the manager to catch up", "index", m.To)
+		}
+	}
+	return nil
+}
+
+// attach makes mailbox the present session's and puts in all that is held.
+func (s *set) attach(mailbox *mailbox) {
+	s.mailbox = mailbox
+	mailbox.setEngine(s.engineAway())
+	for taskID, t := range s.tasks {
+		if !t.removing && t.status.State >= cluster.StateAccepted {
+			mailbox.report(taskID, t.status)
+		}
+	}
+}

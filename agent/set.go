@@ -1,0 +1,288 @@
+package agent
+
+import (
+	"context"
+	"sync"
+	"time"
+
+	"github.com/docker/docker/api/types/swarm"
+
+	"skep/cluster"
+)
+
+// Steps that must be tried again wait from retryFirst to retryLast in between,
+// doubling. An event of the container or of the engine cuts the wait short.
+const (
+	retryFirst = 100 * time.Millisecond
+	retryLast  = 10 * time.Second
+)
+
+// errNoRevision is what keeps a task that was assigned before its revision came.
+const errNoRevision = "waiting for what the task is to run"
+
+// set is the tasks of the node and all that belongs to them. The goroutine hold
+// owns it; nobody else touches it, so there is no lock.
+type set struct {
+	agent *Agent
+	tasks map[string]*held
+	// revisions are those of the tasks, and those that the present session sent: a
+	// manager sends each once per session.
+	revisions map[string]*cluster.Revision
+	// secrets and configs are what the present session, or the last one, sent for the
+	// tasks, by ID; nil stands for one that was removed. They are in memory only: after
+	// a restart, what is yet to be prepared waits for a manager.
+	secrets map[string]*cluster.Secret
+	configs map[string]*cluster.Config
+	// newest is the highest log index that anything the agent was told stems from.
+	newest uint64
+	// full is set once a manager has told the complete set: from then on, unknown
+	// containers are strangers.
+	full bool
+	// unknown are containers of this node that no task is known for, until full.
+	unknown map[string]bool
+
+	described   bool
+	description swarm.NodeDescription
+	// mailbox is the present session's; nil when there is none.
+	mailbox *mailbox
+	// watching is set while the driver's events come in; unheard when they haven't for
+	// some time, and mute when the driver can't describe the machine.
+	watching, unheard, mute bool
+	// changed are closed at news of a task, for log requests that wait.
+	changed map[string]chan struct{}
+
+	closed bool
+	steps  sync.WaitGroup
+}
+
+// held is one task of the set.
+type held struct {
+	assignment Assignment
+	status     cluster.TaskStatus
+	// removing means: stop it, remove its container, forget it, report nothing.
+	removing bool
+	// stepping is set while a goroutine is at it; again asks for another look after
+	// that, and cancel calls it off.
+	stepping, again bool
+	cancel          context.CancelFunc
+	// retry is the timer of the next attempt and attempts how many there were.
+	retry    *time.Timer
+	attempts int
+}
+
+// newSet returns the set as it was remembered.
+func newSet(a *Agent, remembered *remembered) *set {
+	s := &set{
+		agent:       a,
+		tasks:       make(map[string]*held),
+		revisions:   make(map[string]*cluster.Revision),
+		secrets:     make(map[string]*cluster.Secret),
+		configs:     make(map[string]*cluster.Config),
+		newest:      remembered.Newest,
+		unknown:     make(map[string]bool),
+		changed:     make(map[string]chan struct{}),
+		described:   remembered.Described,
+		description: remembered.Description,
+	}
+	for _, revision := range remembered.Revisions {
+		s.revisions[cluster.RevisionID(revision.ServiceID, revision.Number)] = revision
+	}
+	for _, known := range remembered.Tasks {
+		s.tasks[known.Task.ID] = &held{
+			assignment: s.assignment(known.Task),
+			status:     known.Status,
+			removing:   known.Removing,
+		}
+	}
+	return s
+}
+
+// begin looks at all remembered tasks.
+func (s *set) begin() {
+	for taskID := range s.tasks {
+		s.poke(taskID)
+	}
+}
+
+// close stops all work: no step begins any more.
+func (s *set) close() {
+	s.closed = true
+	for _, t := range s.tasks {
+		if t.retry != nil {
+			t.retry.Stop()
+		}
+		if t.cancel != nil {
+			t.cancel()
+		}
+	}
+}
+
+// assignment puts together what is needed to run task.
+func (s *set) assignment(task *cluster.Task) Assignment {
+	return Assignment{
+		Task:     task,
+		Revision: s.revisions[cluster.RevisionID(task.ServiceID, task.Revision)],
+		Hostname: s.description.Hostname,
+	}
+}
+
+// poke has a task looked at: now, or as soon as the step that is under way ends.
+func (s *set) poke(taskID string) {
+	t := s.tasks[taskID]
+	if t == nil || s.closed {
+		return
+	}
+	if t.stepping {
+		t.again = true
+		return
+	}
+	if t.status.State.Terminal() && !t.removing {
+		return
+	}
+	if t.retry != nil {
+		t.retry.Stop()
+		t.retry = nil
+	}
+	if t.assignment.Revision == nil && !t.removing && !over(t.assignment.Task) {
+		if status := t.status; status.Err == "" {
+			status.Err = errNoRevision
+			s.tell(t, status)
+		}
+		return // learn pokes again
+	}
+	t.assignment.Hostname = s.description.Hostname
+	ctx, cancel := context.WithCancel(context.Background())
+	t.stepping, t.again, t.cancel = true, false, cancel
+	assignment, status, removing := t.assignment, t.status, t.removing
+	if status.State < cluster.StateReady && !removing {
+		s.equip(&assignment) // and nothing else of the task, so that what is dropped is gone
+	}
+	s.steps.Go(func() {
+		defer cancel()
+		if removing {
+			s.agent.clear(ctx, assignment, status)
+		} else {
+			s.agent.step(ctx, assignment, status)
+		}
+	})
+}
+
+// interrupt has a task looked at, and calls off the step that is under way.
+func (s *set) interrupt(taskID string) {
+	if t := s.tasks[taskID]; t != nil && t.stepping {
+		t.cancel()
+	}
+	s.poke(taskID)
+}
+
+// stepped takes in the result of a step. Last says that its goroutine ends.
+func (s *set) stepped(taskID string, status cluster.TaskStatus, next Next, last bool) {
+	t := s.tasks[taskID]
+	if t == nil {
+		return
+	}
+	if status.State > t.status.State {
+		t.attempts = 0
+	}
+	if status != t.status {
+		s.tell(t, status)
+	}
+	if !last {
+		return
+	}
+	t.stepping, t.cancel = false, nil
+	switch {
+	case t.again || next == Again:
+		s.poke(taskID)
+	case next == Retry:
+		s.retryLater(t)
+	default:
+		t.attempts = 0
+	}
+}
+
+// tell takes in a new status of a task and passes it on.
+func (s *set) tell(t *held, status cluster.TaskStatus) {
+	task := t.assignment.Task
+	if status.State != t.status.State {
+		s.agent.log.Debug("task changed", "task", task.ID, "service", task.ServiceID,
+			"state", status.State.String(), "error", status.Err)
+	}
+	t.status = status
+	if s.mailbox != nil && !t.removing {
+		s.mailbox.report(task.ID, status)
+	}
+	s.wake(task.ID)
+	s.agent.touch()
+}
+
+// retryLater has the same step tried again after a pause.
+func (s *set) retryLater(t *held) {
+	if s.closed {
+		return
+	}
+	delay := min(retryFirst<<min(t.attempts, 10), retryLast)
+	t.attempts++
+	taskID := t.assignment.Task.ID
+	t.retry = time.AfterFunc(s.agent.jitter(delay), func() {
+		s.agent.post(func(s *set) { s.poke(taskID) })
+	})
+}
+
+// cleared takes in the end of an attempt to remove a task's container.
+func (s *set) cleared(taskID string, err error) {
+	t := s.tasks[taskID]
+	if t == nil {
+		return
+	}
+	t.stepping, t.cancel = false, nil
+	if err != nil {
+		if !s.closed {
+			s.agent.log.Warn("removing a container will be tried again", "task", taskID, "error", err)
+		}
+		s.retryLater(t)
+		return
+	}
+	delete(s.tasks, taskID)
+	s.wake(taskID)
+	s.agent.touch()
+}
+
+// step takes one task through its steps until there is nothing to do, or it is
+// called off. Only news that may last are passed on: what comes before a call to
+// the driver, and what is final.
+func (a *Agent) step(ctx context.Context, assignment Assignment, status cluster.TaskStatus) {
+	taskID := assignment.Task.ID
+	next, told := Again, status
+	for next == Again && ctx.Err() == nil {
+		if lasts(status) && status != told {
+			told = status
+			passed := status
+			a.post(func(s *set) { s.stepped(taskID, passed, Again, false) })
+		}
+		status, next = Do(ctx, a.cfg.Driver, assignment, status, a.cfg.Now)
+	}
+	a.post(func(s *set) { s.stepped(taskID, status, next, true) })
+}
+
+// lasts tells whether the next step in this state calls the driver.
+func lasts(status cluster.TaskStatus) bool {
+	switch status.State {
+	case cluster.StatePreparing, cluster.StateStarting, cluster.StateRunning:
+		return true
+	}
+	return false
+}
+
+// clear stops and removes the container of a task that is no more.
+func (a *Agent) clear(ctx context.Context, assignment Assignment, status cluster.TaskStatus) {
+	taskID := assignment.Task.ID
+	err := error(nil)
+	if !status.State.Terminal() {
+		_, err = a.cfg.Driver.Stop(ctx, taskID, assignment.Grace())
+	}
+	if err == nil || isNotFound(err) {
+		err = a.cfg.Driver.Remove(ctx, taskID)
+	}
+	a.post(func(s *set) { s.cleared(taskID, err) })
+}

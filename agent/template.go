@@ -1,0 +1,123 @@
+package agent
+
+import (
+	"errors"
+	"runtime"
+	"strings"
+	"text/template"
+
+	"skep/cluster"
+)
+
+// Template fills in the templates in a task's spec, and in its secrets and
+// configs, as Swarm does. After the first error it leaves everything as it is.
+type Template struct {
+	assignment Assignment
+	values     templateValues
+	err        error
+}
+
+// templateValues are what a template can use. They have exported fields for
+// nothing but that, and no methods, which a template could call.
+type templateValues struct {
+	Service struct {
+		ID, Name string
+		Labels   map[string]string
+	}
+	Node struct {
+		ID, Hostname string
+		Platform     struct{ Architecture, OS string }
+	}
+	Task struct{ ID, Name, Slot string }
+}
+
+// NewTemplate returns the Template of a task.
+func NewTemplate(a Assignment) *Template {
+	x := &Template{assignment: a}
+	v := &x.values
+	v.Service.ID, v.Service.Name, v.Service.Labels = a.Task.ServiceID, a.Revision.ServiceName, a.Revision.ServiceLabels
+	v.Node.ID, v.Node.Hostname = a.Task.NodeID, a.Hostname
+	v.Node.Platform.Architecture, v.Node.Platform.OS = architecture(runtime.GOARCH), runtime.GOOS
+	v.Task.ID, v.Task.Name, v.Task.Slot = a.Task.ID, a.ContainerName(), a.Slot()
+	return x
+}
+
+// Err is the first error; it names what the template is for, never its text, which
+// may be a user's secret.
+func (x *Template) Err() error { return x.err }
+
+// Expand fills in one template; what names it in errors.
+func (x *Template) Expand(what, text string) string { return x.expand(what, text, functions) }
+
+// Env gives the container's environment.
+func (x *Template) Env() []string {
+	env := append([]string(nil), x.assignment.Revision.Spec.ContainerSpec.Env...)
+	for i, entry := range env {
+		if key, value, ok := strings.Cut(entry, "="); ok {
+			env[i] = key + "=" + x.Expand("environment variable "+key, value)
+		}
+	}
+	return env
+}
+
+// functions are those that every template knows.
+var functions = template.FuncMap{
+	"join": func(separator string, parts ...string) string { return strings.Join(parts, separator) },
+}
+
+// errNoSuch is the error of a template that asks for what the service hasn't got.
+var errNoSuch = errors.New("it asks for a secret or config that the service does not refer to")
+
+func (x *Template) expand(what, text string, functions template.FuncMap) string {
+	if !strings.Contains(text, "{{") || x.err != nil {
+		return text
+	}
+	parsed, err := template.New("").Option("missingkey=error").Funcs(functions).Parse(text)
+	if err == nil {
+		var out strings.Builder
+		if err = parsed.Execute(&out, x.values); err == nil {
+			return out.String()
+		}
+	}
+	why := "it is not valid"
+	if errors.Is(err, errNoSuch) {
+		why = errNoSuch.Error()
+	}
+	x.err = cluster.Say(cluster.ErrInvalid, "expand template of %s: %s", what, why)
+	return text
+}
+
+// body fills in a secret or config. Its template also knows the environment, and
+// the service's secrets and configs by the name of their file, as they are.
+func (x *Template) body(what string, data []byte) ([]byte, error) {
+	spec, env := x.assignment.Revision.Spec.ContainerSpec, x.Env()
+	known := template.FuncMap{
+		"join": functions["join"],
+		"env": func(name string) string {
+			for _, entry := range env {
+				if key, value, ok := strings.Cut(entry, "="); ok && key == name {
+					return value
+				}
+			}
+			return ""
+		},
+		"secret": func(file string) (string, error) {
+			for _, ref := range spec.Secrets {
+				if secret := x.assignment.Secrets[ref.SecretID]; secret != nil && ref.File != nil && ref.File.Name == file {
+					return string(secret.Spec.Data), nil
+				}
+			}
+			return "", errNoSuch
+		},
+		"config": func(file string) (string, error) {
+			for _, ref := range spec.Configs {
+				if config := x.assignment.Configs[ref.ConfigID]; config != nil && ref.File != nil && ref.File.Name == file {
+					return string(config.Spec.Data), nil
+				}
+			}
+			return "", errNoSuch
+		},
+	}
+	expanded := x.expand(what, string(data), known)
+	return []byte(expanded), x.err
+}

@@ -1,0 +1,189 @@
+package agent
+
+import (
+	"context"
+	"errors"
+	"reflect"
+	"runtime"
+	"time"
+
+	"github.com/docker/docker/api/types/swarm"
+
+	"skep/cluster"
+)
+
+const (
+	// describeTimeout bounds one look at the machine.
+	describeTimeout = 10 * time.Second
+	// describeFirst is how long the first session may be held up for it.
+	describeFirst = 3 * time.Second
+	// awayAfter is how long the driver's stream may be lost before running tasks, and
+	// the node, say so.
+	awayAfter = 5 * time.Second
+	// muteAfter is after how many failed attempts to describe the machine in a row the
+	// engine counts as away: one that hangs may keep its stream open.
+	muteAfter = 2
+)
+
+// watch follows what happens to containers, until ctx ends. When the stream is
+// lost it is opened again, and then everything is looked at.
+func (a *Agent) watch(ctx context.Context) {
+	delay := reconnectFirst
+	var away *time.Timer
+	defer func() {
+		if away != nil {
+			away.Stop()
+		}
+	}()
+	for ctx.Err() == nil {
+		err := a.cfg.Driver.Watch(ctx, a.cfg.NodeID, func(taskID string) {
+			if taskID != "" {
+				a.post(func(s *set) { s.poke(taskID) })
+				return
+			}
+			delay = reconnectFirst
+			if away != nil {
+				away.Stop()
+				away = nil
+			}
+			a.post(func(s *set) {
+				s.watching, s.unheard = true, false
+				s.tellEngine()
+			})
+			a.resync(ctx)
+		})
+		if ctx.Err() != nil {
+			return
+		}
+		a.log.Warn("lost the driver's events", "error", err)
+		if away == nil {
+			a.post(func(s *set) { s.watching = false })
+			away = time.AfterFunc(awayAfter, func() {
+				a.post(func(s *set) {
+					s.unheard = !s.watching
+					s.tellEngine()
+					s.pokeAll()
+				})
+			})
+		}
+		pause(ctx, a.jitter(delay))
+		delay = min(2*delay, reconnectLast)
+	}
+}
+
+// resync looks at all tasks and at all containers.
+func (a *Agent) resync(ctx context.Context) {
+	a.post((*set).pokeAll)
+	containers, err := a.cfg.Driver.List(ctx, a.cfg.NodeID)
+	if err != nil {
+		// The stream is about to end too, which brings us here again.
+		a.log.Warn("list containers", "error", err)
+		return
+	}
+	a.post(func(s *set) { s.found(containers) })
+}
+
+// engineAway tells whether the engine counts as away.
+func (s *set) engineAway() bool { return s.unheard || s.mute }
+
+// tellEngine passes on whether the engine is away.
+func (s *set) tellEngine() {
+	if s.mailbox != nil {
+		s.mailbox.setEngine(s.engineAway())
+	}
+}
+
+// pokeAll has every task looked at that hasn't ended.
+func (s *set) pokeAll() {
+	for taskID := range s.tasks {
+		s.poke(taskID)
+	}
+}
+
+// describeFirst looks at the machine before the first session.
+func (a *Agent) describeFirst(ctx context.Context) {
+	looking, cancel := context.WithTimeout(ctx, describeFirst)
+	defer cancel()
+	a.describeOnce(looking)
+	a.call(func(s *set) {
+		if s.described {
+			return
+		}
+		// There is an engine that never answered: what Go knows must do for now.
+		s.description = swarm.NodeDescription{
+			Hostname: a.cfg.Hostname,
+			Platform: swarm.Platform{Architecture: architecture(runtime.GOARCH), OS: runtime.GOOS},
+		}
+	})
+}
+
+// architecture gives the engine's word for Go's.
+func architecture(goarch string) string {
+	switch goarch {
+	case "amd64":
+		return "x86_64"
+	case "arm64":
+		return "aarch64"
+	}
+	return goarch
+}
+
+// describe looks at the machine every so often, and more often while the engine
+// doesn't answer.
+func (a *Agent) describe(ctx context.Context) {
+	failed := 0
+	for ctx.Err() == nil {
+		looking, cancel := context.WithTimeout(ctx, describeTimeout)
+		delay := a.cfg.DescribeEvery
+		if a.describeOnce(looking) {
+			failed = 0
+		} else {
+			failed++
+			delay = min(delay, reconnectLast)
+		}
+		cancel()
+		mute := failed >= muteAfter && ctx.Err() == nil
+		a.post(func(s *set) {
+			s.mute = mute
+			s.tellEngine()
+		})
+		timer := time.NewTimer(delay)
+		select {
+		case <-timer.C:
+		case <-a.look:
+		case <-ctx.Done():
+		}
+		timer.Stop()
+	}
+}
+
+// describeOnce looks at the machine and passes on what changed.
+func (a *Agent) describeOnce(ctx context.Context) bool {
+	description, err := a.cfg.Driver.Describe(ctx)
+	if err != nil {
+		if !errors.Is(err, context.Canceled) {
+			a.log.Debug("describe the node", "error", err)
+		}
+		return false
+	}
+	if a.cfg.Hostname != "" {
+		description.Hostname = a.cfg.Hostname
+	}
+	if a.cfg.TLSInfo != nil {
+		description.TLSInfo = a.cfg.TLSInfo()
+	}
+	a.call(func(s *set) {
+		if s.described && reflect.DeepEqual(description, s.description) {
+			return
+		}
+		s.described, s.description = true, description
+		if s.mailbox != nil {
+			s.mailbox.describe(description)
+		}
+		a.touch()
+	})
+	return true
+}
+
+// isNotFound tells whether err says that something isn't there.
+func isNotFound(err error) bool { return errors.Is(err, cluster.ErrNotFound) }
