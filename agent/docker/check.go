@@ -1,0 +1,92 @@
+package docker
+
+import (
+	"path"
+
+	"github.com/docker/docker/api/types/mount"
+	"github.com/docker/docker/api/types/swarm"
+
+	"skep/cluster"
+)
+
+// Check says what of a task's spec this driver can't do, with an error that wraps
+// cluster.ErrUnsupported or cluster.ErrInvalid; nil means it can do all of it.
+// Nothing that a user asked for is ever left out in silence.
+func Check(spec swarm.TaskSpec, endpoint *swarm.EndpointSpec) error {
+	if spec.Runtime != "" && spec.Runtime != swarm.RuntimeContainer || spec.PluginSpec != nil || spec.NetworkAttachmentSpec != nil {
+		return said(cluster.ErrUnsupported, "only services of containers are supported")
+	}
+	c := spec.ContainerSpec
+	if c == nil || c.Image == "" {
+		return said(cluster.ErrInvalid, "no image was given")
+	}
+	switch {
+	case c.Privileges != nil && c.Privileges.CredentialSpec != nil:
+		return said(cluster.ErrUnsupported, "credential specs are not supported: they are for Windows only")
+	case spec.Resources != nil && spec.Resources.Reservations != nil && len(spec.Resources.Reservations.GenericResources) > 0:
+		return said(cluster.ErrUnsupported, "generic resources are not supported yet: remove --generic-resource")
+	}
+	if p := c.Privileges; p != nil {
+		if p.Seccomp != nil && p.Seccomp.Mode == swarm.SeccompModeCustom && len(p.Seccomp.Profile) == 0 {
+			return said(cluster.ErrInvalid, "the seccomp profile is empty")
+		}
+	}
+	if err := checkNetworks(spec.Networks, endpoint); err != nil {
+		return err
+	}
+	for _, m := range c.Mounts {
+		if err := checkMount(m); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// checkNetworks lets through what needs no network of the cluster.
+func checkNetworks(networks []swarm.NetworkAttachmentConfig, endpoint *swarm.EndpointSpec) error {
+	for _, n := range networks {
+		if !predefined(n.Target) || len(networks) > 1 || len(n.Aliases) > 0 || len(n.DriverOpts) > 0 {
+			return said(cluster.ErrUnsupported, "network %s: networks of the cluster are not supported yet; use host, bridge or none", n.Target)
+		}
+	}
+	if endpoint == nil {
+		return nil
+	}
+	for _, port := range endpoint.Ports {
+		if port.PublishMode != swarm.PortConfigPublishModeHost {
+			return said(cluster.ErrUnsupported, "port %d: the ingress network is not supported yet: publish with mode=host", port.TargetPort)
+		}
+	}
+	return nil
+}
+
+// predefined tells whether the engine itself has the network.
+func predefined(name string) bool { return name == "host" || name == "bridge" || name == "none" }
+
+// checkMount looks for what the engine would take for something else.
+func checkMount(m mount.Mount) error {
+	if !path.IsAbs(m.Target) {
+		return said(cluster.ErrInvalid, "invalid mount target, must be an absolute path: %s", m.Target)
+	}
+	switch m.Type {
+	case mount.TypeBind:
+		if !path.IsAbs(m.Source) {
+			return said(cluster.ErrInvalid, "invalid bind mount source, must be an absolute path: %s", m.Source)
+		}
+	case mount.TypeVolume:
+		if path.IsAbs(m.Source) {
+			return said(cluster.ErrInvalid, "invalid volume mount source, must not be an absolute path: %s", m.Source)
+		}
+	case mount.TypeTmpfs:
+		if m.Source != "" {
+			return said(cluster.ErrInvalid, "invalid tmpfs source, source must be empty")
+		}
+	case mount.TypeImage:
+		if m.Source == "" {
+			return said(cluster.ErrInvalid, "invalid image mount source, must be an image")
+		}
+	default:
+		return said(cluster.ErrUnsupported, "mounts of type %s are not supported: use bind, volume, tmpfs or image", m.Type)
+	}
+	return nil
+}

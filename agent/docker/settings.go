@@ -1,0 +1,245 @@
+package docker
+
+import (
+	"context"
+	"fmt"
+	"maps"
+	"strconv"
+	"strings"
+
+	"github.com/docker/docker/api/types/container"
+	"github.com/docker/docker/api/types/mount"
+	"github.com/docker/docker/api/types/network"
+	"github.com/docker/docker/api/types/swarm"
+	"github.com/docker/go-connections/nat"
+
+	"skep/agent"
+	"skep/cluster"
+)
+
+// settings are what a container is created with.
+type settings struct {
+	config  *container.Config
+	host    *container.HostConfig
+	network *network.NetworkingConfig
+}
+
+// settings translates a task into a container. It fails on anything that it
+// can't translate.
+func (d *Driver) settings(a agent.Assignment) (*settings, error) {
+	spec := a.Revision.Spec
+	if err := Check(spec, a.Revision.Endpoint); err != nil {
+		return nil, err
+	}
+	c, err := expand(a)
+	if err != nil {
+		return nil, err
+	}
+	if err := d.checkVersion(c); err != nil {
+		return nil, err
+	}
+	s := &settings{config: config(a, c), host: host(spec, c), network: &network.NetworkingConfig{}}
+	if a.Revision.Endpoint != nil {
+		s.config.ExposedPorts, s.host.PortBindings = ports(a.Revision.Endpoint.Ports)
+	}
+	if s.host.ExtraHosts, err = hosts(c.Hosts); err != nil {
+		return nil, err
+	}
+	for _, n := range spec.Networks {
+		s.host.NetworkMode = container.NetworkMode(n.Target)
+	}
+	// Managers have seen to it that the cluster allows them.
+	if err := cluster.ApplyHostOptions(a.Revision.ServiceLabels, s.host); err != nil {
+		return nil, err
+	}
+	return s, nil
+}
+
+// checkVersion refuses what this engine is too old for and would leave out.
+func (d *Driver) checkVersion(c *swarm.ContainerSpec) error {
+	need := func(version, feature string) error {
+		if err := d.client.NewVersionError(context.Background(), version, feature); err != nil {
+			err = explain(err)
+			return err
+		}
+		return nil
+	}
+	if c.Healthcheck != nil && c.Healthcheck.StartInterval != 0 {
+		if err := need("1.44", "health-check start interval"); err != nil {
+			return err
+		}
+	}
+	for _, m := range c.Mounts {
+		if m.Type == mount.TypeImage {
+			if err := need("1.48", "mount of an image"); err != nil {
+				return err
+			}
+		}
+		if m.BindOptions != nil && m.BindOptions.ReadOnlyForceRecursive {
+			if err := need("1.44", "bind-recursive=readonly"); err != nil {
+				return err
+			}
+		}
+		if m.BindOptions != nil && m.BindOptions.CreateMountpoint {
+			if err := need("1.42", "bind-create-src"); err != nil {
+				return err
+			}
+		}
+		if m.VolumeOptions != nil && m.VolumeOptions.Subpath != "" {
+			if err := need("1.45", "volume-subpath"); err != nil {
+				return err
+			}
+		}
+		if m.TmpfsOptions != nil && len(m.TmpfsOptions.Options) > 0 {
+			if err := need("1.46", "tmpfs-options"); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// config is the part that has to do with the image. c is spec with its templates
+// expanded.
+func config(a agent.Assignment, c *swarm.ContainerSpec) *container.Config {
+	config := &container.Config{
+		Labels:      labels(a, c),
+		StopSignal:  c.StopSignal,
+		Tty:         c.TTY,
+		OpenStdin:   c.OpenStdin,
+		User:        c.User,
+		Env:         c.Env,
+		Hostname:    c.Hostname,
+		WorkingDir:  c.Dir,
+		Image:       familiar(c.Image),
+		Healthcheck: c.Healthcheck,
+	}
+	if len(c.Command) > 0 { // replaces the image's entrypoint and its arguments
+		config.Entrypoint = c.Command
+	}
+	if len(c.Args) > 0 {
+		config.Cmd = c.Args
+	}
+	return config
+}
+
+// labels are the user's, below Swarm's and ours.
+func labels(a agent.Assignment, c *swarm.ContainerSpec) map[string]string {
+	labels := maps.Clone(c.Labels)
+	if labels == nil {
+		labels = make(map[string]string)
+	}
+	labels[LabelTask] = ""
+	labels[LabelTaskID] = a.Task.ID
+	labels[LabelTaskName] = a.ContainerName()
+	labels[LabelNodeID] = a.Task.NodeID
+	labels[LabelServiceID] = a.Task.ServiceID
+	labels[LabelServiceName] = a.Revision.ServiceName
+	labels[LabelNode] = a.Task.NodeID
+	return labels
+}
+
+// host is the part that has to do with the machine.
+func host(spec swarm.TaskSpec, c *swarm.ContainerSpec) *container.HostConfig {
+	h := &container.HostConfig{
+		GroupAdd:       c.Groups,
+		Mounts:         c.Mounts,
+		ReadonlyRootfs: c.ReadOnly,
+		Isolation:      c.Isolation,
+		Init:           c.Init,
+		Sysctls:        c.Sysctls,
+		CapAdd:         c.CapabilityAdd,
+		CapDrop:        c.CapabilityDrop,
+		OomScoreAdj:    int(c.OomScoreAdj),
+		SecurityOpt:    security(c.Privileges),
+	}
+	if c.Isolation == "default" {
+		h.Isolation = ""
+	}
+	h.Ulimits = c.Ulimits
+	if c.DNSConfig != nil {
+		h.DNS, h.DNSSearch, h.DNSOptions = c.DNSConfig.Nameservers, c.DNSConfig.Search, c.DNSConfig.Options
+	}
+	if spec.LogDriver != nil {
+		h.LogConfig = container.LogConfig{Type: spec.LogDriver.Name, Config: spec.LogDriver.Options}
+	}
+	if spec.Resources != nil && spec.Resources.Limits != nil {
+		limits := spec.Resources.Limits
+		h.NanoCPUs, h.Memory = limits.NanoCPUs, limits.MemoryBytes
+		if limits.Pids > 0 {
+			h.PidsLimit = &limits.Pids
+		}
+	}
+	return h
+}
+
+// security translates privileges into the engine's options.
+func security(p *swarm.Privileges) []string {
+	if p == nil {
+		return nil
+	}
+	var options []string
+	if s := p.SELinuxContext; s != nil {
+		if s.Disable {
+			options = append(options, "label=disable")
+		}
+		for _, part := range []struct{ key, value string }{{"user", s.User}, {"role", s.Role}, {"type", s.Type}, {"level", s.Level}} {
+			if part.value != "" {
+				options = append(options, "label="+part.key+":"+part.value)
+			}
+		}
+	}
+	if p.Seccomp != nil {
+		switch p.Seccomp.Mode {
+		case swarm.SeccompModeUnconfined:
+			options = append(options, "seccomp=unconfined")
+		case swarm.SeccompModeCustom:
+			options = append(options, "seccomp="+string(p.Seccomp.Profile))
+		}
+	}
+	if p.AppArmor != nil && p.AppArmor.Mode == swarm.AppArmorModeDisabled {
+		options = append(options, "apparmor=unconfined")
+	}
+	if p.NoNewPrivileges {
+		options = append(options, "no-new-privileges=true")
+	}
+	return options
+}
+
+// ports translates ports that are published on the host.
+func ports(configs []swarm.PortConfig) (nat.PortSet, nat.PortMap) {
+	if len(configs) == 0 {
+		return nil, nil
+	}
+	exposed, bindings := make(nat.PortSet), make(nat.PortMap)
+	for _, p := range configs {
+		protocol := string(p.Protocol)
+		if protocol == "" {
+			protocol = "tcp"
+		}
+		port := nat.Port(fmt.Sprintf("%d/%s", p.TargetPort, protocol))
+		binding := nat.PortBinding{}
+		if p.PublishedPort != 0 {
+			binding.HostPort = strconv.Itoa(int(p.PublishedPort))
+		}
+		exposed[port] = struct{}{}
+		bindings[port] = append(bindings[port], binding)
+	}
+	return exposed, bindings
+}
+
+// hosts turns lines of a hosts file, "IP name [alias...]", into the engine's
+// "name:IP".
+func hosts(lines []string) ([]string, error) {
+	var list []string
+	for _, line := range lines {
+		fields := strings.Fields(line)
+		if len(fields) < 2 {
+			return nil, said(cluster.ErrInvalid, "invalid host entry, must be an IP address and a name: %q", line)
+		}
+		for _, name := range fields[1:] {
+			list = append(list, name+":"+fields[0])
+		}
+	}
+	return list, nil
+}

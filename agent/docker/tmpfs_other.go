@@ -1,0 +1,12 @@
+//go:build !linux
+
+package docker
+
+import "skep/cluster"
+
+// onTmpfs fails: only Linux has a tmpfs.
+func onTmpfs(dir string) error {
+	return said(cluster.ErrUnsupported, "there is no tmpfs for %s on this system", dir)
+}
+
+func unmount(string) {}
