@@ -1,0 +1,177 @@
+package dispatch
+
+import (
+	"fmt"
+	"slices"
+
+	"skep/cluster"
+	"skep/store"
+)
+
+// maxBatchReports is at how many reports a batch takes no further relay in.
+const maxBatchReports = 4096
+
+// batch is what is written in one transaction.
+type batch struct {
+	reports  []cluster.NodeReport
+	news     []cluster.NodeNews
+	verdicts []verdict
+}
+
+// gather moves relays into the batch, in order, until it is full.
+//
+// A manager may have old news of a node that went on to another one, where its agent
+// has repeated all it knows: those are dropped. As long as it isn't known where
+// the node went, because this leader is still hearing the managers out, the relay
+// has to wait.
+func (b *batch) gather(waiting []*delivery, where map[string]string, hearing bool) (taken, rest []*delivery) {
+	for _, dl := range waiting {
+		if len(b.reports) >= maxBatchReports || (hearing && dl.hasStrays(where)) {
+			rest = append(rest, dl)
+			continue
+		}
+		for _, r := range dl.relay.Reports {
+			if dl.serves(r.NodeID) || where[r.NodeID] == "" {
+				b.reports = append(b.reports, r)
+			}
+		}
+		b.news = append(b.news, dl.relay.Nodes...)
+		taken = append(taken, dl)
+	}
+	return taken, rest
+}
+
+// serves tells whether the relay's sender has the session of the node.
+func (dl *delivery) serves(nodeID string) bool {
+	_, found := slices.BinarySearch(dl.relay.Sessions, nodeID)
+	return found
+}
+
+// hasStrays tells whether the relay has reports of a node whose session isn't
+// known to be anywhere.
+func (dl *delivery) hasStrays(where map[string]string) bool {
+	return slices.ContainsFunc(dl.relay.Reports, func(r cluster.NodeReport) bool {
+		return where[r.NodeID] == "" && !dl.serves(r.NodeID)
+	})
+}
+
+func (b *batch) size() int { return len(b.reports) + len(b.news) + len(b.verdicts) }
+
+func (b *batch) halve() (first, second *batch) {
+	r, n, v := (len(b.reports)+1)/2, len(b.news)/2, len(b.verdicts)/2
+	if len(b.reports) == 0 {
+		n = (len(b.news) + 1) / 2
+	}
+	return &batch{b.reports[:r], b.news[:n], b.verdicts[:v]}, &batch{b.reports[r:], b.news[n:], b.verdicts[v:]}
+}
+
+// String says what is in the batch.
+func (b *batch) String() string {
+	text := fmt.Sprintf("%d reports, %d descriptions and %d states of nodes", len(b.reports), len(b.news), len(b.verdicts))
+	if len(b.reports) == 1 {
+		text += ", of task " + b.reports[0].Report.TaskID
+	}
+	if len(b.news) == 1 {
+		text += ", of node " + b.news[0].NodeID
+	}
+	return text
+}
+
+// trim leaves out what changes nothing, like all that agents repeat in a new
+// session, and refuses reports of tasks that are another node's. The view is at
+// most older than what the batch is applied to, and states only advance, so what
+// changes nothing now won't then.
+func (b *batch) trim(view store.View, log logger) {
+	var foreign, offender string
+	count := 0
+	reports := b.reports[:0]
+	for _, r := range b.reports {
+		task := view.Task(r.Report.TaskID)
+		switch {
+		case task == nil:
+			continue // Its record was removed meanwhile.
+		case task.NodeID != r.NodeID || !task.Assigned() || !agents(r.Report.Status.State):
+			foreign, offender = r.Report.TaskID, r.NodeID
+			count++
+			continue
+		case task.Advance(r.Report.Status, task.UpdatedAt) == nil:
+			continue
+		}
+		reports = append(reports, r)
+	}
+	b.reports = reports
+	if count > 0 {
+		log.Warn("reports refused: the task is not the node's", "node", offender, "task", foreign, "count", count)
+	}
+	news := b.news[:0]
+	for _, n := range b.news {
+		if node := view.Node(n.NodeID); node != nil && describe(node, n) != nil {
+			news = append(news, n)
+		}
+	}
+	b.news = news
+}
+
+type logger interface{ Warn(string, ...any) }
+
+// apply writes the batch. It judges anew, by the objects as they are now, whether
+// each item still fits.
+func (b *batch) apply(tx *store.Tx) error {
+	now := cluster.At(tx.Now())
+	for _, r := range b.reports {
+		task := tx.Task(r.Report.TaskID)
+		if task == nil || task.NodeID != r.NodeID || !task.Assigned() {
+			continue
+		}
+		if next := task.Advance(r.Report.Status, now); next != nil {
+			if err := tx.Put(next); err != nil {
+				return err
+			}
+		}
+	}
+	for _, n := range b.news {
+		if node := tx.Node(n.NodeID); node != nil {
+			if next := describe(node, n); next != nil {
+				if err := tx.Put(next); err != nil {
+					return err
+				}
+			}
+		}
+	}
+	for _, v := range b.verdicts {
+		node := tx.Node(v.nodeID)
+		if node == nil || (node.Status.State == v.state && node.Status.Message == v.message) {
+			continue
+		}
+		next := *node
+		next.Status.Message = v.message
+		if node.Status.State != v.state {
+			next.Status.State, next.Status.Since = v.state, tx.Now()
+		}
+		if err := tx.Put(&next); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// describe gives the node with the news in it, or nil when there is none.
+func describe(node *cluster.Node, n cluster.NodeNews) *cluster.Node {
+	if n.Addr == "" {
+		n.Addr = node.Status.Addr
+	}
+	if node.Status.Addr == n.Addr && equalEncoding(node.Description, n.Description) {
+		return nil
+	}
+	next := *node
+	next.Status.Addr, next.Description = n.Addr, n.Description
+	return &next
+}
+
+// equalEncoding tells whether two values are the same to the database, which
+// doesn't know nil from empty.
+func equalEncoding(a, b any) bool {
+	x, errX := cluster.Encode(a)
+	y, errY := cluster.Encode(b)
+	return errX == nil && errY == nil && string(x) == string(y)
+}

@@ -1,0 +1,187 @@
+package dispatch
+
+import (
+	"context"
+	"crypto/rand"
+	"io"
+	"log/slog"
+	"net/http"
+	"sync"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"skep/cluster"
+	"skep/store"
+)
+
+// Config is what a Dispatcher works with. NodeID, Store, Leader and
+// LeaderChanged are required.
+type Config struct {
+	// NodeID is this manager.
+	NodeID string
+	// Store is this manager's replica.
+	Store *store.Store
+	// Members lists the nodes that gossip sees; nil means that there is no gossip, and
+	// only sessions count.
+	Members func() []cluster.Member
+	// MembersChanged receives after Members changed. Run is its only reader.
+	MembersChanged <-chan struct{}
+	// Leader gives the present leader; self means this manager, ok is false when there is none.
+	Leader func() (peer cluster.Peer, self bool, ok bool)
+	// LeaderChanged gives a channel that is closed at the next change of Leader.
+	LeaderChanged func() <-chan struct{}
+	// Client reaches other managers at https://<control address>/v1/..., with this
+	// manager's certificate. Without it, this manager talks to no other one.
+	Client *http.Client
+	// Heartbeat is the longest silence in a session; three of them end it. The
+	// default is one second.
+	Heartbeat time.Duration
+	// Now is the clock; the default is time.Now.
+	Now func() time.Time
+	// Log is where noteworthy things go; the default is nowhere.
+	Log *slog.Logger
+	// Random gives the epoch; the default is crypto/rand.
+	Random io.Reader
+}
+
+const (
+	defaultHeartbeat = time.Second
+	// silentHeartbeats is how many heartbeats may be missing before a side is given up.
+	silentHeartbeats = 3
+)
+
+// Dispatcher is a manager's side of its agents.
+type Dispatcher struct {
+	config Config
+	epoch  string
+	outbox *outbox
+	// started is closed when the hub listens to the store: sessions wait for it.
+	started chan struct{}
+
+	mu       sync.Mutex // guards the fields below
+	sessions map[string]*session
+	// published is the view up to which all sessions were marked.
+	published store.View
+	// managers is part of what agents are told of the cluster; replaced, never written to.
+	managers []cluster.Peer
+	// ended is set when Run has returned: there are no sessions any more.
+	ended bool
+	// adrift is set while no leader has heard of this manager for adriftAfter. Its
+	// replica is old then, and what its agents say goes nowhere, so it has no sessions.
+	adrift bool
+	// intake is nil unless Lead runs.
+	intake *intake
+}
+
+// New makes a Dispatcher. Nothing happens before Run.
+func New(config Config) *Dispatcher {
+	if config.Heartbeat <= 0 {
+		config.Heartbeat = defaultHeartbeat
+	}
+	if config.Now == nil {
+		config.Now = time.Now
+	}
+	if config.Log == nil {
+		config.Log = slog.New(slog.DiscardHandler)
+	}
+	if config.Random == nil {
+		config.Random = rand.Reader
+	}
+	return &Dispatcher{
+		config:   config,
+		epoch:    cluster.NewID(config.Random),
+		outbox:   newOutbox(),
+		started:  make(chan struct{}),
+		sessions: make(map[string]*session),
+	}
+}
+
+// Run serves until ctx ends, and ends all sessions then. It runs once, on every
+// manager, whoever leads.
+func (d *Dispatcher) Run(ctx context.Context) error {
+	defer d.endSessions()
+	group, ctx := errgroup.WithContext(ctx)
+	group.Go(func() error { return d.hub(ctx) })
+	group.Go(func() error { return d.relay(ctx) })
+	return group.Wait()
+}
+
+func (d *Dispatcher) endSessions() {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.ended = true
+	for _, s := range d.sessions {
+		s.cancel(errStopping)
+	}
+}
+
+// setAdrift ends all sessions when this manager has lost its leader, so that the
+// agents go to a manager that hasn't.
+func (d *Dispatcher) setAdrift(adrift bool) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.adrift == adrift {
+		return
+	}
+	d.adrift = adrift
+	d.config.Log.Info("contact with the leader", "node", d.config.NodeID, "lost", adrift, "sessions", len(d.sessions))
+	if adrift {
+		for _, s := range d.sessions {
+			s.cancel(errAdrift)
+		}
+	}
+}
+
+// Adrift tells whether no leader has heard of this manager for some time.
+func (d *Dispatcher) Adrift() bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.adrift
+}
+
+// Sessions tells which manager has the session of each node. Only the leader
+// knows of all; another manager tells of its own.
+func (d *Dispatcher) Sessions() map[string]string {
+	d.mu.Lock()
+	in := d.intake
+	d.mu.Unlock()
+	if in != nil {
+		return in.sessions()
+	}
+	sessions := make(map[string]string)
+	for _, nodeID := range d.outbox.sessionIDs() {
+		sessions[nodeID] = d.config.NodeID
+	}
+	return sessions
+}
+
+// session finds the live session of a node on this manager.
+func (d *Dispatcher) session(nodeID string) *session {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.sessions[nodeID]
+}
+
+// view gives the view up to which all sessions were marked.
+func (d *Dispatcher) view() store.View {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.published
+}
+
+// leading gives the intake while Lead runs.
+func (d *Dispatcher) leading() *intake {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.intake
+}
+
+// heartbeat is the longest silence in sessions that begin now: what the cluster's
+// spec says when that is shorter than this manager's own.
+func (d *Dispatcher) heartbeat(view store.View) time.Duration {
+	if asked := view.Cluster().SessionHeartbeat(); asked > 0 && asked < d.config.Heartbeat {
+		return asked
+	}
+	return d.config.Heartbeat
+}

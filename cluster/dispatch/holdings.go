@@ -1,0 +1,77 @@
+package dispatch
+
+import (
+	"maps"
+	"slices"
+
+	"skep/cluster"
+	"skep/store"
+)
+
+// holdings is which secrets and configs an agent has, because tasks of its node
+// may need them: from when a task is assigned until it has ended or is to end.
+type holdings struct {
+	// claims are the IDs that each task refers to, and count how many claims each ID has.
+	claims map[string][]string
+	count  map[string]int
+	// told are the IDs that the agent was told of: it has them, or knows that they
+	// are gone.
+	told map[string]bool
+	// changed are the IDs whose count changed since the last message.
+	changed map[string]struct{}
+}
+
+func newHoldings() holdings {
+	return holdings{
+		claims: make(map[string][]string), count: make(map[string]int),
+		told: make(map[string]bool), changed: make(map[string]struct{}),
+	}
+}
+
+// needs tells whether a task's container may yet have to be made.
+func needs(task *cluster.Task) bool { return task.Live() && !task.Status.State.Terminal() }
+
+func (h *holdings) claim(taskID string, ids []string) {
+	if len(ids) == 0 {
+		return
+	}
+	h.claims[taskID] = ids
+	for _, id := range ids {
+		h.count[id]++
+		h.changed[id] = struct{}{}
+	}
+}
+
+func (h *holdings) release(taskID string) {
+	for _, id := range h.claims[taskID] {
+		if h.count[id]--; h.count[id] == 0 {
+			delete(h.count, id)
+		}
+		h.changed[id] = struct{}{}
+	}
+	delete(h.claims, taskID)
+}
+
+// tell puts into the message what the agent lacks and what it is to forget. What
+// the view doesn't have was removed for good, since IDs are never used again.
+func (h *holdings) tell(message *cluster.Assignments, view store.View) {
+	for _, id := range slices.Sorted(maps.Keys(h.changed)) {
+		needed := h.count[id] > 0
+		switch secret, config := view.Secret(id), view.Config(id); {
+		case needed == h.told[id]:
+			continue
+		case !needed:
+			message.Dropped = append(message.Dropped, id)
+			delete(h.told, id)
+			continue
+		case secret != nil:
+			message.Secrets = append(message.Secrets, secret)
+		case config != nil:
+			message.Configs = append(message.Configs, config)
+		default:
+			message.Gone = append(message.Gone, id)
+		}
+		h.told[id] = true
+	}
+	clear(h.changed)
+}

@@ -1,0 +1,192 @@
+package dispatch
+
+import (
+	"bytes"
+	"context"
+	"reflect"
+	"slices"
+
+	"skep/cluster"
+	"skep/store"
+)
+
+// hub hands the store's changes to the sessions they concern, and what gossip
+// says to whoever wants to know, until ctx ends.
+func (d *Dispatcher) hub(ctx context.Context) error {
+	sub := d.config.Store.Subscribe()
+	defer sub.Close()
+	d.mu.Lock()
+	d.published = d.config.Store.View()
+	d.managers = managersIn(d.published)
+	d.mu.Unlock()
+	close(d.started)
+	seen := d.members()
+	for {
+		select {
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		case <-sub.Ready():
+			changes, view, lost := sub.Take()
+			d.publish(changes, view, lost)
+		case <-d.config.MembersChanged:
+			seen = d.watchMembers(seen)
+		}
+	}
+}
+
+// publish marks what changed in the sessions that it matters to. All marks of a
+// session are made at once: its writer must not get to see the view with a part
+// of them.
+func (d *Dispatcher) publish(changes []store.Change, view store.View, lost bool) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	todo := make(map[*session]*marks)
+	nodes, peers, record := lost, lost, lost
+	for _, c := range changes {
+		switch {
+		case isA[*cluster.Task](c):
+			before, after := sides[*cluster.Task](c)
+			if after != nil {
+				d.marksOf(todo, after.NodeID).task(after.ID)
+			}
+			if before != nil && (after == nil || after.NodeID != before.NodeID) {
+				d.marksOf(todo, before.NodeID).task(before.ID)
+			}
+		case isA[*cluster.Revision](c):
+			// A new one is sent with the first task that refers to it.
+			if before, after := sides[*cluster.Revision](c); before != nil && after != nil {
+				for nodeID := range d.sessions {
+					d.marksOf(todo, nodeID).revision(keyOf(after))
+				}
+			}
+		case isA[*cluster.Node](c):
+			nodes = true
+			before, after := sides[*cluster.Node](c)
+			switch {
+			case after == nil:
+				d.sessions[before.ID].refuse(removedReason(before.ID))
+				peers = peers || before.ManagerAddr != ""
+			case before == nil:
+				peers = peers || after.ManagerAddr != ""
+			default:
+				peers = peers || before.ManagerAddr != after.ManagerAddr
+				if before.Role != after.Role {
+					d.marksOf(todo, after.ID).peers()
+				}
+			}
+		case isA[*cluster.Cluster](c):
+			before, after := sides[*cluster.Cluster](c)
+			peers = peers || before == nil || after == nil || !slices.EqualFunc(before.GossipKeys, after.GossipKeys, slices.Equal) ||
+				!bytes.Equal(before.Roots(), after.Roots())
+			record = record || before.SessionHeartbeat() != after.SessionHeartbeat() || !reflect.DeepEqual(before.DefaultLogDriver(), after.DefaultLogDriver())
+		}
+	}
+	if peers {
+		d.managers = managersIn(view)
+		for nodeID := range d.sessions {
+			d.marksOf(todo, nodeID).peers()
+		}
+	}
+	if record {
+		for nodeID, s := range d.sessions {
+			if s.heartbeat != d.heartbeat(view) {
+				s.cancel(errPace)
+			}
+			d.marksOf(todo, nodeID).defaults()
+		}
+	}
+	if lost {
+		for nodeID, s := range d.sessions {
+			if view.Node(nodeID) == nil {
+				s.refuse(removedReason(nodeID))
+				continue
+			}
+			d.marksOf(todo, nodeID).all()
+		}
+	}
+	for s, m := range todo {
+		s.mark(view, m)
+	}
+	if nodes {
+		d.intake.look()
+	}
+	if view.Index() > d.published.Index() {
+		d.published = view
+	}
+}
+
+// marksOf gives the marks of a node's session; nil, which takes marks too, when it
+// has none here.
+func (d *Dispatcher) marksOf(todo map[*session]*marks, nodeID string) *marks {
+	s := d.sessions[nodeID]
+	if s == nil {
+		return nil
+	}
+	if todo[s] == nil {
+		todo[s] = &marks{}
+	}
+	return todo[s]
+}
+
+// watchMembers takes note of gossip. A node that gossip just gave up gets less
+// patience in its session: when its machine lost power, the session is the only
+// thing that still speaks for it.
+func (d *Dispatcher) watchMembers(before map[string]cluster.Member) map[string]cluster.Member {
+	now := d.members()
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	for nodeID, s := range d.sessions {
+		if _, seen := now[nodeID]; seen {
+			s.silence.setLimit(s.silenceLimit())
+		} else if _, seen := before[nodeID]; seen {
+			s.silence.setLimit(s.silenceLimit() / 2)
+		}
+	}
+	d.intake.look()
+	return now
+}
+
+// members gives what gossip sees by node ID, this node always included; nil when
+// there is no gossip.
+func (d *Dispatcher) members() map[string]cluster.Member {
+	if d.config.Members == nil {
+		return nil
+	}
+	members := make(map[string]cluster.Member)
+	for _, m := range d.config.Members() {
+		members[m.NodeID] = m
+	}
+	members[d.config.NodeID] = cluster.Member{NodeID: d.config.NodeID}
+	return members
+}
+
+// managersIn lists where managers can be reached.
+func managersIn(view store.View) []cluster.Peer {
+	var managers []cluster.Peer
+	for node := range view.Nodes() {
+		if node.ManagerAddr != "" {
+			managers = append(managers, cluster.Peer{NodeID: node.ID, Addr: node.ManagerAddr})
+		}
+	}
+	return managers
+}
+
+func isA[T any](c store.Change) bool {
+	object := c.After
+	if object == nil {
+		object = c.Before
+	}
+	_, ok := object.(T)
+	return ok
+}
+
+// sides gives the typed objects of a change; nil where there is none.
+func sides[T any](c store.Change) (before, after T) {
+	before, _ = c.Before.(T)
+	after, _ = c.After.(T)
+	return before, after
+}
+
+func removedReason(nodeID string) string {
+	return "node " + nodeID + " was removed from the cluster"
+}

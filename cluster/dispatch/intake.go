@@ -1,0 +1,274 @@
+package dispatch
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	"skep/cluster"
+	"skep/store"
+)
+
+const (
+	// writeRetry is the wait after a batch that couldn't be written.
+	writeRetry = 100 * time.Millisecond
+	// proposerPatience is how long the store may need to accept updates.
+	proposerPatience = time.Second
+)
+
+// intake is the leader's side of relays: a goroutine that exists while Lead runs.
+type intake struct {
+	d          *Dispatcher
+	deliveries chan *delivery
+	changed    chan struct{}
+	// ended is closed when Lead returns.
+	ended chan struct{}
+
+	mu sync.Mutex // guards the field below
+	// where tells which manager has the session of each node; replaced, never written to.
+	where map[string]string
+}
+
+// delivery is a relay that waits for its acknowledgement.
+type delivery struct {
+	ctx    context.Context
+	relay  cluster.Relay
+	answer chan error
+}
+
+// Lead takes in what all managers relay, writes what changes an object, and
+// judges which nodes are alive, until ctx ends. It runs on the leader only, while
+// it leads, beside Run.
+func (d *Dispatcher) Lead(ctx context.Context) error {
+	in := &intake{
+		d:          d,
+		deliveries: make(chan *delivery),
+		changed:    make(chan struct{}, 1),
+		ended:      make(chan struct{}),
+	}
+	d.mu.Lock()
+	d.intake = in
+	d.mu.Unlock()
+	d.outbox.ring()
+	defer func() {
+		d.mu.Lock()
+		if d.intake == in {
+			d.intake = nil
+		}
+		d.mu.Unlock()
+		close(in.ended)
+	}()
+	return in.run(ctx)
+}
+
+// take hands a relay in and waits until it is committed. It may be called on a
+// nil intake: this manager doesn't lead.
+func (in *intake) take(ctx context.Context, r cluster.Relay) error {
+	if in == nil {
+		return fmt.Errorf("take relay of manager %s: %w", r.Manager, cluster.ErrNotLeader)
+	}
+	dl := &delivery{ctx, r, make(chan error, 1)}
+	select {
+	case in.deliveries <- dl:
+	case <-in.ended:
+		return fmt.Errorf("take relay of manager %s: %w", r.Manager, cluster.ErrNotLeader)
+	case <-ctx.Done():
+		return fmt.Errorf("take relay of manager %s: %w", r.Manager, context.Cause(ctx))
+	}
+	select {
+	case err := <-dl.answer:
+		return err
+	case <-in.ended:
+		return fmt.Errorf("take relay of manager %s: %w", r.Manager, cluster.ErrUnknownOutcome)
+	case <-ctx.Done():
+		return fmt.Errorf("take relay of manager %s: %w", r.Manager, context.Cause(ctx))
+	}
+}
+
+// look wakes the intake: nodes or gossip changed.
+func (in *intake) look() {
+	if in == nil {
+		return
+	}
+	select {
+	case in.changed <- struct{}{}:
+	default:
+	}
+}
+
+func (in *intake) sessions() map[string]string {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	sessions := make(map[string]string, len(in.where))
+	for nodeID, managerID := range in.where {
+		sessions[nodeID] = managerID
+	}
+	return sessions
+}
+
+// sessionAt tells which manager has the session of a node; empty when unknown,
+// and on a nil intake.
+func (in *intake) sessionAt(nodeID string) string {
+	if in == nil {
+		return ""
+	}
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	return in.where[nodeID]
+}
+
+// run owns what the leader knows. While a batch is being written, relays gather
+// for the next one.
+func (in *intake) run(ctx context.Context) error {
+	var (
+		live    = newLiveness(in.d.config.Now())
+		waiting []*delivery
+		look    = true
+		hearing = true // Until all managers have told of their sessions, or had the time to.
+		wake    = time.NewTimer(0)
+		written chan error // Not nil while a batch is being written.
+		writing []*delivery
+	)
+	defer wake.Stop()
+	for {
+		if written == nil {
+			b := &batch{}
+			if look {
+				b.verdicts, hearing = in.judge(live, waiting, wake)
+				look = false
+			}
+			writing, waiting = b.gather(waiting, in.where, hearing)
+			b.trim(in.d.config.Store.View(), in.d.config.Log)
+			if b.size() == 0 {
+				in.answer(live, writing, nil)
+			} else {
+				written = make(chan error, 1)
+				go func() { written <- in.write(ctx, b) }()
+			}
+			if written == nil && len(writing) > 0 && len(waiting) > 0 {
+				continue
+			}
+		}
+		select {
+		case <-ctx.Done():
+			if written != nil {
+				<-written
+			}
+			return context.Cause(ctx)
+		case dl := <-in.deliveries:
+			if dl.ctx.Err() != nil {
+				continue // Its sender gave up, and may have sent a newer one already.
+			}
+			if live.hear(dl.relay, in.d.config.Now()) {
+				look = true
+			}
+			waiting = append(waiting, dl)
+		case <-in.changed:
+			look = true
+		case <-wake.C:
+			look = true
+		case err := <-written:
+			written = nil
+			in.answer(live, writing, err)
+			if err != nil {
+				in.d.config.Log.Warn("write reports of agents, will try again", "err", err)
+				if !in.pause(ctx) {
+					return context.Cause(ctx)
+				}
+			}
+			look = look || err != nil
+		}
+	}
+}
+
+func (in *intake) pause(ctx context.Context) bool {
+	timer := time.NewTimer(writeRetry)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return true
+	case <-ctx.Done():
+		return false
+	}
+}
+
+func (in *intake) answer(live *liveness, deliveries []*delivery, err error) {
+	now := in.d.config.Now()
+	for _, dl := range deliveries {
+		if dl.ctx.Err() == nil {
+			live.heardAgain(dl.relay.Manager, now)
+		}
+		dl.answer <- err
+	}
+}
+
+// judge looks at all nodes and sets the timer for the next look. Hearing tells
+// whether there may be sessions that this new leader hasn't been told of.
+func (in *intake) judge(live *liveness, waiting []*delivery, wake *time.Timer) (verdicts []verdict, hearing bool) {
+	now := in.d.config.Now()
+	for _, dl := range waiting {
+		if dl.ctx.Err() == nil {
+			live.heardAgain(dl.relay.Manager, now)
+		}
+	}
+	scene, where, next := live.observe(in.d.config.Store.View(), in.d.members(), now)
+	in.mu.Lock()
+	in.where = where
+	in.mu.Unlock()
+	verdicts, at := judge(scene)
+	if next.IsZero() || (!at.IsZero() && at.Before(next)) {
+		next = at
+	}
+	if next.IsZero() {
+		wake.Stop()
+	} else {
+		wake.Reset(next.Sub(now))
+	}
+	return verdicts, scene.unheard > 0 && now.Sub(scene.started) < settleMost
+}
+
+// write commits a batch; in parts when it is too large for one entry, as when
+// thousands of nodes change their state at once.
+func (in *intake) write(ctx context.Context, b *batch) error {
+	err := in.update(ctx, b.apply)
+	switch {
+	case errors.Is(err, cluster.ErrInvalid) && b.size() > 1:
+		first, second := b.halve()
+		if err := in.write(ctx, first); err != nil {
+			return err
+		}
+		return in.write(ctx, second)
+	case errors.Is(err, cluster.ErrInvalid):
+		// It would be refused again for ever, and hold up all that comes after it.
+		in.d.config.Log.Error("an agent's news can't be written", "batch", b.String(), "err", err)
+		return nil
+	case err != nil:
+		return fmt.Errorf("write %s: %w", b, err)
+	}
+	for _, v := range b.verdicts {
+		in.d.config.Log.Info("node changes state", "node", v.nodeID, "state", v.state.String(), "reason", v.message)
+	}
+	return nil
+}
+
+// update is Store.Update, but for a moment of patience: when leadership begins, the
+// proposer may come a little later than this.
+func (in *intake) update(ctx context.Context, fn func(*store.Tx) error) error {
+	deadline := time.NewTimer(proposerPatience)
+	defer deadline.Stop()
+	for {
+		err := in.d.config.Store.Update(ctx, fn)
+		if !errors.Is(err, cluster.ErrNotLeader) {
+			return err
+		}
+		select {
+		case <-time.After(proposerPatience / 100):
+		case <-deadline.C:
+			return err
+		case <-ctx.Done():
+			return err
+		}
+	}
+}

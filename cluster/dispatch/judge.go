@@ -1,0 +1,204 @@
+package dispatch
+
+import (
+	"time"
+
+	"skep/cluster"
+)
+
+const (
+	// settleLeast and settleMost are how long a new leader waits before it misses a
+	// session: the first if all managers that gossip sees have told of theirs, the
+	// second at most.
+	settleLeast = 2 * relayEvery
+	settleMost  = 2 * time.Second
+	// confirm is how long a session must be gone before gossip's word that the node is
+	// gone too is acted upon: long enough to be with another manager.
+	confirm = 300 * time.Millisecond
+	// suspectLong is after what time suspected is as good as gone.
+	suspectLong = 3 * time.Second
+	// disconnectAfter is when a node without a session gets no new tasks.
+	disconnectAfter = 2 * time.Second
+	// grace is when a node without a session loses its tasks although gossip sees it, or
+	// although its agent stopped in order.
+	grace = 10 * time.Second
+	// brakeWait is the grace when too many vanish at once.
+	brakeWait = 15 * time.Second
+	// brakeLeast is how many nodes are always allowed to vanish at once, plus one.
+	brakeLeast = 3
+	// engineGrace is when a node whose engine is away loses its tasks: longer than an
+	// engine takes to start again.
+	engineGrace = 30 * time.Second
+)
+
+// Why a node isn't ready. The texts are stable, so that a state that lasts is
+// written once.
+const (
+	messageStopped  = "the agent stopped in order; its tasks are replaced if it is not back within 10s"
+	messageNoShow   = "the agent has no session with any manager yet"
+	messageSeen     = "no session with any manager, though gossip sees the node"
+	messageBlind    = "no session with any manager, and gossip can't tell"
+	messageFading   = "no session with any manager, and gossip can't reach the node"
+	messageLost     = "no session with any manager, and gossip lost the node"
+	messageAway     = "the agent stopped and did not come back"
+	messageEngine   = "the node's engine doesn't answer; its tasks are replaced if that lasts for 30s"
+	messageNoEngine = "the node's engine doesn't answer"
+	messageBrake    = "no session with any manager; more than a third of the nodes vanished at once, so its tasks are left alone for 15s"
+)
+
+// rumour is what gossip says of a node.
+type rumour uint8
+
+const (
+	rumourNone rumour = iota // There is no gossip to ask.
+	rumourAlive
+	rumourSuspect
+	rumourGone
+)
+
+// sighting is what the leader knows of one node.
+type sighting struct {
+	nodeID string
+	status cluster.NodeStatus
+	// session is set when some manager has a live session of the node; lost is since
+	// when none has, as far as this leader knows.
+	session bool
+	lost    time.Time
+	// left is set when the agent's last word was that it stops.
+	left bool
+	// rumour is gossip's, and turned is since when.
+	rumour rumour
+	turned time.Time
+	// engineLost is since when a node with a session has no engine; zero while it has.
+	engineLost time.Time
+}
+
+// scene is all that judge goes by.
+type scene struct {
+	now time.Time
+	// started is when this leader began; unheard is how many managers that may be
+	// alive haven't told it of their sessions yet.
+	started time.Time
+	unheard int
+	nodes   []sighting
+}
+
+// verdict is the state that a node should have.
+type verdict struct {
+	nodeID  string
+	state   cluster.NodeState
+	message string
+}
+
+// judge decides which nodes change their state, and when to look again if
+// nothing happens until then; the zero time means never. It is pure.
+func judge(s scene) (verdicts []verdict, wake time.Time) {
+	later := func(t time.Time) {
+		if t.After(s.now) && (wake.IsZero() || t.Before(wake)) {
+			wake = t
+		}
+	}
+	passed := func(t time.Time) bool {
+		later(t)
+		return !t.After(s.now)
+	}
+	settled := passed(s.started.Add(settleLeast)) && (s.unheard == 0 || passed(s.started.Add(settleMost)))
+	brake := vanishing(s)
+	for _, n := range s.nodes {
+		want := verdict{n.nodeID, n.status.State, n.status.Message}
+		switch {
+		case n.session && n.engineLost.IsZero():
+			want.state, want.message = cluster.NodeReady, ""
+		case n.session && (passed(n.engineLost.Add(engineGrace)) || n.status.State == cluster.NodeDown):
+			want.state, want.message = cluster.NodeDown, messageNoEngine
+		case n.session:
+			want.state, want.message = cluster.NodeDisconnected, messageEngine
+		case n.status.State == cluster.NodeDown:
+		case n.left:
+			want.state, want.message = cluster.NodeUnknown, messageStopped
+			if passed(n.lost.Add(grace)) {
+				want.state, want.message = cluster.NodeDown, messageAway
+			}
+		case !settled:
+		default:
+			judgeMissing(n, brake, passed, &want)
+		}
+		if want.state != n.status.State || want.message != n.status.Message {
+			verdicts = append(verdicts, want)
+		}
+	}
+	return verdicts, wake
+}
+
+// judgeMissing decides on a node without a session that didn't say goodbye.
+func judgeMissing(n sighting, brake bool, passed func(time.Time) bool, want *verdict) {
+	deadline, message := n.lost.Add(grace), messageSeen
+	switch {
+	case n.rumour == rumourNone, n.rumour == rumourGone && n.turned.Add(grace).Before(n.lost):
+		// Gossip was blind to this node while it was well, so it is no witness now.
+		message = messageBlind
+	case n.rumour == rumourSuspect:
+		message = messageFading
+		if sooner := latest(n.lost.Add(confirm), n.turned.Add(suspectLong)); sooner.Before(deadline) {
+			deadline = sooner
+		}
+	case n.rumour == rumourGone:
+		message = messageLost
+		if sooner := latest(n.lost.Add(confirm), n.turned); sooner.Before(deadline) {
+			deadline = sooner
+		}
+	}
+	if n.status.State == cluster.NodeUnknown {
+		// It joined and hasn't come yet, or it said to an earlier leader that it stops.
+		deadline = n.lost.Add(grace)
+		if n.status.Message == messageStopped {
+			message = messageAway
+		}
+	}
+	switch {
+	case !passed(deadline):
+		switch {
+		case !passed(n.lost.Add(disconnectAfter)):
+		case n.status.State != cluster.NodeUnknown:
+			want.state, want.message = cluster.NodeDisconnected, message
+		case want.message == "":
+			want.message = messageNoShow
+		}
+	case brake && !passed(n.lost.Add(brakeWait)):
+		want.state, want.message = cluster.NodeDisconnected, messageBrake
+	default:
+		want.state, want.message = cluster.NodeDown, message
+	}
+}
+
+// vanishing tells whether so many nodes are vanishing at once that the fault is
+// more likely with the leader's network. Nodes that gossip just lost count
+// before their sessions end, so that the first of many isn't judged alone.
+func vanishing(s scene) bool {
+	all, gone := 0, 0
+	for _, n := range s.nodes {
+		since := s.now.Sub(n.status.Since)
+		justDown := n.status.State == cluster.NodeDown && n.status.Message != messageAway && since >= 0 && since < brakeWait
+		switch {
+		case n.left && !n.session, n.status.State == cluster.NodeUnknown && !n.session:
+			continue
+		case justDown && !n.session:
+			gone++
+		case n.status.State == cluster.NodeDown && !n.session:
+			continue
+		case !n.session:
+			gone++
+		case (n.rumour == rumourGone || n.rumour == rumourSuspect) && s.now.Sub(n.turned) < brakeWait:
+			gone++
+		}
+		all++
+	}
+	return gone >= brakeLeast && 3*gone > all
+}
+
+func latest(a, b time.Time) time.Time {
+	if a.After(b) {
+		return a
+	}
+	return b
+}

@@ -1,0 +1,155 @@
+package dispatch
+
+import (
+	"slices"
+	"time"
+
+	"skep/cluster"
+	"skep/store"
+)
+
+// staleAfter is after what silence the sessions of a manager don't count any more.
+const staleAfter = 5 * relayEvery
+
+// liveness is what the leader remembers of managers, sessions and gossip: since
+// when each signal is what it is. It belongs to the intake.
+type liveness struct {
+	started  time.Time
+	managers map[string]*hearing
+	nodes    map[string]*signal
+}
+
+// hearing is what a manager said last.
+type hearing struct {
+	at       time.Time
+	epoch    string
+	sessions []string
+	// engineAway are those of sessions whose engine is away.
+	engineAway []string
+}
+
+// signal is what is remembered of a node.
+type signal struct {
+	lost   time.Time // Zero while there is a session.
+	left   bool
+	rumour rumour
+	turned time.Time
+	// engineLost is since when a node with a session has no engine; zero while it has.
+	engineLost time.Time
+}
+
+func newLiveness(now time.Time) *liveness {
+	return &liveness{started: now, managers: make(map[string]*hearing), nodes: make(map[string]*signal)}
+}
+
+// hear takes in what a relay says about sessions. It tells whether judge should
+// have a look.
+func (l *liveness) hear(r cluster.Relay, now time.Time) bool {
+	old := l.managers[r.Manager]
+	same := old != nil && old.epoch == r.Epoch && now.Sub(old.at) < staleAfter && slices.Equal(old.sessions, r.Sessions) && slices.Equal(old.engineAway, r.EngineAway)
+	l.managers[r.Manager] = &hearing{at: now, epoch: r.Epoch, sessions: r.Sessions, engineAway: r.EngineAway}
+	for _, nodeID := range r.Left {
+		// Whoever is in a session, here or with another manager, has come back already;
+		// observe sees to that.
+		l.signal(nodeID, now).left = true
+	}
+	return !same || len(r.Left) > 0
+}
+
+// heardAgain notes that a manager was there when its relay was acknowledged,
+// which may be long after it came.
+func (l *liveness) heardAgain(manager string, now time.Time) {
+	if h := l.managers[manager]; h != nil {
+		h.at = now
+	}
+}
+
+func (l *liveness) signal(nodeID string, now time.Time) *signal {
+	s := l.nodes[nodeID]
+	if s == nil {
+		s = &signal{lost: now, turned: now}
+		if now.Sub(l.started) < settleMost {
+			s.lost, s.turned = l.started, l.started
+		}
+		l.nodes[nodeID] = s
+	}
+	return s
+}
+
+// observe brings the memory up to now and gives the scene for judge. Where tells
+// which manager has the session of each node. Stale is when the sessions of
+// some manager will stop counting unless it is heard of. Members is nil when
+// there is no gossip.
+func (l *liveness) observe(view store.View, members map[string]cluster.Member, now time.Time) (s scene, where map[string]string, stale time.Time) {
+	where = make(map[string]string)
+	for id, h := range l.managers {
+		end := h.at.Add(staleAfter)
+		if !end.After(now) {
+			if view.Node(id) == nil {
+				delete(l.managers, id)
+			}
+			continue
+		}
+		if stale.IsZero() || end.Before(stale) {
+			stale = end
+		}
+		for _, nodeID := range h.sessions {
+			// While a node moves, two managers may have it: the one heard of last knows best.
+			if other := l.managers[where[nodeID]]; other == nil || other.at.Before(h.at) {
+				where[nodeID] = id
+			}
+		}
+	}
+	s = scene{now: now, started: l.started, nodes: make([]sighting, 0, view.NodeCount())}
+	for node := range view.Nodes() {
+		sig := l.signal(node.ID, now)
+		if said := rumourOf(node.ID, members); said != sig.rumour {
+			if sig.rumour != rumourNone || members == nil {
+				sig.turned = now // Not the first look, which has no before.
+			}
+			sig.rumour = said
+		}
+		manager, session := where[node.ID]
+		switch engineAway := session && slices.Contains(l.managers[manager].engineAway, node.ID); {
+		case !engineAway:
+			sig.engineLost = time.Time{}
+		case sig.engineLost.IsZero():
+			sig.engineLost = now
+		}
+		switch {
+		case session:
+			sig.lost, sig.left = time.Time{}, false
+		case sig.lost.IsZero():
+			sig.lost = now
+		}
+		if node.ManagerAddr != "" && l.managers[node.ID] == nil && (sig.rumour == rumourAlive || sig.rumour == rumourNone) {
+			s.unheard++
+		}
+		s.nodes = append(s.nodes, sighting{
+			nodeID: node.ID, status: node.Status, session: session,
+			lost: sig.lost, left: sig.left, rumour: sig.rumour, turned: sig.turned, engineLost: sig.engineLost,
+		})
+	}
+	if len(l.nodes) > len(s.nodes) {
+		for nodeID := range l.nodes {
+			if view.Node(nodeID) == nil {
+				delete(l.nodes, nodeID)
+			}
+		}
+	}
+	return s, where, stale
+}
+
+func rumourOf(nodeID string, members map[string]cluster.Member) rumour {
+	if members == nil {
+		return rumourNone
+	}
+	switch member, seen := members[nodeID]; {
+	case !seen:
+		return rumourGone
+	case member.Suspect:
+		return rumourSuspect
+	default:
+		return rumourAlive
+	}
+}

@@ -1,0 +1,236 @@
+package dispatch
+
+import (
+	"fmt"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"skep/cluster"
+)
+
+// state waits until a node has a state, and tells how long that took.
+func (w *world) until(nodeID string, state cluster.NodeState, limit time.Duration) time.Duration {
+	w.t.Helper()
+	begin := time.Now()
+	for time.Since(begin) <= limit {
+		synctest.Wait()
+		if w.node(nodeID).Status.State == state {
+			return time.Since(begin)
+		}
+		time.Sleep(5 * time.Millisecond)
+	}
+	w.t.Fatalf("node %s is %s (%s) after %v, want %s", nodeID, w.node(nodeID).Status.State, w.node(nodeID).Status.Message, limit, state)
+	return 0
+}
+
+// settle gives every manager's own node a session, as in life.
+func (w *world) settle() map[string]*testAgent {
+	agents := make(map[string]*testAgent)
+	for _, id := range w.names {
+		agents[id] = w.connect(id, id)
+	}
+	time.Sleep(5 * time.Second)
+	return agents
+}
+
+func TestLiveness_KilledWorkerIsDownWhenGossipSaysSo(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, 3)
+		w.settle()
+		w.addNode("n1")
+		a := w.connect("n1", "m2")
+		time.Sleep(time.Minute)
+		a.close()
+		time.Sleep(time.Second)
+		if got := w.node("n1").Status.State; got != cluster.NodeReady {
+			t.Fatalf("node is %s before gossip lost it", got)
+		}
+		w.see("n1", false)
+		if took := w.until("n1", cluster.NodeDown, time.Second); took > 10*time.Millisecond {
+			t.Errorf("down %v after gossip lost it", took)
+		}
+		status := w.node("n1").Status
+		if status.Message != messageLost || time.Since(status.Since) > 10*time.Millisecond {
+			t.Errorf("status %+v", status)
+		}
+		w.connect("n1", "m3")
+		if status := w.node("n1").Status; status.State != cluster.NodeReady || status.Message != "" {
+			t.Errorf("back with status %+v", status)
+		}
+	})
+}
+
+func TestLiveness_PowerCutIsDownSoonAfterGossip(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, 3)
+		w.settle()
+		w.addNode("n1")
+		a := w.connect("n1", "m2")
+		time.Sleep(time.Minute)
+		a.hush() // No more heartbeats, but no end of the connection either.
+		time.Sleep(time.Second)
+		w.see("n1", false)
+		if took := w.until("n1", cluster.NodeDown, 3*time.Second); took > time.Second {
+			t.Errorf("down %v after gossip lost it", took)
+		}
+	})
+}
+
+func TestLiveness_NodeThatGossipSeesGetsTime(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, 3)
+		w.settle()
+		w.addNode("n1")
+		a := w.connect("n1", "m2")
+		time.Sleep(time.Minute)
+		a.close()
+		if took := w.until("n1", cluster.NodeDisconnected, time.Minute); took < disconnectAfter || took > disconnectAfter+50*time.Millisecond {
+			t.Errorf("disconnected after %v", took)
+		}
+		if took := w.until("n1", cluster.NodeDown, time.Minute); took < 7*time.Second || took > 9*time.Second {
+			t.Errorf("down %v later", took)
+		}
+	})
+}
+
+func TestLiveness_StopInOrderKeepsTasksForAWhile(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, 2)
+		w.settle()
+		w.addNode("n1")
+		w.addTask("t1", "n1")
+		for _, leader := range []string{"m1", "m2"} {
+			a := w.connect("n1", "m2")
+			a.send(cluster.FromAgent{Leaving: true, Reports: []cluster.Report{{TaskID: "t1", Status: cluster.TaskStatus{State: cluster.StateRunning}}}})
+			if err := <-a.served; err == nil {
+				t.Error("no reason for the end")
+			}
+			w.see("n1", false)
+			w.until("n1", cluster.NodeUnknown, 10*time.Millisecond)
+			if w.task("t1").Status.State != cluster.StateRunning {
+				t.Error("the last reports are lost")
+			}
+			time.Sleep(5 * time.Second)
+			w.lead(leader)
+			time.Sleep(4 * time.Second)
+			if status := w.node("n1").Status; status.State != cluster.NodeUnknown || status.Message != messageStopped {
+				t.Fatalf("status %+v", status)
+			}
+			back := w.connect("n1", "m1")
+			w.see("n1", true)
+			w.until("n1", cluster.NodeReady, 10*time.Millisecond)
+			back.close()
+		}
+		a := w.connect("n1", "m2")
+		a.send(cluster.FromAgent{Leaving: true})
+		if took := w.until("n1", cluster.NodeDown, time.Minute); took < grace || took > grace+50*time.Millisecond {
+			t.Errorf("down after %v", took)
+		}
+	})
+}
+
+// An agent that stops on one manager and is back on another at once has come back.
+func TestLiveness_QuickRestartElsewhere(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, 3)
+		w.settle()
+		w.addNode("n1")
+		a := w.connect("n1", "m2")
+		w.cut("m2", true)
+		a.send(cluster.FromAgent{Leaving: true})
+		w.connect("n1", "m3")
+		w.cut("m2", false)
+		time.Sleep(time.Minute)
+		if status := w.node("n1").Status; status.State != cluster.NodeReady {
+			t.Errorf("status %+v", status)
+		}
+	})
+}
+
+// When the leader's machine dies, the next one puts its node down, and nobody else.
+func TestLiveness_NewLeaderMissesTheOldOneOnly(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, 3)
+		w.settle()
+		for i := range 6 {
+			w.addNode(fmt.Sprint("n", i))
+			w.connect(fmt.Sprint("n", i), w.names[i%3])
+		}
+		time.Sleep(time.Minute)
+		w.kill("m1") // Its agents lose their sessions.
+		time.Sleep(100 * time.Millisecond)
+		w.connect("n0", "m2")
+		w.connect("n3", "m3")
+		time.Sleep(400 * time.Millisecond)
+		entries := w.journal.count()
+		w.lead("m2")
+		time.Sleep(time.Second)
+		w.see("m1", false)
+		w.until("m1", cluster.NodeDown, 500*time.Millisecond)
+		time.Sleep(time.Minute)
+		for node := range w.now().replica.View().Nodes() {
+			if node.ID != "m1" && node.Status.State != cluster.NodeReady {
+				t.Errorf("node %s is %s: %s", node.ID, node.Status.State, node.Status.Message)
+			}
+		}
+		if got := w.journal.count() - entries; got != 1 {
+			t.Errorf("%d entries", got)
+		}
+	})
+}
+
+func TestLiveness_DeadManagersSessionsDontCount(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, 3)
+		w.settle()
+		w.addNode("n1")
+		w.connect("n1", "m2")
+		time.Sleep(time.Minute)
+		w.cut("m2", true) // Its side of the network is gone, the node's too.
+		w.see("m2", false)
+		w.see("n1", false)
+		if took := w.until("n1", cluster.NodeDown, time.Minute); took > staleAfter+relayEvery+confirm {
+			t.Errorf("down after %v", took)
+		}
+		w.cut("m2", false)
+		w.until("n1", cluster.NodeReady, relayEvery+50*time.Millisecond)
+	})
+}
+
+func TestLiveness_BrakeWhenManyVanishAtOnce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, 1)
+		w.settle()
+		agents := make(map[string]*testAgent)
+		for i := range 8 {
+			nodeID := fmt.Sprint("n", i)
+			w.addNode(nodeID)
+			agents[nodeID] = w.connect(nodeID, "m1")
+		}
+		time.Sleep(time.Minute)
+		for i := range 5 {
+			agents[fmt.Sprint("n", i)].close()
+			w.see(fmt.Sprint("n", i), false)
+			time.Sleep(50 * time.Millisecond)
+		}
+		time.Sleep(9 * time.Second)
+		for i := range 5 {
+			if status := w.node(fmt.Sprint("n", i)).Status; status.State != cluster.NodeDisconnected || status.Message != messageBrake {
+				t.Errorf("node %d: %+v", i, status)
+			}
+		}
+		w.connect("n0", "m1")
+		w.see("n0", true)
+		time.Sleep(10 * time.Second)
+		for i := range 8 {
+			want := cluster.NodeReady
+			if i > 0 && i < 5 {
+				want = cluster.NodeDown
+			}
+			if status := w.node(fmt.Sprint("n", i)).Status; status.State != want {
+				t.Errorf("node %d: %+v", i, status)
+			}
+		}
+	})
+}

@@ -1,0 +1,126 @@
+package dispatch
+
+import (
+	"time"
+
+	"skep/cluster"
+	"skep/store"
+)
+
+// marks say what a session's writer must look at again; by themselves they say
+// nothing about what it will find. Nil marks are nobody's.
+type marks struct {
+	// full stands for all tasks and revisions.
+	full      bool
+	tasks     map[string]struct{}
+	revisions map[revisionKey]struct{}
+	// defaultsToo is for all revisions that are in use, since what completes them changed.
+	defaultsToo bool
+	// peersToo is for managers, gossip keys and the node's role.
+	peersToo bool
+	// touch has the agent told how far this manager has got.
+	touch bool
+}
+
+func (m *marks) task(id string) {
+	if m == nil || m.full {
+		return
+	}
+	if m.tasks == nil {
+		m.tasks = make(map[string]struct{})
+	}
+	m.tasks[id] = struct{}{}
+	m.limit()
+}
+
+func (m *marks) revision(key revisionKey) {
+	if m == nil || m.full {
+		return
+	}
+	if m.revisions == nil {
+		m.revisions = make(map[revisionKey]struct{})
+	}
+	m.revisions[key] = struct{}{}
+	m.limit()
+}
+
+func (m *marks) peers() {
+	if m != nil {
+		m.peersToo = true
+	}
+}
+
+func (m *marks) defaults() {
+	if m != nil {
+		m.defaultsToo = true
+	}
+}
+
+func (m *marks) all() {
+	if m != nil {
+		m.full, m.tasks, m.revisions = true, nil, nil
+	}
+}
+
+// limit keeps what waits for a slow agent bounded.
+func (m *marks) limit() {
+	if len(m.tasks)+len(m.revisions) > maxMarks {
+		m.all()
+	}
+}
+
+// join adds other to m.
+func (m *marks) join(other *marks) {
+	m.peersToo = m.peersToo || other.peersToo
+	m.touch = m.touch || other.touch
+	m.defaultsToo = m.defaultsToo || other.defaultsToo
+	switch {
+	case other.full:
+		m.all()
+	case m.full:
+	case len(m.tasks)+len(m.revisions) == 0:
+		m.tasks, m.revisions = other.tasks, other.revisions
+	default:
+		for id := range other.tasks {
+			m.task(id)
+		}
+		for key := range other.revisions {
+			m.revision(key)
+		}
+	}
+}
+
+// mark adds marks that were made up to view.
+func (s *session) mark(view store.View, m *marks) {
+	s.mu.Lock()
+	if view.Index() > s.due.view.Index() {
+		s.due.view = view
+	}
+	s.due.marks.join(m)
+	s.mu.Unlock()
+	s.wakeWriter()
+}
+
+func (s *session) wakeWriter() { notify(s.wake) }
+
+// refuse ends the session, and tells the agent why if it listens. A nil session
+// is a node without one.
+func (s *session) refuse(reason string) {
+	if s == nil {
+		return
+	}
+	s.mu.Lock()
+	s.due.refused = reason
+	s.mu.Unlock()
+	s.wakeWriter()
+	time.AfterFunc(refuseLimit, func() { s.cancel(cluster.ErrDenied) })
+}
+
+// take hands the writer all that is due.
+func (s *session) take() due {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	taken := s.due
+	s.due = due{view: taken.view}
+	return taken
+}

@@ -1,0 +1,213 @@
+package dispatch
+
+import (
+	"slices"
+	"sync"
+
+	"skep/cluster"
+)
+
+const (
+	// maxPendingReports is how many tasks may have news that the leader hasn't acknowledged.
+	maxPendingReports = 500_000
+	// maxRelayReports and maxRelayBytes bound one relay.
+	maxRelayReports = 4096
+	maxRelayBytes   = 2 << 20
+	// reportSize is about how many bytes a report has without its texts.
+	reportSize = 256
+)
+
+// outbox is what the leader has to hear from this manager. Per task and per node
+// only the newest news is kept.
+type outbox struct {
+	// news receives when something was added.
+	news chan struct{}
+
+	mu       sync.Mutex // guards the fields below
+	sequence uint64
+	// sessions tells of each node that has one whether its engine is away.
+	sessions map[string]bool
+	// sorted is sessions as a list; nil when it has to be made again.
+	sorted  []string
+	reports map[string]stamped[cluster.NodeReport]
+	nodes   map[string]stamped[cluster.NodeNews]
+	left    map[string]uint64
+}
+
+// stamped is an item with the sequence number under which it came in, by which
+// an acknowledgement knows whether it is still the same.
+type stamped[T any] struct {
+	sequence uint64
+	// size is about how many bytes the item has.
+	size int
+	item T
+}
+
+func newOutbox() *outbox {
+	return &outbox{
+		news:     make(chan struct{}, 1),
+		sessions: make(map[string]bool),
+		reports:  make(map[string]stamped[cluster.NodeReport]),
+		nodes:    make(map[string]stamped[cluster.NodeNews]),
+		left:     make(map[string]uint64),
+	}
+}
+
+// ring wakes the relay.
+func (o *outbox) ring() {
+	select {
+	case o.news <- struct{}{}:
+	default:
+	}
+}
+
+// addSession adds a session, and what its agent said of the node.
+func (o *outbox) addSession(news cluster.NodeNews, size int, engineAway bool) {
+	o.mu.Lock()
+	o.sessions[news.NodeID], o.sorted = engineAway, nil
+	delete(o.left, news.NodeID)
+	o.mu.Unlock()
+	o.addNode(news, size)
+}
+
+// setEngine notes whether the engine of a node with a session is away.
+func (o *outbox) setEngine(nodeID string, away bool) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if was, session := o.sessions[nodeID]; session && was != away {
+		o.sessions[nodeID] = away
+		o.ring()
+	}
+}
+
+func (o *outbox) removeSession(nodeID string, leaving bool) {
+	o.mu.Lock()
+	delete(o.sessions, nodeID)
+	o.sorted = nil
+	if leaving {
+		o.sequence++
+		o.left[nodeID] = o.sequence
+	}
+	o.mu.Unlock()
+	o.ring()
+}
+
+func (o *outbox) addNode(news cluster.NodeNews, size int) {
+	o.mu.Lock()
+	o.sequence++
+	o.nodes[news.NodeID] = stamped[cluster.NodeNews]{o.sequence, size, news}
+	o.mu.Unlock()
+	o.ring()
+}
+
+// addReports keeps the newest report of each task. It takes nothing, and says
+// so, when too many wait.
+func (o *outbox) addReports(reports []cluster.NodeReport) bool {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if len(o.reports)+len(reports) > maxPendingReports {
+		return false
+	}
+	for _, r := range reports {
+		old, pending := o.reports[r.Report.TaskID]
+		if pending && old.item.NodeID == r.NodeID && old.item.Report.Status.State > r.Report.Status.State {
+			continue // From a session that was just replaced: states only advance.
+		}
+		o.sequence++
+		size := reportSize + len(r.Report.Status.Message) + len(r.Report.Status.Err)
+		o.reports[r.Report.TaskID] = stamped[cluster.NodeReport]{o.sequence, size, r}
+	}
+	o.ring()
+	return true
+}
+
+func (o *outbox) sessionIDs() []string {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.sessionIDsLocked()
+}
+
+func (o *outbox) sessionIDsLocked() []string {
+	if o.sorted == nil {
+		o.sorted = make([]string, 0, len(o.sessions))
+		for nodeID := range o.sessions {
+			o.sorted = append(o.sorted, nodeID)
+		}
+		slices.Sort(o.sorted)
+	}
+	return o.sorted
+}
+
+// parcel is a relay with what is needed to strike it off when it was acknowledged.
+type parcel struct {
+	relay    cluster.Relay
+	upTo     uint64
+	complete bool
+}
+
+// pack makes the next relay, of the oldest news when not all fit.
+func (o *outbox) pack(manager, epoch string) parcel {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	p := parcel{
+		relay:    cluster.Relay{Manager: manager, Epoch: epoch, Sessions: o.sessionIDsLocked()},
+		upTo:     o.sequence,
+		complete: true,
+	}
+	for _, nodeID := range p.relay.Sessions {
+		if o.sessions[nodeID] {
+			p.relay.EngineAway = append(p.relay.EngineAway, nodeID)
+		}
+	}
+	size := 0
+	for _, news := range o.nodes {
+		if size += news.size; size > maxRelayBytes {
+			p.complete = false
+			break
+		}
+		p.relay.Nodes = append(p.relay.Nodes, news.item)
+	}
+	for _, report := range o.reports {
+		if size += report.size; len(p.relay.Reports) == maxRelayReports || size > maxRelayBytes {
+			p.complete = false
+			break
+		}
+		p.relay.Reports = append(p.relay.Reports, report.item)
+	}
+	for nodeID := range o.left {
+		p.relay.Left = append(p.relay.Left, nodeID)
+	}
+	return p
+}
+
+// strike removes what the leader acknowledged, unless there is newer news of the
+// same task or node.
+func (o *outbox) strike(p parcel) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	for _, r := range p.relay.Reports {
+		if o.reports[r.Report.TaskID].sequence <= p.upTo {
+			delete(o.reports, r.Report.TaskID)
+		}
+	}
+	for _, n := range p.relay.Nodes {
+		if o.nodes[n.NodeID].sequence <= p.upTo {
+			delete(o.nodes, n.NodeID)
+		}
+	}
+	for _, nodeID := range p.relay.Left {
+		if o.left[nodeID] <= p.upTo {
+			delete(o.left, nodeID)
+		}
+	}
+	if !p.complete {
+		o.ring()
+	}
+}
+
+// empty tells whether the leader knows all but perhaps the sessions.
+func (o *outbox) empty() bool {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return len(o.reports)+len(o.nodes)+len(o.left) == 0
+}

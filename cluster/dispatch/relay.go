@@ -1,0 +1,158 @@
+package dispatch
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"io"
+	"net/http"
+	"strings"
+	"time"
+
+	"skep/cluster"
+)
+
+const (
+	// relayEvery is how often the leader hears of a manager that has no news.
+	relayEvery = 200 * time.Millisecond
+	// relayLimit is how long the leader may take to commit and acknowledge.
+	relayLimit = 5 * time.Second
+	// retryFirst and retryLast are the waits after failed relays.
+	retryFirst = 20 * time.Millisecond
+	retryLast  = relayEvery
+	// adriftAfter is when a manager that no leader hears of lets its agents go: later
+	// than any election should take.
+	adriftAfter = 3 * time.Second
+	// farewell is how long a manager that stops tries to tell its last news.
+	farewell = time.Second
+)
+
+// relay tells the leader what is in the outbox, until ctx ends.
+func (d *Dispatcher) relay(ctx context.Context) error {
+	defer d.lastRelay(ctx)
+	timer := time.NewTimer(0)
+	defer timer.Stop()
+	retry := time.Duration(0)
+	complaint := ""
+	heard := d.config.Now()
+	for {
+		changed := d.config.LeaderChanged()
+		err := d.relayOnce(ctx, changed)
+		news := d.outbox.news
+		if err == nil {
+			retry, complaint = 0, ""
+			heard = d.config.Now()
+			timer.Reset(relayEvery)
+		} else {
+			retry = min(max(2*retry, retryFirst), retryLast)
+			timer.Reset(retry)
+			news = nil // It is told with the next try.
+			if text := err.Error(); text != complaint && ctx.Err() == nil {
+				complaint = text
+				d.config.Log.Info("relay to the leader, will try again", "err", err)
+			}
+		}
+		d.setAdrift(d.config.Now().Sub(heard) > adriftAfter)
+		select {
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		case <-news:
+		case <-changed:
+			retry = 0
+		case <-timer.C:
+		}
+	}
+}
+
+// lastRelay tells the leader what is left when this manager stops, above all of
+// agents that stopped in order.
+func (d *Dispatcher) lastRelay(ctx context.Context) {
+	if d.outbox.empty() {
+		return
+	}
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), farewell)
+	defer cancel()
+	for {
+		// A leader that was just elected takes nothing in for a moment.
+		err := d.relayOnce(ctx, nil)
+		if err == nil {
+			return
+		}
+		select {
+		case <-time.After(retryFirst):
+		case <-ctx.Done():
+			d.config.Log.Info("stop with news that the leader didn't hear", "err", err)
+			return
+		}
+	}
+}
+
+// relayOnce sends one relay and waits for its acknowledgement, but no longer than
+// until the leader changes.
+func (d *Dispatcher) relayOnce(ctx context.Context, changed <-chan struct{}) error {
+	peer, self, ok := d.config.Leader()
+	if !ok {
+		return cluster.ErrNoLeader
+	}
+	ctx, cancel := context.WithTimeout(ctx, relayLimit)
+	defer cancel()
+	watched := make(chan struct{})
+	defer func() { cancel(); <-watched }()
+	go func() {
+		defer close(watched)
+		select {
+		case <-changed:
+			cancel()
+		case <-ctx.Done():
+		}
+	}()
+	p := d.outbox.pack(d.config.NodeID, d.epoch)
+	var err error
+	if self {
+		err = d.leading().take(ctx, p.relay)
+	} else {
+		err = d.post(ctx, peer, "/v1/relay", p.relay, nil)
+	}
+	if err != nil {
+		return err
+	}
+	d.outbox.strike(p)
+	return nil
+}
+
+// post sends body to another manager. Answer reads what comes back; without it,
+// nothing is expected.
+func (d *Dispatcher) post(ctx context.Context, peer cluster.Peer, path string, body any, answer func(io.Reader) error) error {
+	if d.config.Client == nil {
+		return fmt.Errorf("ask manager %s: no HTTP client was given: %w", peer.NodeID, cluster.ErrUnavailable)
+	}
+	data, err := cluster.Encode(body)
+	if err != nil {
+		return err
+	}
+	request, err := http.NewRequestWithContext(ctx, http.MethodPost, "https://"+peer.Addr+path, bytes.NewReader(data))
+	if err != nil {
+		return fmt.Errorf("ask manager %s: %w", peer.NodeID, err)
+	}
+	request.Header.Set("Content-Type", "application/cbor")
+	response, err := d.config.Client.Do(request)
+	if err != nil {
+		return fmt.Errorf("ask manager %s: %w", peer.NodeID, err)
+	}
+	defer response.Body.Close()
+	switch response.StatusCode {
+	case http.StatusOK, http.StatusNoContent:
+		if answer == nil {
+			return nil
+		}
+		return answer(response.Body)
+	case http.StatusNotFound:
+		err = cluster.ErrNotFound
+	case http.StatusForbidden:
+		err = cluster.ErrDenied
+	default:
+		err = cluster.ErrUnavailable
+	}
+	text, _ := io.ReadAll(io.LimitReader(response.Body, 1<<10)) // An error while reading an error adds nothing.
+	return fmt.Errorf("ask manager %s: %w: %s", peer.NodeID, err, strings.TrimSpace(string(text)))
+}

@@ -1,0 +1,277 @@
+package dispatch
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/netip"
+	"sync"
+	"time"
+
+	"skep/cluster"
+	"skep/store"
+)
+
+// Why a session ended.
+var (
+	errReplaced = errors.New("a newer session of the same node took its place")
+	errStopping = errors.New("this manager stops serving agents")
+	errAdrift   = errors.New("this manager has lost its leader")
+	errSilent   = errors.New("the agent was silent for too long")
+	errStalled  = errors.New("the agent took nothing for too long")
+	errLeft     = errors.New("the agent stopped in order")
+	errPace     = errors.New("the heartbeat period has changed")
+	errTooMuch  = errors.New("more reports are waiting for the leader than this manager holds")
+)
+
+const (
+	// maxMarks is how many tasks may wait to be sent before a complete set replaces them.
+	maxMarks = 4096
+	// joinPatience is how long this replica may need to hear of a node that just joined.
+	joinPatience = 2 * time.Second
+	// refuseLimit is how long an agent may take to read why it is refused.
+	refuseLimit = time.Second
+)
+
+// session is one agent's connection. The reader is ServeSession's goroutine, the
+// writer is its own.
+type session struct {
+	d      *Dispatcher
+	nodeID string
+	// addr is the address the node gives itself.
+	addr string
+	// engineAway is what the agent said last; the reader's.
+	engineAway bool
+	// heartbeat is the longest silence, either way, for as long as the session lasts.
+	heartbeat time.Duration
+	conn      net.Conn
+	ctx       context.Context
+	cancel    context.CancelCauseFunc
+	silence   *watchdog
+	wake      chan struct{}
+
+	mu  sync.Mutex // guards the fields below
+	due due
+	// streams are the log requests that are under way.
+	streams    map[uint64]*logStream
+	lastStream uint64
+}
+
+// due is what the writer has to send.
+type due struct {
+	// view is what the marks are up to, all of them.
+	view     store.View
+	marks    marks
+	requests []cluster.LogRequest
+	cancels  []uint64
+	// refused, when set, is sent last.
+	refused string
+}
+
+// ServeSession serves one agent's connection, whose certificate says that it is
+// id, until either side ends it. It closes conn and says why the session ended.
+func (d *Dispatcher) ServeSession(ctx context.Context, conn net.Conn, id cluster.Identity) error {
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	closed := make(chan struct{})
+	stop := context.AfterFunc(ctx, func() { conn.Close(); close(closed) })
+	defer func() {
+		if stop() {
+			conn.Close()
+			return
+		}
+		<-closed
+	}()
+	s := &session{
+		d: d, nodeID: id.NodeID, conn: conn, ctx: ctx, cancel: cancel, heartbeat: d.heartbeat(d.config.Store.View()),
+		wake: make(chan struct{}, 1), streams: make(map[uint64]*logStream),
+	}
+	s.silence = newWatchdog(d.config.Now, s.silenceLimit(), func() { cancel(errSilent) })
+	defer s.silence.stop()
+	err := s.serve()
+	if cause := context.Cause(ctx); cause != nil {
+		err = cause
+	}
+	return fmt.Errorf("serve session of node %s: %w", s.nodeID, err)
+}
+
+// silenceLimit is the silence after which the session ends.
+func (s *session) silenceLimit() time.Duration { return silentHeartbeats * s.heartbeat }
+
+func (s *session) serve() error {
+	in := bufio.NewReader(&observedReader{s.conn, s.silence})
+	hello, err := s.open(in)
+	if err != nil {
+		return err
+	}
+	if err := s.register(hello); errors.Is(err, errAdrift) {
+		return s.turnAway(err.Error())
+	} else if err != nil {
+		return err
+	}
+	written := make(chan struct{})
+	go func() {
+		defer close(written)
+		s.cancel(s.write())
+	}()
+	err = s.read(in)
+	s.unregister(errors.Is(err, errLeft))
+	s.cancel(err)
+	<-written
+	s.endStreams()
+	return err
+}
+
+// open reads Hello and checks that this agent may have a session here.
+func (s *session) open(in io.Reader) (*cluster.Hello, error) {
+	var first cluster.FromAgent
+	if err := cluster.ReadFrame(in, &first); err != nil {
+		return nil, err
+	}
+	hello := first.Hello
+	if hello == nil {
+		return nil, s.turnAway("the first message wasn't Hello")
+	}
+	if hello.Format != cluster.WireFormat {
+		return nil, s.turnAway(fmt.Sprintf("the agent speaks format %d, this manager speaks %d: run the same version on both", hello.Format, cluster.WireFormat))
+	}
+	if _, err := checkDescription(hello.Description); err != nil {
+		return nil, s.turnAway(err.Error())
+	}
+	s.addr, s.engineAway = hello.Addr, first.EngineAway
+	if _, err := netip.ParseAddr(hello.Addr); err != nil {
+		s.addr = remoteIP(s.conn)
+	}
+	select {
+	case <-s.d.started:
+	case <-s.ctx.Done():
+		return nil, context.Cause(s.ctx)
+	}
+	if !s.awaitNode() {
+		return nil, s.turnAway("node " + s.nodeID + " is not in the cluster, as far as this manager knows")
+	}
+	return hello, nil
+}
+
+// awaitNode waits for the node to be in this replica: one that joined a moment
+// ago may be faster than the log.
+func (s *session) awaitNode() bool {
+	view := s.d.config.Store.View
+	if view().Node(s.nodeID) != nil {
+		return true
+	}
+	sub := s.d.config.Store.Subscribe()
+	defer sub.Close()
+	deadline := time.NewTimer(joinPatience)
+	defer deadline.Stop()
+	for view().Node(s.nodeID) == nil {
+		select {
+		case <-sub.Ready():
+			sub.Take()
+		case <-deadline.C:
+			return false
+		case <-s.ctx.Done():
+			return false
+		}
+	}
+	return true
+}
+
+// turnAway tells the agent why it gets no session.
+func (s *session) turnAway(reason string) error {
+	limit := time.AfterFunc(refuseLimit, func() { s.conn.Close() })
+	defer limit.Stop()
+	err := fmt.Errorf("%s: %w", reason, cluster.ErrDenied)
+	if failed := cluster.WriteFrame(s.conn, cluster.FromManager{Refused: reason}); failed != nil {
+		return errors.Join(err, failed)
+	}
+	return err
+}
+
+// register makes this the node's session, in the place of an older one.
+func (s *session) register(hello *cluster.Hello) error {
+	d := s.d
+	size, err := checkDescription(hello.Description)
+	if err != nil {
+		return err
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.ended {
+		return errStopping
+	}
+	if d.adrift {
+		return errAdrift
+	}
+	// Changes up to here may be marked again by the hub; that does no harm.
+	s.due = due{view: d.config.Store.View(), marks: marks{full: true, peersToo: true}}
+	if d.heartbeat(s.due.view) != s.heartbeat {
+		return errPace
+	}
+	if s.due.view.Node(s.nodeID) == nil {
+		return fmt.Errorf("%s: %w", removedReason(s.nodeID), cluster.ErrDenied)
+	}
+	if old := d.sessions[s.nodeID]; old != nil {
+		old.cancel(errReplaced)
+	}
+	d.sessions[s.nodeID] = s
+	d.outbox.addSession(cluster.NodeNews{NodeID: s.nodeID, Description: hello.Description, Addr: s.addr}, size, s.engineAway)
+	return nil
+}
+
+func (s *session) unregister(leaving bool) {
+	d := s.d
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.sessions[s.nodeID] == s {
+		delete(d.sessions, s.nodeID)
+		d.outbox.removeSession(s.nodeID, leaving)
+	}
+}
+
+// read takes in the agent's frames until the session ends. It waits for nothing
+// but the agent, and a moment for whoever reads a log.
+func (s *session) read(in io.Reader) error {
+	for {
+		var m cluster.FromAgent
+		if err := cluster.ReadFrame(in, &m); err != nil {
+			return err
+		}
+		if m.Hello != nil {
+			return fmt.Errorf("a second Hello: %w", cluster.ErrInvalid)
+		}
+		if m.EngineAway != s.engineAway {
+			s.engineAway = m.EngineAway
+			s.d.outbox.setEngine(s.nodeID, m.EngineAway)
+		}
+		if m.Describe != nil {
+			size, err := checkDescription(*m.Describe)
+			if err != nil {
+				return err
+			}
+			s.d.outbox.addNode(cluster.NodeNews{NodeID: s.nodeID, Description: *m.Describe, Addr: s.addr}, size)
+		}
+		if len(m.Reports) > 0 {
+			if err := s.report(m.Reports); err != nil {
+				return err
+			}
+		}
+		if m.Logs != nil {
+			s.takeLogs(*m.Logs)
+		}
+		if m.Leaving {
+			return errLeft
+		}
+	}
+}
+
+func remoteIP(conn net.Conn) string {
+	addr, err := netip.ParseAddrPort(conn.RemoteAddr().String())
+	if err != nil {
+		return ""
+	}
+	return addr.Addr().String()
+}

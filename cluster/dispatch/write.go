@@ -1,0 +1,151 @@
+package dispatch
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"time"
+
+	"github.com/fxamacker/cbor/v2"
+
+	"skep/cluster"
+	"skep/store"
+)
+
+// touchAfter is when, after its start, a session tells how far this manager has got.
+const touchAfter = 200 * time.Millisecond
+
+// write is the writer: it sends Welcome, and from then on whatever is due, until
+// the session ends. All that became due while a message was on its way goes
+// into the next one.
+func (s *session) write() error {
+	heartbeat := s.heartbeat
+	book := &ledger{nodeID: s.nodeID}
+	welcome := &cluster.Welcome{Format: cluster.WireFormat, HeartbeatMillis: heartbeat.Milliseconds()}
+	if err := s.send(cluster.FromManager{Welcome: welcome}); err != nil {
+		return err
+	}
+	quiet := time.NewTimer(heartbeat)
+	defer quiet.Stop()
+	// An agent that comes from a manager that was ahead acts on the complete set only
+	// when it hears that this one has caught up, which needn't bring a change of its
+	// own tasks.
+	touch := time.NewTimer(touchAfter)
+	defer touch.Stop()
+	for {
+		messages := s.compose(book, s.take())
+		for _, m := range messages {
+			if err := s.send(m); err != nil {
+				return err
+			}
+			if m.Refused != "" {
+				return fmt.Errorf("%s: %w", m.Refused, cluster.ErrDenied)
+			}
+		}
+		if len(messages) > 0 {
+			quiet.Reset(heartbeat)
+			continue
+		}
+		select {
+		case <-s.wake:
+		case <-touch.C:
+			s.mark(s.d.view(), &marks{touch: true})
+		case <-quiet.C:
+			if err := s.send(cluster.FromManager{}); err != nil {
+				return err
+			}
+			quiet.Reset(heartbeat)
+		case <-s.ctx.Done():
+			return context.Cause(s.ctx)
+		}
+	}
+}
+
+// compose makes the messages for what is due.
+func (s *session) compose(book *ledger, due due) []cluster.FromManager {
+	if due.refused != "" {
+		return []cluster.FromManager{{Refused: due.refused}}
+	}
+	var messages []cluster.FromManager
+	if due.marks.peersToo {
+		messages = append(messages, cluster.FromManager{Peers: s.d.peers(due.view, s.nodeID)})
+	}
+	var assignments *cluster.Assignments
+	if due.marks.full {
+		assignments = book.full(due.view)
+	} else {
+		assignments = book.difference(due.view, due.marks)
+	}
+	if assignments != nil {
+		messages = append(messages, cluster.FromManager{Assignments: assignments})
+	}
+	for _, request := range due.requests {
+		messages = append(messages, cluster.FromManager{Logs: &request})
+	}
+	for _, id := range due.cancels {
+		messages = append(messages, cluster.FromManager{CancelLogs: id})
+	}
+	return messages
+}
+
+// peers gives what a node needs to find the cluster again. Its role is the one
+// that certificates are issued for now; managers let it follow the one the user
+// wants once raft has.
+func (d *Dispatcher) peers(view store.View, nodeID string) *cluster.Peers {
+	d.mu.Lock()
+	peers := &cluster.Peers{Managers: d.managers}
+	d.mu.Unlock()
+	if c := view.Cluster(); c != nil {
+		peers.GossipKeys = c.GossipKeys
+		peers.Trust = cluster.TrustOf(c, view.NodeCount())
+	}
+	if node := view.Node(nodeID); node != nil {
+		peers.Role = node.Role
+	}
+	return peers
+}
+
+// send writes one message, cut into several when it is too large for a frame.
+func (s *session) send(m cluster.FromManager) error {
+	data, err := cluster.Encode(m)
+	if err != nil {
+		return err
+	}
+	if len(data) > cluster.MaxFrame && m.Assignments != nil {
+		first, second, ok := split(m.Assignments)
+		if !ok {
+			return fmt.Errorf("send assignments: %d bytes don't fit in a frame", len(data))
+		}
+		if err := s.send(cluster.FromManager{Assignments: first}); err != nil {
+			return err
+		}
+		return s.send(cluster.FromManager{Assignments: second})
+	}
+	limit := s.silenceLimit()
+	stall := time.AfterFunc(limit, func() { s.cancel(errStalled) })
+	defer stall.Stop()
+	return cluster.WriteFrame(&patientWriter{s.conn, stall, limit}, cbor.RawMessage(data))
+}
+
+// patientWriter writes piece by piece and gives a peer that is slow, but takes
+// something, its time.
+type patientWriter struct {
+	net.Conn
+	stall *time.Timer
+	limit time.Duration
+}
+
+const pieceSize = 64 << 10
+
+func (w *patientWriter) Write(p []byte) (int, error) {
+	written := 0
+	for written < len(p) {
+		n, err := w.Conn.Write(p[written:min(len(p), written+pieceSize)])
+		written += n
+		if err != nil {
+			return written, err
+		}
+		w.stall.Reset(w.limit)
+	}
+	return written, nil
+}
