@@ -1,0 +1,33 @@
+// Package gossip says which nodes are here and which seem gone, by SWIM
+// (hashicorp/memberlist) between all nodes of the cluster.
+//
+// Who runs it: every node, from the moment it has the cluster's gossip keys until
+// it leaves. Managers read it as one of two signals for a dead node.
+//
+// # What it is worth
+//
+// It is a hint, never the truth. All nodes share the keys, and memberlist has no
+// protection against replay, so any node can make up any other. So: who a node
+// is, its role and its address come from the store; a member that the store
+// doesn't know is ignored; nothing is done to a node on gossip's word alone.
+//
+// # Guarantees
+//
+//   - Packets and streams are encrypted (AES-256-GCM) and carry the cluster's ID as
+//     authenticated label; what doesn't decrypt, or is of another cluster, changes
+//     nothing.
+//   - A node that stops answering is suspect after about half a second and not
+//     listed any more after about a second, on all others; one that leaves in order
+//     is gone at once.
+//   - Changed never blocks anybody and never misses the last change: receive, then
+//     read Members. Several changes may be one signal.
+//   - No call waits without a deadline.
+//
+// # Goroutines
+//
+// Besides memberlist's own there is watch, which ends with Close. It looks for
+// changes of suspicion, of which memberlist sends no event, and goes back to the
+// seeds that Join was given while they are missing: memberlist forgets the dead
+// after half a minute, so the two sides of a long partition would never find each
+// other again.
+package gossip

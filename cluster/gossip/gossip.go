@@ -1,0 +1,298 @@
+package gossip
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log"
+	"log/slog"
+	"maps"
+	"net"
+	"net/netip"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/hashicorp/memberlist"
+
+	"skep/cluster"
+)
+
+const (
+	// DefaultPort is where nodes gossip, over both UDP and TCP.
+	DefaultPort = 7946
+	// KeySize is the length of a key, in bytes.
+	KeySize = 32
+
+	probeInterval  = 200 * time.Millisecond
+	probeTimeout   = 100 * time.Millisecond
+	gossipInterval = 50 * time.Millisecond
+	suspicionMult  = 3
+	// exchangeInterval is how often each node compares its whole list with another's:
+	// the news of a join is sent to a few members at random and may miss one.
+	exchangeInterval = 5 * time.Second
+	// streamTimeout bounds every exchange over TCP, and with it each address of Join.
+	streamTimeout = 5 * time.Second
+	// reclaimAfter is how long a dead node's name stays bound to its old address.
+	reclaimAfter = 5 * time.Second
+	// leaveTimeout is what Leave takes when it is given no time.
+	leaveTimeout = 2 * time.Second
+)
+
+// Config says who gossips, where and with what keys.
+type Config struct {
+	// NodeID names the member; ClusterID labels all packets. Both are required.
+	NodeID, ClusterID string
+	// BindAddr is the IP address to listen on; empty means all.
+	BindAddr string
+	// AdvertiseAddr is the IP address that others should use; empty means BindAddr,
+	// or a private address of the machine if that is empty too.
+	AdvertiseAddr string
+	// Port is the port, here and on all other nodes; 0 means DefaultPort.
+	Port int
+	// Keys are the cluster's gossip keys, KeySize bytes each: the first one sends, all
+	// of them are understood. At least one.
+	Keys [][]byte
+	// RejoinEvery is how often a missing seed is tried again; 0 means 10 s.
+	RejoinEvery time.Duration
+	// Transport carries packets and streams in tests; nil means UDP and TCP.
+	Transport memberlist.Transport
+	// Now is the clock for limiting the log; nil means time.Now.
+	Now func() time.Time
+	// Log is where memberlist's messages go; nil means nowhere.
+	Log *slog.Logger
+}
+
+// Gossip is a running member.
+type Gossip struct {
+	config  Config
+	list    *memberlist.Memberlist
+	ring    *memberlist.Keyring
+	states  states
+	changed chan struct{}
+	done    chan struct{} // closed by Close: ends watch
+	watched chan struct{} // closed when watch has ended
+
+	ending sync.Mutex // held by Leave and Close: memberlist doesn't take them together
+
+	mu      sync.Mutex        // guards the fields below
+	members map[string]string // node ID → IP:port, this node included
+	seeds   []cluster.Member  // of the last Join
+	left    bool
+	closed  bool
+}
+
+// Start begins to listen and to gossip. Nobody is known until Join, or until
+// another node joins this one.
+func Start(config Config) (*Gossip, error) {
+	if config.NodeID == "" || strings.Contains(config.NodeID, "/") || config.ClusterID == "" {
+		return nil, fmt.Errorf("start gossip: node ID %q, cluster ID %q: %w", config.NodeID, config.ClusterID, cluster.ErrInvalid)
+	}
+	for _, addr := range []string{config.BindAddr, config.AdvertiseAddr} {
+		if _, err := netip.ParseAddr(addr); addr != "" && err != nil {
+			return nil, fmt.Errorf("start gossip: %q is not an IP address: %w", addr, cluster.ErrInvalid)
+		}
+	}
+	if config.Port == 0 {
+		config.Port = DefaultPort
+	}
+	if config.RejoinEvery == 0 {
+		config.RejoinEvery = 10 * time.Second
+	}
+	if config.Now == nil {
+		config.Now = time.Now
+	}
+	if config.Log == nil {
+		config.Log = slog.New(slog.DiscardHandler)
+	}
+	keys, err := checkKeys(config.Keys)
+	if err != nil {
+		return nil, fmt.Errorf("start gossip: %w", err)
+	}
+	config.Keys = nil
+	ring, err := memberlist.NewKeyring(keys, keys[0])
+	if err != nil {
+		return nil, fmt.Errorf("start gossip: make key ring: %w", err)
+	}
+	g := &Gossip{
+		config:  config,
+		ring:    ring,
+		changed: make(chan struct{}, 1),
+		done:    make(chan struct{}),
+		watched: make(chan struct{}),
+		members: make(map[string]string),
+	}
+	if g.list, err = memberlist.Create(g.memberlistConfig()); err != nil {
+		return nil, fmt.Errorf("start gossip on %s port %d: %w", config.BindAddr, config.Port, err)
+	}
+	if g.states, err = statesOf(g.list); err != nil {
+		return nil, errors.Join(fmt.Errorf("start gossip: %w", err), g.list.Shutdown())
+	}
+	go g.watch()
+	return g, nil
+}
+
+func (g *Gossip) memberlistConfig() *memberlist.Config {
+	c := memberlist.DefaultLANConfig()
+	c.Name = g.config.NodeID
+	c.Label = g.config.ClusterID
+	if g.config.BindAddr != "" {
+		c.BindAddr = g.config.BindAddr
+	}
+	c.BindPort, c.AdvertisePort = g.config.Port, g.config.Port
+	c.AdvertiseAddr = g.config.AdvertiseAddr
+	c.Transport = g.config.Transport
+	c.Keyring = g.ring
+	c.GossipVerifyIncoming, c.GossipVerifyOutgoing = true, true
+	c.RequireNodeNames = true
+	c.ProbeInterval, c.ProbeTimeout = probeInterval, probeTimeout
+	c.SuspicionMult = suspicionMult
+	c.GossipInterval = gossipInterval
+	c.PushPullInterval = exchangeInterval
+	c.TCPTimeout = streamTimeout
+	c.DeadNodeReclaimTime = reclaimAfter
+	c.Events = events{g}
+	c.Logger = log.New(newLogWriter(g.config.Log, g.config.Now), "", 0)
+	return c
+}
+
+// Members lists the nodes that are here, this one included, in order of their
+// IDs. Addr is IP:port. Nodes that were given up, or left, are not in it.
+func (g *Gossip) Members() []cluster.Member {
+	suspects := g.states.suspects()
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	members := make([]cluster.Member, 0, len(g.members))
+	for _, id := range slices.Sorted(maps.Keys(g.members)) {
+		members = append(members, cluster.Member{NodeID: id, Addr: g.members[id], Suspect: suspects[id]})
+	}
+	return members
+}
+
+// Changed signals after a change of what Members says; it holds one signal at most.
+func (g *Gossip) Changed() <-chan struct{} { return g.changed }
+
+// Join meets the others through some of them: managers, mostly. Addr is an IP
+// address, with a port or without one. It tries all at once and returns when the
+// first was reached, or else with an error, at the end of ctx or after five seconds
+// at the latest. The seeds replace those of earlier calls, and while any of them is
+// missing it is tried again from time to time, whatever this call returned. This
+// node itself may be among them.
+func (g *Gossip) Join(ctx context.Context, seeds []cluster.Member) error {
+	seeds = slices.DeleteFunc(slices.Clone(seeds), func(m cluster.Member) bool { return m.NodeID == g.config.NodeID })
+	targets := make([]string, len(seeds))
+	for i, seed := range seeds {
+		target, err := g.target(seed)
+		if err != nil {
+			return fmt.Errorf("join gossip: %w", err)
+		}
+		targets[i] = target
+	}
+	g.mu.Lock()
+	if g.left || g.closed {
+		g.mu.Unlock()
+		return fmt.Errorf("join gossip: this node has left: %w", cluster.ErrUnavailable)
+	}
+	g.seeds = seeds
+	g.mu.Unlock()
+	if len(targets) == 0 {
+		return nil
+	}
+	results := make(chan error, len(targets))
+	for _, target := range targets {
+		go func() {
+			_, err := g.list.Join([]string{target})
+			results <- err
+		}()
+	}
+	deadline := time.NewTimer(streamTimeout)
+	defer deadline.Stop()
+	var failed error
+	for range targets {
+		var end error
+		select {
+		case err := <-results:
+			if err == nil {
+				return nil
+			}
+			failed = errors.Join(failed, err)
+		case <-deadline.C:
+			end = context.DeadlineExceeded
+		case <-ctx.Done():
+			end = ctx.Err()
+		case <-g.done:
+			end = errors.New("closed meanwhile")
+		}
+		if end != nil {
+			failed = errors.Join(failed, end)
+			break
+		}
+	}
+	return fmt.Errorf("join gossip: no node of %d answered: %w: %w", len(targets), failed, cluster.ErrUnavailable)
+}
+
+// target writes a seed as memberlist wants it: with a name, since nothing is sent
+// to nodes without one, and with a port.
+func (g *Gossip) target(seed cluster.Member) (string, error) {
+	if seed.NodeID == "" || strings.Contains(seed.NodeID, "/") {
+		return "", fmt.Errorf("seed %q has no node ID: %w", seed.Addr, cluster.ErrInvalid)
+	}
+	if ip, err := netip.ParseAddr(seed.Addr); err == nil {
+		return seed.NodeID + "/" + net.JoinHostPort(ip.String(), strconv.Itoa(g.config.Port)), nil
+	}
+	if addr, err := netip.ParseAddrPort(seed.Addr); err == nil {
+		return seed.NodeID + "/" + addr.String(), nil
+	}
+	return "", fmt.Errorf("seed %s: %q is not an IP address: %w", seed.NodeID, seed.Addr, cluster.ErrInvalid)
+}
+
+// Leave tells the others that this node goes, and waits until that is sent or the
+// timeout (0 means two seconds) is over. Close is still to be called.
+func (g *Gossip) Leave(timeout time.Duration) error {
+	if timeout <= 0 {
+		timeout = leaveTimeout
+	}
+	g.ending.Lock()
+	defer g.ending.Unlock()
+	g.mu.Lock()
+	closed := g.closed
+	g.left = true
+	g.mu.Unlock()
+	if closed {
+		return nil
+	}
+	if err := g.list.Leave(timeout); err != nil {
+		return fmt.Errorf("leave gossip: %w", err)
+	}
+	return nil
+}
+
+// Close stops all of it. Without Leave before, the others find out by themselves.
+// Attempts to reach nodes that don't answer end by themselves within five seconds.
+// It may be called more than once.
+func (g *Gossip) Close() error {
+	g.ending.Lock()
+	defer g.ending.Unlock()
+	g.mu.Lock()
+	closed := g.closed
+	g.closed = true
+	g.mu.Unlock()
+	if closed {
+		return nil
+	}
+	close(g.done)
+	<-g.watched
+	if err := g.list.Shutdown(); err != nil {
+		return fmt.Errorf("close gossip: %w", err)
+	}
+	return nil
+}
+
+func (g *Gossip) signal() {
+	select {
+	case g.changed <- struct{}{}:
+	default:
+	}
+}

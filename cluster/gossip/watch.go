@@ -1,0 +1,95 @@
+package gossip
+
+import (
+	"maps"
+	"net"
+	"strconv"
+	"time"
+
+	"github.com/hashicorp/memberlist"
+)
+
+// events keeps members in step with memberlist, which calls it in order, one call
+// at a time, with its own lock held: so nothing here may block or call back.
+// Node's fields may be read here only; outside they change without a lock.
+type events struct{ g *Gossip }
+
+var _ memberlist.EventDelegate = events{}
+
+// NotifyJoin is called for this node too, and again for one that comes back.
+func (e events) NotifyJoin(n *memberlist.Node) {
+	addr := net.JoinHostPort(n.Addr.String(), strconv.Itoa(int(n.Port)))
+	e.g.mu.Lock()
+	e.g.members[n.Name] = addr
+	e.g.mu.Unlock()
+	e.g.signal()
+}
+
+// NotifyLeave is called for nodes that left and for those that were given up.
+func (e events) NotifyLeave(n *memberlist.Node) {
+	e.g.mu.Lock()
+	delete(e.g.members, n.Name)
+	e.g.mu.Unlock()
+	e.g.signal()
+}
+
+// NotifyUpdate is about metadata, of which there is none.
+func (e events) NotifyUpdate(*memberlist.Node) {}
+
+// watch signals changes of suspicion and goes back to missing seeds, until done.
+func (g *Gossip) watch() {
+	defer close(g.watched)
+	look := time.NewTicker(probeInterval)
+	defer look.Stop()
+	rejoin := time.NewTicker(g.config.RejoinEvery)
+	defer rejoin.Stop()
+	joining := make(chan struct{}, 1) // holds a token while a seed is being tried
+	next := 0
+	var before map[string]bool
+	for {
+		select {
+		case <-g.done:
+			return
+		case <-look.C:
+			if now := g.states.suspects(); !maps.Equal(now, before) {
+				before = now
+				g.signal()
+			}
+		case <-rejoin.C:
+			missing := g.missing()
+			if len(missing) == 0 {
+				continue
+			}
+			target := missing[next%len(missing)]
+			next++
+			select {
+			case joining <- struct{}{}:
+				go func() {
+					defer func() { <-joining }()
+					// A failure is in the log already, and the next round tries again.
+					_, _ = g.list.Join([]string{target})
+				}()
+			default: // the last one still hangs
+			}
+		}
+	}
+}
+
+// missing lists the seeds that aren't members now.
+func (g *Gossip) missing() []string {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.left {
+		return nil
+	}
+	var missing []string
+	for _, seed := range g.seeds {
+		if _, here := g.members[seed.NodeID]; here {
+			continue
+		}
+		if target, err := g.target(seed); err == nil {
+			missing = append(missing, target)
+		}
+	}
+	return missing
+}
