@@ -1,0 +1,96 @@
+package api
+
+import (
+	"context"
+	"io"
+	"log/slog"
+	"net/http"
+	"time"
+
+	"github.com/docker/docker/api/types/swarm"
+
+	"skep/cluster"
+	"skep/store"
+)
+
+// The API versions that are understood. Clients of the 29 line refuse a server
+// whose newest is below 1.44; old libraries pin themselves to 1.41 and below.
+const (
+	APIVersion    = "1.51"
+	MinAPIVersion = "1.24"
+)
+
+// notLeaderHeader marks a refusal that certainly changed nothing, so that the
+// manager that forwarded the request may try again elsewhere.
+const notLeaderHeader = "Skep-Not-Leader"
+
+// Manager is what the API needs of the manager on this node.
+type Manager interface {
+	NodeID() string
+	Store() *store.Store
+	// Leader waits until ctx ends for a leader to be known. Self means that this
+	// manager leads.
+	Leader(ctx context.Context) (peer cluster.Peer, self bool, err error)
+	// Fresh returns once the store holds all that was committed when it was called.
+	// It fails with ErrNotLeader when this manager doesn't lead any more.
+	Fresh(ctx context.Context) error
+	// Client talks to the other managers: mutual TLS on their control port.
+	Client() *http.Client
+	// Quorum asks all managers, and tells how many answer, how many must for there to
+	// be a leader, and how many there are.
+	Quorum(ctx context.Context) (answer, needed, all int)
+	// Reachable tells which managers answer, by node ID.
+	Reachable() map[string]bool
+	// LeaderID is the leader's node ID as far as known, or empty.
+	LeaderID() string
+	// CanLose tells (with ErrPrecondition) when the managers would be without a
+	// quorum if the node stopped being one.
+	CanLose(nodeID string) error
+	// NewRoot makes what begins a change of the root CA: to the root and key given, PEM,
+	// or to a fresh one. It refuses when one is under way.
+	NewRoot(current *cluster.Cluster, certPEM, keyPEM []byte) (*cluster.RootRotation, error)
+	// Logs reads a task's log from its node, calling emit in order until it is read to
+	// its end or, when it follows, until ctx ends or the task does.
+	Logs(ctx context.Context, nodeID, taskID string, opts cluster.LogOptions, emit func([]cluster.LogLine) error) error
+	// Backup writes the database to out, sealed under key.
+	Backup(out io.Writer, key []byte) error
+	// Status is how the cluster is as this manager sees it, best on the leader.
+	Status(ctx context.Context) (cluster.Status, error)
+}
+
+// Node is what the API needs of the node it serves.
+type Node interface {
+	// Manager is nil unless the node is a manager now.
+	Manager() Manager
+	Init(ctx context.Context, request swarm.InitRequest) (nodeID string, err error)
+	Join(ctx context.Context, request swarm.JoinRequest) error
+	Leave(ctx context.Context, force bool) error
+	Restore(ctx context.Context, request cluster.RestoreRequest) (nodeID string, err error)
+	// Unlock starts a locked manager. It fails with ErrWrongKey, or with ErrNotLocked.
+	Unlock(ctx context.Context, key cluster.UnlockKey) error
+	// Info is what the node knows by itself: NodeID, NodeAddr, LocalNodeState,
+	// ControlAvailable, Error, RemoteManagers, Warnings.
+	Info() swarm.Info
+}
+
+// Config says what a Server works with.
+type Config struct {
+	// Node is required.
+	Node Node
+	// Engine is the local Docker Engine: unix:///path or tcp://host:port. Empty means
+	// that there is none.
+	Engine string
+	// Version is skep's own.
+	Version string
+	// Hostname is shown by /info when the engine doesn't answer.
+	Hostname string
+	// MaxBody is the largest body of a request that isn't the engine's; 0 means 2 MiB.
+	MaxBody int64
+	// Hold is how long a request waits for a leader; 0 means 10 s.
+	Hold time.Duration
+	// Now is the clock (default time.Now), Random where IDs and names come from
+	// (default crypto/rand).
+	Now    func() time.Time
+	Random io.Reader
+	Log    *slog.Logger
+}

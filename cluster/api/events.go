@@ -1,0 +1,165 @@
+package api
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"net/http"
+	"slices"
+	"time"
+
+	"github.com/docker/docker/api/types/events"
+	"github.com/docker/docker/api/types/filters"
+
+	"skep/cluster"
+)
+
+// eventKeys are the filters of /events.
+var eventKeys = []string{
+	"type", "event", "scope", "daemon", "container", "plugin", "volume", "network", "image",
+	"node", "service", "secret", "config", "label", "builder",
+}
+
+// engineRetry is waited before a stream of the engine's events that broke off is
+// taken up again.
+const engineRetry = time.Second
+
+// eventQuery is what a client wants of events.
+type eventQuery struct {
+	since, until time.Time
+	args         filters.Args
+}
+
+// streamEvents gives the cluster's events, as this manager's copy of the database
+// sees them, and the local engine's, in one stream.
+func (s *Server) streamEvents(ctx context.Context, r *request) (response, error) {
+	var query eventQuery
+	var err error
+	if query.since, err = readTime(r, "since", s.Now()); err != nil {
+		return response{}, err
+	}
+	if query.until, err = readTime(r, "until", s.Now()); err != nil {
+		return response{}, err
+	}
+	if query.args, err = parseFilters(r, eventKeys...); err != nil {
+		return response{}, err
+	}
+	if !query.until.IsZero() && query.until.Before(query.since) {
+		return response{}, fail(cluster.ErrInvalid, "`since` time (%s) cannot be after `until` time (%s)", r.query.Get("since"), r.query.Get("until"))
+	}
+	return response{stream: func(ctx context.Context, w http.ResponseWriter) {
+		s.writeEvents(ctx, w, r, query)
+	}}, nil
+}
+
+func (s *Server) writeEvents(ctx context.Context, w http.ResponseWriter, r *request, query eventQuery) {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	control := http.NewResponseController(w)
+	flush := func() bool {
+		err := control.Flush()
+		return err == nil || errors.Is(err, http.ErrNotSupported)
+	}
+	// Who has the head of the answer must miss nothing from then on.
+	past, live, stop := s.events.listen()
+	defer stop()
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(http.StatusOK)
+	if !flush() {
+		return
+	}
+	encoder := json.NewEncoder(w)
+	encoder.SetEscapeHTML(false)
+	send := func(message events.Message) bool { return encoder.Encode(message) == nil && flush() }
+
+	past = slices.DeleteFunc(past, func(m events.Message) bool { return !query.includes(m) || query.since.IsZero() })
+	fromEngine := query.wantsEngine()
+	if !query.until.IsZero() && query.until.Before(s.Now()) {
+		if fromEngine {
+			s.readEngineEvents(ctx, r, query, func(m events.Message) bool { past = append(past, m); return true })
+		}
+		slices.SortStableFunc(past, func(a, b events.Message) int { return int(min(max(a.TimeNano-b.TimeNano, -1), 1)) })
+		for _, message := range past {
+			if !send(message) {
+				return
+			}
+		}
+		return
+	}
+	for _, message := range past {
+		if !send(message) {
+			return
+		}
+	}
+	engine := make(chan events.Message)
+	if fromEngine {
+		done := make(chan struct{})
+		defer func() { cancel(); <-done }()
+		go func() {
+			defer close(done)
+			s.followEngineEvents(ctx, r, query, engine)
+		}()
+	}
+	var timeout <-chan time.Time
+	if !query.until.IsZero() {
+		timer := time.NewTimer(query.until.Sub(s.Now()))
+		defer timer.Stop()
+		timeout = timer.C
+	}
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-timeout:
+			return
+		case message, ok := <-live:
+			if !ok || (query.includes(message) && !send(message)) {
+				return // a client that is too slow is cut off, and can ask again with since
+			}
+		case message := <-engine:
+			if !send(message) {
+				return
+			}
+		}
+	}
+}
+
+// wantsEngine tells whether any event of the engine could pass the filters.
+func (q eventQuery) wantsEngine() bool {
+	if scopes := q.args.Get("scope"); len(scopes) > 0 && !slices.Contains(scopes, "local") {
+		return false
+	}
+	types := q.args.Get("type")
+	for _, t := range types {
+		if t != "node" && t != "service" && t != "secret" && t != "config" {
+			return true
+		}
+	}
+	return len(types) == 0 && !q.args.Contains("node") && !q.args.Contains("service") && !q.args.Contains("secret") && !q.args.Contains("config")
+}
+
+// includes filters the cluster's events as moby does.
+func (q eventQuery) includes(m events.Message) bool {
+	args := q.args
+	at := time.Unix(0, m.TimeNano)
+	if at.Before(q.since) || (!q.until.IsZero() && at.After(q.until)) {
+		return false
+	}
+	if !args.ExactMatch("event", string(m.Action)) || !args.ExactMatch("type", string(m.Type)) || !args.ExactMatch("scope", m.Scope) {
+		return false
+	}
+	if args.Contains("label") && !args.MatchKVList("label", m.Actor.Attributes) {
+		return false
+	}
+	name := m.Actor.Attributes["name"]
+	for _, kind := range eventKeys {
+		switch kind {
+		case "type", "event", "scope", "label":
+			continue
+		}
+		if args.Contains(kind) && !args.FuzzyMatch(kind, m.Actor.ID) && !args.FuzzyMatch(kind, name) {
+			return false
+		}
+	}
+	return true
+}

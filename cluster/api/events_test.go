@@ -1,0 +1,221 @@
+package api
+
+import (
+	"bufio"
+	"context"
+	"encoding/json"
+	"fmt"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/docker/docker/api/types/events"
+	"github.com/docker/docker/api/types/swarm"
+
+	"skep/cluster"
+	"skep/store"
+)
+
+// record runs the recorder until the test ends, and returns when it follows.
+func (b *bench) record() {
+	b.t.Helper()
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		if err := b.server.Run(ctx); err == nil {
+			b.t.Error("Run ended by itself")
+		}
+	}()
+	b.t.Cleanup(func() { cancel(); <-done })
+	// Only what happens once it follows is seen: touch a node until that shows.
+	until(b.t, "the recorder", func() bool {
+		b.update(func(tx *store.Tx) error {
+			node := *tx.Node(nodeID(3))
+			return tx.Put(&node)
+		})
+		return len(b.server.events.kept_()) > 0
+	})
+}
+
+func (r *recorder) kept_() []events.Message {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return append([]events.Message(nil), r.kept...)
+}
+
+// replay asks for past events only.
+func (b *bench) replay(query string) (found []events.Message) {
+	b.t.Helper()
+	body := b.do("GET", fmt.Sprintf("/events?since=1&until=%s&%s", stamp(b.server.Now()), query), nil).want(b.t, 200, "").body
+	for line := range strings.Lines(body) {
+		var message events.Message
+		if err := json.Unmarshal([]byte(line), &message); err != nil {
+			b.t.Fatalf("%q: %v", line, err)
+		}
+		found = append(found, message)
+	}
+	return found
+}
+
+func TestEvents(t *testing.T) {
+	b := newBench(t)
+	b.record()
+	id := b.create(spec("web"))
+	s := b.inspect(id).Spec
+	s.TaskTemplate.ContainerSpec.Image = "timecheck:2.0"
+	s.Mode.Replicated.Replicas = ptr(uint64(4))
+	b.post(id, "", s).want(t, 200, "")
+	b.update(func(tx *store.Tx) error {
+		return tx.Put(&cluster.Rollout{ServiceID: id, State: swarm.UpdateStateUpdating})
+	})
+	b.update(func(tx *store.Tx) error {
+		return tx.Put(&cluster.Rollout{ServiceID: id, State: swarm.UpdateStateCompleted})
+	})
+	b.changeNode("n2", func(s *swarm.NodeSpec) { s.Availability = "drain" }).want(t, 200, "")
+	b.do("DELETE", "/services/web", nil).want(t, 200, "")
+	b.do("DELETE", "/nodes/n2?force=1", nil).want(t, 200, "")
+	until(t, "the last event", func() bool {
+		kept := b.server.events.kept_()
+		return kept[len(kept)-1].Action == events.ActionRemove && kept[len(kept)-1].Type == events.NodeEventType
+	})
+	var got []string
+	for _, m := range b.replay(`filters={"service":["web"]}`) {
+		if m.Scope != "swarm" || m.Actor.ID != id || m.TimeNano == 0 {
+			t.Errorf("%+v", m)
+		}
+		attributes, _ := json.Marshal(m.Actor.Attributes)
+		got = append(got, fmt.Sprintf("%s %s %s", m.Type, m.Action, attributes))
+	}
+	want := []string{
+		`service create {"name":"web"}`,
+		`service update {"image.new":"timecheck:2.0","image.old":"timecheck:1.0","name":"web","replicas.new":"4","replicas.old":"1"}`,
+		`service update {"name":"web","updatestate.new":"updating"}`,
+		`service update {"name":"web","updatestate.new":"completed","updatestate.old":"updating"}`,
+		`service remove {"name":"web"}`,
+	}
+	if strings.Join(got, "\n") != strings.Join(want, "\n") {
+		t.Errorf("got\n%s\nwant\n%s", strings.Join(got, "\n"), strings.Join(want, "\n"))
+	}
+	for filter, count := range map[string]int{
+		`{"type":["service"]}`: 5, `{"type":["service"],"event":["update"]}`: 3, `{"node":["n2"]}`: 2, `{"node":["n2"],"event":["update"]}`: 1,
+		`{"type":["secret"]}`: 0, `{"scope":["local"]}`: 0, `{"scope":["swarm"],"event":["remove"]}`: 2, `{"container":["x"]}`: 0,
+	} {
+		if got := b.replay("filters=" + filter); len(got) != count {
+			t.Errorf("%s: %d events, want %d: %+v", filter, len(got), count, got)
+		}
+	}
+	b.do("GET", `/events?filters={"colour":["x"]}`, nil).want(t, 400, "invalid filter 'colour'")
+	b.do("GET", `/events?since=20&until=10`, nil).want(t, 400, "cannot be after `until`")
+	b.do("GET", `/events?since=soon`, nil).want(t, 400, "invalid since")
+}
+
+// TestEventsFollow gets live events of both the cluster and the engine, in one
+// stream, but not the engine's own swarm's.
+func TestEventsFollow(t *testing.T) {
+	b, _ := newEngineBench(t)
+	b.record()
+	local := httptest.NewServer(b.handler)
+	defer local.Close()
+	response, err := http.Get(local.URL + "/v1.51/events")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer response.Body.Close()
+	b.create(spec("web"))
+	b.manager.set(func(m *fakeManager) { m.leader.NodeID = nodeID(2) })
+	lines := bufio.NewScanner(response.Body)
+	seen := map[string]bool{}
+	for !seen["container start"] || !seen["service create"] || !seen["leader"] {
+		if !lines.Scan() {
+			t.Fatalf("the stream ended: %v", seen)
+		}
+		var m events.Message
+		if err := json.Unmarshal(lines.Bytes(), &m); err != nil {
+			t.Fatal(err)
+		}
+		if m.Actor.ID == "foreign" {
+			t.Error("the engine's own swarm is shown")
+		}
+		seen[string(m.Type)+" "+string(m.Action)] = true
+		if m.Actor.Attributes["leader.new"] == "true" && m.Actor.ID == nodeID(2) {
+			seen["leader"] = true
+		}
+	}
+}
+
+// TestEventsUntil ends by itself.
+func TestEventsUntil(t *testing.T) {
+	b := newBench(t)
+	until := time.Now().Add(300 * time.Millisecond)
+	began := time.Now()
+	b.do("GET", "/events?until="+stamp(until), nil).want(t, 200, "")
+	if took := time.Since(began); took < 200*time.Millisecond || took > 30*time.Second {
+		t.Errorf("ended after %s", took)
+	}
+}
+
+func TestRecorderIsBounded(t *testing.T) {
+	r := newRecorder()
+	_, slow, stop := r.listen()
+	defer stop()
+	for i := range 3 * behindEvents {
+		r.record(events.Message{TimeNano: int64(i)})
+	}
+	past, _, stopToo := r.listen()
+	defer stopToo()
+	if len(past) != keptEvents || past[keptEvents-1].TimeNano != 3*behindEvents-1 {
+		t.Errorf("%d events are kept", len(past))
+	}
+	count := 0
+	for range slow {
+		count++
+	}
+	if count != behindEvents {
+		t.Errorf("a slow listener got %d events before it was cut off", count)
+	}
+}
+
+func TestDifference(t *testing.T) {
+	b := newBench(t)
+	keep, drop := b.create(spec("keep")), b.create(spec("drop"))
+	before := b.view()
+	b.post(keep, "", spec("keep", func(s *swarm.ServiceSpec) { s.Mode.Replicated.Replicas = ptr(uint64(2)) })).want(t, 200, "")
+	b.do("DELETE", "/services/drop", nil).want(t, 200, "")
+	b.create(spec("new"))
+	b.do("DELETE", "/nodes/n3?force=1", nil).want(t, 200, "")
+	b.addNode(4)
+	var got []string
+	for _, change := range difference(before, b.view()) {
+		got = append(got, fmt.Sprintf("%T %v %v", change.After, change.Before != nil, change.After != nil))
+	}
+	if len(got) != 5 {
+		t.Errorf("%q (dropped %s)", got, drop)
+	}
+}
+
+// atFlush is a client that does something as soon as it has the answer's head.
+type atFlush struct {
+	*httptest.ResponseRecorder
+	once sync.Once
+	do   func()
+}
+
+func (w *atFlush) Flush() { w.once.Do(w.do) }
+
+// TestEventsBeginWithTheHead: a client that has the head of the answer misses
+// nothing that happens from then on.
+func TestEventsBeginWithTheHead(t *testing.T) {
+	b := newBench(t)
+	w := &atFlush{ResponseRecorder: httptest.NewRecorder(), do: func() {
+		b.server.events.record(events.Message{Type: events.ServiceEventType, Action: events.ActionCreate, Scope: "swarm", TimeNano: time.Now().UnixNano()})
+	}}
+	until := stamp(time.Now().Add(300 * time.Millisecond))
+	b.handler.ServeHTTP(w, httptest.NewRequest("GET", "/v1.51/events?until="+until, nil))
+	if got := w.Body.String(); !strings.Contains(got, `"create"`) {
+		t.Errorf("the client saw %q", got)
+	}
+}

@@ -1,0 +1,144 @@
+package api
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"time"
+
+	"skep/cluster"
+)
+
+const (
+	// answerTimeout is how long the leader may take to begin its answer.
+	answerTimeout = 30 * time.Second
+	// leaderCheck is how often the leader's identity is looked at meanwhile, and
+	// lateAnswer how long a write may still be answered by one who leads no more.
+	leaderCheck = 50 * time.Millisecond
+	lateAnswer  = 2 * time.Second
+)
+
+// forward streams a request to the leader and the answer back. It returns false,
+// with nothing written, when the request may be tried again.
+func (s *Server) forward(w http.ResponseWriter, r *http.Request, c call, request *request, manager Manager, peer cluster.Peer) bool {
+	ctx, cancel := context.WithCancelCause(r.Context())
+	defer cancel(nil)
+	target := "https://" + peer.Addr + "/v1/api" + r.URL.EscapedPath()
+	if r.URL.RawQuery != "" {
+		target += "?" + r.URL.RawQuery
+	}
+	out, err := http.NewRequestWithContext(ctx, r.Method, target, bytes.NewReader(request.body))
+	if err != nil {
+		s.writeError(w, r, fmt.Errorf("forward to the leader: %w", err))
+		return true
+	}
+	for _, name := range []string{"Content-Type", "Accept", "User-Agent", "X-Registry-Auth"} {
+		if values, ok := r.Header[name]; ok {
+			out.Header[name] = values
+		}
+	}
+	began := make(chan struct{})
+	go s.giveUp(ctx, cancel, began, manager, peer, c.route.kind)
+	answer, err := roundTrip(manager.Client(), out)
+	close(began)
+	if err != nil {
+		s.Log.Debug("leader doesn't answer", "node", peer.NodeID, "error", err)
+		var dial *net.OpError
+		switch {
+		case r.Context().Err() != nil:
+			return true // the client has gone
+		case c.route.kind == read, errors.Is(err, cluster.ErrUnreachable), errors.As(err, &dial) && dial.Op == "dial":
+			return false
+		}
+		s.writeError(w, r, cluster.ErrUnknownOutcome)
+		return true
+	}
+	defer answer.Body.Close()
+	if answer.StatusCode == http.StatusServiceUnavailable && answer.Header.Get(notLeaderHeader) != "" {
+		return false
+	}
+	header := w.Header()
+	for name, values := range answer.Header {
+		header[name] = values
+	}
+	w.WriteHeader(answer.StatusCode)
+	if err := stream(w, answer.Body); err != nil {
+		s.Log.Debug("answer of the leader broke off", "node", peer.NodeID, "error", err)
+		panic(http.ErrAbortHandler) // so that the client doesn't take the part it got for the whole
+	}
+	return true
+}
+
+// giveUp ends the wait for the leader's answer when it takes too long or when
+// another manager leads: one that was stopped or cut off may never answer.
+func (s *Server) giveUp(ctx context.Context, cancel context.CancelCauseFunc, began <-chan struct{}, manager Manager, peer cluster.Peer, kind kind) {
+	timeout := time.NewTimer(answerTimeout)
+	defer timeout.Stop()
+	check := time.NewTicker(leaderCheck)
+	defer check.Stop()
+	patience := time.Duration(0)
+	if kind == write {
+		patience = lateAnswer
+	}
+	var late time.Duration
+	for {
+		select {
+		case <-began:
+			return
+		case <-ctx.Done():
+			return
+		case <-timeout.C:
+			cancel(fmt.Errorf("no answer within %s: %w", answerTimeout, cluster.ErrUnavailable))
+			return
+		case <-check.C:
+			if leader := manager.LeaderID(); leader == "" || leader == peer.NodeID {
+				late = 0
+				continue
+			}
+			if late += leaderCheck; late > patience {
+				cancel(fmt.Errorf("%s doesn't lead any more: %w", peer.NodeID, cluster.ErrNotLeader))
+				return
+			}
+		}
+	}
+}
+
+// roundTrip sends a request without the client's overall timeout, which would
+// cut logs off, and without following redirects.
+func roundTrip(client *http.Client, request *http.Request) (*http.Response, error) {
+	transport := client.Transport
+	if transport == nil {
+		transport = http.DefaultTransport
+	}
+	return transport.RoundTrip(request)
+}
+
+// stream copies an answer, passing each part on at once.
+func stream(w http.ResponseWriter, from io.Reader) error {
+	control := http.NewResponseController(w)
+	if err := control.Flush(); err != nil && !errors.Is(err, http.ErrNotSupported) {
+		return err
+	}
+	buffer := make([]byte, 32<<10)
+	for {
+		n, err := from.Read(buffer)
+		if n > 0 {
+			if _, err := w.Write(buffer[:n]); err != nil {
+				return err
+			}
+			if err := control.Flush(); err != nil && !errors.Is(err, http.ErrNotSupported) {
+				return err
+			}
+		}
+		if errors.Is(err, io.EOF) {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+	}
+}

@@ -1,0 +1,143 @@
+package api
+
+import (
+	"maps"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/docker/docker/api/types/container"
+	"github.com/docker/docker/api/types/swarm"
+
+	"skep/cluster"
+	"skep/store"
+)
+
+const (
+	// labelPrefix begins the labels that mean something to skep. One that skep
+	// doesn't know is refused: somebody counts on it, or has mistyped it.
+	labelPrefix = "skep."
+	// labelSimulate begins the labels that the simulated driver reads.
+	labelSimulate = "skep.simulate."
+)
+
+// knownLabels are the labels of a service by which users say what Swarm's spec
+// has no field for, with the check of their value: nil, or what a value should be.
+// Those that begin with cluster.LabelHost come on top.
+var knownLabels = map[string]func(value string) error{
+	"skep.start-deadline":        positiveDuration,
+	cluster.LabelRestartMaxDelay: restartDelay,
+	cluster.LabelRestartStable:   positiveDuration,
+}
+
+func positiveDuration(value string) error {
+	if d, err := time.ParseDuration(value); err != nil || d <= 0 {
+		return fail(cluster.ErrInvalid, "a duration such as 90s")
+	}
+	return nil
+}
+
+func restartDelay(value string) error {
+	if d, err := time.ParseDuration(value); err != nil || d <= 0 || d > cluster.MaxRestartDelay {
+		return fail(cluster.ErrInvalid, "a duration such as 5m, at most %s", cluster.MaxRestartDelay)
+	}
+	return nil
+}
+
+// checkLabels refuses labels of skep's that it doesn't know, or whose value makes
+// no sense. Whether the cluster allows host options is for checkAllowed to say.
+func checkLabels(spec *swarm.ServiceSpec) error {
+	for _, label := range slices.Sorted(maps.Keys(spec.Labels)) {
+		if !strings.HasPrefix(label, labelPrefix) || strings.HasPrefix(label, cluster.LabelHost) || strings.HasPrefix(label, labelSimulate) {
+			continue
+		}
+		check := knownLabels[label]
+		if check == nil {
+			return fail(cluster.ErrInvalid, "label %s: skep knows no such label of a service; it knows %s and %s*",
+				label, strings.Join(slices.Sorted(maps.Keys(knownLabels)), ", "), cluster.LabelHost)
+		}
+		if err := check(spec.Labels[label]); err != nil {
+			return fail(cluster.ErrInvalid, "label %s: %q won't do, it takes %v", label, spec.Labels[label], err)
+		}
+	}
+	if err := checkBackoff(spec); err != nil {
+		return err
+	}
+	host := &container.HostConfig{}
+	if r := spec.TaskTemplate.Resources; r != nil && r.Limits != nil {
+		host.Memory = r.Limits.MemoryBytes
+	}
+	return cluster.ApplyHostOptions(spec.Labels, host)
+}
+
+// checkBackoff refuses labels of the restart back-off that would change nothing.
+func checkBackoff(spec *swarm.ServiceSpec) error {
+	text, ok := spec.Labels[cluster.LabelRestartMaxDelay]
+	if !ok {
+		if _, alone := spec.Labels[cluster.LabelRestartStable]; alone {
+			return fail(cluster.ErrInvalid, "label %s: it has no meaning without %s", cluster.LabelRestartStable, cluster.LabelRestartMaxDelay)
+		}
+		return nil
+	}
+	limit, _ := time.ParseDuration(text) // It has been checked.
+	delay := cluster.DefaultRestartDelay
+	if p := spec.TaskTemplate.RestartPolicy; p != nil && p.Delay != nil {
+		delay = *p.Delay
+	}
+	if limit < delay {
+		return fail(cluster.ErrInvalid, "label %s: %s is less than the restart delay of %s, from which the delay grows: set a lower --restart-delay", cluster.LabelRestartMaxDelay, text, delay)
+	}
+	return nil
+}
+
+// checkAllowed refuses host options unless the cluster allows them.
+func checkAllowed(tx *store.Tx, labels map[string]string) error {
+	if !cluster.HasHostOptions(labels) {
+		return nil
+	}
+	if record := tx.Cluster(); record != nil && cluster.AllowsHostOptions(record.Spec) {
+		return nil
+	}
+	return fail(cluster.ErrDenied, "labels that begin with %s can give a service power over its nodes, and this cluster doesn't allow them: "+
+		"allow them with `skep cluster update --allow-host-options`, or leave them out", cluster.LabelHost)
+}
+
+// knownClusterLabels are those of the cluster itself, with the check of their value.
+var knownClusterLabels = map[string]func(value string) error{
+	cluster.LabelAllowHostOptions: trueOrFalse,
+	cluster.LabelRevisionHistory:  revisionHistory,
+}
+
+func trueOrFalse(value string) error {
+	if value != "true" && value != "false" {
+		return fail(cluster.ErrInvalid, "true or false")
+	}
+	return nil
+}
+
+func revisionHistory(value string) error {
+	if n, err := strconv.Atoi(value); err != nil || n < 0 || n > cluster.MaxRevisionHistory {
+		return fail(cluster.ErrInvalid, "a number from 0 to %d", cluster.MaxRevisionHistory)
+	}
+	return nil
+}
+
+// checkClusterLabels does for the cluster's own labels what checkLabels does for
+// those of services.
+func checkClusterLabels(labels map[string]string) error {
+	for _, label := range slices.Sorted(maps.Keys(labels)) {
+		if !strings.HasPrefix(label, labelPrefix) {
+			continue
+		}
+		check := knownClusterLabels[label]
+		if check == nil {
+			return fail(cluster.ErrInvalid, "label %s: skep knows no such label of a cluster; it knows %s",
+				label, strings.Join(slices.Sorted(maps.Keys(knownClusterLabels)), ", "))
+		}
+		if err := check(labels[label]); err != nil {
+			return fail(cluster.ErrInvalid, "label %s: %q won't do, it takes %v", label, labels[label], err)
+		}
+	}
+	return nil
+}

@@ -1,0 +1,212 @@
+package api
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"time"
+
+	"github.com/docker/docker/api/types/swarm"
+
+	"skep/cluster"
+)
+
+const (
+	// retryPause is waited before a request that found no leader is tried again.
+	retryPause = 25 * time.Millisecond
+	// staleAfter is how long a read waits for a leader before it is answered from this
+	// manager's own copy: longer than any election takes.
+	staleAfter = 3 * time.Second
+	// staleHeader marks such an answer, and says since which state.
+	staleHeader = "Skep-Stale"
+	// countTimeout bounds the question which managers answer.
+	countTimeout = 1500 * time.Millisecond
+	// writeTimeout bounds a write on the leader, which commits within milliseconds.
+	writeTimeout = 20 * time.Second
+)
+
+// local serves a request on the node's own sockets.
+func (s *Server) local(w http.ResponseWriter, r *http.Request, c call) {
+	if c.route == nil {
+		if ours[segments(c.path)[0]] {
+			s.writeError(w, r, errPage)
+			return
+		}
+		s.engine.proxy(w, r)
+		return
+	}
+	request, err := s.request(w, r, c)
+	if err != nil {
+		s.writeError(w, r, err)
+		return
+	}
+	if c.route.kind == local {
+		s.answer(w, r, request, c.route.handle)
+		return
+	}
+	if c.route.anywhere && request.flag("follow") && s.follow(w, r, c, request) {
+		return
+	}
+	s.lead(w, r, c, request)
+}
+
+// follow serves a stream from this manager's own copy of the database. It returns
+// false, with nothing written, when that can't be done: what is asked for may be
+// too new to be here already.
+func (s *Server) follow(w http.ResponseWriter, r *http.Request, c call, from *request) bool {
+	manager := s.Node.Manager()
+	if manager == nil {
+		return false
+	}
+	request := *from
+	request.manager = manager
+	answer, err := c.route.handle(r.Context(), &request)
+	if err != nil {
+		return false
+	}
+	s.write(r.Context(), w, r, answer)
+	return true
+}
+
+// answer runs a handler of this node.
+func (s *Server) answer(w http.ResponseWriter, r *http.Request, request *request, handle handler) {
+	answer, err := handle(r.Context(), request)
+	if err != nil {
+		s.writeError(w, r, err)
+		return
+	}
+	if answer.engine && len(request.body) > 0 {
+		r.Body = io.NopCloser(bytes.NewReader(request.body))
+		r.ContentLength = int64(len(request.body))
+	}
+	s.write(r.Context(), w, r, answer)
+}
+
+// lead sees a request of the leader's routes done: here if this manager leads,
+// there otherwise. While there is no leader the request waits; it is tried
+// again only when it certainly changed nothing. When none appears, a read is
+// answered from this manager's own copy and marked as stale; a write is refused.
+func (s *Server) lead(w http.ResponseWriter, r *http.Request, c call, request *request) {
+	limit := s.Hold
+	if c.route.kind == read {
+		limit = min(limit, staleAfter)
+	}
+	hold, cancel := context.WithTimeout(r.Context(), limit)
+	defer cancel()
+	for {
+		manager := s.Node.Manager()
+		if manager == nil {
+			s.writeError(w, r, s.notManager())
+			return
+		}
+		peer, self, err := manager.Leader(hold)
+		if err != nil {
+			s.leaderless(w, r, c, request, manager)
+			return
+		}
+		if self {
+			answer, err := s.execute(r.Context(), manager, c.route, request)
+			switch {
+			case err == nil:
+				s.write(r.Context(), w, r, answer)
+				return
+			case !lostLeader(err):
+				s.writeError(w, r, err)
+				return
+			}
+		} else if s.forward(w, r, c, request, manager, peer) {
+			return
+		}
+		select {
+		case <-hold.Done():
+			s.leaderless(w, r, c, request, manager)
+			return
+		case <-time.After(retryPause):
+		}
+	}
+}
+
+// leaderless is the end of a request for which there was no leader in time.
+func (s *Server) leaderless(w http.ResponseWriter, r *http.Request, c call, from *request, manager Manager) {
+	if c.route.kind != read {
+		ctx, cancel := context.WithTimeout(r.Context(), countTimeout)
+		defer cancel()
+		answer, needed, all := manager.Quorum(ctx)
+		s.writeError(w, r, fail(cluster.ErrNoLeader, "%s (%d of %d managers answer, and %d are needed)", textNoLeader, answer, all, needed))
+		return
+	}
+	request := *from
+	request.manager = manager
+	answer, err := c.route.handle(r.Context(), &request)
+	if err != nil {
+		s.writeError(w, r, err)
+		return
+	}
+	w.Header().Set(staleHeader, fmt.Sprintf("no leader; as of index %d", manager.Store().View().Index()))
+	s.write(r.Context(), w, r, answer)
+}
+
+// remote serves another manager's request.
+func (s *Server) remote(w http.ResponseWriter, r *http.Request, c call) {
+	if c.route == nil || c.route.kind == local {
+		s.writeError(w, r, errPage)
+		return
+	}
+	manager := s.Node.Manager()
+	if manager == nil || manager.LeaderID() != manager.NodeID() {
+		s.writeError(w, r, cluster.ErrNotLeader)
+		return
+	}
+	request, err := s.request(w, r, c)
+	if err != nil {
+		s.writeError(w, r, err)
+		return
+	}
+	answer, err := s.execute(r.Context(), manager, c.route, request)
+	if err != nil {
+		s.writeError(w, r, err)
+		return
+	}
+	s.write(r.Context(), w, r, answer)
+}
+
+// execute runs a handler on the leader; a read waits for a state that is current.
+func (s *Server) execute(ctx context.Context, manager Manager, route *route, from *request) (response, error) {
+	request := *from
+	request.manager = manager
+	if route.kind == read {
+		// The handler's own context lasts longer: logs may follow for ever.
+		fresh, cancel := context.WithTimeout(ctx, s.Hold)
+		err := manager.Fresh(fresh)
+		cancel()
+		if err != nil {
+			return response{}, err
+		}
+		return route.handle(ctx, &request)
+	}
+	ctx, cancel := context.WithTimeout(ctx, writeTimeout)
+	defer cancel()
+	return route.handle(ctx, &request)
+}
+
+// lostLeader tells whether the request failed for want of leadership alone and
+// certainly changed nothing.
+func lostLeader(err error) bool {
+	return !errors.Is(err, cluster.ErrUnknownOutcome) &&
+		(errors.Is(err, cluster.ErrNotLeader) || errors.Is(err, cluster.ErrNoLeader))
+}
+
+// notManager says why this node can't answer for the cluster.
+func (s *Server) notManager() error {
+	switch s.Node.Info().LocalNodeState {
+	case swarm.LocalNodeStateLocked:
+		return fail(cluster.ErrLocked, textLocked)
+	case swarm.LocalNodeStateActive:
+		return fail(cluster.ErrNotManager, textWorker)
+	default:
+		return fail(cluster.ErrNotManager, textNoSwarm)
+	}
+}

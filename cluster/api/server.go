@@ -1,0 +1,200 @@
+package api
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net/http"
+	"runtime"
+	"runtime/debug"
+	"strings"
+	"time"
+
+	"github.com/docker/docker/api/types/versions"
+
+	"skep/cluster"
+)
+
+// Server serves the API of one node.
+type Server struct {
+	Config
+	engine *engine
+	events *recorder
+	routes []route
+}
+
+// New makes a Server. Run must run beside it for events.
+func New(config Config) *Server {
+	if config.MaxBody == 0 {
+		config.MaxBody = 2 << 20
+	}
+	if config.Hold == 0 {
+		config.Hold = 10 * time.Second
+	}
+	if config.Now == nil {
+		config.Now = time.Now
+	}
+	if config.Random == nil {
+		config.Random = rand.Reader
+	}
+	if config.Log == nil {
+		config.Log = slog.New(slog.DiscardHandler)
+	}
+	s := &Server{Config: config, events: newRecorder()}
+	s.engine = newEngine(config.Engine, config.Log)
+	s.routes = s.table()
+	return s
+}
+
+// Local serves the node's own sockets: everything. Whoever reaches them is
+// trusted as one who may use the local engine, which is as much as root.
+func (s *Server) Local() http.Handler { return s.guard(s.local) }
+
+// Remote serves the other managers: the leader's routes, executed here if this
+// manager leads and refused otherwise. The caller has checked that the peer is
+// a manager, and has cut the prefix /v1/api from the path.
+func (s *Server) Remote() http.Handler { return s.guard(s.remote) }
+
+// call is a request whose path and version have been understood.
+type call struct {
+	version string // as asked for, or APIVersion
+	path    string // without the version
+	route   *route // nil: nobody here serves it
+	vars    map[string]string
+}
+
+// guard does what every request needs: headers, version check, route, and an
+// answer instead of a crash.
+func (s *Server) guard(next func(http.ResponseWriter, *http.Request, call)) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		out := &tracked{ResponseWriter: w}
+		defer func() {
+			if fault := recover(); fault != nil {
+				if fault == http.ErrAbortHandler {
+					panic(fault)
+				}
+				s.Log.Error("handler panicked", "method", r.Method, "path", r.URL.Path, "panic", fmt.Sprint(fault), "stack", string(debug.Stack()))
+				if out.wrote {
+					panic(http.ErrAbortHandler) // so that the client doesn't take the part it got for the whole
+				}
+				s.writeError(out, r, errors.New("internal error: see the daemon's log"))
+			}
+		}()
+		header := w.Header()
+		header.Set("Server", "Docker/"+s.Version+" ("+runtime.GOOS+")")
+		header.Set("Api-Version", APIVersion)
+		header.Set("Ostype", runtime.GOOS)
+		version, path := splitVersion(r.URL.Path)
+		if version == "" {
+			version = APIVersion
+		}
+		if versions.GreaterThan(version, APIVersion) {
+			s.writeError(out, r, fail(cluster.ErrInvalid, "client version %s is too new. Maximum supported API version is %s", version, APIVersion))
+			return
+		}
+		if versions.LessThan(version, MinAPIVersion) {
+			s.writeError(out, r, fail(cluster.ErrInvalid, "client version %s is too old. Minimum supported API version is %s, please upgrade your client to a newer version", version, MinAPIVersion))
+			return
+		}
+		c := call{version: version, path: path}
+		c.route, c.vars = s.find(r.Method, path)
+		next(out, r, c)
+	})
+}
+
+// splitVersion cuts /v1.41 off a path.
+func splitVersion(path string) (version, rest string) {
+	first, after, more := strings.Cut(strings.TrimPrefix(path, "/"), "/")
+	digits, ok := strings.CutPrefix(first, "v")
+	if !ok || digits == "" || strings.Trim(digits, "0123456789.") != "" {
+		return "", path
+	}
+	if !more {
+		return digits, "/"
+	}
+	return digits, "/" + after
+}
+
+// readBody reads the body within the limits of size and time.
+func (s *Server) readBody(w http.ResponseWriter, r *http.Request) ([]byte, error) {
+	if r.Body == nil || r.Body == http.NoBody {
+		return nil, nil
+	}
+	control := http.NewResponseController(w)
+	// The deadline is the connection's, so it is by its clock and not by ours. Not every
+	// writer has deadlines (tests' have none); the limit of size holds anyway.
+	_ = control.SetReadDeadline(time.Now().Add(bodyTimeout))
+	defer func() { _ = control.SetReadDeadline(time.Time{}) }()
+	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, s.MaxBody))
+	var tooLarge *http.MaxBytesError
+	switch {
+	case errors.As(err, &tooLarge):
+		return nil, fail(errTooLarge, "request body too large: the limit is %d bytes", s.MaxBody)
+	case err != nil:
+		return nil, fail(cluster.ErrInvalid, "read request body: %v", err)
+	}
+	return body, nil
+}
+
+// request completes a call to what handlers get.
+func (s *Server) request(w http.ResponseWriter, r *http.Request, c call) (*request, error) {
+	body, err := s.readBody(w, r)
+	if err != nil {
+		return nil, err
+	}
+	query, err := parseQuery(r)
+	if err != nil {
+		return nil, err
+	}
+	return &request{http: r, version: c.version, vars: c.vars, query: query, body: body}, nil
+}
+
+// write sends a handler's answer.
+func (s *Server) write(ctx context.Context, w http.ResponseWriter, r *http.Request, answer response) {
+	switch {
+	case answer.engine:
+		s.engine.proxy(w, r)
+	case answer.stream != nil:
+		answer.stream(ctx, w)
+	case answer.body != nil:
+		writeJSON(w, max(answer.status, http.StatusOK), answer.body)
+	default:
+		w.WriteHeader(max(answer.status, http.StatusOK))
+	}
+}
+
+// writeError answers with an error.
+func (s *Server) writeError(w http.ResponseWriter, r *http.Request, err error) {
+	status := statusOf(err)
+	if status == http.StatusInternalServerError && !errors.Is(err, cluster.ErrConflict) {
+		s.Log.Error("request failed", "method", r.Method, "path", r.URL.Path, "error", err)
+	} else {
+		s.Log.Debug("request refused", "method", r.Method, "path", r.URL.Path, "status", status, "error", err)
+	}
+	if errors.Is(err, cluster.ErrNotLeader) && !errors.Is(err, cluster.ErrUnknownOutcome) {
+		w.Header().Set(notLeaderHeader, "1")
+	}
+	writeJSON(w, status, errorBody{Message: err.Error()})
+}
+
+// tracked remembers whether anything was written.
+type tracked struct {
+	http.ResponseWriter
+	wrote bool
+}
+
+func (t *tracked) WriteHeader(status int) {
+	t.wrote = true
+	t.ResponseWriter.WriteHeader(status)
+}
+
+func (t *tracked) Write(data []byte) (int, error) {
+	t.wrote = true
+	return t.ResponseWriter.Write(data)
+}
+
+// Unwrap lets http.ResponseController through: flush, hijack and deadlines.
+func (t *tracked) Unwrap() http.ResponseWriter { return t.ResponseWriter }

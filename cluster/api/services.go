@@ -1,0 +1,306 @@
+package api
+
+import (
+	"context"
+	"encoding/base64"
+	"encoding/json"
+	"fmt"
+	"net/http"
+	"strings"
+
+	"github.com/docker/docker/api/types/registry"
+	"github.com/docker/docker/api/types/swarm"
+
+	"skep/cluster"
+	"skep/store"
+)
+
+// nameTries is how many generated names are tried before a number is added.
+const nameTries = 8
+
+func (s *Server) listServices(ctx context.Context, r *request) (response, error) {
+	args, err := parseFilters(r, "name", "id", "label", "mode", "runtime")
+	if err != nil {
+		return response{}, err
+	}
+	status := false
+	if !r.before("1.41") {
+		if status, err = r.strictFlag("status"); err != nil {
+			return response{}, err
+		}
+	}
+	names, ids, labels, modes := args.Get("name"), args.Get("id"), args.Get("label"), args.Get("mode")
+	services := []swarm.Service{}
+	view := r.manager.Store().View()
+	for service := range view.Services() {
+		if !anyPrefix(service.Spec.Name, names) || !anyPrefix(service.ID, ids) || !hasLabels(service.Spec.Labels, labels) ||
+			!anyOf(modeName(service.Spec.Mode), modes) || !anyOf(string(swarm.RuntimeContainer), args.Get("runtime")) {
+			continue
+		}
+		shown := renderService(view, service, false)
+		if status {
+			shown.ServiceStatus = renderStatus(view, service)
+		}
+		services = append(services, shown)
+	}
+	return response{body: services}, nil
+}
+
+func (s *Server) inspectService(ctx context.Context, r *request) (response, error) {
+	defaults, err := r.strictFlag("insertDefaults")
+	if err != nil {
+		return response{}, err
+	}
+	view := r.manager.Store().View()
+	service, err := findService(view, r.vars["id"])
+	if err != nil {
+		return response{}, err
+	}
+	return response{body: renderService(view, service, defaults)}, nil
+}
+
+// readSpec reads and checks the service spec of a request; what is stored is what
+// the client sent, but for the defaults that clients count on.
+func (s *Server) readSpec(r *request) (swarm.ServiceSpec, error) {
+	var spec swarm.ServiceSpec
+	if err := r.decodeStrict(&spec); err != nil {
+		return spec, err
+	}
+	adjustForVersion(r, &spec)
+	normalize(&spec)
+	return spec, nil
+}
+
+// readAuth gives the credentials to pull the image with. Some clients send
+// nonsense when there are none: it is passed on as it is, as Swarm does.
+func (s *Server) readAuth(r *request) string {
+	auth := r.http.Header.Get(registry.AuthHeader)
+	if auth == "" {
+		return ""
+	}
+	var config registry.AuthConfig
+	if err := json.NewDecoder(base64.NewDecoder(base64.URLEncoding, strings.NewReader(auth))).Decode(&config); err != nil {
+		s.Log.Warn("registry credentials can't be read", "route", r.http.URL.Path)
+	}
+	return auth
+}
+
+func (s *Server) createService(ctx context.Context, r *request) (response, error) {
+	spec, err := s.readSpec(r)
+	if err != nil {
+		return response{}, err
+	}
+	generate := spec.Name == ""
+	if generate {
+		spec.Name = randomName(s.Random)
+	}
+	if err := checkServiceSpec(&spec); err != nil {
+		return response{}, err
+	}
+	auth := s.readAuth(r)
+	id := cluster.NewID(s.Random)
+	err = r.manager.Store().Update(ctx, func(tx *store.Tx) error {
+		if err := checkAllowed(tx, spec.Labels); err != nil {
+			return err
+		}
+		if err := checkPresent(tx.View, &spec); err != nil {
+			return err
+		}
+		for try := 0; generate && tx.ServiceNamed(spec.Name) != nil; try++ {
+			spec.Name = randomName(s.Random)
+			if try > nameTries {
+				spec.Name += "_" + cluster.NewID(s.Random)[:6]
+			}
+		}
+		if same := tx.ServiceNamed(spec.Name); same != nil {
+			return fail(cluster.ErrNameTaken, "rpc error: code = AlreadyExists desc = name conflicts with an existing object: service %s already exists", spec.Name)
+		}
+		return apply(tx, cluster.CreateService(id, spec, auth))
+	})
+	if err != nil {
+		return response{}, err
+	}
+	return response{status: http.StatusCreated, body: swarm.ServiceCreateResponse{ID: id}}, nil
+}
+
+// apply writes what a request makes of a service.
+func apply(tx *store.Tx, change cluster.Change) error {
+	if change.Revision != nil {
+		if err := tx.Put(change.Revision); err != nil {
+			return err
+		}
+	}
+	if err := tx.Put(change.Service); err != nil {
+		return err
+	}
+	if change.Rollout != nil {
+		return tx.Put(change.Rollout)
+	}
+	if old := tx.Rollout(change.Service.ID); old != nil {
+		tx.Delete(old)
+	}
+	return nil
+}
+
+func (s *Server) updateService(ctx context.Context, r *request) (response, error) {
+	index, err := r.index("service")
+	if err != nil {
+		return response{}, err
+	}
+	var change func(*store.Tx, *cluster.Service) (cluster.Change, error)
+	switch rollback := r.query.Get("rollback"); rollback {
+	case "", "none":
+		if change, err = s.newSpec(r); err != nil {
+			return response{}, err
+		}
+	case "previous":
+		auth := s.readAuth(r)
+		change = func(tx *store.Tx, old *cluster.Service) (cluster.Change, error) {
+			if old.Previous == nil {
+				return cluster.Change{}, fail(cluster.ErrPrecondition, "service %s does not have a previous spec", old.ID)
+			}
+			if err := checkAllowed(tx, old.Previous.Labels); err != nil {
+				return cluster.Change{}, err
+			}
+			if err := checkPresent(tx.View, old.Previous); err != nil {
+				return cluster.Change{}, fail(cluster.ErrPrecondition, "service %s can't go back to its previous spec: %v", old.Spec.Name, err)
+			}
+			return cluster.RollbackService(old, tx.Revision(old.ID, old.PreviousRevision), auth, tx.Now())
+		}
+	default:
+		return response{}, fail(cluster.ErrInvalid, "unrecognized rollback option %s", rollback)
+	}
+	service, err := findService(r.manager.Store().View(), r.vars["id"])
+	if err != nil {
+		return response{}, err
+	}
+	err = r.manager.Store().Update(ctx, func(tx *store.Tx) error {
+		old := tx.Service(service.ID)
+		if old == nil {
+			return fail(cluster.ErrNotFound, "service %s not found", r.vars["id"])
+		}
+		if old.Version != index {
+			return fmt.Errorf("update service %s: %w", old.Spec.Name, cluster.ErrConflict)
+		}
+		made, err := change(tx, old)
+		if err != nil {
+			return err
+		}
+		return apply(tx, made)
+	})
+	if err != nil {
+		return response{}, err
+	}
+	return response{body: swarm.ServiceUpdateResponse{}}, nil
+}
+
+// newSpec reads an update with a new spec.
+func (s *Server) newSpec(r *request) (func(*store.Tx, *cluster.Service) (cluster.Change, error), error) {
+	spec, err := s.readSpec(r)
+	if err != nil {
+		return nil, err
+	}
+	if err := checkServiceSpec(&spec); err != nil {
+		return nil, err
+	}
+	header, from := s.readAuth(r), r.query.Get("registryAuthFrom")
+	if header == "" && from != "" && from != swarm.RegistryAuthFromSpec && from != swarm.RegistryAuthFromPreviousSpec {
+		return nil, fail(cluster.ErrInvalid, "unsupported registryAuthFrom value")
+	}
+	return func(tx *store.Tx, old *cluster.Service) (cluster.Change, error) {
+		switch {
+		case spec.Name != old.Spec.Name:
+			return cluster.Change{}, fail(cluster.ErrUnsupported, "renaming services is not supported")
+		case modeName(spec.Mode) != modeName(old.Spec.Mode):
+			return cluster.Change{}, fail(cluster.ErrUnsupported, "service mode change is not allowed")
+		}
+		if err := checkAllowed(tx, spec.Labels); err != nil {
+			return cluster.Change{}, err
+		}
+		if err := checkPresent(tx.View, &spec); err != nil {
+			return cluster.Change{}, err
+		}
+		current, auth := tx.Revision(old.ID, old.Revision), header
+		if auth == "" {
+			source := current
+			if from == swarm.RegistryAuthFromPreviousSpec {
+				if old.Previous == nil {
+					return cluster.Change{}, fail(cluster.ErrPrecondition, "service %s does not have a previous spec", old.ID)
+				}
+				source = tx.Revision(old.ID, old.PreviousRevision)
+			}
+			if source != nil {
+				auth = source.Auth
+			}
+		}
+		return cluster.UpdateService(old, current, tx.Rollout(old.ID), spec, auth), nil
+	}, nil
+}
+
+// removeService removes a service and orders its tasks removed in the same write,
+// so that nobody sees tasks that are wanted by a service that is gone.
+func (s *Server) removeService(ctx context.Context, r *request) (response, error) {
+	service, err := findService(r.manager.Store().View(), r.vars["id"])
+	if err != nil {
+		return response{}, err
+	}
+	return response{}, r.manager.Store().Update(ctx, func(tx *store.Tx) error {
+		service := tx.Service(service.ID)
+		if service == nil {
+			return fail(cluster.ErrNotFound, "service %s not found", r.vars["id"])
+		}
+		var tasks []*cluster.Task
+		for task := range tx.TasksOfService(service.ID) {
+			if task.Desired < cluster.StateRemove {
+				next := *task
+				next.Desired = cluster.StateRemove
+				tasks = append(tasks, &next)
+			}
+		}
+		for _, task := range tasks {
+			if err := tx.Put(task); err != nil {
+				return err
+			}
+		}
+		if rollout := tx.Rollout(service.ID); rollout != nil {
+			tx.Delete(rollout)
+		}
+		tx.Delete(service)
+		return nil
+	})
+}
+
+// modeName is the word for a service's mode in filters.
+func modeName(mode swarm.ServiceMode) string {
+	switch {
+	case mode.Global != nil:
+		return "global"
+	case mode.ReplicatedJob != nil:
+		return "replicated-job"
+	case mode.GlobalJob != nil:
+		return "global-job"
+	default:
+		return "replicated"
+	}
+}
+
+// upToDate tells whether a task runs what its service wants now.
+func upToDate(view store.View, task *cluster.Task) bool {
+	service := view.Service(task.ServiceID)
+	if service == nil {
+		return false
+	}
+	switch {
+	case service.Job():
+		return task.Revision == service.Revision
+	case service.Global() && !task.Live():
+		// Clients wait for all tasks of a global service that are up to date, and can't
+		// know that a node was drained or is down.
+		return false
+	}
+	var node *cluster.Node
+	if task.NodeID != "" {
+		node = view.Node(task.NodeID)
+	}
+	return cluster.UpToDate(view.Revision(service.ID, task.Revision), view.Revision(service.ID, service.Revision), node)
+}
