@@ -1,0 +1,321 @@
+package manager
+
+import (
+	"crypto/subtle"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"time"
+
+	"github.com/docker/docker/api/types/swarm"
+
+	"skep/cluster"
+	"skep/cluster/ca"
+	"skep/store"
+)
+
+// JoinRequest asks to become a node: POST /v1/join, of the leader, over a
+// connection of the joiner's own, so that a certificate never passes through
+// other hands. It needs no certificate but a join token.
+type JoinRequest struct {
+	Token string `cbor:"1,keyasint"`
+	// CSR is the certificate request, PEM. Only its key is used.
+	CSR      []byte `cbor:"2,keyasint"`
+	Hostname string `cbor:"3,keyasint"`
+	// Addr is the IP address the node advertises; empty means the one it calls from.
+	Addr         string                 `cbor:"4,keyasint,omitempty"`
+	Availability swarm.NodeAvailability `cbor:"5,keyasint,omitempty"`
+}
+
+// Admission answers a JoinRequest, and a renewal.
+type Admission struct {
+	NodeID    string         `cbor:"1,keyasint"`
+	ClusterID string         `cbor:"2,keyasint"`
+	Role      swarm.NodeRole `cbor:"3,keyasint"`
+	// Certificate is the node's chain, PEM, the root last.
+	Certificate []byte        `cbor:"4,keyasint"`
+	Peers       cluster.Peers `cbor:"5,keyasint"`
+	// Addr is the address the node was taken in with.
+	Addr string `cbor:"6,keyasint"`
+	// UnlockKey is what a manager's key file is encrypted under, and UnlockVersion the
+	// version of the cluster's record that says so. Workers aren't told.
+	UnlockKey     cluster.UnlockKey `cbor:"7,keyasint,omitzero"`
+	UnlockVersion uint64            `cbor:"8,keyasint,omitempty"`
+}
+
+// RenewRequest asks for a new certificate, for the role that the store says:
+// POST /v1/renew, of the leader, with the present certificate.
+type RenewRequest struct {
+	CSR []byte `cbor:"1,keyasint"`
+}
+
+// ReadyRequest tells the leader that a manager listens and may be made a voter:
+// POST /v1/manager.
+type ReadyRequest struct {
+	// Addr is host:port of its control port.
+	Addr string `cbor:"1,keyasint"`
+}
+
+// statusMisdirected sends the caller to the leader, named in leaderHeader.
+const (
+	statusMisdirected = http.StatusMisdirectedRequest
+	leaderHeader      = "Skep-Leader"
+)
+
+// misdirected answers with the leader's address when this manager doesn't lead.
+func (m *Manager) misdirected(w http.ResponseWriter) bool {
+	peer, self, ok, _ := m.leads()
+	switch {
+	case self:
+		return false
+	case ok:
+		w.Header().Set(leaderHeader, peer.Addr)
+		w.WriteHeader(statusMisdirected)
+	default:
+		refuse(w, fmt.Errorf("find the leader: %w", cluster.ErrNoLeader))
+	}
+	return true
+}
+
+// onLeader makes a route of what a leader does with one kind of request. Another
+// manager sends the caller to the leader.
+func onLeader[T any](m *Manager, do func(r *http.Request, request T) (*Admission, error)) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if m.misdirected(w) {
+			return
+		}
+		var request T
+		err := readBody(w, r, &request)
+		var admission *Admission
+		if err == nil {
+			admission, err = do(r, request)
+		}
+		if err != nil {
+			m.log.Warn("refuse a request", "addr", r.RemoteAddr, "path", r.URL.Path, "err", err)
+			refuse(w, err)
+			return
+		}
+		writeBody(w, admission)
+	})
+}
+
+// admit lets a new node in.
+func (m *Manager) admit(r *http.Request, request JoinRequest) (*Admission, error) {
+	view := m.store.View()
+	role, err := tokenRole(view.Cluster(), request.Token)
+	if err != nil {
+		return nil, err
+	}
+	addr := request.Addr
+	if addr == "" {
+		addr, _, _ = net.SplitHostPort(r.RemoteAddr)
+	}
+	if ip := net.ParseIP(addr); ip == nil || ip.IsUnspecified() {
+		return nil, cluster.Say(cluster.ErrInvalid, "join: %q is no IP address others can reach", addr)
+	}
+	switch request.Availability {
+	case "":
+		request.Availability = swarm.NodeAvailabilityActive
+	case swarm.NodeAvailabilityActive, swarm.NodeAvailabilityPause, swarm.NodeAvailabilityDrain:
+	default:
+		return nil, cluster.Say(cluster.ErrInvalid, "join: unknown availability %q", request.Availability)
+	}
+	if len(request.Hostname) > 253 {
+		return nil, cluster.Say(cluster.ErrInvalid, "join: the host name is longer than 253 characters")
+	}
+	node := &cluster.Node{
+		ID:          cluster.NewID(m.cfg.Random),
+		Spec:        swarm.NodeSpec{Role: role, Availability: request.Availability},
+		Role:        role,
+		Description: swarm.NodeDescription{Hostname: request.Hostname},
+		Status:      cluster.NodeStatus{State: cluster.NodeUnknown, Message: "joined; its agent hasn't called yet", Addr: addr, Since: m.cfg.Now()},
+	}
+	chain, err := m.issue(view.Cluster(), request.CSR, node)
+	if err != nil {
+		return nil, err
+	}
+	err = m.store.Update(r.Context(), func(tx *store.Tx) error {
+		// The token may have been rotated meanwhile.
+		if _, err := tokenRole(tx.Cluster(), request.Token); err != nil {
+			return err
+		}
+		return tx.Put(node)
+	})
+	if err != nil {
+		return nil, fmt.Errorf("join: %w", err)
+	}
+	m.log.Info("admit node", "node", node.ID, "role", node.Role, "addr", addr)
+	return m.admission(node, chain), nil
+}
+
+// tokenRole tells which role a token lets in with.
+func tokenRole(c *cluster.Cluster, token string) (swarm.NodeRole, error) {
+	if c == nil {
+		return "", cluster.Say(cluster.ErrUnavailable, "check join token: this manager has no copy of the database yet")
+	}
+	equal := func(secret string) bool {
+		return secret != "" && subtle.ConstantTimeCompare([]byte(secret), []byte(token)) == 1
+	}
+	switch {
+	case equal(c.ManagerToken):
+		return swarm.NodeRoleManager, nil
+	case equal(c.WorkerToken):
+		return swarm.NodeRoleWorker, nil
+	}
+	return "", cluster.Say(cluster.ErrDenied, "check join token: a valid join token is necessary to join this cluster")
+}
+
+// issue certifies the key of csr for the node, in the role the store says.
+func (m *Manager) issue(c *cluster.Cluster, csr []byte, node *cluster.Node) ([]byte, error) {
+	cert, key, cross := c.RootCert, c.RootKey, []byte(nil)
+	if c.Rotation != nil {
+		cert, key, cross = c.Rotation.Cert, c.Rotation.Key, c.Rotation.Cross
+	}
+	root, err := ca.ParseRoot(cert, key)
+	if err != nil {
+		return nil, fmt.Errorf("read root CA: %w", err)
+	}
+	id := cluster.Identity{NodeID: node.ID, Role: node.Role, ClusterID: c.ID}
+	chain, err := root.Issue(m.cfg.Random, csr, id, m.cfg.Now(), c.Spec.CAConfig.NodeCertExpiry)
+	if err != nil {
+		return nil, err
+	}
+	return append(chain, cross...), nil
+}
+
+func (m *Manager) admission(node *cluster.Node, chain []byte) *Admission {
+	view := m.store.View()
+	admission := &Admission{
+		NodeID: node.ID, ClusterID: m.cfg.ClusterID, Role: node.Role, Certificate: chain, Addr: node.Status.Addr,
+		Peers: cluster.Peers{
+			GossipKeys: view.Cluster().GossipKeys, Role: node.Role, Trust: cluster.TrustOf(view.Cluster(), view.NodeCount()),
+		},
+	}
+	if node.Role == swarm.NodeRoleManager {
+		admission.UnlockKey, admission.UnlockVersion = view.Cluster().UnlockKey, view.Cluster().Version
+	}
+	for peer := range view.Nodes() {
+		if peer.ManagerAddr != "" {
+			admission.Peers.Managers = append(admission.Peers.Managers, cluster.Peer{NodeID: peer.ID, Addr: peer.ManagerAddr})
+		}
+	}
+	return admission
+}
+
+// renew certifies a node's new key, for the role that the store says.
+func (m *Manager) renew(r *http.Request, request RenewRequest) (*Admission, error) {
+	id := callerOf(r)
+	view := m.store.View()
+	node := view.Node(id.NodeID)
+	if node == nil || view.Cluster() == nil {
+		return nil, cluster.Say(cluster.ErrDenied, "renew certificate: node %s is not part of the swarm", id.NodeID)
+	}
+	chain, err := m.issue(view.Cluster(), request.CSR, node)
+	if err != nil {
+		return nil, err
+	}
+	m.log.Info("renew certificate", "node", node.ID, "role", node.Role)
+	return m.admission(node, chain), nil
+}
+
+// ready takes a manager's control address in; voters does the rest.
+func (m *Manager) ready(r *http.Request, request ReadyRequest) (*Admission, error) {
+	host, _, err := net.SplitHostPort(request.Addr)
+	if ip := net.ParseIP(host); err != nil || ip == nil || ip.IsUnspecified() {
+		return nil, cluster.Say(cluster.ErrInvalid, "add manager: %q is no IP address and port", request.Addr)
+	}
+	id := callerOf(r)
+	err = m.store.Update(r.Context(), func(tx *store.Tx) error {
+		node := tx.Node(id.NodeID)
+		if node == nil || node.Role != swarm.NodeRoleManager || node.Spec.Role != swarm.NodeRoleManager {
+			return cluster.Say(cluster.ErrDenied, "add manager: node %s is not to be a manager", id.NodeID)
+		}
+		if node.ManagerAddr == request.Addr {
+			return nil
+		}
+		changed := *node
+		changed.ManagerAddr = request.Addr
+		return tx.Put(&changed)
+	})
+	if err != nil {
+		return nil, err
+	}
+	return m.admission(m.store.View().Node(id.NodeID), nil), nil
+}
+
+// leave takes a node's word that it leaves the cluster for good: its tasks are
+// replaced at once, not after a grace.
+func (m *Manager) leave(r *http.Request, _ struct{}) (*Admission, error) {
+	id := callerOf(r)
+	err := m.store.Update(r.Context(), func(tx *store.Tx) error {
+		node := tx.Node(id.NodeID)
+		if node == nil || node.Status.State == cluster.NodeDown {
+			return nil
+		}
+		changed := *node
+		changed.Status.State, changed.Status.Message, changed.Status.Since = cluster.NodeDown, "the node left the swarm", tx.Now()
+		return tx.Put(&changed)
+	})
+	if err != nil {
+		return nil, err
+	}
+	m.log.Info("node left", "node", id.NodeID)
+	return &Admission{NodeID: id.NodeID}, nil
+}
+
+// readBody reads one small CBOR message.
+func readBody(w http.ResponseWriter, r *http.Request, into any) error {
+	if err := http.NewResponseController(w).SetReadDeadline(time.Now().Add(readTimeout)); err != nil && !errors.Is(err, http.ErrNotSupported) {
+		return fmt.Errorf("read request: %w", err)
+	}
+	data, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxAdmitBody))
+	if err != nil {
+		return fmt.Errorf("read request: %w: %w", cluster.ErrInvalid, err)
+	}
+	if err := cluster.Decode(data, into); err != nil {
+		return fmt.Errorf("%w: %w", cluster.ErrInvalid, err)
+	}
+	return nil
+}
+
+func writeBody(w http.ResponseWriter, v any) {
+	data, err := cluster.Encode(v)
+	if err != nil {
+		refuse(w, err)
+		return
+	}
+	w.Header().Set("Content-Type", "application/cbor")
+	w.Write(data)
+}
+
+// refusals pairs what a manager refuses with, and the status that tells it to
+// the other side.
+var refusals = []struct {
+	err    error
+	status int
+}{
+	{cluster.ErrDenied, http.StatusForbidden},
+	{cluster.ErrInvalid, http.StatusBadRequest},
+	{cluster.ErrPrecondition, http.StatusConflict},
+	{cluster.ErrNoLeader, http.StatusServiceUnavailable},
+	{cluster.ErrNotLeader, http.StatusServiceUnavailable},
+	{cluster.ErrUnknownOutcome, http.StatusServiceUnavailable},
+	{cluster.ErrUnavailable, http.StatusServiceUnavailable},
+}
+
+// refuse answers with an error.
+func refuse(w http.ResponseWriter, err error) {
+	status := http.StatusInternalServerError
+	for _, refusal := range refusals {
+		if errors.Is(err, refusal.err) {
+			status = refusal.status
+			break
+		}
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(status)
+	json.NewEncoder(w).Encode(map[string]string{"message": err.Error()})
+}

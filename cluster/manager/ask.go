@@ -1,0 +1,126 @@
+package manager
+
+import (
+	"bytes"
+	"context"
+	"crypto/tls"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"time"
+
+	"skep/cluster"
+)
+
+// errElsewhere is answered by a manager that doesn't lead.
+type errElsewhere struct{ addr string }
+
+func (e errElsewhere) Error() string { return "the leader is at " + e.addr }
+
+// Asker asks the leader's control port for admission and certificates, on behalf
+// of a node.
+type Asker struct {
+	Network Network
+	// TLS is what the asker shows and trusts.
+	TLS *tls.Config
+	// Managers are the control addresses to begin with.
+	Managers []string
+}
+
+// Join asks for admission.
+func (a Asker) Join(ctx context.Context, request JoinRequest) (*Admission, error) {
+	return a.ask(ctx, "/v1/join", request)
+}
+
+// Renew asks for a new certificate.
+func (a Asker) Renew(ctx context.Context, csr []byte) (*Admission, error) {
+	return a.ask(ctx, "/v1/renew", RenewRequest{CSR: csr})
+}
+
+// Ready tells that a manager listens at addr.
+func (a Asker) Ready(ctx context.Context, addr string) (*Admission, error) {
+	return a.ask(ctx, "/v1/manager", ReadyRequest{Addr: addr})
+}
+
+// Leave tells that the node leaves the cluster for good.
+func (a Asker) Leave(ctx context.Context) error {
+	_, err := a.ask(ctx, "/v1/leave", struct{}{})
+	return err
+}
+
+// ask tries the managers in turn, following to the leader, until ctx ends. What
+// trying again can't mend is returned at once.
+func (a Asker) ask(ctx context.Context, path string, request any) (*Admission, error) {
+	body, err := cluster.Encode(request)
+	if err != nil {
+		return nil, err
+	}
+	last := cluster.Say(cluster.ErrUnavailable, "no manager's address is known")
+	for {
+		for _, addr := range a.Managers {
+			admission, err := a.post(ctx, addr, path, body)
+			var elsewhere errElsewhere
+			if errors.As(err, &elsewhere) {
+				admission, err = a.post(ctx, elsewhere.addr, path, body)
+			}
+			if err == nil {
+				return admission, nil
+			}
+			if errors.Is(err, cluster.ErrDenied) || errors.Is(err, cluster.ErrInvalid) || errors.Is(err, cluster.ErrPrecondition) {
+				return nil, err
+			}
+			if ctx.Err() == nil {
+				last = err
+			}
+		}
+		if pause(ctx, 200*time.Millisecond); ctx.Err() != nil {
+			return nil, fmt.Errorf("%w (%w)", last, ctx.Err())
+		}
+	}
+}
+
+func (a Asker) post(ctx context.Context, addr, path string, body []byte) (*Admission, error) {
+	ctx, cancel := context.WithTimeout(ctx, readTimeout)
+	defer cancel()
+	client := &http.Client{Transport: &http.Transport{
+		DisableKeepAlives: true,
+		DialTLSContext: func(ctx context.Context, _, addr string) (net.Conn, error) {
+			return Dial(ctx, a.Network, addr, a.TLS)
+		},
+	}}
+	request, err := http.NewRequestWithContext(ctx, http.MethodPost, "https://"+addr+path, bytes.NewReader(body))
+	if err != nil {
+		return nil, fmt.Errorf("ask manager %s: %w: %w", addr, cluster.ErrInvalid, err)
+	}
+	response, err := client.Do(request)
+	if err != nil {
+		return nil, fmt.Errorf("ask manager %s: %w", addr, err)
+	}
+	defer response.Body.Close()
+	data, err := io.ReadAll(io.LimitReader(response.Body, 1<<20))
+	if err != nil {
+		return nil, fmt.Errorf("ask manager %s: %w", addr, err)
+	}
+	switch response.StatusCode {
+	case http.StatusOK:
+		admission := new(Admission)
+		return admission, cluster.Decode(data, admission)
+	case statusMisdirected:
+		return nil, errElsewhere{response.Header.Get(leaderHeader)}
+	}
+	var refusal struct{ Message string }
+	if json.Unmarshal(data, &refusal) != nil || refusal.Message == "" {
+		refusal.Message = response.Status
+	}
+	kind := cluster.ErrUnavailable
+	for _, known := range refusals {
+		if known.status == response.StatusCode {
+			kind = known.err
+			break
+		}
+	}
+	return nil, cluster.Say(kind, "ask manager %s: %s", addr, refusal.Message)
+}

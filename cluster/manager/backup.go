@@ -1,0 +1,99 @@
+package manager
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"time"
+
+	"github.com/docker/docker/api/types/swarm"
+	"github.com/hashicorp/raft"
+
+	"skep/cluster"
+	"skep/store"
+	"skep/store/seal"
+)
+
+// backupPlace is where backups belong. The cluster isn't part of it: whoever opens
+// one doesn't know it yet.
+var backupPlace = seal.Place{Kind: "backup"}
+
+func backupRing(key []byte) (*seal.Ring, error) {
+	if len(key) != len(seal.Key{}) {
+		return nil, cluster.Say(cluster.ErrInvalid, "the key of a backup must have %d bytes", len(seal.Key{}))
+	}
+	return seal.NewRing(seal.Key(key)), nil
+}
+
+// Backup writes this manager's database to out, sealed under key.
+func (m *Manager) Backup(out io.Writer, key []byte) error {
+	ring, err := backupRing(key)
+	if err != nil {
+		return err
+	}
+	sealed := seal.NewWriter(out, ring, backupPlace)
+	if err := m.store.View().Backup(sealed); err != nil {
+		return fmt.Errorf("back up the database: %w", err)
+	}
+	if err := sealed.Close(); err != nil {
+		return fmt.Errorf("back up the database: %w", err)
+	}
+	return nil
+}
+
+// Backup is a cluster's database as it was when it was backed up.
+type Backup struct{ database *store.Restored }
+
+// ReadBackup opens what Manager.Backup wrote.
+func ReadBackup(in io.Reader, key []byte) (*Backup, error) {
+	ring, err := backupRing(key)
+	if err != nil {
+		return nil, err
+	}
+	database, err := store.ReadBackup(seal.NewReader(in, ring, backupPlace))
+	if errors.Is(err, seal.ErrBad) {
+		return nil, cluster.Say(cluster.ErrInvalid, "the backup doesn't open: the passphrase is wrong, or the file is damaged")
+	}
+	if err != nil {
+		return nil, fmt.Errorf("%w: %w", cluster.ErrInvalid, err)
+	}
+	if database.View().Cluster() == nil {
+		return nil, cluster.Say(cluster.ErrInvalid, "the backup has no cluster in it")
+	}
+	return &Backup{database}, nil
+}
+
+// Cluster is the record of the cluster that the backup is of.
+func (b *Backup) Cluster() *cluster.Cluster { return b.database.View().Cluster() }
+
+// Install writes the database to the empty disk in dir, with first as the only
+// manager. The managers of the time become workers: should one of them still be
+// there, it has a certificate and may come back as that.
+func (b *Backup) Install(dir string, ring *seal.Ring, first *cluster.Node, now time.Time) (err error) {
+	err = b.database.Edit(now, func(tx *store.Tx) error {
+		var changed []*cluster.Node
+		for node := range tx.Nodes() {
+			if node.Role != swarm.NodeRoleManager && node.Spec.Role != swarm.NodeRoleManager {
+				continue
+			}
+			next := *node
+			next.Role, next.Spec.Role, next.ManagerAddr = swarm.NodeRoleWorker, swarm.NodeRoleWorker, ""
+			changed = append(changed, &next)
+		}
+		for _, node := range append(changed, first) {
+			if err := tx.Put(node); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	disk, err := store.OpenDisk(store.DiskConfig{Dir: dir, Ring: ring, ClusterID: b.Cluster().ID})
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, disk.Close()) }()
+	return b.database.Install(disk, raft.Server{ID: raft.ServerID(first.ID), Address: raft.ServerAddress(first.ManagerAddr)})
+}

@@ -1,0 +1,291 @@
+package manager
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"sync"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/docker/docker/api/types/swarm"
+
+	"skep/cluster"
+	"skep/cluster/ca"
+)
+
+// Limits of the control port, which anybody can reach.
+const (
+	handshakeTimeout = 5 * time.Second
+	// maxStrangers is how many connections may be in their handshake, or come from
+	// callers without a certificate, at once.
+	maxStrangers  = 256
+	maxHeader     = 64 << 10
+	maxAdmitBody  = 64 << 10
+	readTimeout   = 10 * time.Second
+	idleTimeout   = 2 * time.Minute
+	shutdownLimit = 2 * time.Second
+)
+
+// serveControl accepts connections on the control port until ctx ends.
+func (m *Manager) serveControl(ctx context.Context) error {
+	config := m.cfg.Credentials.ServerTLS(cluster.ProtocolRaft, cluster.ProtocolSession, cluster.ProtocolHTTP)
+	requests := newHandoff(m.listener.Addr())
+	server := &http.Server{
+		Handler:           m.routes(),
+		ReadHeaderTimeout: readTimeout,
+		IdleTimeout:       idleTimeout,
+		MaxHeaderBytes:    maxHeader,
+		ErrorLog:          slog.NewLogLogger(m.log.Handler(), slog.LevelDebug),
+		BaseContext:       func(net.Listener) context.Context { return ctx },
+		// Streams have deadlines of their own, and HTTP/2 isn't offered.
+		TLSNextProto: map[string]func(*http.Server, *tls.Conn, http.Handler){},
+	}
+	g, ctx := errgroup.WithContext(ctx)
+	g.Go(func() error {
+		if err := server.Serve(requests); !errors.Is(err, http.ErrServerClosed) {
+			return fmt.Errorf("serve control port: %w", err)
+		}
+		return nil
+	})
+	var conns sync.WaitGroup
+	g.Go(func() error {
+		strangers := make(chan struct{}, maxStrangers)
+		for {
+			plain, err := m.listener.Accept()
+			if ctx.Err() != nil {
+				if err == nil {
+					plain.Close()
+				}
+				return ctx.Err()
+			}
+			if err != nil {
+				m.log.Warn("accept on control port", "err", err)
+				pause(ctx, 50*time.Millisecond)
+				continue
+			}
+			select {
+			case strangers <- struct{}{}:
+			default:
+				m.log.Warn("refuse a connection: too many strangers", "addr", plain.RemoteAddr().String())
+				plain.Close()
+				continue
+			}
+			conns.Add(1)
+			go func() {
+				defer conns.Done()
+				m.sort(ctx, tls.Server(plain, config), requests, func() { <-strangers })
+			}()
+		}
+	})
+	g.Go(func() error {
+		<-ctx.Done()
+		m.listener.Close()
+		requests.Close()
+		ending, cancel := context.WithTimeout(context.WithoutCancel(ctx), shutdownLimit)
+		defer cancel()
+		if server.Shutdown(ending) != nil {
+			server.Close()
+		}
+		return nil
+	})
+	err := g.Wait()
+	conns.Wait()
+	return err
+}
+
+// sort finishes the handshake and hands the connection to whom it is for. known
+// is called once when the caller is no stranger any more, or is gone.
+func (m *Manager) sort(ctx context.Context, conn *tls.Conn, requests *handoff, known func()) {
+	shaking, cancel := context.WithTimeout(ctx, handshakeTimeout)
+	err := conn.HandshakeContext(shaking)
+	cancel()
+	if err != nil {
+		known()
+		m.log.Debug("refuse a connection", "addr", conn.RemoteAddr().String(), "err", err)
+		conn.Close()
+		return
+	}
+	state := conn.ConnectionState()
+	if state.NegotiatedProtocol == cluster.ProtocolHTTP || state.NegotiatedProtocol == "" {
+		// A caller without a certificate stays a stranger until it hangs up: joining
+		// takes a moment, and nobody else has a reason to stay.
+		if _, err := ca.Peer(state); err != nil {
+			requests.deliver(&leaving{Conn: conn, left: known})
+			return
+		}
+		known()
+		requests.deliver(conn)
+		return
+	}
+	known()
+	id, err := ca.Peer(state)
+	switch {
+	case err != nil:
+	case state.NegotiatedProtocol == cluster.ProtocolSession:
+		if err := m.dispatch.ServeSession(ctx, conn, id); err != nil && ctx.Err() == nil {
+			m.log.Debug("end session", "node", id.NodeID, "err", err)
+		}
+		conn.Close()
+		return
+	case id.Role != swarm.NodeRoleManager:
+		err = cluster.Say(cluster.ErrDenied, "raft is for managers")
+	default:
+		// The store may lag behind the roles, and a lagging manager that refused its
+		// leader could never catch up: so for raft the certificate alone counts, and
+		// raft itself ignores those who aren't in its configuration.
+		m.streams.deliver(conn, id.NodeID)
+		return
+	}
+	m.log.Warn("refuse a connection", "addr", conn.RemoteAddr().String(), "err", err)
+	conn.Close()
+}
+
+// routes are the control port's: who may call what is said here, once.
+func (m *Manager) routes() http.Handler {
+	mux := http.NewServeMux()
+	mux.Handle("POST /v1/join", hangUp(onLeader(m, m.admit)))
+	mux.Handle("POST /v1/renew", m.allow(anyNode, onLeader(m, m.renew)))
+	mux.Handle("POST /v1/leave", m.allow(anyNode, onLeader(m, m.leave)))
+	mux.Handle("POST /v1/manager", m.allow(managers, onLeader(m, m.ready)))
+	mux.Handle("GET /v1/health", m.allow(managers, http.HandlerFunc(m.serveHealth)))
+	mux.Handle("/v1/api/", m.allow(managers, http.StripPrefix("/v1/api", m.cfg.API)))
+	mux.Handle("/v1/", m.allow(managers, m.dispatch.Handler()))
+	return mux
+}
+
+// Who may call a route.
+var (
+	anyNode  = func(cluster.Identity, *cluster.Node) bool { return true }
+	managers = func(id cluster.Identity, node *cluster.Node) bool {
+		return id.Role == swarm.NodeRoleManager && (node == nil || node.Role == swarm.NodeRoleManager)
+	}
+)
+
+// allow lets a request through when its caller's certificate is this cluster's
+// and who agrees. Everybody else is refused.
+func (m *Manager) allow(who func(cluster.Identity, *cluster.Node) bool, next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		id, err := m.caller(r)
+		if err == nil {
+			switch node := m.store.View().Node(id.NodeID); {
+			case who(id, node):
+			case id.Role == swarm.NodeRoleManager:
+				err = cluster.Say(cluster.ErrDenied, "node %s is not a manager any more: ask another one", id.NodeID)
+			default:
+				err = cluster.Say(cluster.ErrDenied, "a %s may not call %s", id.Role, r.URL.Path)
+			}
+		}
+		if err != nil {
+			m.log.Warn("refuse a request", "addr", r.RemoteAddr, "err", err)
+			refuse(w, err)
+			return
+		}
+		next.ServeHTTP(w, r.WithContext(context.WithValue(r.Context(), callerKey{}, id)))
+	})
+}
+
+type callerKey struct{}
+
+// callerOf is who calls a route behind allow.
+func callerOf(r *http.Request) cluster.Identity {
+	return r.Context().Value(callerKey{}).(cluster.Identity)
+}
+
+// hangUp ends the connection with the answer: strangers have no reason to stay.
+func hangUp(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Connection", "close")
+		next.ServeHTTP(w, r)
+	})
+}
+
+// caller reads who calls from the certificate. A node that isn't in the store
+// any more was removed; only an empty store (a new manager's) can't tell.
+func (m *Manager) caller(r *http.Request) (cluster.Identity, error) {
+	if r.TLS == nil {
+		return cluster.Identity{}, cluster.Say(cluster.ErrDenied, "read certificate: no certificate")
+	}
+	id, err := ca.Peer(*r.TLS)
+	if err != nil {
+		return cluster.Identity{}, err
+	}
+	view := m.store.View()
+	if view.Cluster() != nil && view.Node(id.NodeID) == nil {
+		return cluster.Identity{}, cluster.Say(cluster.ErrDenied, "node %s is not part of the swarm", id.NodeID)
+	}
+	return id, nil
+}
+
+// leaving tells when a connection is closed.
+type leaving struct {
+	net.Conn
+	once sync.Once
+	left func()
+}
+
+// Close closes the connection and tells.
+func (l *leaving) Close() error {
+	l.once.Do(l.left)
+	return l.Conn.Close()
+}
+
+// ConnectionState and HandshakeContext make net/http see the TLS connection.
+func (l *leaving) ConnectionState() tls.ConnectionState { return l.Conn.(*tls.Conn).ConnectionState() }
+
+// HandshakeContext does nothing: the handshake is done.
+func (l *leaving) HandshakeContext(ctx context.Context) error { return nil }
+
+// handoff is a listener whose connections are accepted elsewhere.
+type handoff struct {
+	addr   net.Addr
+	conns  chan net.Conn
+	once   sync.Once
+	closed chan struct{}
+}
+
+func newHandoff(addr net.Addr) *handoff {
+	return &handoff{addr: addr, conns: make(chan net.Conn), closed: make(chan struct{})}
+}
+
+func (h *handoff) deliver(conn net.Conn) {
+	select {
+	case h.conns <- conn:
+	case <-h.closed:
+		conn.Close()
+	}
+}
+
+// Accept gives the next connection that was delivered.
+func (h *handoff) Accept() (net.Conn, error) {
+	select {
+	case conn := <-h.conns:
+		return conn, nil
+	case <-h.closed:
+		return nil, net.ErrClosed
+	}
+}
+
+// Close ends Accept.
+func (h *handoff) Close() error {
+	h.once.Do(func() { close(h.closed) })
+	return nil
+}
+
+// Addr is the control port's address.
+func (h *handoff) Addr() net.Addr { return h.addr }
+
+// pause waits for d or ctx's end.
+func pause(ctx context.Context, d time.Duration) {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+	case <-ctx.Done():
+	}
+}

@@ -1,0 +1,25 @@
+// Package manager is a manager's life: its part in raft and in the store, the
+// control port, what a leader does while it leads, and the certificates it
+// issues then.
+//
+// cluster/node opens a Manager when the node's certificate says so and runs it
+// for as long as that lasts.
+//
+// Goroutines, all of one Run and ended with it:
+//   - control: accepts connections and sorts them by ALPN into raft, agent
+//     sessions and HTTP; one goroutine per connection from there on.
+//   - leadership: the only one that starts and ends lead; it re-reads raft's
+//     state whenever raft says that something changed.
+//   - lead, while this manager leads: the store's proposer, the scheduler's
+//     loop, dispatch's intake, voters, which makes raft's configuration
+//     follow the roles in the store, rotate, which renews the gossip keys, and
+//     finishRoot, which ends a change of the root CA.
+//   - watch: publishes who leads to everybody who waits for it.
+//   - hasten: stands for election at once when the leader's process has ended.
+//   - compact: takes a snapshot when the log has grown enough.
+//   - dispatch.Run: this manager's agents.
+//
+// Guarantees: nothing that only a leader does outlives its leadership; a
+// caller's role is checked on every request, against its certificate and the
+// store; when lead fails the leadership is handed over rather than kept idle.
+package manager

@@ -1,0 +1,279 @@
+package manager
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/docker/docker/api/types/swarm"
+	"github.com/hashicorp/raft"
+	"golang.org/x/sync/errgroup"
+
+	"skep/cluster"
+	"skep/scheduler"
+	"skep/store"
+)
+
+// leadership runs lead whenever raft makes this manager the leader. Raft's
+// channel keeps only the last value, so true may follow true; each value ends
+// the lead that runs and, when it is true, begins another.
+func (m *Manager) leadership(ctx context.Context) error {
+	stop := func() {}
+	defer func() { stop() }()
+	for {
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case leads := <-m.raft.LeaderCh():
+			stop()
+			stop = func() {}
+			if leads {
+				stop = m.startLead(ctx)
+			}
+		}
+	}
+}
+
+// startLead runs lead on a goroutine of its own; the function it returns ends it
+// and waits for it.
+func (m *Manager) startLead(ctx context.Context) (stop func()) {
+	ctx, cancel := context.WithCancel(ctx)
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		err := m.lead(ctx)
+		m.setEstablished(0)
+		if ctx.Err() != nil || m.raft.State() != raft.Leader || errors.Is(err, errHandedOver) || errors.Is(err, raft.ErrLeadershipTransferInProgress) {
+			return
+		}
+		// Still leading, but not doing a leader's work: let another try.
+		m.log.Error("lead the cluster", "node", m.cfg.NodeID, "err", err)
+		m.StepDown()
+	}()
+	return func() { cancel(); <-done }
+}
+
+// lead is what a leader does. It returns when leadership ends, or when one of
+// its parts fails.
+func (m *Manager) lead(ctx context.Context) error {
+	term := m.raft.CurrentTerm()
+	m.peers.reset()
+	g, ctx := errgroup.WithContext(ctx)
+	g.Go(func() error { return m.store.Lead(ctx, m.raft) })
+	g.Go(func() error {
+		if err := m.bootstrap(ctx); err != nil {
+			return err
+		}
+		if err := m.leaveOthers(ctx); err != nil {
+			return err
+		}
+		m.setEstablished(term)
+		m.log.Info("lead the cluster", "node", m.cfg.NodeID, "term", term)
+		g.Go(func() error {
+			return scheduler.Run(ctx, scheduler.Config{
+				Store: m.store, Now: m.cfg.Now, Log: m.log,
+				NewID: func() string { return cluster.NewID(m.cfg.Random) },
+			})
+		})
+		g.Go(func() error { return m.dispatch.Lead(ctx) })
+		g.Go(func() error { return m.rotate(ctx) })
+		g.Go(func() error { return m.finishRoot(ctx) })
+		return m.voters(ctx)
+	})
+	return g.Wait()
+}
+
+// leadTimeout bounds each step of raft's that a leader waits for.
+const leadTimeout = 10 * time.Second
+
+// bootstrap waits until the store takes writes, and writes the objects that a
+// new cluster begins with.
+func (m *Manager) bootstrap(ctx context.Context) error {
+	waiting, cancel := context.WithTimeout(ctx, leadTimeout)
+	defer cancel()
+	for {
+		err := m.store.Update(waiting, func(*store.Tx) error { return nil })
+		if err == nil {
+			break
+		}
+		if pause(waiting, time.Millisecond); waiting.Err() != nil {
+			return fmt.Errorf("wait for the proposer: %w", err)
+		}
+	}
+	if m.cfg.Bootstrap == nil || m.store.View().Cluster() != nil {
+		return nil
+	}
+	err := m.store.Update(ctx, func(tx *store.Tx) error {
+		if tx.Cluster() != nil {
+			return nil
+		}
+		first, node := *m.cfg.Bootstrap.Cluster, *m.cfg.Bootstrap.Node
+		if err := tx.Put(&first); err != nil {
+			return err
+		}
+		return tx.Put(&node)
+	})
+	if err != nil {
+		return fmt.Errorf("write the new cluster's first objects: %w", err)
+	}
+	return nil
+}
+
+// leaveOthers makes workers of the other managers, once after the order to go on
+// without them: one that comes back learns so, and drops its copy of the database.
+func (m *Manager) leaveOthers(ctx context.Context) error {
+	if !m.alone {
+		return nil
+	}
+	err := m.store.Update(ctx, func(tx *store.Tx) error {
+		var changed []*cluster.Node
+		for node := range tx.Nodes() {
+			next := *node
+			switch {
+			case node.ID == m.cfg.NodeID:
+				next.ManagerAddr = m.cfg.Addr
+			case node.Role == swarm.NodeRoleManager || node.Spec.Role == swarm.NodeRoleManager:
+				next.Role, next.Spec.Role, next.ManagerAddr = swarm.NodeRoleWorker, swarm.NodeRoleWorker, ""
+			default:
+				continue
+			}
+			changed = append(changed, &next)
+		}
+		for _, node := range changed {
+			if err := tx.Put(node); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		return fmt.Errorf("make workers of the lost managers: %w", err)
+	}
+	m.alone = false
+	return nil
+}
+
+// voters makes raft's voters follow the roles in the store, one change at a
+// time, and the roles follow the voters: a manager that is to be a worker gets
+// its new role only when it can no longer vote.
+func (m *Manager) voters(ctx context.Context) error {
+	changes := m.store.Subscribe()
+	defer changes.Close()
+	for {
+		wait := time.Minute
+		if err := m.stepVoters(ctx, m.store.View()); err != nil {
+			if ctx.Err() != nil {
+				return ctx.Err()
+			}
+			m.log.Warn("make voters follow roles", "err", err)
+			wait = time.Second
+		}
+		timer := time.NewTimer(wait)
+		select {
+		case <-ctx.Done():
+			timer.Stop()
+			return ctx.Err()
+		case <-changes.Ready():
+			changes.Take()
+		case <-timer.C:
+		}
+		timer.Stop()
+	}
+}
+
+// voterChange is one step towards voters that follow the roles.
+type voterChange struct {
+	// Add and Remove are changes of raft's configuration; Promote and Demote of a
+	// node's role. HandOver is set when the leader itself is to go.
+	Add      *raft.Server
+	Remove   raft.ServerID
+	Promote  string
+	Demote   string
+	HandOver bool
+}
+
+// nextVoterChange decides the next step, or nil when all is as it should be.
+func nextVoterChange(view store.View, servers []raft.Server, self string) *voterChange {
+	voting := map[string]raft.Server{}
+	for _, server := range servers {
+		voting[string(server.ID)] = server
+	}
+	for node := range view.Nodes() {
+		wanted := node.Spec.Role == swarm.NodeRoleManager
+		server, votes := voting[node.ID]
+		switch {
+		case wanted && node.Role != swarm.NodeRoleManager:
+			return &voterChange{Promote: node.ID}
+		case wanted && node.ManagerAddr != "" && (!votes || string(server.Address) != node.ManagerAddr):
+			return &voterChange{Add: &raft.Server{ID: raft.ServerID(node.ID), Address: raft.ServerAddress(node.ManagerAddr)}}
+		case !wanted && votes && node.ID == self:
+			return &voterChange{HandOver: true}
+		case !wanted && votes:
+			return &voterChange{Remove: server.ID}
+		case !wanted && node.Role == swarm.NodeRoleManager:
+			return &voterChange{Demote: node.ID}
+		}
+	}
+	for id, server := range voting {
+		if view.Node(id) == nil && id != self {
+			return &voterChange{Remove: server.ID}
+		}
+	}
+	return nil
+}
+
+func (m *Manager) stepVoters(ctx context.Context, view store.View) error {
+	for {
+		future := m.raft.GetConfiguration()
+		if err := future.Error(); err != nil {
+			return fmt.Errorf("read raft's configuration: %w", err)
+		}
+		change := nextVoterChange(view, future.Configuration().Servers, m.cfg.NodeID)
+		if change == nil {
+			return nil
+		}
+		if err := m.applyVoterChange(ctx, change, future.Index()); err != nil {
+			return err
+		}
+		view = m.store.View()
+	}
+}
+
+func (m *Manager) applyVoterChange(ctx context.Context, change *voterChange, prev uint64) error {
+	switch {
+	case change.Add != nil:
+		m.log.Info("add voter", "node", string(change.Add.ID), "addr", string(change.Add.Address))
+		return m.raft.AddVoter(change.Add.ID, change.Add.Address, prev, leadTimeout).Error()
+	case change.HandOver:
+		if err := m.raft.LeadershipTransfer().Error(); err != nil {
+			return fmt.Errorf("hand over leadership: %w", err)
+		}
+		return errHandedOver
+	case change.Remove != "":
+		m.log.Info("remove voter", "node", string(change.Remove))
+		return m.raft.RemoveServer(change.Remove, prev, leadTimeout).Error()
+	case change.Promote != "":
+		return m.setRole(ctx, change.Promote, swarm.NodeRoleManager)
+	default:
+		return m.setRole(ctx, change.Demote, swarm.NodeRoleWorker)
+	}
+}
+
+var errHandedOver = errors.New("leadership was handed over")
+
+// setRole writes the role that the node's next certificate is for.
+func (m *Manager) setRole(ctx context.Context, nodeID string, role swarm.NodeRole) error {
+	return m.store.Update(ctx, func(tx *store.Tx) error {
+		node := tx.Node(nodeID)
+		if node == nil || node.Spec.Role != role || node.Role == role {
+			return nil
+		}
+		changed := *node
+		changed.Role = role
+		if role == swarm.NodeRoleWorker {
+			changed.ManagerAddr = ""
+		}
+		return tx.Put(&changed)
+	})
+}

@@ -1,0 +1,204 @@
+package manager
+
+import (
+	"context"
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/hashicorp/raft"
+
+	"skep/cluster"
+)
+
+// leader is who leads as far as this manager knows.
+type leader struct {
+	peer cluster.Peer
+	// term is the term in which this manager leads and has begun a leader's work; 0
+	// when it doesn't.
+	term uint64
+}
+
+// watch keeps m.leader true to raft's state. Observations only wake it: it reads
+// raft's state again each time.
+func (m *Manager) watch(ctx context.Context) error {
+	observations := make(chan raft.Observation, 64)
+	observer := raft.NewObserver(observations, false, func(o *raft.Observation) bool {
+		switch o.Data.(type) {
+		case raft.LeaderObservation, raft.RaftState, raft.FailedHeartbeatObservation, raft.ResumedHeartbeatObservation:
+			return true
+		}
+		return false
+	})
+	m.raft.RegisterObserver(observer)
+	defer m.raft.DeregisterObserver(observer)
+	for {
+		addr, id := m.raft.LeaderWithID()
+		m.setLeader(cluster.Peer{NodeID: string(id), Addr: string(addr)})
+		timer := time.NewTimer(time.Second)
+		select {
+		case <-ctx.Done():
+			timer.Stop()
+			return ctx.Err()
+		case o := <-observations:
+			m.peers.observe(o)
+		case <-timer.C:
+		}
+		timer.Stop()
+	}
+}
+
+func (m *Manager) setLeader(peer cluster.Peer) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.leader.peer != peer {
+		m.leader.peer = peer
+		m.announceLocked()
+	}
+}
+
+func (m *Manager) setEstablished(term uint64) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.leader.term != term {
+		m.leader.term = term
+		m.announceLocked()
+	}
+}
+
+func (m *Manager) announceLocked() {
+	close(m.changed)
+	m.changed = make(chan struct{})
+}
+
+// LeaderChanged returns a channel that is closed at the next change of what
+// Leader says.
+func (m *Manager) LeaderChanged() <-chan struct{} {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.changed
+}
+
+// leads tells who leads now. A manager that was elected but hasn't begun a
+// leader's work counts as nobody.
+func (m *Manager) leads() (peer cluster.Peer, self, ok bool, changed <-chan struct{}) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	self = m.leader.term != 0
+	if self {
+		return cluster.Peer{NodeID: m.cfg.NodeID, Addr: m.cfg.Addr}, true, true, m.changed
+	}
+	other := m.leader.peer.NodeID != "" && m.leader.peer.NodeID != m.cfg.NodeID
+	return m.leader.peer, false, other, m.changed
+}
+
+func (m *Manager) dispatchLeader() (cluster.Peer, bool, bool) {
+	peer, self, ok, _ := m.leads()
+	return peer, self, ok
+}
+
+// Leader tells who leads, and whether it is this manager; it waits for a leader
+// until ctx ends, then fails with ErrNoLeader.
+func (m *Manager) Leader(ctx context.Context) (peer cluster.Peer, self bool, err error) {
+	for {
+		peer, self, ok, changed := m.leads()
+		if ok {
+			return peer, self, nil
+		}
+		select {
+		case <-changed:
+		case <-ctx.Done():
+			return cluster.Peer{}, false, fmt.Errorf("find the leader: %w", cluster.ErrNoLeader)
+		}
+	}
+}
+
+// LeaderID is the leader's node ID; empty when there is none.
+func (m *Manager) LeaderID() string {
+	peer, _, ok, _ := m.leads()
+	if !ok {
+		return ""
+	}
+	return peer.NodeID
+}
+
+// Fresh returns when a read of the store is certain to see every write that was
+// acknowledged before the call; ErrNotLeader when this manager can't promise it.
+func (m *Manager) Fresh(ctx context.Context) error {
+	_, self, _, _ := m.leads()
+	if !self {
+		return fmt.Errorf("read the database: %w", cluster.ErrNotLeader)
+	}
+	verified := make(chan error, 1)
+	future := m.raft.VerifyLeader()
+	go func() { verified <- future.Error() }()
+	select {
+	case err := <-verified:
+		if err != nil {
+			return fmt.Errorf("read the database: %w: %w", cluster.ErrNotLeader, err)
+		}
+		return nil
+	case <-ctx.Done():
+		return fmt.Errorf("confirm leadership: %w: %w", cluster.ErrUnavailable, ctx.Err())
+	}
+}
+
+// reachability is which managers answer the leader's heartbeats.
+type reachability struct {
+	mu     sync.Mutex // guards failed
+	failed map[string]bool
+}
+
+func newReachability() *reachability { return &reachability{failed: map[string]bool{}} }
+
+func (r *reachability) reset() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	clear(r.failed)
+}
+
+func (r *reachability) observe(o raft.Observation) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	switch data := o.Data.(type) {
+	case raft.FailedHeartbeatObservation:
+		r.failed[string(data.PeerID)] = true
+	case raft.ResumedHeartbeatObservation:
+		delete(r.failed, string(data.PeerID))
+	}
+}
+
+func (r *reachability) fails(nodeID string) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.failed[nodeID]
+}
+
+// Reachable tells of each voter whether it answers the leader.
+func (m *Manager) Reachable() map[string]bool {
+	reachable := map[string]bool{}
+	for _, server := range m.servers() {
+		reachable[string(server.ID)] = !m.peers.fails(string(server.ID))
+	}
+	return reachable
+}
+
+// CanLose tells whether the managers keep a quorum of reachable voters without
+// the given one.
+func (m *Manager) CanLose(nodeID string) error {
+	reachable := m.Reachable()
+	if _, votes := reachable[nodeID]; !votes {
+		return nil
+	}
+	delete(reachable, nodeID)
+	answer := 0
+	for _, ok := range reachable {
+		if ok {
+			answer++
+		}
+	}
+	if need := len(reachable)/2 + 1; answer < need {
+		return cluster.Say(cluster.ErrPrecondition, "lose manager %s: it would result in a loss of quorum: of the %d managers left %d answer, %d are needed", nodeID, len(reachable), answer, need)
+	}
+	return nil
+}

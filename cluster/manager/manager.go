@@ -1,0 +1,286 @@
+package manager
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"path/filepath"
+	"sync"
+	"time"
+
+	"github.com/docker/docker/api/types/swarm"
+	"github.com/hashicorp/raft"
+	"golang.org/x/sync/errgroup"
+
+	"skep/cluster"
+	"skep/cluster/ca"
+	"skep/cluster/dispatch"
+	"skep/store"
+	"skep/store/seal"
+)
+
+// Network is how managers reach each other: TCP, or a network in memory.
+type Network interface {
+	Listen(addr string) (net.Listener, error)
+	Dial(ctx context.Context, addr string) (net.Conn, error)
+}
+
+// Disk is where raft keeps its log and snapshots.
+type Disk struct {
+	Log       raft.LogStore
+	Stable    raft.StableStore
+	Snapshots raft.SnapshotStore
+	// Keep says how many snapshots stay from the next one on. It and Close may be nil.
+	Keep  func(snapshots int) error
+	Close func() error
+}
+
+// Config says what a manager is made of.
+type Config struct {
+	// NodeID and ClusterID are this manager's.
+	NodeID, ClusterID string
+	// Listen is the address of the control port, Addr the one it advertises.
+	Listen, Addr string
+	Credentials  *ca.Credentials
+	// Ring seals the log and the snapshots, which lie in Dir.
+	Ring *seal.Ring
+	Dir  string
+	// OpenDisk replaces the files in Dir; for tests.
+	OpenDisk func() (Disk, error)
+	// Bootstrap has the objects that a new cluster begins with; nil everywhere but
+	// on its first manager at its first start.
+	Bootstrap *Bootstrap
+	// Alone makes this manager the only one, whatever the log says of others: all
+	// that is on its disk counts as committed, and the other managers become workers.
+	Alone   bool
+	Network Network
+	// Members and MembersChanged are gossip's view.
+	Members        func() []cluster.Member
+	MembersChanged <-chan struct{}
+	// API executes forwarded requests of the Docker Engine API; see api.Server.Remote.
+	API http.Handler
+	// Beat is raft's heartbeat timeout: how long a silence makes followers look for
+	// a new leader. 0 means 300 ms.
+	Beat time.Duration
+	// Snapshots are taken when so many bytes, or entries, were applied since the last
+	// one. 0 means 32 MiB and what the cluster's spec says.
+	SnapshotBytes, SnapshotEntries uint64
+	// GossipKeyPeriod is how long one gossip key sends before the next one does.
+	// 0 means 12 hours.
+	GossipKeyPeriod time.Duration
+	Now             func() time.Time
+	Random          io.Reader
+	Log             *slog.Logger
+	// Fatal ends the process: see store.Config.
+	Fatal func(error)
+}
+
+// Bootstrap is what a new cluster begins with.
+type Bootstrap struct {
+	Cluster *cluster.Cluster
+	Node    *cluster.Node
+}
+
+// Manager is one manager. Its methods may be called by any goroutine.
+type Manager struct {
+	cfg       Config
+	log       *slog.Logger
+	store     *store.Store
+	fsm       countingFSM
+	raft      *raft.Raft
+	transport *raft.NetworkTransport
+	disk      Disk
+	streams   *streams
+	dispatch  *dispatch.Dispatcher
+	listener  net.Listener
+	client    *http.Client
+	peers     *reachability
+	// alone is Config.Alone until it is done; only lead uses it.
+	alone bool
+
+	mu      sync.Mutex // guards the fields below
+	leader  leader
+	changed chan struct{}
+}
+
+// Open restores the manager's state from disk and listens on the control port.
+// Nothing is answered before Run.
+func Open(cfg Config) (_ *Manager, err error) {
+	cfg.Beat = defaulted(cfg.Beat, 300*time.Millisecond)
+	cfg.SnapshotBytes = defaulted(cfg.SnapshotBytes, 32<<20)
+	cfg.GossipKeyPeriod = defaulted(cfg.GossipKeyPeriod, 12*time.Hour)
+	m := &Manager{cfg: cfg, log: cfg.Log, changed: make(chan struct{}), peers: newReachability(), alone: cfg.Alone}
+	if cfg.OpenDisk == nil {
+		cfg.OpenDisk = m.openDisk
+	}
+	m.store = store.New(store.Config{Now: cfg.Now, Log: cfg.Log, Fatal: cfg.Fatal})
+	m.fsm.FSM = m.store.FSM()
+	if m.listener, err = cfg.Network.Listen(cfg.Listen); err != nil {
+		return nil, fmt.Errorf("listen on control port %s: %w", cfg.Listen, err)
+	}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, m.listener.Close())
+		}
+	}()
+	if m.disk, err = cfg.OpenDisk(); err != nil {
+		return nil, err
+	}
+	m.streams = newStreams(m.listener.Addr(), m.dialRaft)
+	m.client = &http.Client{Transport: &http.Transport{
+		DialTLSContext: func(ctx context.Context, _, addr string) (net.Conn, error) {
+			return m.dial(ctx, addr, cluster.ProtocolHTTP)
+		},
+		MaxIdleConnsPerHost:   64,
+		IdleConnTimeout:       30 * time.Second,
+		ResponseHeaderTimeout: time.Minute,
+	}}
+	m.dispatch = dispatch.New(dispatch.Config{
+		NodeID: cfg.NodeID, Store: m.store, Members: cfg.Members, MembersChanged: cfg.MembersChanged,
+		Leader: m.dispatchLeader, LeaderChanged: m.LeaderChanged, Client: m.client,
+		Now: cfg.Now, Log: cfg.Log, Random: cfg.Random,
+	})
+	if m.raft, err = m.startRaft(); err != nil {
+		return nil, err
+	}
+	return m, nil
+}
+
+// openDisk opens the files in Dir.
+func (m *Manager) openDisk() (Disk, error) {
+	disk, err := store.OpenDisk(store.DiskConfig{
+		Dir: filepath.Join(m.cfg.Dir), Ring: m.cfg.Ring, ClusterID: m.cfg.ClusterID,
+		StallLimit: max(2*time.Second, 4*m.cfg.Beat), Fatal: m.cfg.Fatal, Log: m.cfg.Log,
+	})
+	if err != nil {
+		return Disk{}, err
+	}
+	return Disk{Log: disk.Log, Stable: disk.Stable, Snapshots: disk.Snapshots, Keep: disk.Keep, Close: disk.Close}, nil
+}
+
+// Run serves until ctx ends. Then leadership is handed over first, so that the
+// cluster goes on without an election; connections are closed last.
+func (m *Manager) Run(ctx context.Context) error {
+	// What serves outlives ctx by the hand-over.
+	serving, stop := context.WithCancel(context.WithoutCancel(ctx))
+	defer stop()
+	g, serving := errgroup.WithContext(serving)
+	g.Go(func() error { return m.serveControl(serving) })
+	g.Go(func() error { return m.watch(serving) })
+	g.Go(func() error { return m.leadership(serving) })
+	g.Go(func() error { return m.compact(serving) })
+	g.Go(func() error { return m.hasten(serving) })
+	g.Go(func() error { return m.dispatch.Run(serving) })
+	g.Go(func() error {
+		select {
+		case <-ctx.Done():
+			m.StepDown()
+		case <-serving.Done():
+		}
+		stop()
+		return nil
+	})
+	err := g.Wait()
+	m.client.CloseIdleConnections()
+	if shutdown := m.raft.Shutdown().Error(); shutdown != nil {
+		err = errors.Join(err, fmt.Errorf("shut down raft: %w", shutdown))
+	}
+	m.streams.Close()
+	if m.disk.Close != nil {
+		err = errors.Join(err, m.disk.Close())
+	}
+	if errors.Is(err, context.Canceled) && ctx.Err() != nil {
+		return nil
+	}
+	return err
+}
+
+// successorLimit is how long a manager that stops waits to know who leads next,
+// so that its last news, such as its agent's farewell, reach them.
+const successorLimit = time.Second
+
+// StepDown hands leadership to another manager, if this one leads and there is
+// another that is up to date, and returns when that one is known to lead.
+func (m *Manager) StepDown() {
+	if m.raft.State() != raft.Leader || len(m.servers()) < 2 {
+		return
+	}
+	if err := m.raft.LeadershipTransfer().Error(); err != nil {
+		m.log.Warn("hand over leadership", "node", m.cfg.NodeID, "err", err)
+		return
+	}
+	limit := time.NewTimer(successorLimit)
+	defer limit.Stop()
+	for {
+		_, self, ok, changed := m.leads()
+		if ok && !self {
+			return
+		}
+		select {
+		case <-changed:
+		case <-limit.C:
+			m.log.Warn("hand over leadership: nobody took it yet", "node", m.cfg.NodeID)
+			return
+		}
+	}
+}
+
+// Adrift tells whether no leader has heard of this manager for some time: there
+// is no quorum, or it isn't a manager any more.
+func (m *Manager) Adrift() bool { return m.dispatch.Adrift() }
+
+// Sessions tells which manager has the session of each node, as far as this one
+// knows; the leader knows all.
+func (m *Manager) Sessions() map[string]string { return m.dispatch.Sessions() }
+
+// NodeID is this manager's node.
+func (m *Manager) NodeID() string { return m.cfg.NodeID }
+
+// Store is this manager's copy of the database.
+func (m *Manager) Store() *store.Store { return m.store }
+
+// Client speaks to other managers in this manager's name.
+func (m *Manager) Client() *http.Client { return m.client }
+
+// Logs reads a task's log from wherever its node's session is.
+func (m *Manager) Logs(ctx context.Context, nodeID, taskID string, options cluster.LogOptions, emit func([]cluster.LogLine) error) error {
+	return m.dispatch.Logs(ctx, nodeID, taskID, options, emit)
+}
+
+// dial opens a connection to another manager's control port.
+func (m *Manager) dial(ctx context.Context, addr, protocol string) (net.Conn, error) {
+	return Dial(ctx, m.cfg.Network, addr, m.cfg.Credentials.ClientTLS(cluster.Identity{Role: swarm.NodeRoleManager}, protocol))
+}
+
+// dialTimeout bounds a connection attempt, handshake included.
+const dialTimeout = 2 * time.Second
+
+// Dial opens a TLS connection to a control port. Its errors wrap
+// cluster.ErrUnreachable: nothing was sent.
+func Dial(ctx context.Context, network Network, addr string, config *tls.Config) (net.Conn, error) {
+	ctx, cancel := context.WithTimeout(ctx, dialTimeout)
+	defer cancel()
+	plain, err := network.Dial(ctx, addr)
+	if err != nil {
+		return nil, fmt.Errorf("dial manager %s: %w: %w", addr, cluster.ErrUnreachable, err)
+	}
+	conn := tls.Client(plain, config)
+	if err := conn.HandshakeContext(ctx); err != nil {
+		return nil, errors.Join(fmt.Errorf("dial manager %s: %w: %w", addr, cluster.ErrUnreachable, err), plain.Close())
+	}
+	return conn, nil
+}
+
+// defaulted gives value, or otherwise when value is zero.
+func defaulted[T comparable](value, otherwise T) T {
+	var zero T
+	if value == zero {
+		return otherwise
+	}
+	return value
+}

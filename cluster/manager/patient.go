@@ -1,0 +1,124 @@
+package manager
+
+import (
+	"fmt"
+	"io"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/hashicorp/raft"
+
+	"skep/cluster"
+)
+
+// patient is raft's transport, but it sends entries and snapshots only to managers
+// that answer heartbeats. Raft by itself waits twice as long after each attempt
+// that failed, so that a manager that was away for long would be sent nothing for
+// up to ten seconds after it is back: it answers, but the leader can't commit with
+// it when another manager fails. Here an attempt waits, and so doesn't fail; it goes
+// on with the first heartbeat that is answered.
+type patient struct {
+	*raft.NetworkTransport
+	// raft is whose transport this is; not set before it has started.
+	raft atomic.Pointer[raft.Raft]
+
+	mu   sync.Mutex // guards away
+	away map[raft.ServerID]absence
+}
+
+// absence is that a manager doesn't answer a leader's heartbeats.
+type absence struct {
+	term uint64        // the leader's
+	over chan struct{} // closed when it answers again
+}
+
+var _ raft.Transport = (*patient)(nil)
+
+// lookAgain is how often an attempt that waits asks whether it is still wanted.
+const lookAgain = 50 * time.Millisecond
+
+func newPatient(transport *raft.NetworkTransport) *patient {
+	return &patient{NetworkTransport: transport, away: map[raft.ServerID]absence{}}
+}
+
+// AppendEntries sends entries when the manager answers heartbeats, and a heartbeat at once.
+func (p *patient) AppendEntries(id raft.ServerID, target raft.ServerAddress, args *raft.AppendEntriesRequest, resp *raft.AppendEntriesResponse) error {
+	if !heartbeat(args) {
+		if err := p.await(id, args.Term); err != nil {
+			return err
+		}
+		return p.NetworkTransport.AppendEntries(id, target, args, resp)
+	}
+	err := p.NetworkTransport.AppendEntries(id, target, args, resp)
+	p.note(id, args.Term, err == nil)
+	return err
+}
+
+// InstallSnapshot sends a snapshot when the manager answers heartbeats.
+func (p *patient) InstallSnapshot(id raft.ServerID, target raft.ServerAddress, args *raft.InstallSnapshotRequest, resp *raft.InstallSnapshotResponse, data io.Reader) error {
+	if err := p.await(id, args.Term); err != nil {
+		return err
+	}
+	return p.NetworkTransport.InstallSnapshot(id, target, args, resp, data)
+}
+
+// heartbeat tells a heartbeat from other empty requests as raft itself does.
+func heartbeat(args *raft.AppendEntriesRequest) bool {
+	return args.PrevLogEntry == 0 && args.PrevLogTerm == 0 && len(args.Entries) == 0 && args.LeaderCommitIndex == 0
+}
+
+// note takes in whether a manager answered a heartbeat of the term.
+func (p *patient) note(id raft.ServerID, term uint64, answered bool) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	absent, away := p.away[id]
+	if away && (answered || absent.term != term) {
+		close(absent.over)
+		delete(p.away, id)
+		away = false
+	}
+	if !answered && !away {
+		p.away[id] = absence{term, make(chan struct{})}
+	}
+}
+
+// await returns when the manager answers the term's heartbeats, or fails when there
+// is no reason to wait for it any more.
+func (p *patient) await(id raft.ServerID, term uint64) error {
+	for {
+		p.mu.Lock()
+		absent, away := p.away[id]
+		p.mu.Unlock()
+		if !away || absent.term != term {
+			return nil
+		}
+		if !p.wanted(id, term) {
+			return fmt.Errorf("send entries to manager %s: %w", id, cluster.ErrUnreachable)
+		}
+		timer := time.NewTimer(lookAgain)
+		select {
+		case <-absent.over:
+		case <-timer.C:
+		}
+		timer.Stop()
+	}
+}
+
+// wanted tells whether this manager still leads in the term, and the other one still
+// belongs to the group.
+func (p *patient) wanted(id raft.ServerID, term uint64) bool {
+	r := p.raft.Load()
+	if r == nil {
+		return true
+	}
+	if r.State() != raft.Leader || r.CurrentTerm() != term {
+		return false
+	}
+	group := r.GetConfiguration()
+	if group.Error() != nil {
+		return false
+	}
+	return slices.ContainsFunc(group.Configuration().Servers, func(s raft.Server) bool { return s.ID == id })
+}

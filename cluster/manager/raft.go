@@ -1,0 +1,282 @@
+package manager
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/hashicorp/go-hclog"
+	"github.com/hashicorp/raft"
+
+	"skep/cluster"
+	"skep/store"
+)
+
+// startRaft restores the last snapshot and joins the group of managers.
+func (m *Manager) startRaft() (*raft.Raft, error) {
+	logger := raftLogger(m.log)
+	config := raft.DefaultConfig()
+	config.LocalID = raft.ServerID(m.cfg.NodeID)
+	config.HeartbeatTimeout = m.cfg.Beat
+	config.ElectionTimeout = m.cfg.Beat
+	config.LeaderLeaseTimeout = m.cfg.Beat
+	// A follower learns of a commit with the next message, or after this time: it
+	// is what agents on followers wait for.
+	config.CommitTimeout = 10 * time.Millisecond
+	config.MaxAppendEntries = 256
+	config.BatchApplyCh = true
+	config.NoLegacyTelemetry = true
+	config.Logger = logger
+	// Snapshots are taken by compact, which looks at bytes as well.
+	config.SnapshotThreshold = 1 << 62
+	config.SnapshotInterval = 24 * time.Hour
+	config.TrailingLogs = m.keeping().Trailing
+	m.transport = raft.NewNetworkTransportWithConfig(&raft.NetworkTransportConfig{
+		Stream: m.streams, MaxPool: 4, Timeout: 10 * m.cfg.Beat, Logger: logger,
+		// One in flight means no pipeline, and so not its wedge (hashicorp/raft #612).
+		MaxRPCsInFlight:         1,
+		MsgpackUseNewTimeFormat: true,
+	})
+	alone := raft.Configuration{Servers: []raft.Server{{ID: config.LocalID, Address: raft.ServerAddress(m.cfg.Addr)}}}
+	if m.cfg.Alone {
+		// It plays the log into a store of its own, and what it makes of it is read again below.
+		scratch := store.New(store.Config{Now: m.cfg.Now, Log: m.log, Fatal: m.cfg.Fatal})
+		if err := raft.RecoverCluster(config, scratch.FSM(), m.disk.Log, m.disk.Stable, m.disk.Snapshots, m.transport, alone); err != nil {
+			return nil, fmt.Errorf("make raft's group this manager alone: %w", err)
+		}
+	}
+	if m.cfg.Bootstrap != nil {
+		err := raft.BootstrapCluster(config, m.disk.Log, m.disk.Stable, m.disk.Snapshots, m.transport, alone)
+		if err != nil && !errors.Is(err, raft.ErrCantBootstrap) {
+			return nil, fmt.Errorf("bootstrap raft: %w", err)
+		}
+	}
+	transport := newPatient(m.transport)
+	r, err := raft.NewRaft(config, &m.fsm, m.disk.Log, m.disk.Stable, m.disk.Snapshots, transport)
+	if err != nil {
+		return nil, fmt.Errorf("start raft: %w", err)
+	}
+	transport.raft.Store(r)
+	return r, nil
+}
+
+// countingFSM is the store's FSM, which also counts the bytes it applies: what a
+// restart would have to read again.
+type countingFSM struct {
+	raft.FSM
+	bytes atomic.Uint64
+}
+
+// Apply counts and applies.
+func (f *countingFSM) Apply(log *raft.Log) any {
+	f.bytes.Add(uint64(len(log.Data)))
+	return f.FSM.Apply(log)
+}
+
+// servers is raft's present configuration; nil when it can't be had.
+func (m *Manager) servers() []raft.Server {
+	future := m.raft.GetConfiguration()
+	if future.Error() != nil {
+		return nil
+	}
+	return future.Configuration().Servers
+}
+
+// keeping is what this manager keeps of raft's log, as its copy of the database
+// says.
+func (m *Manager) keeping() cluster.RaftKeeping {
+	record := m.store.View().Cluster()
+	keeping := record.RaftKeeping()
+	if m.cfg.SnapshotEntries != 0 {
+		if keeping.Trailing == keeping.Interval {
+			keeping.Trailing = m.cfg.SnapshotEntries
+		}
+		keeping.Interval = m.cfg.SnapshotEntries
+	}
+	return keeping
+}
+
+// follow makes raft and the disk keep what it says.
+func (m *Manager) follow(keeping cluster.RaftKeeping) error {
+	if config := m.raft.ReloadableConfig(); config.TrailingLogs != keeping.Trailing {
+		config.TrailingLogs = keeping.Trailing
+		if err := m.raft.ReloadConfig(config); err != nil {
+			return fmt.Errorf("keep %d trailing entries: %w", keeping.Trailing, err)
+		}
+	}
+	if m.disk.Keep == nil {
+		return nil
+	}
+	return m.disk.Keep(keeping.Snapshots)
+}
+
+// compact takes a snapshot when enough was applied since the last one, by bytes
+// or by entries.
+func (m *Manager) compact(ctx context.Context) error {
+	lastBytes, lastIndex := m.fsm.bytes.Load(), m.raft.AppliedIndex()
+	for {
+		keeping := m.keeping()
+		if err := m.follow(keeping); err != nil {
+			m.log.Error("follow the cluster's spec", "node", m.cfg.NodeID, "err", err)
+		}
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-time.After(time.Second):
+		}
+		bytes, index := m.fsm.bytes.Load(), m.raft.AppliedIndex()
+		if bytes-lastBytes < m.cfg.SnapshotBytes && index-lastIndex < keeping.Interval {
+			continue
+		}
+		if err := m.raft.Snapshot().Error(); err != nil && !errors.Is(err, raft.ErrNothingNewToSnapshot) {
+			m.log.Error("take snapshot", "node", m.cfg.NodeID, "index", index, "err", err)
+			continue
+		}
+		lastBytes, lastIndex = bytes, index
+	}
+}
+
+// streams is raft's stream layer over the control port. Raft leaves connections
+// open when it ends; Close closes them.
+type streams struct {
+	addr     net.Addr
+	dial     func(ctx context.Context, addr string) (net.Conn, error)
+	accepted chan accepted
+	closed   chan struct{}
+	// lost has the last manager whose connection to this one ended.
+	lost chan string
+
+	mu    sync.Mutex // guards conns, and the closing of closed
+	conns map[*stream]bool
+}
+
+// stream is a connection of raft's that is known to be open.
+type stream struct {
+	net.Conn
+	of *streams
+	// from is who opened it; empty when this manager did.
+	from string
+}
+
+// Close closes the connection. Raft does so when it meets its end.
+func (c *stream) Close() error {
+	c.of.mu.Lock()
+	delete(c.of.conns, c)
+	c.of.mu.Unlock()
+	if c.from != "" {
+		select {
+		case <-c.of.lost:
+		default:
+		}
+		select {
+		case c.of.lost <- c.from:
+		default:
+		}
+	}
+	return c.Conn.Close()
+}
+
+var _ raft.StreamLayer = (*streams)(nil)
+
+func newStreams(addr net.Addr, dial func(context.Context, string) (net.Conn, error)) *streams {
+	return &streams{addr: addr, dial: dial, accepted: make(chan accepted), closed: make(chan struct{}),
+		lost: make(chan string, 1), conns: map[*stream]bool{}}
+}
+
+// keep makes conn one of those that Close closes.
+func (s *streams) keep(conn net.Conn, from string) (net.Conn, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	select {
+	case <-s.closed:
+		return nil, errors.Join(net.ErrClosed, conn.Close())
+	default:
+	}
+	kept := &stream{conn, s, from}
+	s.conns[kept] = true
+	return kept, nil
+}
+
+// accepted is a connection that another manager opened.
+type accepted struct {
+	conn net.Conn
+	from string
+}
+
+// deliver hands an authenticated connection to raft.
+func (s *streams) deliver(conn net.Conn, from string) {
+	select {
+	case s.accepted <- accepted{conn, from}:
+	case <-s.closed:
+		conn.Close()
+	}
+}
+
+func (s *streams) Accept() (net.Conn, error) {
+	select {
+	case a := <-s.accepted:
+		return s.keep(a.conn, a.from)
+	case <-s.closed:
+		return nil, net.ErrClosed
+	}
+}
+
+func (s *streams) Close() error {
+	s.mu.Lock()
+	select {
+	case <-s.closed:
+	default:
+		close(s.closed)
+	}
+	conns := s.conns
+	s.conns = map[*stream]bool{}
+	s.mu.Unlock()
+	var errs []error
+	for c := range conns {
+		errs = append(errs, c.Conn.Close())
+	}
+	return errors.Join(errs...)
+}
+
+func (s *streams) Addr() net.Addr { return s.addr }
+
+func (s *streams) Dial(addr raft.ServerAddress, timeout time.Duration) (net.Conn, error) {
+	ctx, cancel := context.WithTimeout(context.Background(), timeout)
+	defer cancel()
+	conn, err := s.dial(ctx, string(addr))
+	if err != nil {
+		return nil, err
+	}
+	return s.keep(conn, "")
+}
+
+func (m *Manager) dialRaft(ctx context.Context, addr string) (net.Conn, error) {
+	return m.dial(ctx, addr, cluster.ProtocolRaft)
+}
+
+// raftLogger passes raft's log lines on to log, at their level.
+func raftLogger(log *slog.Logger) hclog.Logger {
+	logger := hclog.NewInterceptLogger(&hclog.LoggerOptions{Name: "raft", Level: hclog.Info, Output: io.Discard})
+	logger.RegisterSink(sink{log})
+	return logger
+}
+
+type sink struct{ log *slog.Logger }
+
+func (s sink) Accept(_ string, level hclog.Level, msg string, args ...any) {
+	to := slog.LevelDebug
+	switch {
+	case level >= hclog.Error:
+		// Raft calls an unreachable peer an error; it is a condition it lives with.
+		to = slog.LevelWarn
+	case level == hclog.Warn:
+		to = slog.LevelInfo
+	}
+	s.log.Log(context.Background(), to, "raft: "+msg, args...)
+}

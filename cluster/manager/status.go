@@ -1,0 +1,186 @@
+package manager
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"net/http"
+	"strconv"
+	"sync"
+	"time"
+
+	"github.com/docker/docker/api/types/swarm"
+	"github.com/hashicorp/raft"
+
+	"skep/cluster"
+)
+
+// health is this manager's account of itself.
+func (m *Manager) health() cluster.ManagerHealth {
+	stats := m.raft.Stats()
+	snapshot, _ := strconv.ParseUint(stats["last_snapshot_index"], 10, 64)
+	health := cluster.ManagerHealth{
+		NodeID: m.cfg.NodeID, Addr: m.cfg.Addr, Reachable: true,
+		Leader: m.raft.State() == raft.Leader, Term: m.raft.CurrentTerm(),
+		LastIndex: m.raft.LastIndex(), CommitIndex: m.raft.CommitIndex(), AppliedIndex: m.raft.AppliedIndex(),
+		SnapshotIndex: snapshot,
+	}
+	if contact := m.raft.LastContact(); !health.Leader && !contact.IsZero() {
+		health.LastContact = m.cfg.Now().Sub(contact)
+	}
+	return health
+}
+
+func (m *Manager) serveHealth(w http.ResponseWriter, r *http.Request) { writeBody(w, m.health()) }
+
+// askHealth asks another manager for its account.
+func (m *Manager) askHealth(ctx context.Context, addr string) (health cluster.ManagerHealth, err error) {
+	ctx, cancel := context.WithTimeout(ctx, time.Second)
+	defer cancel()
+	request, err := http.NewRequestWithContext(ctx, http.MethodGet, "https://"+addr+"/v1/health", nil)
+	if err != nil {
+		return health, err
+	}
+	response, err := m.client.Do(request)
+	if err != nil {
+		return health, err
+	}
+	defer response.Body.Close()
+	data, err := io.ReadAll(io.LimitReader(response.Body, maxAdmitBody))
+	if err != nil {
+		return health, err
+	}
+	if response.StatusCode != http.StatusOK {
+		return health, fmt.Errorf("ask manager %s: %s", addr, response.Status)
+	}
+	return health, cluster.Decode(data, &health)
+}
+
+// Quorum asks all voters how they are, and tells how many answer, how many must for
+// there to be a leader, and how many there are.
+func (m *Manager) Quorum(ctx context.Context) (answer, needed, all int) {
+	var voters []cluster.ManagerHealth
+	for _, server := range m.servers() {
+		if server.Suffrage == raft.Voter {
+			voters = append(voters, cluster.ManagerHealth{NodeID: string(server.ID), Addr: string(server.Address)})
+		}
+	}
+	m.fillHealth(ctx, voters)
+	for _, voter := range voters {
+		if voter.Reachable {
+			answer++
+		}
+	}
+	return answer, len(voters)/2 + 1, len(voters)
+}
+
+// Status tells how the cluster is, as this manager sees it. Only the leader knows
+// the sessions of all nodes; without one, this says what is missing.
+func (m *Manager) Status(ctx context.Context) (cluster.Status, error) {
+	view := m.store.View()
+	status := cluster.Status{ClusterID: m.cfg.ClusterID, LeaderID: m.LeaderID(), Term: m.raft.CurrentTerm()}
+	votes := map[string]bool{}
+	for _, server := range m.servers() {
+		votes[string(server.ID)] = server.Suffrage == raft.Voter
+	}
+	for node := range view.Nodes() {
+		if node.Role == swarm.NodeRoleManager {
+			status.Managers = append(status.Managers, cluster.ManagerHealth{
+				NodeID: node.ID, Hostname: node.Description.Hostname, Addr: node.ManagerAddr, Voter: votes[node.ID],
+			})
+		}
+	}
+	m.fillHealth(ctx, status.Managers)
+	gossip := map[string]string{}
+	for _, member := range m.cfg.Members() {
+		gossip[member.NodeID] = "alive"
+		if member.Suspect {
+			gossip[member.NodeID] = "suspect"
+		}
+	}
+	sessions := m.dispatch.Sessions()
+	for node := range view.Nodes() {
+		health := cluster.NodeHealth{
+			NodeID: node.ID, Hostname: node.Description.Hostname, Addr: node.Status.Addr, Role: string(node.Role),
+			State: node.Status.State.String(), Availability: string(node.Spec.Availability),
+			Gossip: defaulted(gossip[node.ID], "absent"), Session: sessions[node.ID],
+		}
+		if node.Status.State != cluster.NodeReady {
+			health.Reason = node.Status.Message
+		}
+		status.Nodes = append(status.Nodes, health)
+	}
+	status.Problems = problems(status)
+	return status, nil
+}
+
+// fillHealth asks all managers at once.
+func (m *Manager) fillHealth(ctx context.Context, managers []cluster.ManagerHealth) {
+	var asked sync.WaitGroup
+	for i := range managers {
+		asked.Go(func() {
+			known := &managers[i]
+			health, err := m.health(), error(nil)
+			if known.NodeID != m.cfg.NodeID {
+				health, err = m.askHealth(ctx, known.Addr)
+			}
+			if err != nil {
+				return
+			}
+			health.NodeID, health.Hostname, health.Addr, health.Voter = known.NodeID, known.Hostname, known.Addr, known.Voter
+			*known = health
+		})
+	}
+	asked.Wait()
+}
+
+// lagging is how many entries a manager may be behind before it is called a problem.
+const lagging = 1000
+
+// problems says what is unhealthy, and why.
+func problems(status cluster.Status) []string {
+	var found []string
+	say := func(format string, args ...any) { found = append(found, fmt.Sprintf(format, args...)) }
+	var commit uint64
+	voters, answer := 0, 0
+	for _, manager := range status.Managers {
+		commit = max(commit, manager.CommitIndex)
+		if manager.Voter {
+			voters++
+			if manager.Reachable {
+				answer++
+			}
+		}
+	}
+	if status.LeaderID == "" {
+		say("there is no leader: %d of %d managers answer, and %d are needed; nothing can be changed, and what follows is from memory. "+
+			"Start managers again; if too many are lost for good, use swarm init --force-new-cluster on one that is left", answer, voters, voters/2+1)
+	}
+	for _, manager := range status.Managers {
+		switch {
+		case !manager.Reachable:
+			say("manager %s (%s) doesn't answer at %s", manager.Hostname, manager.NodeID, manager.Addr)
+		case !manager.Voter:
+			say("manager %s (%s) has no vote yet", manager.Hostname, manager.NodeID)
+		case manager.AppliedIndex+lagging < commit:
+			say("manager %s (%s) is %d entries behind", manager.Hostname, manager.NodeID, commit-manager.AppliedIndex)
+		}
+	}
+	if voters == 2 {
+		say("two managers tolerate no failure: add a third")
+	}
+	if answer == voters/2+1 && voters > 2 {
+		say("no further manager may fail: %d of %d answer", answer, voters)
+	}
+	for _, node := range status.Nodes {
+		switch {
+		case node.State != cluster.NodeReady.String():
+			say("node %s (%s) is %s: %s", node.Hostname, node.NodeID, node.State, node.Reason)
+		case node.Session == "":
+			say("node %s (%s) has no session with any manager, and is %s in gossip", node.Hostname, node.NodeID, node.Gossip)
+		case node.Gossip != "alive":
+			say("node %s (%s) is %s in gossip, though its agent has a session", node.Hostname, node.NodeID, node.Gossip)
+		}
+	}
+	return found
+}
