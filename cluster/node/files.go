@@ -1,0 +1,98 @@
+package node
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"syscall"
+
+	"skep/cluster"
+	"skep/store/seal"
+)
+
+// files are the node's, all below one directory.
+type files struct{ dir string }
+
+func (f files) keys() string  { return filepath.Join(f.dir, "identity.key") }
+func (f files) known() string { return filepath.Join(f.dir, "node.sealed") }
+func (f files) tasks() string { return filepath.Join(f.dir, "agent.sealed") }
+func (f files) raft() string  { return filepath.Join(f.dir, "raft") }
+
+// claim makes the directory and takes it for this process; release gives it up.
+func (f files) claim() (release func() error, err error) {
+	if err := os.MkdirAll(f.dir, 0o700); err != nil {
+		return nil, fmt.Errorf("make data directory: %w", err)
+	}
+	if err := os.Chmod(f.dir, 0o700); err != nil {
+		return nil, fmt.Errorf("protect data directory: %w", err)
+	}
+	lock, err := os.OpenFile(filepath.Join(f.dir, "lock"), os.O_CREATE|os.O_RDWR, 0o600)
+	if err != nil {
+		return nil, fmt.Errorf("lock data directory: %w", err)
+	}
+	if err := syscall.Flock(int(lock.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
+		return nil, errors.Join(fmt.Errorf("lock data directory %s: another skep daemon uses it: %w", f.dir, err), lock.Close())
+	}
+	return lock.Close, nil
+}
+
+// wipe removes everything that belongs to a membership; the key file last,
+// since without it the rest can't be read.
+func (f files) wipe() error {
+	var errs []error
+	for _, path := range []string{f.raft(), f.known(), f.tasks(), f.keys()} {
+		if err := os.RemoveAll(path); err != nil {
+			errs = append(errs, fmt.Errorf("remove cluster files: %w", err))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// record is what a node must know to find its cluster again.
+type record struct {
+	Addresses addresses     `cbor:"1,keyasint"`
+	Peers     cluster.Peers `cbor:"2,keyasint"`
+	// Fresh is set until the first manager's store has its first objects: see
+	// manager.Bootstrap.
+	Fresh *fresh `cbor:"3,keyasint,omitempty"`
+	// Alone is set from an order to go on without the other managers until this one
+	// leads: see manager.Config.
+	Alone bool `cbor:"4,keyasint,omitempty"`
+}
+
+// fresh is a new cluster whose first objects aren't in the store yet.
+type fresh struct {
+	Cluster *cluster.Cluster `cbor:"1,keyasint"`
+	Node    *cluster.Node    `cbor:"2,keyasint"`
+}
+
+func readRecord(file *seal.File) (record, error) {
+	var r record
+	data, err := file.Read()
+	if err != nil {
+		return r, fmt.Errorf("read what the node knows of the cluster: %w", err)
+	}
+	return r, cluster.Decode(data, &r)
+}
+
+func (r record) write(file *seal.File) error {
+	data, err := cluster.Encode(r)
+	if err != nil {
+		return err
+	}
+	if err := file.Write(data); err != nil {
+		return fmt.Errorf("write what the node knows of the cluster: %w", err)
+	}
+	return nil
+}
+
+// exists tells whether there is a file at path.
+func exists(path string) (bool, error) {
+	_, err := os.Stat(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return false, nil
+	}
+	return err == nil, err
+}

@@ -1,0 +1,127 @@
+package node
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"time"
+
+	"github.com/docker/docker/api/types/swarm"
+	"golang.org/x/sync/errgroup"
+
+	"skep/cluster/manager"
+)
+
+// manage runs a manager for as long as the certificate says that the node is one.
+func (m *member) manage(ctx context.Context) error {
+	for {
+		if m.credentials.Identity().Role != swarm.NodeRoleManager {
+			// A worker keeps no copy of the database.
+			if err := os.RemoveAll(m.node.files.raft()); err != nil {
+				return fmt.Errorf("remove the database of a former manager: %w", err)
+			}
+			select {
+			case <-m.certified:
+				continue
+			case <-ctx.Done():
+				return ctx.Err()
+			}
+		}
+		if err := m.manageOnce(ctx); err != nil {
+			return err
+		}
+		if ctx.Err() != nil {
+			return ctx.Err()
+		}
+	}
+}
+
+// manageOnce is one term as a manager.
+func (m *member) manageOnce(ctx context.Context) error {
+	cfg, id, known := m.node.cfg, m.credentials.Identity(), m.known()
+	config := manager.Config{
+		NodeID: id.NodeID, ClusterID: id.ClusterID,
+		Listen: known.Addresses.Listen, Addr: known.Addresses.Control,
+		Credentials: m.credentials, Ring: m.ring, Dir: m.node.files.raft(), OpenDisk: cfg.OpenDisk,
+		Network: cfg.Network, Members: m.gossip.Members, MembersChanged: m.gossip.Changed(), API: m.node.api.Remote(),
+		Beat: cfg.Beat, SnapshotBytes: cfg.SnapshotBytes, SnapshotEntries: cfg.SnapshotEntries, GossipKeyPeriod: cfg.GossipKeyPeriod,
+		Now: cfg.Now, Random: cfg.Random, Log: cfg.Log, Fatal: cfg.Fatal,
+	}
+	if known.Fresh != nil {
+		config.Bootstrap = &manager.Bootstrap{Cluster: known.Fresh.Cluster, Node: known.Fresh.Node}
+	}
+	config.Alone = known.Alone
+	running, err := manager.Open(config)
+	if err != nil {
+		return fmt.Errorf("start manager: %w", err)
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	g, ctx := errgroup.WithContext(ctx)
+	g.Go(func() error { return running.Run(ctx) })
+	m.manager.Store(running)
+	defer m.manager.Store(nil)
+	m.openedOnce.Do(func() { close(m.opened) })
+	g.Go(func() error { return m.report(ctx, running) })
+	g.Go(func() error { return m.doubt(ctx, running) })
+	g.Go(func() error { return m.lockKeys(ctx, running) })
+	g.Go(func() error {
+		for m.credentials.Identity().Role == swarm.NodeRoleManager {
+			select {
+			case <-m.certified:
+			case <-ctx.Done():
+				return nil
+			}
+		}
+		cancel()
+		return nil
+	})
+	return g.Wait()
+}
+
+// report makes the leader know where this manager listens, and finishes what a
+// new manager has to do once there is a leader.
+func (m *member) report(ctx context.Context, running *manager.Manager) error {
+	known := m.known()
+	for {
+		// The first manager of a new cluster is in the store from the beginning.
+		if known.Fresh == nil {
+			if _, err := m.asker().Ready(ctx, known.Addresses.Control); err != nil {
+				if ctx.Err() != nil {
+					return nil
+				}
+				m.node.log.Warn("report as a manager; trying again", "err", err)
+				if !sleep(ctx, time.Second) {
+					return nil
+				}
+				continue
+			}
+		}
+		if _, _, err := running.Leader(ctx); err != nil {
+			return nil
+		}
+		m.keep(func(r *record) { r.Fresh, r.Alone = nil, false })
+		m.arrive()
+		return nil
+	}
+}
+
+// doubtEvery is how often a manager that lost the others asks what it is.
+const doubtEvery = 5 * time.Second
+
+// doubt asks for this node's role, by renewing its certificate, whenever its
+// manager is out of touch: one that was demoted isn't told by the log any more.
+func (m *member) doubt(ctx context.Context, running *manager.Manager) error {
+	for {
+		wait := time.Second
+		if running.Adrift() {
+			if err := m.renewOnce(ctx); err != nil {
+				m.node.log.Debug("ask for this node's role", "err", err)
+			}
+			wait = doubtEvery
+		}
+		if !sleep(ctx, wait) {
+			return nil
+		}
+	}
+}

@@ -1,0 +1,359 @@
+package node
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"hash/fnv"
+	"net"
+	"sort"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/docker/docker/api/types/swarm"
+	"golang.org/x/sync/errgroup"
+
+	"skep/agent"
+	"skep/cluster"
+	"skep/cluster/ca"
+	"skep/cluster/gossip"
+	"skep/cluster/manager"
+	"skep/store/seal"
+)
+
+const (
+	recordKind = "node"
+	tasksKind  = "agent"
+	// leaveLimit bounds the parts of a stop in order.
+	leaveLimit = 2 * time.Second
+)
+
+// member is a node's part in one cluster.
+type member struct {
+	node        *Node
+	keys        ca.Keys
+	credentials *ca.Credentials
+	ring        *seal.Ring
+	file        *seal.File
+	agent       *agent.Agent
+	gossip      Gossip
+	// manager is nil while the node runs none.
+	manager atomic.Pointer[manager.Manager]
+	// arrived is closed when the agent has first been welcomed and, on a manager, the
+	// cluster has a leader: the membership works.
+	arrived     chan struct{}
+	arrivedOnce sync.Once
+	// opened is closed when the member first runs a manager.
+	opened     chan struct{}
+	openedOnce sync.Once
+	// wake tells renew that the role may have changed, moved tells gossiping that the
+	// managers may have, and certified tells manage that the certificate has. Each
+	// holds one signal.
+	wake, moved, certified chan struct{}
+
+	// called is when connect last called each manager.
+	called map[string]time.Time
+
+	cancel context.CancelFunc
+	done   chan struct{}
+
+	// asking lets one renewal happen at a time. It is held while a manager is asked,
+	// which may take long, so it isn't what guards keys.
+	asking   chan struct{}
+	renewing sync.Mutex // guards keys and the key file; never held while waiting for anybody
+
+	mu     sync.Mutex // guards the field below
+	record record
+}
+
+func dataRing(keys [][32]byte) *seal.Ring {
+	older := make([]seal.Key, 0, len(keys))
+	for _, key := range keys[1:] {
+		older = append(older, seal.Key(key))
+	}
+	return seal.NewRing(seal.Key(keys[0]), older...)
+}
+
+// load reads a membership from its files; key is for a key file that is locked.
+func (n *Node) load(key cluster.UnlockKey) (*member, error) {
+	keys, err := ca.KeyFile{Path: n.files.keys()}.Unlock(key)
+	if err != nil {
+		return nil, err
+	}
+	credentials, err := keys.Credentials(n.cfg.Now)
+	if err != nil {
+		return nil, err
+	}
+	id := credentials.Identity()
+	m := &member{
+		node: n, keys: keys, credentials: credentials, ring: dataRing(keys.DataKeys),
+		called: map[string]time.Time{}, arrived: make(chan struct{}), opened: make(chan struct{}), asking: make(chan struct{}, 1), wake: make(chan struct{}, 1), moved: make(chan struct{}, 1), certified: make(chan struct{}, 1), done: make(chan struct{}),
+	}
+	m.file = seal.NewFile(n.files.known(), m.ring, id.ClusterID, recordKind)
+	if m.record, err = readRecord(m.file); err != nil {
+		return nil, err
+	}
+	m.agent, err = agent.New(agent.Config{
+		NodeID: id.NodeID, Hostname: n.cfg.Hostname, Addr: m.record.Addresses.IP, Driver: n.cfg.Driver,
+		Record:  seal.NewFile(n.files.tasks(), m.ring, id.ClusterID, tasksKind),
+		Connect: m.connect, OnPeers: m.onPeers, TLSInfo: credentials.TLSInfo,
+		Now: n.cfg.Now, Random: n.cfg.Random, Log: n.log,
+	})
+	if err != nil {
+		return nil, err
+	}
+	return m, nil
+}
+
+// start runs the membership until stop, or until it fails; ended hears of it.
+func (m *member) start(ctx context.Context, ended func(error)) {
+	// Stopping is in order and so not by ctx alone: see stop.
+	running, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	m.cancel = cancel
+	go func() {
+		defer close(m.done)
+		err := m.run(running)
+		if running.Err() != nil {
+			err = nil
+		}
+		ended(err)
+	}()
+}
+
+// stop ends the membership in order and waits for it.
+func (m *member) stop() {
+	m.cancel()
+	<-m.done
+}
+
+// wait returns when the membership works.
+func (m *member) wait(ctx context.Context) error {
+	select {
+	case <-m.arrived:
+		return nil
+	case <-m.done:
+		if err := m.node.Failure(); err != nil {
+			return err
+		}
+		return cluster.Say(cluster.ErrUnavailable, "the membership ended")
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// run is the membership's life.
+func (m *member) run(ctx context.Context) (err error) {
+	id, known := m.credentials.Identity(), m.known()
+	m.gossip, err = m.node.cfg.Gossip(gossip.Config{
+		NodeID: id.NodeID, BindAddr: known.Addresses.Bind, AdvertiseAddr: known.Addresses.IP, Port: gossipPort,
+		Keys: known.Peers.GossipKeys, ClusterID: id.ClusterID, Now: m.node.cfg.Now, Log: m.node.log,
+	})
+	if err != nil {
+		return err
+	}
+	defer func() {
+		err = errors.Join(err, m.gossip.Close())
+	}()
+	// The agent stops first, while the manager can still pass its farewell on; the
+	// manager hands its leadership over before anything else.
+	agentCtx, stopAgent := context.WithCancel(context.WithoutCancel(ctx))
+	defer stopAgent()
+	restCtx, stopRest := context.WithCancel(context.WithoutCancel(ctx))
+	defer stopRest()
+	g, failed := errgroup.WithContext(context.WithoutCancel(ctx))
+	agentDone := make(chan struct{})
+	g.Go(func() error {
+		defer close(agentDone)
+		if err := m.agent.Run(agentCtx); agentCtx.Err() == nil {
+			return fmt.Errorf("run agent: %w", err)
+		}
+		return nil
+	})
+	for _, part := range []func(context.Context) error{m.renew, m.manage, m.gossiping} {
+		g.Go(func() error {
+			if err := part(restCtx); restCtx.Err() == nil {
+				return err
+			}
+			return nil
+		})
+	}
+	g.Go(func() error {
+		select {
+		case <-ctx.Done():
+			if leading := m.manager.Load(); leading != nil {
+				leading.StepDown()
+			}
+		case <-failed.Done():
+		}
+		stopAgent()
+		<-agentDone
+		stopRest()
+		if err := m.gossip.Leave(leaveLimit); err != nil {
+			m.node.log.Debug("leave gossip", "err", err)
+		}
+		return nil
+	})
+	return g.Wait()
+}
+
+func (m *member) known() record {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.record
+}
+
+// change rewrites the record. It is changed in memory also when that fails.
+func (m *member) change(edit func(*record)) error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	edit(&m.record)
+	return m.record.write(m.file)
+}
+
+// keep is change for what is found again when it is lost, such as where the
+// managers are.
+func (m *member) keep(edit func(*record)) {
+	if err := m.change(edit); err != nil {
+		m.node.log.Error("keep what the node knows", "err", err)
+	}
+}
+
+// onPeers takes in what a manager says of the cluster.
+func (m *member) onPeers(peers cluster.Peers) {
+	if len(peers.Managers) == 0 {
+		return
+	}
+	m.keep(func(r *record) {
+		known := r.Peers.Trust
+		r.Peers = peers
+		if peers.Trust.Version < known.Version {
+			r.Peers.Trust = known // of a manager that is behind
+		}
+	})
+	if err := m.gossip.SetKeys(peers.GossipKeys); err != nil {
+		m.node.log.Error("take new gossip keys", "err", err)
+	}
+	signal(m.wake)
+	signal(m.moved)
+	if peers.Role == swarm.NodeRoleWorker || m.manager.Load() != nil {
+		m.arrive()
+	}
+}
+
+// arrive notes that the membership works.
+func (m *member) arrive() { m.arrivedOnce.Do(func() { close(m.arrived) }) }
+
+// stayed is how long ago a session must have begun for its manager to be tried
+// first again.
+const stayed = 10 * time.Second
+
+// connect opens a session connection to some manager: a manager's own first,
+// otherwise in an order of the node's own, so that agents spread. A manager that
+// was called a moment ago comes last, since it can't have been of use. Only the
+// agent's connecting goroutine calls it.
+func (m *member) connect(ctx context.Context) (net.Conn, error) {
+	id := m.credentials.Identity()
+	managers := append([]cluster.Peer(nil), m.known().Peers.Managers...)
+	if id.Role == swarm.NodeRoleManager {
+		managers = append(managers, cluster.Peer{NodeID: id.NodeID, Addr: m.known().Addresses.Control})
+	}
+	sort.Slice(managers, func(i, j int) bool {
+		own := managers[i].NodeID == id.NodeID
+		if own != (managers[j].NodeID == id.NodeID) {
+			return own
+		}
+		return rank(id.NodeID, managers[i].NodeID) < rank(id.NodeID, managers[j].NodeID)
+	})
+	config := m.credentials.ClientTLS(cluster.Identity{Role: swarm.NodeRoleManager}, cluster.ProtocolSession)
+	last := cluster.Say(cluster.ErrUnavailable, "open session: no manager's address is known")
+	now := m.node.cfg.Now()
+	recent := func(peer cluster.Peer) time.Time {
+		if called := m.called[peer.NodeID]; now.Sub(called) < stayed {
+			return called
+		}
+		return time.Time{}
+	}
+	sort.SliceStable(managers, func(i, j int) bool { return recent(managers[i]).Before(recent(managers[j])) })
+	for _, peer := range managers {
+		m.called[peer.NodeID] = now
+		conn, err := manager.Dial(ctx, m.node.cfg.Network, peer.Addr, config)
+		if err == nil {
+			return conn, nil
+		}
+		last = err
+	}
+	return nil, last
+}
+
+// rank orders managers differently for each node.
+func rank(nodeID, managerID string) uint64 {
+	h := fnv.New64a()
+	h.Write([]byte(nodeID + "/" + managerID))
+	return h.Sum64()
+}
+
+// asker asks the managers in this node's name.
+func (m *member) asker() manager.Asker {
+	asker := manager.Asker{
+		Network: m.node.cfg.Network,
+		TLS:     m.credentials.ClientTLS(cluster.Identity{Role: swarm.NodeRoleManager}, cluster.ProtocolHTTP),
+	}
+	own := m.credentials.Identity().NodeID
+	for _, peer := range m.known().Peers.Managers {
+		if peer.NodeID != own {
+			asker.Managers = append(asker.Managers, peer.Addr)
+		}
+	}
+	if running := m.manager.Load(); running != nil {
+		asker.Managers = append(asker.Managers, m.known().Addresses.Control)
+	}
+	return asker
+}
+
+// gossiping meets the other members through the managers, again at each change
+// of who they are; gossip itself goes back to those that are missing.
+func (m *member) gossiping(ctx context.Context) error {
+	for {
+		var seeds []cluster.Member
+		for _, peer := range m.known().Peers.Managers {
+			if host, _, err := net.SplitHostPort(peer.Addr); err == nil {
+				seeds = append(seeds, cluster.Member{NodeID: peer.NodeID, Addr: host})
+			}
+		}
+		wait := time.Minute
+		if err := m.gossip.Join(ctx, seeds); err != nil {
+			m.node.log.Debug("join gossip", "err", err)
+			wait = time.Second
+		}
+		timer := time.NewTimer(wait)
+		select {
+		case <-ctx.Done():
+			timer.Stop()
+			return ctx.Err()
+		case <-m.moved:
+		case <-timer.C:
+		}
+		timer.Stop()
+	}
+}
+
+// signal leaves one signal in a channel that holds one.
+func signal(c chan struct{}) {
+	select {
+	case c <- struct{}{}:
+	default:
+	}
+}
+
+// sleep waits for d; false means that ctx ended first.
+func sleep(ctx context.Context, d time.Duration) bool {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return true
+	case <-ctx.Done():
+		return false
+	}
+}

@@ -1,0 +1,380 @@
+package node
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"os"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/docker/docker/api/types/swarm"
+
+	"skep/agent"
+	"skep/cluster"
+	"skep/cluster/api"
+	"skep/cluster/ca"
+	"skep/cluster/gossip"
+	"skep/cluster/manager"
+)
+
+// Config says what a node is made of. DataDir and Driver are required.
+type Config struct {
+	// DataDir holds the node's files; one daemon uses it at a time.
+	DataDir string
+	// Hosts are the sockets of the API: unix:///path, or tcp:// on a loopback address.
+	Hosts []string
+	// Engine is the local Docker Engine for what isn't the swarm's; empty for none.
+	Engine string
+	// Driver runs the containers.
+	Driver agent.Driver
+	// Hostname is the node's name; empty means the system's.
+	Hostname string
+	// Version is skep's own.
+	Version string
+
+	// Init makes a new cluster at start, and Join (host[:port]) with TokenFile joins
+	// one, when the node isn't part of a cluster yet. AdvertiseAddr, ListenAddr and
+	// Availability are as in swarm init and swarm join.
+	Init                                    bool
+	Join, TokenFile                         string
+	AdvertiseAddr, ListenAddr, Availability string
+	// UnlockKeyFile has the unlock key with which a locked manager starts by itself;
+	// empty leaves it to swarm unlock.
+	UnlockKeyFile string
+
+	// Beat is raft's heartbeat timeout; 0 means the manager's default.
+	Beat time.Duration
+	// SnapshotEntries, SnapshotBytes and GossipKeyPeriod are as in manager.Config.
+	SnapshotBytes, SnapshotEntries uint64
+	GossipKeyPeriod                time.Duration
+
+	Log *slog.Logger
+	// Fatal ends the process after a fault that must not be survived, such as a disk
+	// that lost a write; nil logs the error and exits with status 1.
+	Fatal func(error)
+	// Now, Random, Network, Gossip and OpenDisk are the world outside; nil means the
+	// real one.
+	Now      func() time.Time
+	Random   io.Reader
+	Network  Network
+	Gossip   func(gossip.Config) (Gossip, error)
+	OpenDisk func() (manager.Disk, error)
+}
+
+// Gossip is what a node needs of gossip.Gossip.
+type Gossip interface {
+	Join(ctx context.Context, seeds []cluster.Member) error
+	Members() []cluster.Member
+	Changed() <-chan struct{}
+	SetKeys(keys [][]byte) error
+	Leave(timeout time.Duration) error
+	Close() error
+}
+
+// Node is one machine. Its methods may be called while Run runs.
+type Node struct {
+	cfg   Config
+	log   *slog.Logger
+	files files
+	api   *api.Server
+	// orders lets one init, join or leave happen at a time.
+	orders chan struct{}
+	// runCtx is Run's: a membership outlives the request that began it.
+	runCtx context.Context
+	// ready is closed when Run has taken the directory and serves.
+	ready chan struct{}
+
+	// failed has why a membership that worked ended by itself: it ends Run.
+	failed chan error
+
+	mu      sync.Mutex // guards the fields below
+	member  *member
+	joining bool
+	failure error // why the membership ended by itself
+	// lockedAs is who the node is while its keys wait to be unlocked.
+	lockedAs *cluster.Identity
+}
+
+var _ api.Node = (*Node)(nil)
+
+// New makes a node; it touches nothing before Run.
+func New(cfg Config) (*Node, error) {
+	if cfg.DataDir == "" || cfg.Driver == nil {
+		return nil, cluster.Say(cluster.ErrInvalid, "make node: a data directory and a driver are needed")
+	}
+	if cfg.Hostname == "" {
+		name, err := os.Hostname()
+		if err != nil {
+			return nil, fmt.Errorf("find the host name: %w", err)
+		}
+		cfg.Hostname = name
+	}
+	if cfg.Log == nil {
+		cfg.Log = slog.New(slog.DiscardHandler)
+	}
+	if cfg.Fatal == nil {
+		cfg.Fatal = func(err error) {
+			cfg.Log.Error("stop at once", "err", err)
+			os.Exit(1)
+		}
+	}
+	if cfg.Now == nil {
+		cfg.Now = time.Now
+	}
+	if cfg.Random == nil {
+		cfg.Random = rand.Reader
+	}
+	if cfg.Network == nil {
+		cfg.Network = tcp{}
+	}
+	if cfg.Gossip == nil {
+		cfg.Gossip = func(c gossip.Config) (Gossip, error) { return gossip.Start(c) }
+	}
+	n := &Node{cfg: cfg, log: cfg.Log, files: files{cfg.DataDir}, orders: make(chan struct{}, 1), ready: make(chan struct{}), failed: make(chan error, 1)}
+	n.api = api.New(api.Config{
+		Node: n, Engine: cfg.Engine, Version: cfg.Version, Hostname: cfg.Hostname,
+		Now: cfg.Now, Random: cfg.Random, Log: cfg.Log,
+	})
+	return n, nil
+}
+
+// Run lives the node's life until ctx ends. Stopping is in order: leadership is
+// handed over, the agent says that it leaves, and containers are left running.
+func Run(ctx context.Context, cfg Config) error {
+	n, err := New(cfg)
+	if err != nil {
+		return err
+	}
+	return n.Run(ctx)
+}
+
+// Run is as the function Run.
+func (n *Node) Run(ctx context.Context) (err error) {
+	release, err := n.files.claim()
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, release()) }()
+	n.runCtx = ctx
+	// The API outlives the membership, so that a request under way can be answered.
+	serving, stopServing := context.WithCancel(context.WithoutCancel(ctx))
+	defer stopServing()
+	servers := make(chan error, len(n.cfg.Hosts)+1)
+	running := 0
+	for _, host := range n.cfg.Hosts {
+		listener, err := listenAPI(host)
+		if err != nil {
+			return err
+		}
+		running++
+		n.log.Info("serve API", "addr", host)
+		go func() { servers <- api.Serve(serving, listener, n.api.Local()) }()
+	}
+	running++
+	go func() { servers <- n.api.Run(serving) }()
+
+	member, err := n.restore()
+	if err != nil {
+		return err
+	}
+	if member != nil {
+		// Whatever keeps it from going on, trying again is for whoever restarts daemons.
+		member.arrive()
+		n.begin(member)
+	} else if n.locked() == nil && (n.cfg.Init || n.cfg.Join != "") {
+		go n.enter(ctx)
+	}
+	close(n.ready)
+	select {
+	case <-ctx.Done():
+	case err = <-n.failed:
+	case err = <-servers:
+		running--
+	}
+	n.mu.Lock()
+	member = n.member
+	n.mu.Unlock()
+	if member != nil {
+		member.stop()
+	}
+	stopServing()
+	for ; running > 0; running-- {
+		if end := <-servers; end != nil && !errors.Is(end, context.Canceled) {
+			err = errors.Join(err, end)
+		}
+	}
+	return err
+}
+
+// restore finds the membership that an earlier run left.
+func (n *Node) restore() (*member, error) {
+	there, err := exists(n.files.keys())
+	if err != nil {
+		return nil, fmt.Errorf("look for the key file: %w", err)
+	}
+	if !there {
+		// Without keys nothing else can be read: leftovers of an order cut short.
+		return nil, n.files.wipe()
+	}
+	keys, err := ca.KeyFile{Path: n.files.keys()}.Load()
+	if errors.Is(err, cluster.ErrLocked) {
+		id, err := keys.Identity()
+		if err != nil {
+			return nil, fmt.Errorf("go on as a member: %w", err)
+		}
+		return n.unlockAlone(id)
+	}
+	member, err := n.load(cluster.UnlockKey{})
+	if err != nil {
+		return nil, fmt.Errorf("go on as a member: %w", err)
+	}
+	return member, nil
+}
+
+// enter does what the command line asks of a node that is no member.
+func (n *Node) enter(ctx context.Context) {
+	for wait := 200 * time.Millisecond; ; wait = min(2*wait, 5*time.Second) {
+		err := n.enterOnce(ctx)
+		if err == nil || ctx.Err() != nil {
+			return
+		}
+		n.log.Warn("enter the cluster; trying again", "err", err, "wait", wait)
+		timer := time.NewTimer(wait)
+		select {
+		case <-timer.C:
+		case <-ctx.Done():
+			timer.Stop()
+			return
+		}
+	}
+}
+
+func (n *Node) enterOnce(ctx context.Context) error {
+	if n.current() != nil {
+		return nil
+	}
+	availability := swarm.NodeAvailability(n.cfg.Availability)
+	if n.cfg.Init {
+		_, err := n.Init(ctx, swarm.InitRequest{
+			ListenAddr: n.cfg.ListenAddr, AdvertiseAddr: n.cfg.AdvertiseAddr, Availability: availability,
+		})
+		return err
+	}
+	token, err := os.ReadFile(n.cfg.TokenFile)
+	if err != nil {
+		return fmt.Errorf("read join token: %w", err)
+	}
+	return n.Join(ctx, swarm.JoinRequest{
+		ListenAddr: n.cfg.ListenAddr, AdvertiseAddr: n.cfg.AdvertiseAddr, Availability: availability,
+		RemoteAddrs: []string{n.cfg.Join}, JoinToken: strings.TrimSpace(string(token)),
+	})
+}
+
+func (n *Node) current() *member {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return n.member
+}
+
+// begin starts a membership.
+func (n *Node) begin(m *member) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.member, n.failure = m, nil
+	m.start(n.runCtx, func(err error) {
+		if err == nil {
+			return
+		}
+		n.mu.Lock()
+		n.failure = err
+		n.mu.Unlock()
+		select {
+		case <-m.arrived:
+			n.failed <- fmt.Errorf("be a member of the cluster: %w", err)
+		default:
+			// Init or Join waits for it, says why and undoes it.
+		}
+	})
+}
+
+// Failure is why the membership ended by itself; nil while it goes on.
+func (n *Node) Failure() error {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return n.failure
+}
+
+// end stops a membership and forgets it.
+func (n *Node) end(m *member) error {
+	m.stop()
+	n.mu.Lock()
+	n.member, n.failure = nil, nil
+	n.mu.Unlock()
+	return n.files.wipe()
+}
+
+// Manager is this node's manager; nil unless it runs one now.
+func (n *Node) Manager() api.Manager {
+	if member := n.current(); member != nil {
+		if m := member.manager.Load(); m != nil {
+			return m
+		}
+	}
+	return nil
+}
+
+// Info is the part of /info that is this node's own.
+func (n *Node) Info() swarm.Info {
+	n.mu.Lock()
+	member, joining, failure, locked := n.member, n.joining, n.failure, n.lockedAs
+	n.mu.Unlock()
+	info := swarm.Info{LocalNodeState: swarm.LocalNodeStateInactive}
+	if locked != nil {
+		info.LocalNodeState, info.NodeID = swarm.LocalNodeStateLocked, locked.NodeID
+		return info
+	}
+	if joining {
+		info.LocalNodeState = swarm.LocalNodeStatePending
+	}
+	if member == nil {
+		return info
+	}
+	info.LocalNodeState = swarm.LocalNodeStateActive
+	if failure != nil {
+		info.LocalNodeState, info.Error = swarm.LocalNodeStateError, failure.Error()
+	}
+	id := member.credentials.Identity()
+	known := member.known()
+	info.NodeID, info.NodeAddr = id.NodeID, known.Addresses.IP
+	info.ControlAvailable = member.manager.Load() != nil
+	for _, peer := range known.Peers.Managers {
+		info.RemoteManagers = append(info.RemoteManagers, swarm.Peer{NodeID: peer.NodeID, Addr: peer.Addr})
+	}
+	return info
+}
+
+// splitRemote completes host[:port] of a manager.
+func splitRemote(addr string) (string, error) {
+	host, port, err := net.SplitHostPort(addr)
+	if err != nil {
+		host, port = strings.Trim(addr, "[]"), fmt.Sprint(controlPort)
+	}
+	if host == "" {
+		return "", cluster.Say(cluster.ErrInvalid, "%q is no address of a manager: want host or host:port", addr)
+	}
+	return net.JoinHostPort(host, port), nil
+}
+
+// Ready is closed when orders may be given: Run has taken the directory and goes
+// on with the membership that it found there.
+func (n *Node) Ready() <-chan struct{} { return n.ready }
+
+// API serves what the node's sockets serve.
+func (n *Node) API() http.Handler { return n.api.Local() }

@@ -1,0 +1,303 @@
+package node
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/docker/docker/api/types/swarm"
+	"golang.org/x/sync/errgroup"
+
+	"skep/agent"
+	"skep/cluster"
+	"skep/cluster/ca"
+	"skep/cluster/manager"
+	"skep/store/seal"
+)
+
+// orderLimit bounds init and join: clients of Swarm expect 20 s.
+const orderLimit = 20 * time.Second
+
+// errMember is what init and join say on a node that is part of a cluster.
+var errMember = cluster.Say(cluster.ErrUnavailable, "This node is already part of a swarm. Use \"docker swarm leave\" to leave this swarm and join another one.")
+
+// order takes the right to change the membership; done gives it back.
+func (n *Node) order(ctx context.Context) (done func(), err error) {
+	select {
+	case n.orders <- struct{}{}:
+		return func() { <-n.orders }, nil
+	case <-ctx.Done():
+		return nil, fmt.Errorf("wait for another init, join or leave: %w: %w", cluster.ErrUnavailable, ctx.Err())
+	}
+}
+
+// Init makes a new cluster with this node as its manager.
+func (n *Node) Init(ctx context.Context, request swarm.InitRequest) (string, error) {
+	if err := refuseInit(request); err != nil {
+		return "", err
+	}
+	ctx, cancel := context.WithTimeout(ctx, orderLimit)
+	defer cancel()
+	done, err := n.order(ctx)
+	if err != nil {
+		return "", err
+	}
+	defer done()
+	if n.locked() != nil {
+		return "", errLocked
+	}
+	if member := n.current(); member != nil {
+		if !request.ForceNewCluster {
+			return "", errMember
+		}
+		return n.goOnAlone(ctx, member, request)
+	}
+	addrs, err := resolve(request.ListenAddr, request.AdvertiseAddr, localInterfaces)
+	if err != nil {
+		return "", err
+	}
+	member, err := n.found(request, addrs)
+	if err != nil {
+		return "", errors.Join(fmt.Errorf("initialize swarm: %w", err), n.files.wipe())
+	}
+	n.begin(member)
+	if err := member.wait(ctx); err != nil {
+		return "", errors.Join(fmt.Errorf("initialize swarm: %w", err), n.end(member))
+	}
+	return member.credentials.Identity().NodeID, nil
+}
+
+// goOnAlone makes a manager the only one of its cluster, with all that it knows:
+// what is left to do when most managers are lost for good. It keeps its addresses
+// unless it is given one to advertise, since clients always send where to listen.
+func (n *Node) goOnAlone(ctx context.Context, m *member, request swarm.InitRequest) (string, error) {
+	if request.AutoLockManagers {
+		return "", cluster.Say(cluster.ErrInvalid, "force a new cluster: it keeps its locks; leave --autolock out and use \"swarm update --autolock\" afterwards")
+	}
+	if m.credentials.Identity().Role != swarm.NodeRoleManager {
+		return "", cluster.Say(cluster.ErrUnavailable, "force a new cluster: this node is a worker and has no copy of the cluster's database; do it on one that was a manager")
+	}
+	addrs := m.known().Addresses
+	if request.AdvertiseAddr != "" {
+		var err error
+		if addrs, err = resolve(request.ListenAddr, request.AdvertiseAddr, localInterfaces); err != nil {
+			return "", err
+		}
+	}
+	n.log.Warn("go on without the other managers", "node", m.credentials.Identity().NodeID)
+	if err := m.change(func(r *record) { r.Alone, r.Addresses = true, addrs }); err != nil {
+		return "", fmt.Errorf("force a new cluster: %w", err)
+	}
+	m.stop()
+	next, err := n.load(m.lock())
+	if err != nil {
+		return "", fmt.Errorf("force a new cluster: %w", err)
+	}
+	n.begin(next)
+	err = next.wait(ctx)
+	if running := next.manager.Load(); err == nil && running != nil {
+		_, _, err = running.Leader(ctx)
+	}
+	if err != nil {
+		return "", fmt.Errorf("force a new cluster: %w", err)
+	}
+	return next.credentials.Identity().NodeID, nil
+}
+
+// Join makes the node part of the cluster of a manager at one of the addresses.
+func (n *Node) Join(ctx context.Context, request swarm.JoinRequest) error {
+	if request.DataPathAddr != "" {
+		return cluster.Say(cluster.ErrUnsupported, "join swarm: overlay networks aren't there yet; leave the data path's address out")
+	}
+	token, err := cluster.ParseJoinToken(request.JoinToken)
+	if err != nil {
+		return err
+	}
+	if len(request.RemoteAddrs) == 0 {
+		return cluster.Say(cluster.ErrInvalid, "join swarm: at least 1 RemoteAddr is required to join")
+	}
+	var managers []string
+	for _, remote := range request.RemoteAddrs {
+		addr, err := splitRemote(remote)
+		if err != nil {
+			return err
+		}
+		managers = append(managers, addr)
+	}
+	ctx, cancel := context.WithTimeout(ctx, orderLimit)
+	defer cancel()
+	done, err := n.order(ctx)
+	if err != nil {
+		return err
+	}
+	defer done()
+	if n.locked() != nil {
+		return errLocked
+	}
+	if n.current() != nil {
+		return errMember
+	}
+	n.setJoining(true)
+	defer n.setJoining(false)
+	member, err := n.join(ctx, request, token, managers)
+	if err != nil {
+		return errors.Join(fmt.Errorf("join swarm: %w", err), n.files.wipe())
+	}
+	n.begin(member)
+	if err := member.wait(ctx); err != nil {
+		if ctx.Err() == nil {
+			return errors.Join(fmt.Errorf("join swarm: %w", err), n.end(member))
+		}
+		// It is let in; it goes on trying to reach the managers.
+		return fmt.Errorf("join swarm: Timeout was reached before node joined. The attempt to join the swarm will continue in the background. Use the \"docker info\" command to see the current swarm status of your node: %w: %w",
+			cluster.ErrUnavailable, err)
+	}
+	return nil
+}
+
+func (n *Node) setJoining(joining bool) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.joining = joining
+}
+
+func (n *Node) join(ctx context.Context, request swarm.JoinRequest, token cluster.JoinToken, managers []string) (*member, error) {
+	advertise := request.AdvertiseAddr
+	if advertise == "" {
+		// The address by which the manager is reached is the one to advertise.
+		if ip, err := n.cfg.localIP(ctx, managers[0]); err == nil {
+			advertise = ip
+		}
+	}
+	addrs, err := resolve(request.ListenAddr, advertise, localInterfaces)
+	if err != nil {
+		return nil, err
+	}
+	keyPEM, csr, err := ca.NewRequest(n.cfg.Random)
+	if err != nil {
+		return nil, err
+	}
+	config, trusted := ca.JoinTLS(token.Digest, n.cfg.Now, cluster.ProtocolHTTP)
+	asker := manager.Asker{Network: n.cfg.Network, TLS: config, Managers: managers}
+	admission, err := asker.Join(ctx, manager.JoinRequest{
+		Token: token.String(), CSR: csr, Hostname: n.cfg.Hostname, Addr: addrs.IP, Availability: request.Availability,
+	})
+	if err != nil {
+		return nil, err
+	}
+	roots := admission.Peers.Trust.Roots
+	if len(roots) == 0 {
+		roots = trusted.Root().CertPEM()
+	}
+	return n.settle(ca.Keys{
+		CertPEM: admission.Certificate, KeyPEM: keyPEM, RootPEM: roots,
+		DataKeys: [][32]byte{seal.NewKey(n.cfg.Random)},
+		Lock:     admission.UnlockKey, LockVersion: admission.UnlockVersion,
+	}, record{Addresses: addrs, Peers: admission.Peers}, nil)
+}
+
+// settle writes a new membership's files and loads it from them, as a restart
+// will. The key file goes last, since it means that all is there; before it, more
+// may lay down what else belongs to the membership.
+func (n *Node) settle(keys ca.Keys, known record, more func() error) (*member, error) {
+	if err := n.files.wipe(); err != nil {
+		return nil, err
+	}
+	id, err := keys.Identity()
+	if err != nil {
+		return nil, err
+	}
+	ring := dataRing(keys.DataKeys)
+	if err := known.write(seal.NewFile(n.files.known(), ring, id.ClusterID, recordKind)); err != nil {
+		return nil, err
+	}
+	if more != nil {
+		if err := more(); err != nil {
+			return nil, err
+		}
+	}
+	if err := (ca.KeyFile{Path: n.files.keys()}).Save(keys); err != nil {
+		return nil, err
+	}
+	return n.load(keys.Lock)
+}
+
+// Leave ends the membership and removes the node's files.
+func (n *Node) Leave(ctx context.Context, force bool) error {
+	done, err := n.order(ctx)
+	if err != nil {
+		return err
+	}
+	defer done()
+	if id := n.locked(); id != nil {
+		return n.leaveLocked(ctx, *id, force)
+	}
+	member := n.current()
+	if member == nil {
+		return cluster.Say(cluster.ErrUnavailable, "This node is not part of a swarm")
+	}
+	if member.manager.Load() != nil && !force {
+		return cluster.Say(cluster.ErrUnavailable, "You are attempting to leave the swarm on a node that is participating as a manager. "+
+			"Demote it first, or use `--force` to suppress this message; the last manager takes the swarm's data with it")
+	}
+	// A manager that is forced out may be the last; nobody else could be told.
+	var asker manager.Asker
+	worker := member.manager.Load() == nil
+	if worker {
+		asker = member.asker()
+	}
+	member.stop()
+	if worker {
+		telling, cancel := context.WithTimeout(ctx, leaveLimit)
+		defer cancel()
+		if err := asker.Leave(telling); err != nil {
+			n.log.Warn("tell the managers that this node leaves", "err", err)
+		}
+	}
+	clearing, cancel := context.WithTimeout(context.WithoutCancel(ctx), clearLimit)
+	defer cancel()
+	if err := n.clear(clearing, member.credentials.Identity().NodeID); err != nil {
+		n.log.Warn("remove this node's containers", "err", err)
+	}
+	return n.end(member)
+}
+
+// leaveLocked is the way out for one whose unlock key is lost.
+func (n *Node) leaveLocked(ctx context.Context, id cluster.Identity, force bool) error {
+	if !force {
+		return cluster.Say(cluster.ErrUnavailable, "Swarm is encrypted and locked. Please unlock it first or use `--force` to ignore this message.")
+	}
+	clearing, cancel := context.WithTimeout(context.WithoutCancel(ctx), clearLimit)
+	defer cancel()
+	if err := n.clear(clearing, id.NodeID); err != nil {
+		n.log.Warn("remove this node's containers", "err", err)
+	}
+	if err := n.files.wipe(); err != nil {
+		return err
+	}
+	n.setLocked(nil)
+	return nil
+}
+
+// clear stops and removes all containers of a node that leaves.
+func (n *Node) clear(ctx context.Context, nodeID string) error {
+	containers, err := n.cfg.Driver.List(ctx, nodeID)
+	if err != nil {
+		return err
+	}
+	var g errgroup.Group
+	g.SetLimit(8)
+	for _, container := range containers {
+		g.Go(func() error {
+			if _, err := n.cfg.Driver.Stop(ctx, container.TaskID, agent.DefaultGrace); err != nil && !errors.Is(err, cluster.ErrNotFound) {
+				n.log.Debug("stop a container of a leaving node", "task", container.TaskID, "err", err)
+			}
+			return n.cfg.Driver.Remove(ctx, container.TaskID)
+		})
+	}
+	return g.Wait()
+}
+
+// clearLimit bounds the removal of a leaving node's containers.
+const clearLimit = 30 * time.Second

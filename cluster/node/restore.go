@@ -1,0 +1,86 @@
+package node
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+
+	"github.com/docker/docker/api/types/swarm"
+
+	"skep/cluster"
+	"skep/cluster/ca"
+	"skep/cluster/manager"
+	"skep/store/seal"
+)
+
+// Restore makes this node the first manager of the cluster that a backup is of.
+// Agents of nodes that are left find it when it has the address of a manager that
+// they know.
+func (n *Node) Restore(ctx context.Context, request cluster.RestoreRequest) (string, error) {
+	ctx, cancel := context.WithTimeout(ctx, orderLimit)
+	defer cancel()
+	done, err := n.order(ctx)
+	if err != nil {
+		return "", err
+	}
+	defer done()
+	if n.current() != nil {
+		return "", errMember
+	}
+	addrs, err := resolve(request.ListenAddr, request.AdvertiseAddr, localInterfaces)
+	if err != nil {
+		return "", err
+	}
+	backup, err := readBackup(request)
+	if err != nil {
+		return "", fmt.Errorf("restore cluster: %w", err)
+	}
+	member, err := n.refound(backup, addrs, request.Availability)
+	if err != nil {
+		return "", errors.Join(fmt.Errorf("restore cluster: %w", err), n.files.wipe())
+	}
+	n.begin(member)
+	if err := member.wait(ctx); err != nil {
+		return "", errors.Join(fmt.Errorf("restore cluster: %w", err), n.end(member))
+	}
+	return member.credentials.Identity().NodeID, nil
+}
+
+func readBackup(request cluster.RestoreRequest) (*manager.Backup, error) {
+	file, err := os.Open(request.Path)
+	if err != nil {
+		return nil, cluster.Say(cluster.ErrInvalid, "open backup: %v (the daemon reads the file, so it must be on its machine)", err)
+	}
+	defer file.Close()
+	if _, err := file.Seek(request.Offset, io.SeekStart); err != nil {
+		return nil, fmt.Errorf("read backup: %w", err)
+	}
+	return manager.ReadBackup(file, request.Key)
+}
+
+// refound gives this node an identity in the cluster of the backup, as its only
+// manager, and lays the database down for it.
+func (n *Node) refound(backup *manager.Backup, addrs addresses, availability swarm.NodeAvailability) (*member, error) {
+	record, now := backup.Cluster(), n.cfg.Now()
+	root, err := ca.ParseRoot(record.RootCert, record.RootKey)
+	if err != nil {
+		return nil, fmt.Errorf("read root CA: %w", err)
+	}
+	keyPEM, csr, err := ca.NewRequest(n.cfg.Random)
+	if err != nil {
+		return nil, err
+	}
+	id := cluster.Identity{NodeID: cluster.NewID(n.cfg.Random), Role: swarm.NodeRoleManager, ClusterID: record.ID}
+	chain, err := root.Issue(n.cfg.Random, csr, id, now, record.Spec.CAConfig.NodeCertExpiry)
+	if err != nil {
+		return nil, err
+	}
+	first := n.firstManager(id.NodeID, addrs, availability)
+	keys := ca.Keys{CertPEM: chain, KeyPEM: keyPEM, RootPEM: root.CertPEM(), DataKeys: [][32]byte{seal.NewKey(n.cfg.Random)},
+		Lock: record.UnlockKey, LockVersion: record.Version}
+	return n.settle(keys, firstRecord(addrs, id.NodeID, record.GossipKeys), func() error {
+		return backup.Install(n.files.raft(), dataRing(keys.DataKeys), first, now)
+	})
+}
