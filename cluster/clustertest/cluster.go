@@ -1,0 +1,368 @@
+package clustertest
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"github.com/docker/docker/api/types/swarm"
+
+	"skep/agent/simulate"
+	"skep/cluster"
+	"skep/cluster/gossip"
+	"skep/cluster/node"
+	"skep/store"
+)
+
+// Cluster is a cluster of machines in this process.
+type Cluster struct {
+	t        testing.TB
+	wire     *wire
+	air      *air
+	dir      string
+	Machines []*Machine
+	log      *slog.Logger
+	options  Options
+}
+
+// Options changes what Start makes; the zero value is right for most tests.
+type Options struct {
+	// SnapshotEntries makes managers take snapshots early.
+	SnapshotEntries uint64
+	// GossipKeyPeriod is as in manager.Config.
+	GossipKeyPeriod time.Duration
+	// Log is where the machines log to; the default is standard error, errors only.
+	Log *slog.Logger
+	// AutoLock makes a cluster whose managers are locked.
+	AutoLock bool
+}
+
+// Machine is one machine: what survives a crash of its daemon, and the daemon.
+type Machine struct {
+	cluster *Cluster
+	// Name is the host name, IP the address: n1 is 127.0.1.1.
+	Name, IP string
+	// Driver holds the machine's containers.
+	Driver *simulate.Driver
+
+	node   *node.Node
+	cancel context.CancelFunc
+	done   chan error
+	// dead is set while the daemon is off.
+	dead bool
+	// UnlockKeyFile is as in node.Config.
+	UnlockKeyFile string
+}
+
+// Start starts a cluster of so many managers and workers and waits until all are
+// ready. It ends with the test.
+func Start(t testing.TB, managers, workers int, options Options) *Cluster {
+	t.Helper()
+	level := slog.LevelError
+	if os.Getenv("SKEP_TEST_LOG") != "" {
+		level = slog.LevelDebug
+	}
+	w := newWire()
+	c := &Cluster{t: t, wire: w, air: newAir(w), dir: t.TempDir(), options: options,
+		log: slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: level}))}
+	if options.Log != nil {
+		c.log = options.Log
+	}
+	t.Cleanup(c.stop)
+	for i := range managers + workers {
+		c.add(i + 1)
+	}
+	first := c.Machines[0]
+	first.Do(http.MethodPost, "/swarm/init", swarm.InitRequest{ListenAddr: first.IP, AdvertiseAddr: first.IP, AutoLockManagers: options.AutoLock}, nil)
+	for i, m := range c.Machines[1:] {
+		m.Join(first, i+1 < managers)
+	}
+	c.Eventually(time.Minute, "all nodes are ready and all managers vote", func() error {
+		var nodes []swarm.Node
+		if err := first.Try(http.MethodGet, "/nodes", nil, &nodes); err != nil {
+			return err
+		}
+		ready, reachable := 0, 0
+		for _, n := range nodes {
+			if n.Status.State == swarm.NodeStateReady {
+				ready++
+			}
+			if n.ManagerStatus != nil && n.ManagerStatus.Reachability == swarm.ReachabilityReachable {
+				reachable++
+			}
+		}
+		if ready != managers+workers || reachable != managers {
+			return fmt.Errorf("%d ready, %d managers reachable", ready, reachable)
+		}
+		return nil
+	})
+	return c
+}
+
+// add starts one more machine, which is in no cluster.
+func (c *Cluster) add(number int) *Machine {
+	m := &Machine{cluster: c, Name: fmt.Sprintf("n%d", number), IP: fmt.Sprintf("127.0.1.%d", number), dead: true}
+	m.Driver = simulate.New(simulate.Config{Seed: uint64(number), Hostname: m.Name})
+	c.Machines = append(c.Machines, m)
+	m.Restart()
+	return m
+}
+
+// stop ends everything, and leaves time for what ends by its deadline: raft
+// doesn't wait for all of its goroutines, and a bubble's clock ends with its test.
+func (c *Cluster) stop() {
+	for _, m := range c.Machines {
+		if !m.dead {
+			m.cancel()
+		}
+	}
+	for _, m := range c.Machines {
+		if !m.dead {
+			<-m.done
+		}
+	}
+	time.Sleep(15 * time.Second)
+}
+
+// Restart starts the machine's daemon, which is off.
+func (m *Machine) Restart() {
+	c := m.cluster
+	c.wire.revive(m.IP)
+	n, err := node.New(node.Config{
+		DataDir: filepath.Join(c.dir, m.Name), Driver: m.Driver, Hostname: m.Name, Version: "test",
+		UnlockKeyFile: m.UnlockKeyFile,
+		Log:           c.log.With("host", m.Name),
+		Fatal:         func(err error) { panic(fmt.Sprintf("%s stopped at once: %v", m.Name, err)) },
+		Network:       machineNetwork{c.wire, m.IP}, SnapshotEntries: c.options.SnapshotEntries, GossipKeyPeriod: c.options.GossipKeyPeriod,
+		Gossip: func(cfg gossip.Config) (node.Gossip, error) { return c.air.join(cfg.NodeID, m.IP, cfg.Keys), nil },
+	})
+	if err != nil {
+		c.t.Fatalf("make node %s: %v", m.Name, err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	m.node, m.cancel, m.done, m.dead = n, cancel, make(chan error, 1), false
+	go func() { m.done <- n.Run(ctx) }()
+	<-n.Ready()
+}
+
+// Crash kills the machine's daemon: nothing it does from now on reaches anybody.
+// Its containers run on.
+func (m *Machine) Crash() {
+	m.cluster.wire.kill(m.IP)
+	m.end()
+}
+
+// Stop stops the machine's daemon in order.
+func (m *Machine) Stop() { m.end() }
+
+func (m *Machine) end() {
+	m.cancel()
+	if err := <-m.done; err != nil {
+		m.cluster.log.Debug("daemon ended", "host", m.Name, "err", err)
+	}
+	m.dead = true
+}
+
+// Join makes the machine part of the cluster of another.
+func (m *Machine) Join(by *Machine, manager bool) {
+	m.cluster.t.Helper()
+	var of swarm.Swarm
+	by.Do(http.MethodGet, "/swarm", nil, &of)
+	token := of.JoinTokens.Worker
+	if manager {
+		token = of.JoinTokens.Manager
+	}
+	m.Do(http.MethodPost, "/swarm/join", swarm.JoinRequest{
+		ListenAddr: m.IP, AdvertiseAddr: m.IP, RemoteAddrs: []string{by.IP}, JoinToken: token,
+	}, nil)
+}
+
+// Do calls the machine's API and fails the test when it is refused.
+func (m *Machine) Do(method, path string, body, into any) {
+	m.cluster.t.Helper()
+	if err := m.Try(method, path, body, into); err != nil {
+		m.cluster.t.Fatalf("%s: %v", m.Name, err)
+	}
+}
+
+// Try calls the machine's API. An answer that is marked as stale is an error.
+func (m *Machine) Try(method, path string, body, into any) error {
+	answer, err := m.call(method, path, body)
+	if err != nil || into == nil {
+		return err
+	}
+	return json.Unmarshal(answer, into)
+}
+
+// Get reads what the machine's API has at path, whatever its form, and fails the
+// test when that is refused.
+func (m *Machine) Get(path string) []byte {
+	m.cluster.t.Helper()
+	answer, err := m.call(http.MethodGet, path, nil)
+	if err != nil {
+		m.cluster.t.Fatalf("%s: %v", m.Name, err)
+	}
+	return answer
+}
+
+func (m *Machine) call(method, path string, body any) ([]byte, error) {
+	var content io.Reader
+	if body != nil {
+		data, err := json.Marshal(body)
+		if err != nil {
+			return nil, err
+		}
+		content = bytes.NewReader(data)
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
+	defer cancel()
+	request := httptest.NewRequestWithContext(ctx, method, "/v1.51"+path, content)
+	if body != nil {
+		request.Header.Set("Content-Type", "application/json")
+	}
+	response := httptest.NewRecorder()
+	m.node.API().ServeHTTP(response, request)
+	if response.Code >= 300 {
+		return nil, fmt.Errorf("%s %s: %d %s", method, path, response.Code, bytes.TrimSpace(response.Body.Bytes()))
+	}
+	if stale := response.Header().Get("Skep-Stale"); stale != "" {
+		return response.Body.Bytes(), fmt.Errorf("%s %s: %w: %s", method, path, ErrStale, stale)
+	}
+	return response.Body.Bytes(), nil
+}
+
+// ErrStale is returned beside an answer from memory that is marked as such.
+var ErrStale = errors.New("a stale answer")
+
+// Alive lists the machines whose daemon runs.
+func (c *Cluster) Alive() []*Machine {
+	var alive []*Machine
+	for _, m := range c.Machines {
+		if !m.dead {
+			alive = append(alive, m)
+		}
+	}
+	return alive
+}
+
+// Manager is some machine whose manager runs.
+func (c *Cluster) Manager() *Machine {
+	c.t.Helper()
+	var found *Machine
+	c.Eventually(30*time.Second, "a manager runs", func() error {
+		for _, m := range c.Alive() {
+			if m.node.Manager() != nil {
+				found = m
+				return nil
+			}
+		}
+		return cluster.ErrNotManager
+	})
+	return found
+}
+
+// Leader is the machine that leads, as most see it; it waits for one.
+func (c *Cluster) Leader() *Machine {
+	c.t.Helper()
+	var leader *Machine
+	c.Eventually(30*time.Second, "there is a leader", func() error {
+		for _, m := range c.Alive() {
+			if running := m.node.Manager(); running != nil && running.LeaderID() == running.NodeID() {
+				ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+				defer cancel()
+				if err := running.Fresh(ctx); err == nil {
+					leader = m
+					return nil
+				}
+			}
+		}
+		return fmt.Errorf("nobody leads: %w", cluster.ErrNoLeader)
+	})
+	return leader
+}
+
+// Partition cuts the machines of one side off from all others, until Heal.
+func (c *Cluster) Partition(side ...*Machine) {
+	in := map[*Machine]bool{}
+	for _, m := range side {
+		in[m] = true
+	}
+	for _, a := range side {
+		for _, b := range c.Machines {
+			if !in[b] {
+				c.wire.sever(a.IP, b.IP, true)
+			}
+		}
+	}
+}
+
+// Cut cuts two machines off from each other, and from nobody else, until Heal.
+func (c *Cluster) Cut(a, b *Machine) { c.wire.sever(a.IP, b.IP, true) }
+
+// Heal mends all partitions.
+func (c *Cluster) Heal() {
+	for _, a := range c.Machines {
+		for _, b := range c.Machines {
+			c.wire.sever(a.IP, b.IP, false)
+		}
+	}
+}
+
+// Eventually waits until check is content, and fails the test when that takes
+// longer than limit.
+func (c *Cluster) Eventually(limit time.Duration, what string, check func() error) {
+	c.t.Helper()
+	for end := time.Now().Add(limit); ; time.Sleep(20 * time.Millisecond) {
+		err := check()
+		if err == nil {
+			return
+		}
+		if time.Now().After(end) {
+			c.t.Fatalf("after %v it isn't so that %s: %v", limit, what, err)
+		}
+	}
+}
+
+// Views lists the database as each running manager has it.
+func (c *Cluster) Views() map[string]store.View {
+	views := map[string]store.View{}
+	for _, m := range c.Alive() {
+		if running := m.node.Manager(); running != nil {
+			views[m.Name] = running.Store().View()
+		}
+	}
+	return views
+}
+
+// Same waits until all running managers have the same state, and fails the test
+// when they don't come to.
+func (c *Cluster) Same() {
+	c.t.Helper()
+	c.Eventually(30*time.Second, "all managers have the same state", func() error {
+		var first store.View
+		name := ""
+		for host, view := range c.Views() {
+			if name == "" {
+				name, first = host, view
+				continue
+			}
+			if view.Index() != first.Index() || view.Digest() != first.Digest() {
+				return fmt.Errorf("%s at %d and %s at %d differ", name, first.Index(), host, view.Index())
+			}
+		}
+		if name == "" {
+			return fmt.Errorf("no manager runs")
+		}
+		return nil
+	})
+}

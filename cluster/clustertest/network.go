@@ -1,0 +1,327 @@
+package clustertest
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"sync"
+	"syscall"
+	"time"
+)
+
+// window is how many bytes may be under way in one direction of a connection.
+const window = 256 << 10
+
+// wire is the network that all machines of a cluster share.
+type wire struct {
+	mu        sync.Mutex // guards the fields below, and all connections' buffers
+	changed   chan struct{}
+	listeners map[string]*listener
+	conns     map[*conn]bool
+	// cut has the pairs of IP addresses that don't reach each other; down the
+	// addresses of machines that are off.
+	cut  map[[2]string]bool
+	down map[string]bool
+	port int
+}
+
+func newWire() *wire {
+	return &wire{
+		changed: make(chan struct{}), listeners: map[string]*listener{}, conns: map[*conn]bool{},
+		cut: map[[2]string]bool{}, down: map[string]bool{}, port: 40000,
+	}
+}
+
+// wakeLocked makes everybody who waits look again.
+func (w *wire) wakeLocked() {
+	close(w.changed)
+	w.changed = make(chan struct{})
+}
+
+// severedLocked tells whether nothing gets through between two addresses.
+func (w *wire) severedLocked(a, b string) bool {
+	return w.cut[[2]string{a, b}] || w.cut[[2]string{b, a}]
+}
+
+// sever cuts or mends the way between two addresses. What is sent while it is cut
+// is held, as TCP would retransmit it.
+func (w *wire) sever(a, b string, cut bool) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if delete(w.cut, [2]string{b, a}); cut {
+		w.cut[[2]string{a, b}] = true
+	} else {
+		delete(w.cut, [2]string{a, b})
+	}
+	w.wakeLocked()
+}
+
+// kill turns a machine off: its connections break at once, as a killed process's do.
+func (w *wire) kill(ip string) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.down[ip] = true
+	for c := range w.conns {
+		if c.local.host == ip || c.remote.host == ip {
+			c.in.closed, c.in.reset = true, true
+			c.out.closed, c.out.reset = true, true
+		}
+	}
+	for addr, l := range w.listeners {
+		if l.addr.host == ip {
+			delete(w.listeners, addr)
+		}
+	}
+	w.wakeLocked()
+}
+
+func (w *wire) revive(ip string) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	delete(w.down, ip)
+}
+
+// machine is the network as one machine sees it: a node.Network.
+type machineNetwork struct {
+	wire *wire
+	ip   string
+}
+
+type address struct {
+	host string
+	port string
+}
+
+func (a address) Network() string { return "memory" }
+func (a address) String() string  { return net.JoinHostPort(a.host, a.port) }
+
+func parseAddress(text string) (address, error) {
+	host, port, err := net.SplitHostPort(text)
+	return address{host, port}, err
+}
+
+// Listen opens a port.
+func (m machineNetwork) Listen(text string) (net.Listener, error) {
+	addr, err := parseAddress(text)
+	if err != nil {
+		return nil, err
+	}
+	w := m.wire
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.listeners[addr.String()] != nil {
+		return nil, fmt.Errorf("listen %s: address already in use", addr)
+	}
+	l := &listener{wire: w, addr: addr}
+	w.listeners[addr.String()] = l
+	return l, nil
+}
+
+// Dial connects; to a machine that is cut off it takes until ctx ends.
+func (m machineNetwork) Dial(ctx context.Context, text string) (net.Conn, error) {
+	addr, err := parseAddress(text)
+	if err != nil {
+		return nil, err
+	}
+	w := m.wire
+	w.mu.Lock()
+	for w.severedLocked(m.ip, addr.host) {
+		changed := w.changed
+		w.mu.Unlock()
+		select {
+		case <-changed:
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		}
+		w.mu.Lock()
+	}
+	defer w.mu.Unlock()
+	l := w.listeners[addr.String()]
+	if l == nil || w.down[m.ip] {
+		return nil, fmt.Errorf("dial %s: %w", addr, syscall.ECONNREFUSED)
+	}
+	w.port++
+	local := address{m.ip, fmt.Sprint(w.port)}
+	there, back := &stream{}, &stream{}
+	near := &conn{wire: w, local: local, remote: addr, in: back, out: there}
+	far := &conn{wire: w, local: addr, remote: local, in: there, out: back}
+	w.conns[near], w.conns[far] = true, true
+	l.pending = append(l.pending, far)
+	w.wakeLocked()
+	return near, nil
+}
+
+type listener struct {
+	wire    *wire
+	addr    address
+	pending []*conn
+	closed  bool
+}
+
+func (l *listener) Accept() (net.Conn, error) {
+	w := l.wire
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for {
+		if l.closed {
+			return nil, net.ErrClosed
+		}
+		if len(l.pending) > 0 {
+			c := l.pending[0]
+			l.pending = l.pending[1:]
+			return c, nil
+		}
+		changed := w.changed
+		w.mu.Unlock()
+		<-changed
+		w.mu.Lock()
+	}
+}
+
+func (l *listener) Close() error {
+	w := l.wire
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	l.closed = true
+	if w.listeners[l.addr.String()] == l {
+		delete(w.listeners, l.addr.String())
+	}
+	w.wakeLocked()
+	return nil
+}
+
+func (l *listener) Addr() net.Addr { return l.addr }
+
+// stream is one direction of a connection.
+type stream struct {
+	data   []byte
+	closed bool
+	reset  bool
+}
+
+type conn struct {
+	wire          *wire
+	local, remote address
+	in, out       *stream
+	// readBy and writeBy are deadlines; zero means none.
+	readBy, writeBy time.Time
+}
+
+// wait runs with the wire's lock held until ready does something, the deadline
+// passes, or the end of time.
+func (c *conn) wait(deadline func() time.Time, ready func() (int, error, bool)) (int, error) {
+	w := c.wire
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for {
+		if n, err, done := ready(); done {
+			return n, err
+		}
+		var expired <-chan time.Time
+		var timer *time.Timer
+		if by := deadline(); !by.IsZero() {
+			left := time.Until(by)
+			if left <= 0 {
+				return 0, os.ErrDeadlineExceeded
+			}
+			timer = time.NewTimer(left)
+			expired = timer.C
+		}
+		changed := w.changed
+		w.mu.Unlock()
+		select {
+		case <-changed:
+		case <-expired:
+		}
+		if timer != nil {
+			timer.Stop()
+		}
+		w.mu.Lock()
+	}
+}
+
+func (c *conn) severedLocked() bool { return c.wire.severedLocked(c.local.host, c.remote.host) }
+
+func (c *conn) Read(p []byte) (int, error) {
+	return c.wait(func() time.Time { return c.readBy }, func() (int, error, bool) {
+		switch {
+		case c.in.reset:
+			return 0, errReset, true
+		case c.severedLocked():
+			return 0, nil, false
+		case len(c.in.data) > 0:
+			n := copy(p, c.in.data)
+			if c.in.data = c.in.data[n:]; len(c.in.data) == 0 {
+				c.in.data = nil
+			}
+			c.wire.wakeLocked()
+			return n, nil, true
+		case c.in.closed:
+			return 0, io.EOF, true
+		}
+		return 0, nil, false
+	})
+}
+
+var errReset = errors.New("connection reset by peer")
+
+func (c *conn) Write(p []byte) (int, error) {
+	written := 0
+	for written < len(p) || len(p) == 0 {
+		n, err := c.wait(func() time.Time { return c.writeBy }, func() (int, error, bool) {
+			switch {
+			case c.out.closed:
+				return 0, errReset, true
+			case len(c.out.data) >= window:
+				return 0, nil, false
+			}
+			n := min(len(p)-written, window-len(c.out.data))
+			c.out.data = append(c.out.data, p[written:written+n]...)
+			c.wire.wakeLocked()
+			return n, nil, true
+		})
+		if written += n; err != nil || len(p) == 0 {
+			return written, err
+		}
+	}
+	return written, nil
+}
+
+func (c *conn) Close() error {
+	w := c.wire
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if !w.conns[c] {
+		return nil
+	}
+	delete(w.conns, c)
+	c.in.closed, c.in.reset = true, true
+	c.out.closed = true
+	w.wakeLocked()
+	return nil
+}
+
+func (c *conn) LocalAddr() net.Addr  { return c.local }
+func (c *conn) RemoteAddr() net.Addr { return c.remote }
+
+func (c *conn) SetDeadline(t time.Time) error { return c.setDeadlines(&t, &t) }
+
+func (c *conn) SetReadDeadline(t time.Time) error { return c.setDeadlines(&t, nil) }
+
+func (c *conn) SetWriteDeadline(t time.Time) error { return c.setDeadlines(nil, &t) }
+
+func (c *conn) setDeadlines(read, write *time.Time) error {
+	c.wire.mu.Lock()
+	defer c.wire.mu.Unlock()
+	if read != nil {
+		c.readBy = *read
+	}
+	if write != nil {
+		c.writeBy = *write
+	}
+	c.wire.wakeLocked()
+	return nil
+}
