@@ -1,0 +1,195 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"maps"
+	"net/http"
+	"strconv"
+	"strings"
+	"text/tabwriter"
+	"time"
+
+	"github.com/docker/cli/cli"
+	"github.com/docker/cli/cli/command"
+	"github.com/docker/docker/api/types/swarm"
+	"github.com/docker/docker/client"
+	"github.com/spf13/cobra"
+
+	"skep/cluster"
+)
+
+// exitProblems is the status of `skep cluster status` when it got an answer and the
+// answer says that something is wrong; 1 means that there was no answer.
+const exitProblems = 2
+
+func newClusterCommand(dockerCLI command.Cli) *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "cluster",
+		Short: "Look at the cluster as a whole, change what it allows and keeps, back it up",
+		Args:  cli.NoArgs,
+		RunE:  command.ShowHelp(dockerCLI.Err()),
+	}
+	cmd.AddCommand(newClusterStatusCommand(dockerCLI), newClusterUpdateCommand(dockerCLI),
+		newClusterBackupCommand(dockerCLI), newClusterRestoreCommand(dockerCLI))
+	return cmd
+}
+
+func newClusterUpdateCommand(dockerCLI command.Cli) *cobra.Command {
+	var hostOptions bool
+	var revisions uint
+	cmd := &cobra.Command{
+		Use:   "update [OPTIONS]",
+		Short: "Change what the cluster allows and keeps",
+		Long: `Change what the cluster allows and keeps.
+
+What Docker has a flag for is changed with "skep swarm update".`,
+		Args: cli.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			labels := map[string]string{}
+			if cmd.Flags().Changed("allow-host-options") {
+				labels[cluster.LabelAllowHostOptions] = strconv.FormatBool(hostOptions)
+			}
+			if cmd.Flags().Changed("revision-history") {
+				labels[cluster.LabelRevisionHistory] = strconv.FormatUint(uint64(revisions), 10)
+			}
+			if len(labels) == 0 {
+				return errors.New("nothing to change: give --allow-host-options, --allow-host-options=false or --revision-history")
+			}
+			return updateCluster(cmd.Context(), dockerCLI.Client(), func(spec *swarm.Spec) {
+				if spec.Labels == nil {
+					spec.Labels = map[string]string{}
+				}
+				maps.Copy(spec.Labels, labels)
+			})
+		},
+	}
+	cmd.Flags().BoolVar(&hostOptions, "allow-host-options", false,
+		"Let services have labels that begin with "+cluster.LabelHost+", each of which can give a service power over its nodes")
+	cmd.Flags().UintVar(&revisions, "revision-history", cluster.DefaultRevisionHistory,
+		"How many revisions of each service to keep for \"skep service rollback --to\"")
+	return cmd
+}
+
+// updateCluster reads the cluster's spec, changes it and writes it back.
+func updateCluster(ctx context.Context, c client.APIClient, change func(*swarm.Spec)) error {
+	now, err := c.SwarmInspect(ctx)
+	if err != nil {
+		return err
+	}
+	change(&now.Spec)
+	return c.SwarmUpdate(ctx, now.Version, now.Spec, swarm.UpdateFlags{})
+}
+
+func newClusterStatusCommand(dockerCLI command.Cli) *cobra.Command {
+	var asJSON bool
+	cmd := &cobra.Command{
+		Use:   "status [OPTIONS]",
+		Short: "Show leader, managers and nodes, and what is unhealthy and why",
+		Long: `Show leader, managers and nodes, and what is unhealthy and why.
+
+Exits with 0 when all is well, 2 when something is unhealthy, 1 when no answer came.`,
+		Args: cli.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			status, err := fetchStatus(cmd.Context(), dockerCLI.Client())
+			if err != nil {
+				return err
+			}
+			if err := showStatus(dockerCLI.Out(), status, asJSON); err != nil {
+				return err
+			}
+			if len(status.Problems) > 0 {
+				return cli.StatusError{StatusCode: exitProblems}
+			}
+			return nil
+		},
+	}
+	cmd.Flags().BoolVar(&asJSON, "json", false, "Print JSON")
+	return cmd
+}
+
+func fetchStatus(ctx context.Context, c client.APIClient) (cluster.Status, error) {
+	var status cluster.Status
+	err := ask(ctx, c, http.MethodGet, "status", nil, &status)
+	return status, err
+}
+
+func showStatus(w io.Writer, s cluster.Status, asJSON bool) error {
+	if asJSON {
+		return printJSON(w, s)
+	}
+	leader := "none"
+	for _, m := range s.Managers {
+		if m.Leader {
+			leader = m.Hostname
+		}
+	}
+	fmt.Fprintf(w, "Cluster %s: leader %s, term %d\n\n", s.ClusterID, leader, s.Term)
+
+	// tabwriter pads with what it is told, and docker's tables have three spaces too.
+	t := tabwriter.NewWriter(w, 0, 0, 3, ' ', 0)
+	row := func(cells ...string) { fmt.Fprintln(t, strings.Join(cells, "\t")) }
+	row("MANAGER", "ADDRESS", "ROLE", "TERM", "LAST", "COMMIT", "APPLIED", "SNAPSHOT", "HEARD OF LEADER")
+	for _, m := range s.Managers {
+		row(append([]string{m.Hostname, m.Addr, raftRole(m)}, progress(m)...)...)
+	}
+	row()
+	managers := map[string]string{}
+	for _, m := range s.Managers {
+		managers[m.NodeID] = m.Hostname
+	}
+	row("NODE", "ADDRESS", "ROLE", "STATE", "AVAILABILITY", "GOSSIP", "SESSION WITH", "REASON")
+	for _, n := range s.Nodes {
+		session := n.Session
+		if name := managers[session]; name != "" {
+			session = name
+		}
+		row(n.Hostname, n.Addr, n.Role, n.State, n.Availability, dash(n.Gossip), dash(session), n.Reason)
+	}
+	if err := t.Flush(); err != nil {
+		return err
+	}
+	if len(s.Problems) == 0 {
+		_, err := fmt.Fprintln(w, "\nAll is well.")
+		return err
+	}
+	fmt.Fprintln(w, "\nProblems:")
+	for _, p := range s.Problems {
+		fmt.Fprintln(w, "  "+p)
+	}
+	return nil
+}
+
+func raftRole(m cluster.ManagerHealth) string {
+	switch {
+	case m.Leader:
+		return "leader"
+	case !m.Voter:
+		return "learner"
+	case !m.Reachable:
+		return "unreachable"
+	}
+	return "follower"
+}
+
+// progress is how far a manager has come in the log; unknown when it didn't answer.
+func progress(m cluster.ManagerHealth) []string {
+	if !m.Reachable {
+		return []string{"-", "-", "-", "-", "-", "-"}
+	}
+	contact := "-"
+	if !m.Leader {
+		contact = m.LastContact.Round(time.Millisecond).String() + " ago"
+	}
+	n := func(i uint64) string { return fmt.Sprint(i) }
+	return []string{n(m.Term), n(m.LastIndex), n(m.CommitIndex), n(m.AppliedIndex), n(m.SnapshotIndex), contact}
+}
+
+func dash(s string) string {
+	if s == "" {
+		return "-"
+	}
+	return s
+}

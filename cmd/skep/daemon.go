@@ -1,0 +1,187 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"github.com/docker/cli/cli"
+	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
+)
+
+// daemonOptions are what the flags of `skep daemon` say.
+type daemonOptions struct {
+	dataDir  string
+	hosts    []string
+	engine   string
+	driver   string
+	hostname string
+	// runtimeDir is where the docker driver keeps secrets and configs, on a tmpfs.
+	runtimeDir string
+
+	logLevel  string
+	logFormat string
+
+	init          bool
+	join          string
+	tokenFile     string
+	tokenDir      string
+	advertiseAddr string
+	listenAddr    string
+	availability  string
+
+	unlockKeyFile string
+}
+
+func newDaemonCommand() *cobra.Command {
+	var o daemonOptions
+	cmd := &cobra.Command{
+		Use:   "daemon [OPTIONS]",
+		Short: "Run a node of the cluster on this machine",
+		Long: `Run a node of the cluster on this machine.
+
+Without --init or --join the node waits for "swarm init" or "swarm join" through its
+API. With one of them it does that by itself, unless it is a member already, so that
+the same command line serves every start. SIGTERM stops the node in order: a leader
+hands over first, and the containers go on running.`,
+		Args: cli.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if host := cmd.Root().Flags().Lookup("host"); host != nil && host.Changed {
+				return usageError("write --host after \"daemon\": before it, it names a node to speak to")
+			}
+			if err := o.check(); err != nil {
+				return usageError(err.Error())
+			}
+			return runDaemon(cmd.Context(), o)
+		},
+	}
+	o.install(cmd.Flags())
+	return cmd
+}
+
+func (o *daemonOptions) install(fs *pflag.FlagSet) {
+	fs.StringVar(&o.dataDir, "data-dir", "/var/lib/skep", "Where the node keeps its state")
+	fs.StringArrayVarP(&o.hosts, "host", "H", []string{defaultHost}, "Socket to serve the API on; may be repeated")
+	fs.StringVar(&o.engine, "engine", "unix:///var/run/docker.sock", "The machine's Docker Engine")
+	fs.StringVar(&o.driver, "driver", "docker", `What runs tasks ("docker", or "simulate": nothing runs, but behaves)`)
+	fs.StringVar(&o.runtimeDir, "runtime-dir", "/run/skep/tasks", "Where tasks' secrets and configs are, in memory only; the engine must see it at the same path")
+	fs.StringVar(&o.hostname, "hostname", "", "Name of the node (default the machine's)")
+	fs.StringVarP(&o.logLevel, "log-level", "l", "info", `Least level to log ("debug", "info", "warn", "error")`)
+	fs.StringVar(&o.logFormat, "log-format", "text", `Form of the log ("text", "json")`)
+	fs.BoolVar(&o.init, "init", false, "Make a new cluster unless the node is in one")
+	fs.StringVar(&o.join, "join", "", "Manager to join (HOST[:PORT]) unless the node is in a cluster")
+	fs.StringVar(&o.tokenFile, "token-file", "", "File with the join token; may appear later than the daemon starts")
+	fs.StringVar(&o.tokenDir, "token-dir", "", "While a manager, keep the cluster's join tokens in this directory, as \"manager\" and \"worker\"")
+	fs.StringVar(&o.advertiseAddr, "advertise-addr", "", "Address other nodes reach this one at (ADDRESS|INTERFACE[:PORT])")
+	fs.StringVar(&o.listenAddr, "listen-addr", "", "Address to listen at for other nodes (ADDRESS|INTERFACE[:PORT], default the advertised one)")
+	fs.StringVar(&o.availability, "availability", "active", `Availability to join with ("active", "pause", "drain")`)
+	fs.StringVar(&o.unlockKeyFile, "unlock-key-file", "", "File with the unlock key, for a manager of an autolocked cluster to start by itself; best not on the disk of --data-dir")
+}
+
+// check refuses what cannot work, before anything is touched, and completes the rest.
+func (o *daemonOptions) check() error {
+	oneOf := func(flag, value string, allowed ...string) error {
+		if slices.Contains(allowed, value) {
+			return nil
+		}
+		return fmt.Errorf("--%s %q: want one of %s", flag, value, strings.Join(allowed, ", "))
+	}
+	if err := errors.Join(
+		oneOf("driver", o.driver, "docker", "simulate"),
+		oneOf("log-level", o.logLevel, "debug", "info", "warn", "error"),
+		oneOf("log-format", o.logFormat, "text", "json"),
+		oneOf("availability", o.availability, "active", "pause", "drain"),
+		checkHosts(o.hosts),
+		o.checkEngine(),
+	); err != nil {
+		return err
+	}
+	switch {
+	case o.dataDir == "":
+		return errors.New("--data-dir is empty")
+	case !filepath.IsAbs(o.runtimeDir) || filepath.Clean(o.runtimeDir) == "/":
+		return fmt.Errorf("--runtime-dir %q: want an absolute path below the root", o.runtimeDir)
+	case o.init && o.join != "":
+		return errors.New("--init and --join exclude each other: a node makes a cluster or joins one")
+	case o.join != "" && o.tokenFile == "":
+		return errors.New("--join needs --token-file: put the output of \"skep swarm join-token -q worker|manager\" into a file")
+	case o.tokenFile != "" && o.join == "":
+		return errors.New("--token-file needs --join HOST[:PORT]")
+	}
+	if o.hostname == "" {
+		name, err := os.Hostname()
+		if err != nil {
+			return fmt.Errorf("find the machine's name (use --hostname): %w", err)
+		}
+		o.hostname = name
+	}
+	var err error
+	o.dataDir, err = filepath.Abs(o.dataDir)
+	return err
+}
+
+// checkHosts refuses sockets that would be of no use or open to anyone.
+func checkHosts(hosts []string) error {
+	if len(hosts) == 0 {
+		return errors.New("--host: want at least one socket")
+	}
+	seen := map[string]bool{}
+	for _, h := range hosts {
+		if seen[h] {
+			return fmt.Errorf("--host %s is given twice", h)
+		}
+		seen[h] = true
+		scheme, addr, _ := strings.Cut(h, "://")
+		switch scheme {
+		case "unix":
+			if !filepath.IsAbs(addr) {
+				return fmt.Errorf("--host %s: want unix:///absolute/path", h)
+			}
+		case "tcp":
+			name, _, err := net.SplitHostPort(addr)
+			if err != nil {
+				return fmt.Errorf("--host %s: want tcp://ADDRESS:PORT: %w", h, err)
+			}
+			if ip, err := netip.ParseAddr(name); name != "localhost" && (err != nil || !ip.IsLoopback()) {
+				return fmt.Errorf("--host %s: whoever reaches the API owns the machine, so tcp:// is for loopback addresses only", h)
+			}
+		default:
+			return fmt.Errorf("--host %s: want unix:///path or tcp://127.0.0.1:PORT", h)
+		}
+	}
+	return nil
+}
+
+func (o *daemonOptions) checkEngine() error {
+	if o.engine == "" && o.driver == "simulate" {
+		return nil // nothing will run, and what isn't the swarm's is refused
+	}
+	scheme, addr, ok := strings.Cut(o.engine, "://")
+	if !ok || addr == "" || scheme != "unix" && scheme != "tcp" {
+		return fmt.Errorf("--engine %q: want unix:///path or tcp://ADDRESS:PORT", o.engine)
+	}
+	return nil
+}
+
+// logger is the daemon's log, on standard error, as systemd and container engines want it.
+func (o *daemonOptions) logger() *slog.Logger {
+	var level slog.Level
+	_ = level.UnmarshalText([]byte(o.logLevel)) // checked before
+	opts := &slog.HandlerOptions{Level: level}
+	if o.logFormat == "json" {
+		return slog.New(slog.NewJSONHandler(os.Stderr, opts))
+	}
+	return slog.New(slog.NewTextHandler(os.Stderr, opts))
+}
+
+// usageError is a wrong command line.
+func usageError(text string) error {
+	return cli.StatusError{StatusCode: 125, Status: "skep daemon: " + text}
+}

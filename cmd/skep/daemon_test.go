@@ -1,0 +1,80 @@
+package main
+
+import (
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/spf13/pflag"
+)
+
+// options reads a daemon's command line.
+func options(t *testing.T, args ...string) (daemonOptions, error) {
+	t.Helper()
+	var o daemonOptions
+	fs := pflag.NewFlagSet("daemon", pflag.ContinueOnError)
+	o.install(fs)
+	if err := fs.Parse(args); err != nil {
+		t.Fatal(err)
+	}
+	return o, o.check()
+}
+
+func TestDaemonOptions_DefaultsAreEnough(t *testing.T) {
+	o, err := options(t)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if o.dataDir != "/var/lib/skep" || len(o.hosts) != 1 || o.hosts[0] != defaultHost || o.hostname == "" {
+		t.Errorf("defaults are %+v", o)
+	}
+}
+
+func TestDaemonOptions_RefusesWhatCannotWork(t *testing.T) {
+	for args, says := range map[string]string{
+		"--driver podman":                                 "want one of docker, simulate",
+		"--log-level loud":                                "want one of debug",
+		"--log-format xml":                                "want one of text, json",
+		"--availability maybe":                            "want one of active, pause, drain",
+		"--init --join m1 --token-file t":                 "exclude each other",
+		"--join m1":                                       "needs --token-file",
+		"--token-file t":                                  "needs --join",
+		"--host http://127.0.0.1:1":                       "want unix:///path or tcp://",
+		"--host unix://run/skep.sock":                     "want unix:///absolute/path",
+		"--host tcp://127.0.0.1":                          "want tcp://ADDRESS:PORT",
+		"--host tcp://0.0.0.0:2375":                       "loopback",
+		"--host tcp://10.0.0.1:2375":                      "loopback",
+		"--host unix:///a.sock --host unix:///a.sock":     "given twice",
+		"--engine /var/run/docker.sock":                   "want unix:///path or tcp://",
+		"--engine=":                                       "want unix:///path or tcp://",
+		"--runtime-dir=tasks":                             "want an absolute path below the root",
+		"--data-dir=":                                     "--data-dir is empty",
+		"--host tcp://:2375":                              "loopback",
+		"--driver podman --log-format xml --log-level no": "--log-format",
+	} {
+		if _, err := options(t, strings.Fields(args)...); err == nil || !strings.Contains(err.Error(), says) {
+			t.Errorf("%s: %v, want something with %q", args, err, says)
+		}
+	}
+}
+
+func TestDaemonOptions_AcceptsWhatWorks(t *testing.T) {
+	for _, args := range []string{
+		"--init --advertise-addr 127.0.1.1 --listen-addr 127.0.1.1",
+		"--join 127.0.1.1:2377 --token-file /run/token --availability drain",
+		"--host unix:///a.sock --host tcp://127.0.0.1:2375 --host tcp://[::1]:2375 --host tcp://localhost:2376",
+		"--driver simulate --engine= --hostname n1",
+		"--engine tcp://127.0.0.1:2375 --log-level debug --log-format json",
+	} {
+		if _, err := options(t, strings.Fields(args)...); err != nil {
+			t.Errorf("%s: %v", args, err)
+		}
+	}
+}
+
+func TestDaemonOptions_DataDirBecomesAbsolute(t *testing.T) {
+	o, err := options(t, "--data-dir", "here")
+	if err != nil || !filepath.IsAbs(o.dataDir) {
+		t.Errorf("data directory %q, %v", o.dataDir, err)
+	}
+}
