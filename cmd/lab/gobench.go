@@ -1,0 +1,122 @@
+package main
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// planRuns is how often placement is timed; the median counts.
+const planRuns = 3
+
+// benchPlan runs the scheduler's benchmark, which has the shape of SwarmKit's, and then
+// that one.
+func benchPlan(ctx context.Context, b *bench) error {
+	var all []time.Duration
+	for range planRuns {
+		values, err := goBench(ctx, "BenchmarkPlan/nodes=1000/tasks=100000", "./scheduler")
+		if err != nil {
+			return err
+		}
+		all = append(all, time.Duration(values["ns/op"]))
+	}
+	took := median(all)
+	if took == 0 {
+		return errors.New("BenchmarkPlan gave no time")
+	}
+	reference := ""
+	if theirs, err := swarmkitPlan(ctx); err == nil {
+		reference = fmt.Sprintf("SwarmKit %s = %.1f ×", seconds(theirs), theirs.Seconds()/took.Seconds())
+	} else {
+		b.skip("SwarmKit's own benchmark of its scheduler", err)
+	}
+	b.add(finding{"placement, 1,000 nodes × 100,000 one-task services", seconds(took), reference, "at most 1 s", took <= time.Second})
+	return nil
+}
+
+// swarmkitPlan runs SwarmKit's benchmark on the source that Go's module cache has of
+// it, since docker's commands depend on it. Its go.mod is completed in a copy.
+func swarmkitPlan(ctx context.Context) (time.Duration, error) {
+	out, err := exec.CommandContext(ctx, "go", "list", "-m", "-f", "{{.Dir}}", "github.com/moby/swarmkit/v2").Output()
+	if err != nil {
+		return 0, fmt.Errorf("find SwarmKit's source: %w", err)
+	}
+	source := strings.TrimSpace(string(out))
+	dir, err := os.MkdirTemp("", "skep-lab-swarmkit-")
+	if err != nil {
+		return 0, err
+	}
+	defer os.RemoveAll(dir)
+	for _, name := range []string{"go.mod", "go.sum"} {
+		data, err := os.ReadFile(filepath.Join(source, name))
+		if err != nil {
+			return 0, fmt.Errorf("read SwarmKit's source: %w", err)
+		}
+		if err := os.WriteFile(filepath.Join(dir, name), data, 0o600); err != nil {
+			return 0, err
+		}
+	}
+	values, err := goBench(ctx, "BenchmarkScheduler1kNodes100kTasks", "-C", source, "-mod=mod", "-modfile="+filepath.Join(dir, "go.mod"), "./manager/scheduler")
+	if err != nil {
+		return 0, err
+	}
+	return time.Duration(values["ns/op"]), nil
+}
+
+// benchHeap runs the store's measurement of what a running task costs in memory.
+func benchHeap(ctx context.Context, b *bench) error {
+	values, err := goBench(ctx, "BenchmarkApplyTask", "./store")
+	if err != nil {
+		return err
+	}
+	bytes, ok := values["B/task"]
+	if !ok {
+		return errors.New("BenchmarkApplyTask gave no B/task")
+	}
+	b.add(finding{"heap per running task on a manager, 100,000 tasks", fmt.Sprintf("%.0f B", bytes), "SwarmKit 5,025 B, on another day", "at most 600 B", bytes <= 600})
+	return nil
+}
+
+// goBench runs one Go benchmark once, of the package and with the options that args
+// end and begin with, and returns its values by unit.
+func goBench(ctx context.Context, name string, args ...string) (map[string]float64, error) {
+	// Each element of the name is a pattern of its own.
+	parts := strings.Split(name, "/")
+	for i, p := range parts {
+		parts[i] = "^" + p + "$"
+	}
+	options, pkg := args[:len(args)-1], args[len(args)-1]
+	command := append([]string{"test"}, options...) // -C must come first
+	command = append(command, "-run", "^$", "-bench", strings.Join(parts, "/"), "-benchtime", "1x", "-count", "1", pkg)
+	cmd := exec.CommandContext(ctx, "go", command...)
+	var stderr bytes.Buffer
+	cmd.Stderr = &stderr
+	out, err := cmd.Output()
+	if err != nil {
+		return nil, fmt.Errorf("go test -bench %s %s: %w\n%s%s", name, pkg, err, out, stderr.String())
+	}
+	for s := bufio.NewScanner(bytes.NewReader(out)); s.Scan(); {
+		fields := strings.Fields(s.Text())
+		if len(fields) < 4 || !strings.HasPrefix(fields[0], name) {
+			continue
+		}
+		values := map[string]float64{}
+		for i := 2; i+1 < len(fields); i += 2 {
+			v, err := strconv.ParseFloat(fields[i], 64)
+			if err != nil {
+				return nil, fmt.Errorf("read %q: %w", s.Text(), err)
+			}
+			values[fields[i+1]] = v
+		}
+		return values, nil
+	}
+	return nil, fmt.Errorf("go test -bench %s %s: there is no such benchmark", name, pkg)
+}

@@ -1,0 +1,120 @@
+package main
+
+import (
+	"archive/tar"
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/docker/docker/api/types/build"
+	"github.com/docker/docker/api/types/image"
+	"github.com/docker/docker/client"
+)
+
+const defaultEngine = "unix:///var/run/docker.sock"
+
+// oldImage and newImage are the two versions of the example application.
+const (
+	oldImage = "timecheck:1.0"
+	newImage = "timecheck:2.0"
+)
+
+// connect returns a client of the Docker Engine API at host, whoever serves it.
+func connect(host string) (*client.Client, error) {
+	return client.NewClientWithOpts(client.WithHost(host), client.WithAPIVersionNegotiation())
+}
+
+// engineAnswers tells whether there is a Docker Engine to run containers on.
+func engineAnswers(ctx context.Context, host string) bool {
+	c, err := connect(host)
+	if err != nil {
+		return false
+	}
+	defer c.Close()
+	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
+	defer cancel()
+	_, err = c.Info(ctx)
+	return err == nil
+}
+
+func runImages(ctx context.Context, l lab, _ []string) error {
+	return buildTimecheck(ctx, l)
+}
+
+// buildTimecheck puts both versions of timecheck into the engine. They differ in what
+// they say, which is all that an update needs to show.
+func buildTimecheck(ctx context.Context, l lab) error {
+	for tag, version := range map[string]string{oldImage: "1.0", newImage: "2.0"} {
+		dockerfile := "FROM scratch\nCOPY timecheck /timecheck\nENV TIMECHECK_VERSION=" + version + "\nENTRYPOINT [\"/timecheck\"]\n"
+		if err := buildImage(ctx, l.engine, tag, dockerfile, filepath.Join(l.bin, "timecheck")); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// runImage makes the image of the Dockerfile's last stage out of the local binary.
+func runImage(ctx context.Context, l lab, _ []string) error {
+	const dockerfile = "FROM scratch\nCOPY skep /usr/bin/skep\nENTRYPOINT [\"/usr/bin/skep\"]\nCMD [\"daemon\"]\n"
+	return buildImage(ctx, l.engine, "skep:dev", dockerfile, filepath.Join(l.bin, "skep"))
+}
+
+// buildImage builds tag out of one file, through the engine's API, so that no docker
+// command is needed. The engine's cache gives the same image for the same file.
+func buildImage(ctx context.Context, engine, tag, dockerfile, file string) error {
+	content, err := os.ReadFile(file)
+	if err != nil {
+		return fmt.Errorf("build image %s: %w", tag, err)
+	}
+	var context bytes.Buffer
+	w := tar.NewWriter(&context)
+	err = errors.Join(
+		add(w, "Dockerfile", 0o644, []byte(dockerfile)),
+		add(w, filepath.Base(file), 0o755, content),
+		w.Close(),
+	)
+	if err != nil {
+		return fmt.Errorf("build image %s: %w", tag, err)
+	}
+	c, err := connect(engine)
+	if err != nil {
+		return fmt.Errorf("build image %s: %w", tag, err)
+	}
+	defer c.Close()
+	old, oldErr := c.ImageInspect(ctx, tag)
+	resp, err := c.ImageBuild(ctx, &context, build.ImageBuildOptions{Tags: []string{tag}, Remove: true, ForceRemove: true})
+	if err != nil {
+		return fmt.Errorf("build image %s: %w", tag, err)
+	}
+	defer resp.Body.Close()
+	// The status is 200 even when the build fails: the stream says how it went.
+	for dec := json.NewDecoder(resp.Body); ; {
+		var line struct{ Error string }
+		switch err := dec.Decode(&line); {
+		case errors.Is(err, io.EOF):
+			// What lost its name to the new image is of no use, unless it is in use.
+			if now, err := c.ImageInspect(ctx, tag); oldErr == nil && err == nil && now.ID != old.ID {
+				_, _ = c.ImageRemove(ctx, old.ID, image.RemoveOptions{PruneChildren: true})
+			}
+			return nil
+		case err != nil:
+			return fmt.Errorf("build image %s: %w", tag, err)
+		case line.Error != "":
+			return fmt.Errorf("build image %s: %s", tag, line.Error)
+		}
+	}
+}
+
+func add(w *tar.Writer, name string, mode int64, content []byte) error {
+	if err := w.WriteHeader(&tar.Header{Name: name, Mode: mode, Size: int64(len(content))}); err != nil {
+		return err
+	}
+	_, err := w.Write(content)
+	return err
+}
