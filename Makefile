@@ -1,0 +1,41 @@
+# What can be done with skep from a checkout. `make` alone lists it.
+
+VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
+# The Go tool only: no C compiler, one static binary, no paths of this machine in it.
+export CGO_ENABLED = 0
+GO      ?= go
+BUILD    = $(GO) build -trimpath -ldflags "-s -w -X main.version=$(VERSION)"
+
+.PHONY: help build test check bench demo images image clean
+.DEFAULT_GOAL := help
+
+help: ## list the targets
+	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' Makefile | expand -t 16
+
+build: ## bin/skep, bin/lab and bin/timecheck
+	@$(BUILD) -o bin/ ./cmd/...
+
+test: ## everything; what needs a Docker Engine is skipped where none answers, unless SKEP_REQUIRE_DOCKER=1
+	@# Uncached: cmd/lab tests binaries that it builds, of which the cache knows nothing.
+	$(GO) test -count=1 -timeout 20m ./...
+
+check: ## gofmt, vet, staticcheck, race tests, and the project's own rules (cmd/arrows_test.go, cmd/doc_test.go)
+	@unformatted=$$(gofmt -l agent cluster cmd scheduler store); test -z "$$unformatted" || { echo "gofmt: $$unformatted"; exit 1; }
+	$(GO) vet ./...
+	$(GO) tool staticcheck ./...
+	CGO_ENABLED=1 $(GO) test -race -short -timeout 30m ./...
+
+demo: build ## three managers and two workers on this machine, the whole story of the README
+	@bin/lab demo
+
+bench: build ## the numbers, each beside its reference in the same run
+	@bin/lab bench
+
+images: build ## timecheck:1.0 and timecheck:2.0 into the local engine
+	@bin/lab images
+
+image: build ## skep:dev into the local engine, for docker-compose.yml
+	@bin/lab image
+
+clean: ## remove what was built here
+	rm -rf bin

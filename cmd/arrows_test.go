@@ -1,0 +1,194 @@
+// Package cmd holds no code, only the rules that all packages of the project keep,
+// as tests: which package may import which, and that each says what it is for.
+package cmd
+
+import (
+	"encoding/json"
+	"errors"
+	"io"
+	"os/exec"
+	"slices"
+	"strings"
+	"testing"
+)
+
+// arrow is one allowed import between packages of the project.
+type arrow struct{ from, to, why string }
+
+// arrows are all of them, as in section 3 of the design: what isn't here isn't
+// allowed, and what is here and isn't used yet is a door that may be used.
+// Tests may import more, but nothing from above (TestArrows_TestsDontImportUpwards).
+var arrows = []arrow{
+	{"cluster/ca", "cluster", "a certificate carries an Identity"},
+	{"cluster/gossip", "cluster", "it speaks of Members"},
+
+	{"store", "cluster", "it keeps the cluster's objects"},
+	{"store", "store/seal", "nothing reaches the disk unsealed"},
+
+	{"scheduler/placement", "cluster", "it weighs nodes and tasks"},
+	{"scheduler", "cluster", "it decides about services and tasks"},
+	{"scheduler", "store", "Plan reads a View, the loop writes what Plan says"},
+	{"scheduler", "scheduler/placement", "Plan asks where a task goes"},
+
+	{"cluster/dispatch", "cluster", "assignments and reports are the cluster's messages"},
+	{"cluster/dispatch", "store", "agents are served from the manager's own replica"},
+	{"cluster/api", "cluster", "it shows the cluster's objects"},
+	{"cluster/api", "store", "reads are Views, writes are Updates"},
+
+	{"cluster/manager", "cluster", "it turns members into nodes"},
+	{"cluster/manager", "store", "it raises the store and its log"},
+	{"cluster/manager", "store/seal", "it holds the keys of the log"},
+	{"cluster/manager", "scheduler", "the leader schedules"},
+	{"cluster/manager", "cluster/api", "a manager answers forwarded requests"},
+	{"cluster/manager", "cluster/dispatch", "a manager serves agents"},
+	{"cluster/manager", "cluster/ca", "the leader issues certificates"},
+	{"cluster/manager", "cluster/gossip", "liveness takes the hint of gossip"},
+
+	{"agent", "cluster", "it takes assignments and sends reports"},
+	{"agent", "store/seal", "its own record is sealed like the log"},
+	{"agent/docker", "cluster", "it runs the cluster's tasks"},
+	{"agent/docker", "agent", "it is a Driver"},
+	{"agent/simulate", "cluster", "it runs the cluster's tasks"},
+	{"agent/simulate", "agent", "it is a Driver"},
+
+	{"cluster/node", "cluster", "it answers init, join and leave in the cluster's words"},
+	{"cluster/node", "cluster/manager", "it runs a manager while its role says so"},
+	{"cluster/node", "cluster/ca", "it holds the node's identity"},
+	{"cluster/node", "cluster/gossip", "every node takes part in gossip"},
+	{"cluster/node", "cluster/api", "every node serves the API"},
+	{"cluster/node", "agent", "every node has an agent"},
+	{"cluster/node", "store/seal", "it opens the agent's sealed record"},
+
+	{"cluster/clustertest", "cluster", "scenarios speak of nodes and tasks"},
+	{"cluster/clustertest", "cluster/node", "it runs whole nodes in one process"},
+	{"cluster/clustertest", "cluster/gossip", "its own gossip takes the place of the real one"},
+	{"cluster/clustertest", "store", "Same compares the managers' states"},
+	{"cluster/clustertest", "agent/simulate", "its tasks run nowhere"},
+
+	{"cmd/skep", "cluster", "it shows the cluster's status"},
+	{"cmd/skep", "cluster/node", "the daemon is a node"},
+	{"cmd/skep", "agent", "the daemon chooses a Driver"},
+	{"cmd/skep", "agent/docker", "--driver docker"},
+	{"cmd/skep", "agent/simulate", "--driver simulate"},
+	{"cmd/lab", "cluster", "experiments read the cluster's status"},
+	{"cmd/lab", "cluster/clustertest", "scenarios that need no real processes"},
+}
+
+// pkg is what `go list` tells of a package.
+type pkg struct {
+	ImportPath   string
+	Doc          string
+	Name         string
+	GoFiles      []string
+	Dir          string
+	Imports      []string
+	TestImports  []string
+	XTestImports []string
+}
+
+// list returns all packages of the project. It is the Go tool's own answer, so build
+// tags and generated files count as they do in a build.
+func list(t *testing.T) []pkg {
+	t.Helper()
+	cmd := exec.Command("go", "list", "-json=ImportPath,Doc,Name,GoFiles,Dir,Imports,TestImports,XTestImports", "skep/...")
+	out, err := cmd.Output()
+	if exit := new(exec.ExitError); errors.As(err, &exit) {
+		t.Fatalf("go list: %v: %s", err, exit.Stderr)
+	} else if err != nil {
+		t.Fatalf("go list: %v", err)
+	}
+	var all []pkg
+	dec := json.NewDecoder(strings.NewReader(string(out)))
+	for {
+		var p pkg
+		if err := dec.Decode(&p); errors.Is(err, io.EOF) {
+			return all
+		} else if err != nil {
+			t.Fatal(err)
+		}
+		all = append(all, p)
+	}
+}
+
+// own keeps the project's packages of a list of imports, without the module path.
+func own(imports []string) []string {
+	var own []string
+	for _, path := range imports {
+		if name, ok := strings.CutPrefix(path, "skep/"); ok {
+			own = append(own, name)
+		}
+	}
+	return own
+}
+
+func TestArrows_OnlyTheAllowedImports(t *testing.T) {
+	allowed := map[string][]string{}
+	for _, a := range arrows {
+		if a.why == "" {
+			t.Errorf("%s → %s: say why", a.from, a.to)
+		}
+		allowed[a.from] = append(allowed[a.from], a.to)
+	}
+	for _, p := range list(t) {
+		from := strings.TrimPrefix(p.ImportPath, "skep/")
+		for _, to := range own(p.Imports) {
+			if !slices.Contains(allowed[from], to) {
+				t.Errorf("%s imports %s: not an arrow of the design (cmd/arrows_test.go)", from, to)
+			}
+		}
+	}
+}
+
+// Tests may use any package that is no further up: a test of the store that needs a
+// scheduler tests something else.
+func TestArrows_TestsDontImportUpwards(t *testing.T) {
+	above := map[string][]string{} // package → those that may import it, directly or not
+	var climb func(p string, seen map[string]bool)
+	climb = func(p string, seen map[string]bool) {
+		for _, a := range arrows {
+			if a.to == p && !seen[a.from] {
+				seen[a.from] = true
+				climb(a.from, seen)
+			}
+		}
+	}
+	for _, a := range arrows {
+		seen := map[string]bool{}
+		climb(a.to, seen)
+		for p := range seen {
+			above[a.to] = append(above[a.to], p)
+		}
+	}
+	for _, p := range list(t) {
+		from := strings.TrimPrefix(p.ImportPath, "skep/")
+		for _, to := range own(append(p.TestImports, p.XTestImports...)) {
+			if slices.Contains(above[from], to) {
+				t.Errorf("the tests of %s import %s, which stands above it", from, to)
+			}
+		}
+	}
+}
+
+func TestArrows_NoCycleInTheTable(t *testing.T) {
+	const walking, done = 1, 2
+	state := map[string]int{}
+	var walk func(string)
+	walk = func(p string) {
+		switch state[p] {
+		case walking:
+			t.Fatalf("the table allows a cycle through %s", p)
+		case done:
+			return
+		}
+		state[p] = walking
+		for _, a := range arrows {
+			if a.from == p {
+				walk(a.to)
+			}
+		}
+		state[p] = done
+	}
+	for _, a := range arrows {
+		walk(a.from)
+	}
+}
