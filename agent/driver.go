@@ -64,6 +64,9 @@ type Assignment struct {
 	// gets to see. They must not be written to a disk, and not be logged.
 	Secrets map[string]*cluster.Secret
 	Configs map[string]*cluster.Config
+	// Fenced has the task stop because the node's lease with the managers is over; Held
+	// keeps it from starting while there is none.
+	Fenced, Held bool
 }
 
 // ContainerName is Swarm's name for the task's container: service.slot.task, with
@@ -78,16 +81,8 @@ func (a Assignment) Slot() string {
 	return fmt.Sprint(a.Revision.ShownSlot(a.Task))
 }
 
-// DefaultGrace is how long a container may take to stop when its spec doesn't say.
-const DefaultGrace = 10 * time.Second
-
 // Grace is how long the task's container may take to stop.
-func (a Assignment) Grace() time.Duration {
-	if a.Revision == nil || a.Revision.Spec.ContainerSpec == nil || a.Revision.Spec.ContainerSpec.StopGracePeriod == nil {
-		return DefaultGrace
-	}
-	return *a.Revision.Spec.ContainerSpec.StopGracePeriod
-}
+func (a Assignment) Grace() time.Duration { return a.Revision.StopGrace() }
 
 // Phase is how far a container has come.
 type Phase uint8

@@ -96,11 +96,6 @@ func (p *planner) gone(t *cluster.Task) bool {
 	return n == nil || n.Status.State == cluster.NodeDown
 }
 
-// stopped tells whether nothing of the task runs any more, as far as one can know.
-func (p *planner) stopped(t *cluster.Task) bool {
-	return t.Status.State.Terminal() || !t.Assigned() || p.gone(t)
-}
-
 // planNode gives up the tasks of a node that was removed, or is down for long, and
 // stops those that a node has become too small for.
 func (p *planner) planNode(id string) {

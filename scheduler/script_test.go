@@ -183,6 +183,8 @@ func (h *hive) setNode(n *cluster.Node, arg datadriven.CmdArg) {
 		states := []cluster.NodeState{cluster.NodeUnknown, cluster.NodeDown, cluster.NodeReady, cluster.NodeDisconnected}
 		n.Status.State = states[slices.IndexFunc(states, func(s cluster.NodeState) bool { return s.String() == value })]
 		n.Status.Since = h.now
+	case "message":
+		n.Status.Message = map[string]string{"engine": cluster.MessageNoEngine}[arg.Vals[0]]
 	case "label":
 		n.Spec.Labels = map[string]string{label: value}
 	case "arch":

@@ -2,7 +2,6 @@ package scheduler
 
 import (
 	"cmp"
-	"fmt"
 	"slices"
 	"time"
 
@@ -172,7 +171,7 @@ func (w *work) await(s *slot) {
 		if at := t.CreatedAt.Add(explainAfter); at > w.now {
 			w.wakeAt(at)
 		} else {
-			w.say(t, fmt.Sprintf("waiting for task %s to stop", before.ID))
+			w.say(t, w.waitsFor(before))
 		}
 	}
 }

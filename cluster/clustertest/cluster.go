@@ -309,10 +309,15 @@ func (c *Cluster) Partition(side ...*Machine) {
 // Cut cuts two machines off from each other, and from nobody else, until Heal.
 func (c *Cluster) Cut(a, b *Machine) { c.wire.sever(a.IP, b.IP, true) }
 
+// Mute has one machine hear nothing from another, until Heal, though the other
+// hears it.
+func (c *Cluster) Mute(from, to *Machine) { c.wire.silence(from.IP, to.IP, true) }
+
 // Heal mends all partitions.
 func (c *Cluster) Heal() {
 	for _, a := range c.Machines {
 		for _, b := range c.Machines {
+			c.wire.silence(a.IP, b.IP, false)
 			c.wire.sever(a.IP, b.IP, false)
 		}
 	}

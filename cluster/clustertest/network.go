@@ -25,13 +25,15 @@ type wire struct {
 	// addresses of machines that are off.
 	cut  map[[2]string]bool
 	down map[string]bool
+	// mute has the pairs of which the second hears nothing from the first.
+	mute map[[2]string]bool
 	port int
 }
 
 func newWire() *wire {
 	return &wire{
 		changed: make(chan struct{}), listeners: map[string]*listener{}, conns: map[*conn]bool{},
-		cut: map[[2]string]bool{}, down: map[string]bool{}, port: 40000,
+		cut: map[[2]string]bool{}, down: map[string]bool{}, mute: map[[2]string]bool{}, port: 40000,
 	}
 }
 
@@ -41,9 +43,31 @@ func (w *wire) wakeLocked() {
 	w.changed = make(chan struct{})
 }
 
-// severedLocked tells whether nothing gets through between two addresses.
+// severedLocked tells whether nothing gets through between two addresses, in
+// either direction.
 func (w *wire) severedLocked(a, b string) bool {
 	return w.cut[[2]string{a, b}] || w.cut[[2]string{b, a}]
+}
+
+// deafLocked tells whether to hears nothing from from.
+func (w *wire) deafLocked(from, to string) bool {
+	return w.severedLocked(from, to) || w.mute[[2]string{from, to}]
+}
+
+// strangersLocked tells whether two addresses can't make a connection: that takes
+// both directions.
+func (w *wire) strangersLocked(a, b string) bool { return w.deafLocked(a, b) || w.deafLocked(b, a) }
+
+// silence cuts or mends one direction. What is under way in the other one arrives.
+func (w *wire) silence(from, to string, mute bool) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if mute {
+		w.mute[[2]string{from, to}] = true
+	} else {
+		delete(w.mute, [2]string{from, to})
+	}
+	w.wakeLocked()
 }
 
 // sever cuts or mends the way between two addresses. What is sent while it is cut
@@ -128,7 +152,7 @@ func (m machineNetwork) Dial(ctx context.Context, text string) (net.Conn, error)
 	}
 	w := m.wire
 	w.mu.Lock()
-	for w.severedLocked(m.ip, addr.host) {
+	for w.strangersLocked(m.ip, addr.host) {
 		changed := w.changed
 		w.mu.Unlock()
 		select {
@@ -243,14 +267,14 @@ func (c *conn) wait(deadline func() time.Time, ready func() (int, error, bool)) 
 	}
 }
 
-func (c *conn) severedLocked() bool { return c.wire.severedLocked(c.local.host, c.remote.host) }
+func (c *conn) deafLocked() bool { return c.wire.deafLocked(c.remote.host, c.local.host) }
 
 func (c *conn) Read(p []byte) (int, error) {
 	return c.wait(func() time.Time { return c.readBy }, func() (int, error, bool) {
 		switch {
 		case c.in.reset:
 			return 0, errReset, true
-		case c.severedLocked():
+		case c.deafLocked():
 			return 0, nil, false
 		case len(c.in.data) > 0:
 			n := copy(p, c.in.data)

@@ -9,7 +9,6 @@ import (
 	"github.com/docker/docker/api/types/swarm"
 	"golang.org/x/sync/errgroup"
 
-	"skep/agent"
 	"skep/cluster"
 	"skep/cluster/ca"
 	"skep/cluster/manager"
@@ -290,7 +289,7 @@ func (n *Node) clear(ctx context.Context, nodeID string) error {
 	g.SetLimit(8)
 	for _, container := range containers {
 		g.Go(func() error {
-			if _, err := n.cfg.Driver.Stop(ctx, container.TaskID, agent.DefaultGrace); err != nil && !errors.Is(err, cluster.ErrNotFound) {
+			if _, err := n.cfg.Driver.Stop(ctx, container.TaskID, cluster.DefaultStopGrace); err != nil && !errors.Is(err, cluster.ErrNotFound) {
 				n.log.Debug("stop a container of a leaving node", "task", container.TaskID, "err", err)
 			}
 			return n.cfg.Driver.Remove(ctx, container.TaskID)
