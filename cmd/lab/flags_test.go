@@ -29,14 +29,17 @@ type solo struct {
 	volumes []string
 }
 
-// newSolo starts a node that is a cluster by itself. After the test nothing of it is
-// left.
-func newSolo(t *testing.T) *solo {
+// newSolo starts a node that is a cluster by itself, for a test that needs the
+// programs too. After the test nothing of it is left.
+func newSolo(t *testing.T, programs ...string) *solo {
 	t.Helper()
 	if testing.Short() {
 		t.Skip("needs an engine and takes a while")
 	}
 	needDocker(t)
+	for _, program := range programs {
+		needProgram(t, program)
+	}
 	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
 	defer cancel()
 	l := lab{bin: binaries(t), engine: defaultEngine}
