@@ -2,6 +2,7 @@ package scheduler
 
 import (
 	"fmt"
+	"maps"
 	"path/filepath"
 	"slices"
 	"strconv"
@@ -184,7 +185,12 @@ func (h *hive) setNode(n *cluster.Node, arg datadriven.CmdArg) {
 		n.Status.State = states[slices.IndexFunc(states, func(s cluster.NodeState) bool { return s.String() == value })]
 		n.Status.Since = h.now
 	case "label":
-		n.Spec.Labels = map[string]string{label: value}
+		labels := map[string]string{}
+		maps.Copy(labels, n.Spec.Labels)
+		if labels[label] = value; value == "none" {
+			delete(labels, label)
+		}
+		n.Spec.Labels = labels
 	case "arch":
 		n.Description.Platform.Architecture = value
 	case "role":
@@ -212,7 +218,7 @@ func (h *hive) setService(spec *swarm.ServiceSpec, arg datadriven.CmdArg) {
 	if spec.TaskTemplate.RestartPolicy == nil && strings.HasPrefix(arg.Key, "restart.") {
 		spec.TaskTemplate.RestartPolicy = &swarm.RestartPolicy{}
 	}
-	if spec.TaskTemplate.Placement == nil && (arg.Key == "constraint" || arg.Key == "arch" || arg.Key == "max-per-node") {
+	if spec.TaskTemplate.Placement == nil && slices.Contains([]string{"constraint", "arch", "max-per-node", "spread"}, arg.Key) {
 		spec.TaskTemplate.Placement = &swarm.Placement{}
 	}
 	key, sub, _ := strings.Cut(arg.Key, ".")
@@ -273,6 +279,12 @@ func (h *hive) setService(spec *swarm.ServiceSpec, arg datadriven.CmdArg) {
 		spec.TaskTemplate.Placement.Constraints = []string{value}
 	case "arch":
 		spec.TaskTemplate.Placement.Platforms = []swarm.Platform{{OS: "linux", Architecture: value}}
+	case "spread":
+		spec.TaskTemplate.Placement.Preferences = nil
+		for _, descriptor := range arg.Vals {
+			spec.TaskTemplate.Placement.Preferences = append(spec.TaskTemplate.Placement.Preferences,
+				swarm.PlacementPreference{Spread: &swarm.SpreadOver{SpreadDescriptor: descriptor}})
+		}
 	case "max-per-node":
 		spec.TaskTemplate.Placement.MaxReplicas = number[uint64](h.t, arg)
 	case "force":

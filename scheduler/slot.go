@@ -9,7 +9,6 @@ import (
 	"github.com/docker/docker/api/types/swarm"
 
 	"skep/cluster"
-	"skep/scheduler/placement"
 )
 
 // drained tells whether the task's node is to be emptied, but still runs it.
@@ -202,7 +201,7 @@ func (w *work) awaitNode(t *cluster.Task) {
 		if r == nil {
 			return
 		}
-		requirement := placement.Require(r)
+		requirement := w.Ledger.Require(r)
 		if chosen := w.Ledger.Place(&requirement, 1, w.Now); len(chosen) == 1 {
 			nodeID = chosen[0]
 		} else {

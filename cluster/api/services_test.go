@@ -215,8 +215,13 @@ func TestRefuseService(t *testing.T) {
 		{501, "GenericResources", func(s *swarm.ServiceSpec) {
 			s.TaskTemplate.Resources.Reservations.GenericResources = []swarm.GenericResource{{}}
 		}},
-		{501, "Placement.Preferences", func(s *swarm.ServiceSpec) {
+		{400, "Placement.Preferences[0]: only spread=KEY", func(s *swarm.ServiceSpec) {
 			s.TaskTemplate.Placement.Preferences = []swarm.PlacementPreference{{}}
+		}},
+		{400, "Placement.Preferences[1]: spread=node.colour means nothing, there are node.id", func(s *swarm.ServiceSpec) {
+			s.TaskTemplate.Placement.Preferences = []swarm.PlacementPreference{
+				{Spread: &swarm.SpreadOver{SpreadDescriptor: "node.labels.zone"}}, {Spread: &swarm.SpreadOver{SpreadDescriptor: "node.colour"}},
+			}
 		}},
 		{501, "mounts of type npipe", func(s *swarm.ServiceSpec) {
 			s.TaskTemplate.ContainerSpec.Mounts = []mount.Mount{{Type: "npipe", Target: "/a"}}

@@ -195,8 +195,8 @@ func checkTask(task *swarm.TaskSpec) error {
 		if err := cluster.CheckConstraints(placement.Constraints); err != nil {
 			return err
 		}
-		if len(placement.Preferences) > 0 {
-			return unsupported("Placement.Preferences", "leave --placement-pref out: replicas are spread over nodes anyway")
+		if err := cluster.CheckPreferences(placement.Preferences); err != nil {
+			return err
 		}
 	}
 	return checkContainer(task.ContainerSpec)

@@ -11,18 +11,18 @@ import (
 // Meets tells whether the requirement allows a node at all: whether it meets the
 // constraints and has the platform, whatever is on it now.
 func (q *Requirement) Meets(node *cluster.Node) bool {
-	n := &Node{node: node}
-	return constraints{}.Check(q, n) && platform{}.Check(q, n)
+	return q.pool.meets(node) && cluster.PlatformMatches(node, q.pool.platforms)
 }
 
 // Excludes tells whether tasks must leave a node: the requirement doesn't allow
 // it. One that can't be read allows no node, but drives no task away.
-func (q *Requirement) Excludes(node *cluster.Node) bool { return !q.unreadable && !q.Meets(node) }
+func (q *Requirement) Excludes(node *cluster.Node) bool {
+	return !q.pool.unreadable && !q.Meets(node)
+}
 
 // Anywhere tells whether the requirement allows every node.
 func (q *Requirement) Anywhere() bool {
-	p := q.spec.Spec.Placement
-	return p == nil || len(p.Constraints) == 0 && len(p.Platforms) == 0
+	return len(q.pool.conditions) == 0 && len(q.pool.platforms) == 0
 }
 
 // PlaceOn plans one task on the node that it is made for. It returns why the node
@@ -31,10 +31,10 @@ func (q *Requirement) Anywhere() bool {
 func (l *Ledger) PlaceOn(q *Requirement, nodeID string) (why string) {
 	n := l.nodes[nodeID]
 	if n == nil || n.node == nil {
-		return "no suitable node"
+		return explain(nil)
 	}
-	if i := reject(q, n); i >= 0 {
-		return "no suitable node (" + filters[i].Explain(1) + ")"
+	if why, rejected := l.reject(q, n); rejected {
+		return explain(map[reason]int{why: 1})
 	}
 	l.take(n, q)
 	return ""
@@ -58,10 +58,10 @@ func (l *Ledger) Surplus(nodeID string, tasks iter.Seq[*cluster.Task]) []*cluste
 	}
 	var live []*cluster.Task
 	for t := range tasks {
-		if tasks, reserved := l.weight(t); tasks > 0 && !reserved.isZero() {
+		if w := l.weight(t); w.wanted > 0 && !w.reserved.isZero() {
 			live = append(live, t)
 		} else {
-			over.sub(reserved)
+			over.sub(w.reserved)
 		}
 	}
 	slices.SortFunc(live, func(a, b *cluster.Task) int {
@@ -69,7 +69,7 @@ func (l *Ledger) Surplus(nodeID string, tasks iter.Seq[*cluster.Task]) []*cluste
 	})
 	var surplus []*cluster.Task
 	for _, t := range live {
-		_, reserved := l.weight(t)
+		reserved := l.weight(t).reserved
 		if over.NanoCPUs > 0 && reserved.NanoCPUs > 0 || over.MemoryBytes > 0 && reserved.MemoryBytes > 0 {
 			surplus = append(surplus, t)
 			over.sub(reserved)

@@ -46,7 +46,7 @@ func testTask(id, service, node string) *cluster.Task {
 }
 
 func place(l *Ledger, r *cluster.Revision, count int) string {
-	q := Require(r)
+	q := l.Require(r)
 	return strings.Join(l.Place(&q, count, now), " ")
 }
 
@@ -111,7 +111,7 @@ func TestPlace_FailuresPutANodeLast(t *testing.T) {
 		t.Errorf("another service was placed on %s", got)
 	}
 	l.Settle()
-	q := Require(r)
+	q := l.Require(r)
 	if got := l.Place(&q, 1, now.Add(failureWindow)); got[0] != "n1" {
 		t.Errorf("after the window, placed on %s", got)
 	}
@@ -130,8 +130,8 @@ func TestExplain_CountsEachNodeOnce(t *testing.T) {
 	l := testLedger(testNode("n1", 1), testNode("n2", 1), down, arm)
 	r := testRevision("web", 6)
 	r.Spec.Placement = &swarm.Placement{Platforms: []swarm.Platform{{Architecture: "amd64"}}}
-	q := Require(r)
-	want := "no suitable node (insufficient resources on 2 nodes; 1 node not available for new tasks; unsupported platform on 1 node)"
+	q := l.Require(r)
+	want := "no suitable node (insufficient CPU on 2 nodes; 1 node not available for new tasks; unsupported platform on 1 node)"
 	if got := l.Explain(&q); got != want {
 		t.Errorf("explained: %s", got)
 	}
@@ -146,7 +146,13 @@ func TestLedger_Properties(t *testing.T) {
 	rapid.Check(t, func(r *rapid.T) {
 		nodes := []*cluster.Node{testNode("n1", 10), testNode("n2", 20), testNode("n3", 5)}
 		l := testLedger(nodes...)
-		revisions := []*cluster.Revision{testRevision("a", 0), testRevision("b", 3), testRevision("c", 4)}
+		revisions := []*cluster.Revision{testRevision("a", 0), testRevision("b", 3), testRevision("c", 4), testRevision("d", 1)}
+		revisions[3].Spec.Placement = &swarm.Placement{
+			Constraints: []string{"node.labels.zone!=c"},
+			Preferences: []swarm.PlacementPreference{
+				{Spread: &swarm.SpreadOver{SpreadDescriptor: "node.labels.zone"}}, {Spread: &swarm.SpreadOver{SpreadDescriptor: "node.labels.rack"}},
+			},
+		}
 		for _, revision := range revisions {
 			l.ChangeRevision(nil, revision)
 		}
@@ -155,7 +161,7 @@ func TestLedger_Properties(t *testing.T) {
 		r.Repeat(map[string]func(*rapid.T){
 			"place": func(r *rapid.T) {
 				revision := rapid.SampledFrom(revisions).Draw(r, "revision")
-				q := Require(revision)
+				q := l.Require(revision)
 				chosen := l.Place(&q, rapid.IntRange(1, 6).Draw(r, "count"), now)
 				keep := rapid.Bool().Draw(r, "written")
 				l.Settle()
@@ -194,8 +200,19 @@ func TestLedger_Properties(t *testing.T) {
 				i := rapid.IntRange(0, len(nodes)-1).Draw(r, "node")
 				next := *nodes[i]
 				next.Status.State = rapid.SampledFrom([]cluster.NodeState{cluster.NodeReady, cluster.NodeDown}).Draw(r, "state")
+				next.Spec.Labels = map[string]string{
+					"zone": rapid.SampledFrom([]string{"", "a", "b", "c"}).Draw(r, "zone"),
+					"rack": rapid.SampledFrom([]string{"", "1", "2"}).Draw(r, "rack"),
+				}
 				l.ChangeNode(nodes[i], &next)
 				nodes[i] = &next
+			},
+			"come": func(r *rapid.T) {
+				if len(nodes) < 6 {
+					n := testNode(fmt.Sprint("m", len(nodes)), 10) // before the others
+					l.ChangeNode(nil, n)
+					nodes = append(nodes, n)
+				}
 			},
 			"": func(r *rapid.T) {
 				fresh := testLedger(nodes...)
@@ -217,15 +234,20 @@ func TestLedger_Properties(t *testing.T) {
 						listed++
 					}
 				}
-				if l.order.Len() != listed {
-					r.Fatalf("%d nodes are listed, %d take tasks", l.order.Len(), listed)
+				if l.listed() != listed {
+					r.Fatalf("%d nodes are listed, %d take tasks", l.listed(), listed)
 				}
 				for _, revision := range revisions {
-					q := Require(revision)
+					q := l.Require(revision)
 					one := l.Place(&q, 3, now)
 					l.Settle()
 					many := l.Place(&q, 9, now)
 					l.Settle()
+					anew := fresh.Require(revision)
+					if other := fresh.Place(&anew, 9, now); !slices.Equal(other, many) {
+						r.Fatalf("kept, the ledger chooses %v, made anew %v", many, other)
+					}
+					fresh.Settle()
 					if !slices.Equal(one, many[:min(3, len(many))]) {
 						r.Fatalf("one by one gives %v, many at once %v", one, many)
 					}
@@ -233,6 +255,16 @@ func TestLedger_Properties(t *testing.T) {
 			},
 		})
 	})
+}
+
+// listed is how many nodes are in the order.
+func (l *Ledger) listed() int {
+	l.index()
+	count := 0
+	for _, b := range l.order.buckets {
+		count += b.count
+	}
+	return count
 }
 
 func sortedIDs(tasks map[string]*cluster.Task) []string {
