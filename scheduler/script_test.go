@@ -178,6 +178,8 @@ func (h *hive) setNode(n *cluster.Node, arg datadriven.CmdArg) {
 	switch key, label, _ := strings.Cut(arg.Key, "."); key {
 	case "cpu":
 		n.Description.Resources.NanoCPUs = 1e9 * number[int64](h.t, arg)
+	case "memory": // in MiB
+		n.Description.Resources.MemoryBytes = number[int64](h.t, arg) << 20
 	case "availability":
 		n.Spec.Availability = swarm.NodeAvailability(value)
 	case "state":
@@ -208,6 +210,12 @@ func (h *hive) setService(spec *swarm.ServiceSpec, arg datadriven.CmdArg) {
 			h.t.Fatal(err)
 		}
 		return d
+	}
+	reservations := func() *swarm.Resources {
+		if spec.TaskTemplate.Resources == nil {
+			spec.TaskTemplate.Resources = &swarm.ResourceRequirements{Reservations: &swarm.Resources{}}
+		}
+		return spec.TaskTemplate.Resources.Reservations
 	}
 	room := func(config **swarm.UpdateConfig) *swarm.UpdateConfig {
 		if *config == nil {
@@ -274,7 +282,9 @@ func (h *hive) setService(spec *swarm.ServiceSpec, arg datadriven.CmdArg) {
 	case "image":
 		spec.TaskTemplate.ContainerSpec.Image = value
 	case "cpu":
-		spec.TaskTemplate.Resources = &swarm.ResourceRequirements{Reservations: &swarm.Resources{NanoCPUs: 1e9 * number[int64](h.t, arg)}}
+		reservations().NanoCPUs = 1e9 * number[int64](h.t, arg)
+	case "memory": // in MiB
+		reservations().MemoryBytes = number[int64](h.t, arg) << 20
 	case "constraint":
 		spec.TaskTemplate.Placement.Constraints = []string{value}
 	case "arch":

@@ -48,11 +48,10 @@ func (l *Ledger) Surplus(nodeID string, tasks iter.Seq[*cluster.Task]) []*cluste
 	if n == nil || n.node == nil {
 		return nil
 	}
-	has := n.node.Description.Resources
-	if has.NanoCPUs == 0 && has.MemoryBytes == 0 {
+	if said := n.node.Description.Resources; said.NanoCPUs == 0 && said.MemoryBytes == 0 {
 		return nil // Its agent hasn't said yet what it has.
 	}
-	over := Resources{NanoCPUs: n.reserved.NanoCPUs - has.NanoCPUs, MemoryBytes: n.reserved.MemoryBytes - has.MemoryBytes}
+	over := Resources{NanoCPUs: n.reserved.NanoCPUs - n.has.NanoCPUs, MemoryBytes: n.reserved.MemoryBytes - n.has.MemoryBytes}
 	if over.NanoCPUs <= 0 && over.MemoryBytes <= 0 {
 		return nil
 	}

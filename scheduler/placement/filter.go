@@ -52,11 +52,11 @@ var filters = []filter{
 }
 
 func enoughResources(_ *Ledger, q *Requirement, n *Node) (string, bool) {
-	want, has := q.resources, n.node.Description.Resources
+	want := q.resources
 	switch {
-	case want.NanoCPUs != 0 && want.NanoCPUs > has.NanoCPUs-n.reserved.NanoCPUs:
+	case want.NanoCPUs != 0 && want.NanoCPUs > n.has.NanoCPUs-n.reserved.NanoCPUs:
 		return "CPU", false
-	case want.MemoryBytes != 0 && want.MemoryBytes > has.MemoryBytes-n.reserved.MemoryBytes:
+	case want.MemoryBytes != 0 && want.MemoryBytes > n.has.MemoryBytes-n.reserved.MemoryBytes:
 		return "memory", false
 	}
 	return "", true

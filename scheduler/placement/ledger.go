@@ -11,6 +11,8 @@ import (
 type Node struct {
 	id   string
 	node *cluster.Node // nil when tasks refer to a node that isn't there
+	// has is what tasks can reserve.
+	has Resources
 	// tasks counts the wanted tasks on the node. One that is to stop doesn't count, as
 	// it won't be there for long. present counts all that haven't ended.
 	tasks, present int
@@ -123,6 +125,7 @@ func (l *Ledger) ChangeNode(before, after *cluster.Node) {
 		return
 	}
 	n := l.entry(after.ID)
+	n.has.NanoCPUs, n.has.MemoryBytes = after.Capacity()
 	if n.node == nil {
 		n.node, l.indexed = after, false
 		return
