@@ -180,6 +180,16 @@ func (h *hive) setNode(n *cluster.Node, arg datadriven.CmdArg) {
 		n.Description.Resources.NanoCPUs = 1e9 * number[int64](h.t, arg)
 	case "memory": // in MiB
 		n.Description.Resources.MemoryBytes = number[int64](h.t, arg) << 20
+	case "generic":
+		n.Description.Resources.GenericResources = nil
+		for _, value := range arg.Vals { // gpu:a names one, ssd:2 has so many
+			kind, name, _ := strings.Cut(value, ":")
+			g := swarm.GenericResource{NamedResourceSpec: &swarm.NamedGenericResource{Kind: kind, Value: name}}
+			if count, err := strconv.ParseInt(name, 10, 64); err == nil {
+				g = swarm.GenericResource{DiscreteResourceSpec: &swarm.DiscreteGenericResource{Kind: kind, Value: count}}
+			}
+			n.Description.Resources.GenericResources = append(n.Description.Resources.GenericResources, g)
+		}
 	case "availability":
 		n.Spec.Availability = swarm.NodeAvailability(value)
 	case "state":
@@ -283,6 +293,16 @@ func (h *hive) setService(spec *swarm.ServiceSpec, arg datadriven.CmdArg) {
 		spec.TaskTemplate.ContainerSpec.Image = value
 	case "cpu":
 		reservations().NanoCPUs = 1e9 * number[int64](h.t, arg)
+	case "generic":
+		for _, value := range arg.Vals {
+			kind, text, _ := strings.Cut(value, ":")
+			count, err := strconv.ParseInt(text, 10, 64)
+			if err != nil {
+				h.t.Fatal(err)
+			}
+			reservations().GenericResources = append(reservations().GenericResources,
+				swarm.GenericResource{DiscreteResourceSpec: &swarm.DiscreteGenericResource{Kind: kind, Value: count}})
+		}
 	case "memory": // in MiB
 		reservations().MemoryBytes = number[int64](h.t, arg) << 20
 	case "constraint":

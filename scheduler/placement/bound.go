@@ -28,21 +28,21 @@ func (q *Requirement) Anywhere() bool {
 // PlaceOn plans one task on the node that it is made for. It returns why the node
 // can't take it now, or nothing when it can. The ledger counts the task as planned
 // until Settle.
-func (l *Ledger) PlaceOn(q *Requirement, nodeID string) (why string) {
+func (l *Ledger) PlaceOn(q *Requirement, nodeID string) (c Choice, why string) {
 	n := l.nodes[nodeID]
 	if n == nil || n.node == nil {
-		return explain(nil)
+		return c, explain(nil)
 	}
 	if why, rejected := l.reject(q, n); rejected {
-		return explain(map[reason]int{why: 1})
+		return c, explain(map[reason]int{why: 1})
 	}
-	l.take(n, q)
-	return ""
+	return l.take(n, q), ""
 }
 
 // Surplus chooses those of a node's tasks that must go since the node has less
-// than they all reserve: the youngest ones, as few as will do once those that are
-// to stop anyway have stopped.
+// than they all reserve, once those that are to stop anyway have stopped: those
+// whose generic resources, by name, are gone, and else the youngest ones, as few as
+// will do.
 func (l *Ledger) Surplus(nodeID string, tasks iter.Seq[*cluster.Task]) []*cluster.Task {
 	n := l.nodes[nodeID]
 	if n == nil || n.node == nil {
@@ -52,26 +52,48 @@ func (l *Ledger) Surplus(nodeID string, tasks iter.Seq[*cluster.Task]) []*cluste
 		return nil // Its agent hasn't said yet what it has.
 	}
 	over := Resources{NanoCPUs: n.reserved.NanoCPUs - n.has.NanoCPUs, MemoryBytes: n.reserved.MemoryBytes - n.has.MemoryBytes}
-	if over.NanoCPUs <= 0 && over.MemoryBytes <= 0 {
+	short := make(map[string]int64)
+	missing := false
+	for kind, s := range n.stocks {
+		short[kind] = s.claimed - s.count
+		missing = missing || short[kind] > 0 || len(s.taken) > 0
+	}
+	if over.NanoCPUs <= 0 && over.MemoryBytes <= 0 && !missing {
 		return nil
 	}
-	var live []*cluster.Task
+	free := func(w weight) {
+		if w.holds != nil {
+			over.add(w.holds.resources, -w.present)
+		}
+		for _, c := range w.generic {
+			short[c.Kind] -= c.Count
+		}
+	}
+	helps := func(w weight) bool {
+		if h := w.holds; h != nil && (over.NanoCPUs > 0 && h.resources.NanoCPUs > 0 || over.MemoryBytes > 0 && h.resources.MemoryBytes > 0) {
+			return true
+		}
+		return slices.ContainsFunc(w.generic, func(c cluster.Claim) bool { return c.Count > 0 && short[c.Kind] > 0 })
+	}
+	var live, surplus []*cluster.Task
 	for t := range tasks {
-		if w := l.weight(t); w.wanted > 0 && !w.reserved.isZero() {
+		switch w := l.weight(t); {
+		case w.wanted == 0 || w.holds == nil && len(w.generic) == 0:
+			free(w)
+		case n.lost(w.generic):
+			free(w)
+			surplus = append(surplus, t)
+		default:
 			live = append(live, t)
-		} else {
-			over.sub(w.reserved)
 		}
 	}
 	slices.SortFunc(live, func(a, b *cluster.Task) int {
 		return cmp.Or(-cmp.Compare(a.CreatedAt, b.CreatedAt), -cmp.Compare(a.ID, b.ID))
 	})
-	var surplus []*cluster.Task
 	for _, t := range live {
-		reserved := l.weight(t).reserved
-		if over.NanoCPUs > 0 && reserved.NanoCPUs > 0 || over.MemoryBytes > 0 && reserved.MemoryBytes > 0 {
+		if w := l.weight(t); helps(w) {
 			surplus = append(surplus, t)
-			over.sub(reserved)
+			free(w)
 		}
 	}
 	return surplus

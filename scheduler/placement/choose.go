@@ -17,24 +17,22 @@ const few = 3
 // of the service, with the fewest tasks in all, with the lowest ID: in this order.
 // The result is shorter than count when there was no room for all. The ledger
 // counts the tasks as planned until Settle.
-func (l *Ledger) Place(q *Requirement, count int, now time.Time) []string {
-	chosen := make([]string, 0, count)
+func (l *Ledger) Place(q *Requirement, count int, now time.Time) []Choice {
+	chosen := make([]Choice, 0, count)
 	if count <= few {
 		for range count {
 			n := l.best(q, cluster.At(now))
 			if n == nil {
 				return chosen
 			}
-			l.take(n, q)
-			chosen = append(chosen, n.id)
+			chosen = append(chosen, l.take(n, q))
 		}
 		return chosen
 	}
 	for _, failing := range []bool{false, true} {
 		for tree := l.tree(q, failing, cluster.At(now)); tree != nil && len(chosen) < count; {
 			n := tree.first()
-			l.take(n, q)
-			chosen = append(chosen, n.id)
+			chosen = append(chosen, l.take(n, q))
 			if !tree.taken(l.hasRoom(q, n)) {
 				break
 			}

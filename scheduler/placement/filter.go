@@ -52,12 +52,19 @@ var filters = []filter{
 }
 
 func enoughResources(_ *Ledger, q *Requirement, n *Node) (string, bool) {
-	want := q.resources
-	switch {
-	case want.NanoCPUs != 0 && want.NanoCPUs > n.has.NanoCPUs-n.reserved.NanoCPUs:
-		return "CPU", false
-	case want.MemoryBytes != 0 && want.MemoryBytes > n.has.MemoryBytes-n.reserved.MemoryBytes:
-		return "memory", false
+	if q.holds != nil {
+		want := q.holds.resources
+		switch {
+		case want.NanoCPUs != 0 && want.NanoCPUs > n.has.NanoCPUs-n.reserved.NanoCPUs:
+			return "CPU", false
+		case want.MemoryBytes != 0 && want.MemoryBytes > n.has.MemoryBytes-n.reserved.MemoryBytes:
+			return "memory", false
+		}
+	}
+	for _, w := range q.generic {
+		if !n.enough(w) {
+			return w.kind, false
+		}
 	}
 	return "", true
 }

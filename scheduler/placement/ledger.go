@@ -16,8 +16,10 @@ type Node struct {
 	// tasks counts the wanted tasks on the node. One that is to stop doesn't count, as
 	// it won't be there for long. present counts all that haven't ended.
 	tasks, present int
-	// reserved is held until a task is seen to have ended, wanted or not.
+	// reserved and stocks are what is held until a task is seen to have ended, wanted
+	// or not; the latter by kind, with what there is.
 	reserved Resources
+	stocks   map[string]*stock
 	// index is the node's place among all by ID, while the ledger is indexed.
 	index  int32
 	listed bool // in the ledger's order
@@ -28,9 +30,9 @@ type Ledger struct {
 	nodes map[string]*Node
 	// loads are where the tasks of each service are that has any.
 	loads map[string]*load
-	// reservations are those of revisions that have any.
-	reservations map[revisionKey]Resources
-	failures     failures
+	// holdings are what tasks of revisions hold that hold anything.
+	holdings map[revisionKey]*holding
+	failures failures
 	// planned is what Place and Release did since the last Settle.
 	planned []planned
 
@@ -53,11 +55,14 @@ type revisionKey struct {
 // weight is what a task adds to its node.
 type weight struct {
 	wanted, present int32
-	reserved        Resources
+	// What follows counts as often as present says.
+	holds   *holding
+	generic []cluster.Claim
 }
 
 func (w weight) negative() weight {
-	return weight{-w.wanted, -w.present, Resources{-w.reserved.NanoCPUs, -w.reserved.MemoryBytes}}
+	w.wanted, w.present = -w.wanted, -w.present
+	return w
 }
 
 // planned is one decision that isn't in the store yet.
@@ -70,11 +75,11 @@ type planned struct {
 // New makes an empty ledger.
 func New() *Ledger {
 	return &Ledger{
-		nodes:        make(map[string]*Node),
-		loads:        make(map[string]*load),
-		reservations: make(map[revisionKey]Resources),
-		failures:     make(failures),
-		pools:        make(map[string]*pool),
+		nodes:    make(map[string]*Node),
+		loads:    make(map[string]*load),
+		holdings: make(map[revisionKey]*holding),
+		failures: make(failures),
+		pools:    make(map[string]*pool),
 	}
 }
 
@@ -125,13 +130,13 @@ func (l *Ledger) ChangeNode(before, after *cluster.Node) {
 		return
 	}
 	n := l.entry(after.ID)
-	n.has.NanoCPUs, n.has.MemoryBytes = after.Capacity()
 	if n.node == nil {
-		n.node, l.indexed = after, false
-		return
+		l.indexed = false
 	}
 	l.unlist(n)
 	n.node = after
+	n.has.NanoCPUs, n.has.MemoryBytes = after.Capacity()
+	n.restock()
 	l.list(n)
 	if !l.indexed {
 		return
@@ -154,11 +159,11 @@ func (l *Ledger) forget(n *Node) {
 // before the first and after the last change of a task of that revision.
 func (l *Ledger) ChangeRevision(before, after *cluster.Revision) {
 	if after == nil {
-		delete(l.reservations, revisionKey{before.ServiceID, before.Number})
+		delete(l.holdings, revisionKey{before.ServiceID, before.Number})
 		return
 	}
-	if r := reservations(after); !r.isZero() {
-		l.reservations[revisionKey{after.ServiceID, after.Number}] = r
+	if h := holdingOf(after); h != nil {
+		l.holdings[revisionKey{after.ServiceID, after.Number}] = h
 	}
 }
 
@@ -167,7 +172,7 @@ func (l *Ledger) ChangeTask(before, after *cluster.Task) {
 	was, is := l.weight(before), l.weight(after)
 	if was.present != 0 && is.present != 0 && before.NodeID == after.NodeID {
 		// What it holds stays.
-		if was != is {
+		if was.wanted != is.wanted {
 			l.add(l.entry(after.NodeID), after.ServiceID, weight{wanted: is.wanted - was.wanted})
 		}
 		return
@@ -188,12 +193,12 @@ func (l *Ledger) weight(t *cluster.Task) weight {
 	if t == nil || !t.Assigned() || t.Status.State.Terminal() {
 		return weight{}
 	}
-	w := weight{present: 1}
+	w := weight{present: 1, generic: t.Generic}
 	if t.Live() {
 		w.wanted = 1
 	}
-	if len(l.reservations) > 0 {
-		w.reserved = l.reservations[revisionKey{t.ServiceID, t.Revision}]
+	if len(l.holdings) > 0 {
+		w.holds = l.holdings[revisionKey{t.ServiceID, t.Revision}]
 	}
 	return w
 }
@@ -204,8 +209,13 @@ func (l *Ledger) add(n *Node, service string, w weight) {
 		n.tasks += int(w.wanted)
 		l.list(n)
 	}
-	n.present += int(w.present)
-	n.reserved.add(w.reserved)
+	if w.present != 0 {
+		n.present += int(w.present)
+		if w.holds != nil {
+			n.reserved.add(w.holds.resources, w.present)
+		}
+		n.claim(w.generic, w.present)
+	}
 	s := l.loads[service]
 	if s == nil {
 		s = &load{}
@@ -228,9 +238,17 @@ func (l *Ledger) Release(t *cluster.Task) {
 	l.plan(l.entry(t.NodeID), t.ServiceID, weight{wanted: -1})
 }
 
-// take plans that a task is to run on n.
-func (l *Ledger) take(n *Node, q *Requirement) {
-	l.plan(n, q.service, weight{1, 1, q.resources})
+// Choice is where a task is to run, and what of the node's generic resources it gets.
+type Choice struct {
+	NodeID  string
+	Generic []cluster.Claim
+}
+
+// take plans that a task is to run on n, which has room.
+func (l *Ledger) take(n *Node, q *Requirement) Choice {
+	c := Choice{n.id, n.choose(q.generic)}
+	l.plan(n, q.service, weight{1, 1, q.holds, c.Generic})
+	return c
 }
 
 func (l *Ledger) plan(n *Node, service string, w weight) {

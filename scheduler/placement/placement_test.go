@@ -2,6 +2,7 @@ package placement
 
 import (
 	"fmt"
+	"reflect"
 	"slices"
 	"strings"
 	"testing"
@@ -20,7 +21,12 @@ func testNode(id string, cpus int64) *cluster.Node {
 	n.Spec.Availability = swarm.NodeAvailabilityActive
 	n.Status.State = cluster.NodeReady
 	n.Description.Platform = swarm.Platform{OS: "linux", Architecture: "amd64"}
-	n.Description.Resources = swarm.Resources{NanoCPUs: cpus, MemoryBytes: 100}
+	n.Description.Resources = swarm.Resources{NanoCPUs: cpus, MemoryBytes: 100, GenericResources: []swarm.GenericResource{
+		{NamedResourceSpec: &swarm.NamedGenericResource{Kind: "gpu", Value: "b"}},
+		{NamedResourceSpec: &swarm.NamedGenericResource{Kind: "gpu", Value: "a"}},
+		{NamedResourceSpec: &swarm.NamedGenericResource{Kind: "gpu", Value: "c"}},
+		{DiscreteResourceSpec: &swarm.DiscreteGenericResource{Kind: "ssd", Value: 3}},
+	}}
 	return n
 }
 
@@ -30,6 +36,10 @@ func testRevision(service string, cpus int64) *cluster.Revision {
 		r.Spec.Resources = &swarm.ResourceRequirements{Reservations: &swarm.Resources{NanoCPUs: cpus}}
 	}
 	return r
+}
+
+func discrete(kind string, count int64) swarm.GenericResource {
+	return swarm.GenericResource{DiscreteResourceSpec: &swarm.DiscreteGenericResource{Kind: kind, Value: count}}
 }
 
 func testLedger(nodes ...*cluster.Node) *Ledger {
@@ -47,7 +57,15 @@ func testTask(id, service, node string) *cluster.Task {
 
 func place(l *Ledger, r *cluster.Revision, count int) string {
 	q := l.Require(r)
-	return strings.Join(l.Place(&q, count, now), " ")
+	return strings.Join(nodesOf(l.Place(&q, count, now)), " ")
+}
+
+func nodesOf(chosen []Choice) []string {
+	var ids []string
+	for _, c := range chosen {
+		ids = append(ids, c.NodeID)
+	}
+	return ids
 }
 
 func TestPlace_SpreadsTheServiceFirst(t *testing.T) {
@@ -112,8 +130,8 @@ func TestPlace_FailuresPutANodeLast(t *testing.T) {
 	}
 	l.Settle()
 	q := l.Require(r)
-	if got := l.Place(&q, 1, now.Add(failureWindow)); got[0] != "n1" {
-		t.Errorf("after the window, placed on %s", got)
+	if got := l.Place(&q, 1, now.Add(failureWindow)); got[0].NodeID != "n1" {
+		t.Errorf("after the window, placed on %v", got)
 	}
 	l.Settle()
 	l.Forget(now.Add(2 * failureWindow))
@@ -146,7 +164,8 @@ func TestLedger_Properties(t *testing.T) {
 	rapid.Check(t, func(r *rapid.T) {
 		nodes := []*cluster.Node{testNode("n1", 10), testNode("n2", 20), testNode("n3", 5)}
 		l := testLedger(nodes...)
-		revisions := []*cluster.Revision{testRevision("a", 0), testRevision("b", 3), testRevision("c", 4), testRevision("d", 1)}
+		revisions := []*cluster.Revision{testRevision("a", 0), testRevision("b", 3), testRevision("c", 4), testRevision("d", 1), testRevision("e", 1)}
+		revisions[4].Spec.Resources.Reservations.GenericResources = []swarm.GenericResource{discrete("gpu", 2), discrete("ssd", 1)}
 		revisions[3].Spec.Placement = &swarm.Placement{
 			Constraints: []string{"node.labels.zone!=c"},
 			Preferences: []swarm.PlacementPreference{
@@ -168,9 +187,10 @@ func TestLedger_Properties(t *testing.T) {
 				if !keep {
 					return
 				}
-				for _, node := range chosen {
+				for _, c := range chosen {
 					ids++
-					task := testTask(fmt.Sprint("t", ids), revision.ServiceID, node)
+					task := testTask(fmt.Sprint("t", ids), revision.ServiceID, c.NodeID)
+					task.Generic = c.Generic
 					l.ChangeTask(nil, task)
 					tasks[task.ID] = task
 				}
@@ -223,7 +243,24 @@ func TestLedger_Properties(t *testing.T) {
 					fresh.ChangeTask(nil, tasks[id])
 				}
 				listed := 0
+				given := make(map[string]int64)
+				for _, task := range tasks {
+					for _, c := range task.Generic {
+						if l.weight(task).present == 0 {
+							continue
+						}
+						given[task.NodeID+c.Kind] += c.Count
+						for _, name := range c.Names {
+							if given[task.NodeID+c.Kind+name]++; given[task.NodeID+c.Kind+name] > 1 {
+								r.Fatalf("%s of %s was given out twice", name, task.NodeID)
+							}
+						}
+					}
+				}
 				for _, n := range nodes {
+					if given[n.ID+"ssd"] > 3 {
+						r.Fatalf("%d of 3 were given out", given[n.ID+"ssd"])
+					}
 					if l.Use(n.ID) != fresh.Use(n.ID) {
 						r.Fatalf("%s: kept %+v, made anew %+v", n.ID, l.Use(n.ID), fresh.Use(n.ID))
 					}
@@ -244,11 +281,11 @@ func TestLedger_Properties(t *testing.T) {
 					many := l.Place(&q, 9, now)
 					l.Settle()
 					anew := fresh.Require(revision)
-					if other := fresh.Place(&anew, 9, now); !slices.Equal(other, many) {
+					if other := fresh.Place(&anew, 9, now); !reflect.DeepEqual(other, many) {
 						r.Fatalf("kept, the ledger chooses %v, made anew %v", many, other)
 					}
 					fresh.Settle()
-					if !slices.Equal(one, many[:min(3, len(many))]) {
+					if !reflect.DeepEqual(one, many[:min(3, len(many))]) {
 						r.Fatalf("one by one gives %v, many at once %v", one, many)
 					}
 				}

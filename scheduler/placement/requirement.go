@@ -14,14 +14,10 @@ type Resources struct {
 
 func (r Resources) isZero() bool { return r == Resources{} }
 
-func (r *Resources) add(other Resources) {
-	r.NanoCPUs += other.NanoCPUs
-	r.MemoryBytes += other.MemoryBytes
-}
-
-func (r *Resources) sub(other Resources) {
-	r.NanoCPUs -= other.NanoCPUs
-	r.MemoryBytes -= other.MemoryBytes
+// add adds other so many times.
+func (r *Resources) add(other Resources, times int32) {
+	r.NanoCPUs += int64(times) * other.NanoCPUs
+	r.MemoryBytes += int64(times) * other.MemoryBytes
 }
 
 // Requirement is what a revision asks of a node, read once for all its tasks. It
@@ -29,7 +25,8 @@ func (r *Resources) sub(other Resources) {
 type Requirement struct {
 	service    string
 	revision   uint64
-	resources  Resources
+	holds      *holding
+	generic    []want
 	maxPerNode int32
 	pool       *pool
 }
@@ -63,7 +60,7 @@ func (a asks) appendKey(key []byte) []byte {
 
 // Require reads the requirement of a revision.
 func (l *Ledger) Require(r *cluster.Revision) Requirement {
-	q := Requirement{service: r.ServiceID, revision: r.Number, resources: reservations(r)}
+	q := Requirement{service: r.ServiceID, revision: r.Number, holds: holdingOf(r), generic: generic(r)}
 	var a asks
 	if p := r.Spec.Placement; p != nil {
 		q.maxPerNode = int32(min(p.MaxReplicas, 1<<30))
@@ -78,10 +75,26 @@ func (l *Ledger) Require(r *cluster.Revision) Requirement {
 	return q
 }
 
-func reservations(r *cluster.Revision) Resources {
-	if r.Spec.Resources == nil || r.Spec.Resources.Reservations == nil {
-		return Resources{}
+// holding is what each task of a revision holds of its node, until it is seen to
+// have ended.
+type holding struct{ resources Resources }
+
+// holdingOf is nil when the tasks hold nothing.
+func holdingOf(r *cluster.Revision) *holding {
+	var h holding
+	if reserved := reservations(r); reserved != nil {
+		h.resources = Resources{NanoCPUs: reserved.NanoCPUs, MemoryBytes: reserved.MemoryBytes}
 	}
-	reserved := r.Spec.Resources.Reservations
-	return Resources{NanoCPUs: reserved.NanoCPUs, MemoryBytes: reserved.MemoryBytes}
+	if h.resources.isZero() {
+		return nil
+	}
+	return &h
+}
+
+// reservations are nil when a revision has none.
+func reservations(r *cluster.Revision) *swarm.Resources {
+	if r.Spec.Resources == nil {
+		return nil
+	}
+	return r.Spec.Resources.Reservations
 }
