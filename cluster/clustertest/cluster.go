@@ -45,6 +45,8 @@ type Options struct {
 	Log *slog.Logger
 	// AutoLock makes a cluster whose managers are locked.
 	AutoLock bool
+	// Generic are each machine's generic resources.
+	Generic []swarm.GenericResource
 }
 
 // Machine is one machine: what survives a crash of its daemon, and the daemon.
@@ -112,7 +114,7 @@ func Start(t testing.TB, managers, workers int, options Options) *Cluster {
 // add starts one more machine, which is in no cluster.
 func (c *Cluster) add(number int) *Machine {
 	m := &Machine{cluster: c, Name: fmt.Sprintf("n%d", number), IP: fmt.Sprintf("127.0.1.%d", number), dead: true}
-	m.Driver = simulate.New(simulate.Config{Seed: uint64(number), Hostname: m.Name})
+	m.Driver = simulate.New(simulate.Config{Seed: uint64(number), Hostname: m.Name, Generic: c.options.Generic})
 	c.Machines = append(c.Machines, m)
 	m.Restart()
 	return m
