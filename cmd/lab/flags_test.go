@@ -43,9 +43,6 @@ func newSolo(t *testing.T, programs ...string) *solo {
 	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
 	defer cancel()
 	l := lab{bin: binaries(t), engine: defaultEngine}
-	if err := buildTimecheck(ctx, l); err != nil {
-		t.Fatal(err)
-	}
 	cluster, err := newProcesses(ctx, l, "docker", 1)
 	if err != nil {
 		t.Fatal(err)
@@ -110,7 +107,7 @@ func (b *solo) run(args ...string) (string, error) {
 // command runs a program whose Docker is the node.
 func (b *solo) command(program string, args ...string) (string, error) {
 	b.Helper()
-	ctx, cancel := context.WithTimeout(b.Context(), patience)
+	ctx, cancel := context.WithTimeout(b.Context(), 2*time.Minute)
 	defer cancel()
 	cmd := exec.CommandContext(ctx, program, args...)
 	cmd.WaitDelay = time.Second
@@ -232,7 +229,7 @@ type flagRow struct {
 // stored and with the container that runs.
 func TestFlags_OfServices(t *testing.T) {
 	b := newSolo(t)
-	image := flagImage(b)
+	image := b.image()
 	dir := t.TempDir()
 	write := func(name, text string) string {
 		path := filepath.Join(dir, name)
@@ -469,7 +466,7 @@ func TestFlags_OfServices(t *testing.T) {
 		{"--detach=false", none, none},
 		{"--no-healthcheck=true", place{inside + "Healthcheck", `{"Test":["NONE"]}`}, place{"Config/Healthcheck/Test", `["NONE"]`}},
 		{"--isolation=default", place{inside + "Isolation", `"default"`}, place{"HostConfig/Isolation", `""`}},
-	}, short...), "service", "create", "timecheck:1.0")
+	}, short...), "service", "create", image)
 	apply("sums", []flagRow{
 		{"--name=sums", none, none},
 		{"--mode=replicated-job", none, none},
@@ -495,7 +492,7 @@ func TestFlags_OfServices(t *testing.T) {
 	t.Run("Refused", func(t *testing.T) {
 		b := &solo{T: t, cluster: b.cluster, config: b.config}
 		refuse := func(says, flag, value string) {
-			b.refused(says, "service", "create", "-d", "--no-resolve-image", flag, value, "timecheck:1.0")
+			b.refused(says, "service", "create", "-d", "--no-resolve-image", flag, value, image)
 			b.refused(says, "service", "update", "-d", "--no-resolve-image", flag, value, "agent")
 			for _, verb := range []string{"create", "update"} {
 				seen[verb] = append(seen[verb], flag)
@@ -505,7 +502,7 @@ func TestFlags_OfServices(t *testing.T) {
 		refuse("leave --credential-spec out: it is for Windows", "--credential-spec", "file://spec.json")
 		for _, v := range []struct{ flag, value string }{{"--cap-add", "nothing_at_all"}, {"--stop-signal", "SIGNONE"}} {
 			// Only the engine knows these words: the task says what it says.
-			b.docker("service", "create", "-d", "--no-resolve-image", "--name", "wrong", "--restart-condition", "none", v.flag, v.value, "timecheck:1.0")
+			b.docker("service", "create", "-d", "--no-resolve-image", "--name", "wrong", "--restart-condition", "none", v.flag, v.value, image)
 			b.eventually("Rejected", "service", "ps", "--no-trunc", "wrong")
 			b.docker("service", "rm", "wrong")
 		}
@@ -565,20 +562,22 @@ func serviceFlags(b *solo, verb string) []string {
 	return flags
 }
 
-// flagImage builds timecheck:1.0 with something for a health check to run.
-func flagImage(b *solo) string {
+// image builds an image of this test alone: timecheck, and something for a health check
+// to run. Tests of others on this machine may remove theirs at any time.
+func (b *solo) image() string {
 	b.Helper()
 	ctx, cancel := context.WithTimeout(b.Context(), time.Minute)
 	defer cancel()
-	binary := filepath.Join(b.TempDir(), "sh")
-	build := exec.CommandContext(ctx, "go", "build", "-ldflags=-s -w", "-o", binary, "./testdata/sh")
+	shell := filepath.Join(b.TempDir(), "sh")
+	build := exec.CommandContext(ctx, "go", "build", "-ldflags=-s -w", "-o", shell, "./testdata/sh")
 	build.Env = append(os.Environ(), "CGO_ENABLED=0")
 	if out, err := build.CombinedOutput(); err != nil {
 		b.Fatalf("build: %v\n%s", err, out)
 	}
-	tag := fmt.Sprintf("skep-test-flags:%d", os.Getpid())
+	tag := strings.ToLower(b.Name()) + fmt.Sprintf(":%d", os.Getpid())
 	b.images = append(b.images, tag)
-	if err := buildImage(ctx, b.cluster.engine, tag, "FROM timecheck:1.0\nCOPY sh /bin/sh\n", binary); err != nil {
+	const dockerfile = "FROM scratch\nCOPY timecheck /timecheck\nCOPY sh /bin/sh\nENV TIMECHECK_VERSION=1.0\nENTRYPOINT [\"/timecheck\"]\n"
+	if err := buildImage(ctx, b.cluster.engine, tag, dockerfile, filepath.Join(b.cluster.bin, "timecheck"), shell); err != nil {
 		b.Fatal(err)
 	}
 	return tag
