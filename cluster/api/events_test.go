@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"net/http"
 	"net/http/httptest"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -144,6 +145,48 @@ func TestEventsFollow(t *testing.T) {
 		if m.Actor.Attributes["leader.new"] == "true" && m.Actor.ID == nodeID(2) {
 			seen["leader"] = true
 		}
+	}
+}
+
+// TestEvents_OfReachability: only who leads knows it, and says it once.
+func TestEvents_OfReachability(t *testing.T) {
+	b := newBench(t)
+	b.record()
+	// reach sets what the manager knows, and returns when the recorder has seen it.
+	reach := func(ok bool) {
+		var before int
+		b.manager.set(func(m *fakeManager) {
+			m.reachable, before = map[string]bool{nodeID(1): true, nodeID(2): ok}, m.asked
+		})
+		until(t, "the recorder to look", func() (seen bool) {
+			b.manager.set(func(m *fakeManager) { seen = m.asked >= before+2 })
+			return seen
+		})
+	}
+	told := func() (got []string) {
+		for _, m := range b.replay(`filters={"node":["n2"]}`) {
+			if a := m.Actor.Attributes; a["reachability.new"] != "" {
+				got = append(got, a["reachability.old"]+" "+a["reachability.new"])
+			}
+		}
+		return got
+	}
+	reach(true)
+	reach(false)
+	reach(false)
+	reach(true)
+	if got := strings.Join(told(), ", "); got != "reachable unreachable, unreachable reachable" {
+		t.Errorf("told %q", got)
+	}
+	// Another leads: what this one knew last is no news when it leads again.
+	b.manager.set(func(m *fakeManager) { m.leader.NodeID = nodeID(3) })
+	until(t, "the new leader", func() bool {
+		return slices.ContainsFunc(b.replay(`filters={"node":["n3"]}`), func(m events.Message) bool { return m.Actor.Attributes["leader.new"] == "true" })
+	})
+	b.manager.set(func(m *fakeManager) { m.leader.NodeID = "" })
+	reach(false)
+	if got := told(); len(got) != 2 {
+		t.Errorf("told %q", got)
 	}
 }
 
