@@ -148,6 +148,20 @@ func TestEventsFollow(t *testing.T) {
 	}
 }
 
+// TestEvents_OfTheEngineInOrder: what has been is told in order of time, once, also by
+// a stream that goes on.
+func TestEvents_OfTheEngineInOrder(t *testing.T) {
+	b, _ := newEngineBench(t)
+	b.record()
+	b.create(spec("web"))
+	until(t, "the service's event", func() bool { return len(b.replay(`filters={"service":["web"]}`)) == 1 })
+	body := b.do("GET", "/events?since=0.000000001&until="+stamp(time.Now().Add(200*time.Millisecond)), nil).want(t, 200, "").body
+	container, service := strings.Index(body, `"start"`), strings.Index(body, `"create"`)
+	if container < 0 || container > service || strings.Count(body, `"start"`) != 1 {
+		t.Errorf("the stream is\n%s", body)
+	}
+}
+
 // TestEvents_OfReachability: only who leads knows it, and says it once.
 func TestEvents_OfReachability(t *testing.T) {
 	b := newBench(t)

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -230,6 +231,7 @@ type flagRow struct {
 func TestFlags_OfServices(t *testing.T) {
 	b := newSolo(t)
 	image := b.image()
+	began := fmt.Sprint(time.Now().Unix())
 	dir := t.TempDir()
 	write := func(name, text string) string {
 		path := filepath.Join(dir, name)
@@ -518,6 +520,72 @@ func TestFlags_OfServices(t *testing.T) {
 			place{"Config/Healthcheck/StartInterval", `1e8`}.check(t, "--health-start-interval", "the container", b.container("soon"))
 		}
 	})
+
+	// All that was one stream of events, the cluster's and the engine's, in order.
+	type event struct {
+		Type, Action, Scope string
+		TimeNano            int64 `json:"timeNano"`
+		Actor               struct {
+			ID         string
+			Attributes map[string]string
+		}
+	}
+	events := func(filters ...string) (found []event, words []string) {
+		t.Helper()
+		args := []string{"events", "--format", "json", "--since", began, "--until", fmt.Sprint(time.Now().Unix() + 1)}
+		for _, filter := range filters {
+			args = append(args, "--filter", filter)
+		}
+		for line := range strings.Lines(b.docker(args...)) {
+			var e event
+			if err := json.Unmarshal([]byte(line), &e); err != nil {
+				t.Fatalf("%v: %s", err, line)
+			}
+			found, words = append(found, e), append(words, fmt.Sprintf("%s %s %s", e.Type, e.Action, e.Actor.Attributes["name"]))
+		}
+		return found, words
+	}
+	all, words := events()
+	last := -1
+	for _, want := range []string{"secret create key1", "config create site1", "service create full", "container start full.1.", "service update full", "service create agent", "service create sums"} {
+		next := slices.IndexFunc(words, func(w string) bool { return strings.HasPrefix(w, want) })
+		if next <= last {
+			t.Errorf("the event %q isn't where it should be among\n%s", want, strings.Join(words, "\n"))
+		}
+		last = max(last, next)
+	}
+	if !slices.IsSortedFunc(all, func(a, b event) int { return cmp.Compare(a.TimeNano, b.TimeNano) }) {
+		t.Errorf("the events aren't in order:\n%s", strings.Join(words, "\n"))
+	}
+	for _, c := range []struct {
+		filters []string
+		right   func(event) bool
+	}{
+		{[]string{"service=full"}, func(e event) bool { return e.Type == "service" && e.Actor.Attributes["name"] == "full" }},
+		{[]string{"type=service", "event=create"}, func(e event) bool { return e.Type == "service" && e.Action == "create" }},
+		{[]string{"scope=swarm"}, func(e event) bool { return e.Scope == "swarm" }},
+		{[]string{"scope=local", "type=container"}, func(e event) bool { return e.Scope == "local" && e.Type == "container" }},
+		{[]string{"secret=key1"}, func(e event) bool { return e.Type == "secret" && e.Actor.ID == ids["key1"] }},
+		{[]string{"config=" + ids["site2"]}, func(e event) bool { return e.Type == "config" && e.Actor.Attributes["name"] == "site2" }},
+		{[]string{"label=com.docker.swarm.service.name=full"}, func(e event) bool { return strings.HasPrefix(e.Actor.Attributes["name"], "full.") }},
+	} {
+		found, words := events(c.filters...)
+		if len(found) == 0 || slices.ContainsFunc(found, func(e event) bool { return !c.right(e) }) {
+			t.Errorf("events with the filters %v are\n%s", c.filters, strings.Join(words, "\n"))
+		}
+	}
+	updated, _ := events("service=full", "event=update")
+	if !slices.ContainsFunc(updated, func(e event) bool {
+		a := e.Actor.Attributes
+		return a["replicas.old"] == "2" && a["replicas.new"] == "1"
+	}) ||
+		!slices.ContainsFunc(updated, func(e event) bool {
+			a := e.Actor.Attributes
+			return a["updatestate.old"] == "updating" && a["updatestate.new"] == "completed"
+		}) ||
+		!slices.ContainsFunc(updated, func(e event) bool { return e.Actor.Attributes["updatestate.new"] == "rollback_started" }) {
+		t.Errorf("the updates of the service are %+v", updated)
+	}
 
 	for _, verb := range []string{"create", "update"} {
 		for _, flag := range serviceFlags(b, verb) {
