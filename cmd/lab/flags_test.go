@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -43,9 +44,6 @@ func newSolo(t *testing.T, programs ...string) *solo {
 	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
 	defer cancel()
 	l := lab{bin: binaries(t), engine: defaultEngine}
-	if err := buildTimecheck(ctx, l); err != nil {
-		t.Fatal(err)
-	}
 	cluster, err := newProcesses(ctx, l, "docker", 1)
 	if err != nil {
 		t.Fatal(err)
@@ -110,7 +108,7 @@ func (b *solo) run(args ...string) (string, error) {
 // command runs a program whose Docker is the node.
 func (b *solo) command(program string, args ...string) (string, error) {
 	b.Helper()
-	ctx, cancel := context.WithTimeout(b.Context(), patience)
+	ctx, cancel := context.WithTimeout(b.Context(), 2*time.Minute)
 	defer cancel()
 	cmd := exec.CommandContext(ctx, program, args...)
 	cmd.WaitDelay = time.Second
@@ -232,7 +230,8 @@ type flagRow struct {
 // stored and with the container that runs.
 func TestFlags_OfServices(t *testing.T) {
 	b := newSolo(t)
-	image := flagImage(b)
+	image := b.image()
+	began := fmt.Sprint(time.Now().Unix())
 	dir := t.TempDir()
 	write := func(name, text string) string {
 		path := filepath.Join(dir, name)
@@ -422,7 +421,31 @@ func TestFlags_OfServices(t *testing.T) {
 		{"--rollback=true", place{inside + "Env", `["F1=a","E1=a","E2=b"]`}, place{"Config/Env", `["F1=a","E1=a","E2=b","PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin","TIMECHECK_VERSION=1.0"]`}},
 		{"--quiet=true", place{inside + "Healthcheck/Retries", `6`}, place{"Config/Healthcheck/Retries", `6`}},
 	}
+	type event struct {
+		Type, Action, Scope string
+		TimeNano            int64 `json:"timeNano"`
+		Actor               struct {
+			ID         string
+			Attributes map[string]string
+		}
+	}
+	events := func(filters ...string) (found []event, words []string) {
+		t.Helper()
+		args := []string{"events", "--format", "{{json .}}", "--since", began, "--until", fmt.Sprint(time.Now().Unix() + 1)}
+		for _, filter := range filters {
+			args = append(args, "--filter", filter)
+		}
+		for line := range strings.Lines(b.docker(args...)) {
+			var e event
+			if err := json.Unmarshal([]byte(line), &e); err != nil {
+				t.Fatalf("%v: %s", err, line)
+			}
+			found, words = append(found, e), append(words, fmt.Sprintf("%s %s %s", e.Type, e.Action, e.Actor.Attributes["name"]))
+		}
+		return found, words
+	}
 	seen := map[string][]string{}
+	known := map[string][]string{"create": serviceFlags(b, "create"), "update": serviceFlags(b, "update")}
 	note := func(verb string, rows []flagRow) {
 		for _, row := range rows {
 			name, _, _ := strings.Cut(row.flag, "=")
@@ -434,6 +457,10 @@ func TestFlags_OfServices(t *testing.T) {
 		note(args[1], rows)
 		var flags []string
 		for _, row := range rows {
+			if !slices.Contains(known[args[1]], strings.SplitN(row.flag, "=", 2)[0]) {
+				t.Logf("this docker command hasn't %s", row.flag)
+				continue
+			}
 			flags = append(flags, row.flag)
 		}
 		output := b.docker(append(args[:2:2], append(flags, args[2:]...)...)...)
@@ -447,11 +474,27 @@ func TestFlags_OfServices(t *testing.T) {
 		}
 		container := b.container(name, filter...)
 		for _, row := range rows {
+			if !slices.Contains(flags, row.flag) {
+				continue
+			}
 			row.spec.check(t, row.flag, "the service", service)
 			row.container.check(t, row.flag, "the container", container)
 		}
 	}
 	apply("full", create, "service", "create", image, "a1", "a2")
+	// All that is one stream of events, the cluster's and the engine's, in order.
+	all, words := events()
+	last := -1
+	for _, want := range []string{"secret create key1", "config create site1", "service create full", "container start full.1."} {
+		next := slices.IndexFunc(words, func(w string) bool { return strings.HasPrefix(w, want) })
+		if next <= last {
+			t.Errorf("the event %q isn't where it should be among\n%s", want, strings.Join(words, "\n"))
+		}
+		last = max(last, next)
+	}
+	if !slices.IsSortedFunc(all, func(a, b event) int { return cmp.Compare(a.TimeNano, b.TimeNano) }) {
+		t.Errorf("the events aren't in order:\n%s", strings.Join(words, "\n"))
+	}
 	if tasks := strings.Fields(b.docker("service", "ps", "-q", "--filter", "desired-state=running", "full")); len(tasks) != 2 {
 		t.Errorf("full has the tasks %v, want 2", tasks)
 	}
@@ -469,7 +512,7 @@ func TestFlags_OfServices(t *testing.T) {
 		{"--detach=false", none, none},
 		{"--no-healthcheck=true", place{inside + "Healthcheck", `{"Test":["NONE"]}`}, place{"Config/Healthcheck/Test", `["NONE"]`}},
 		{"--isolation=default", place{inside + "Isolation", `"default"`}, place{"HostConfig/Isolation", `""`}},
-	}, short...), "service", "create", "timecheck:1.0")
+	}, short...), "service", "create", image)
 	apply("sums", []flagRow{
 		{"--name=sums", none, none},
 		{"--mode=replicated-job", none, none},
@@ -495,7 +538,7 @@ func TestFlags_OfServices(t *testing.T) {
 	t.Run("Refused", func(t *testing.T) {
 		b := &solo{T: t, cluster: b.cluster, config: b.config}
 		refuse := func(says, flag, value string) {
-			b.refused(says, "service", "create", "-d", "--no-resolve-image", flag, value, "timecheck:1.0")
+			b.refused(says, "service", "create", "-d", "--no-resolve-image", flag, value, image)
 			b.refused(says, "service", "update", "-d", "--no-resolve-image", flag, value, "agent")
 			for _, verb := range []string{"create", "update"} {
 				seen[verb] = append(seen[verb], flag)
@@ -505,15 +548,18 @@ func TestFlags_OfServices(t *testing.T) {
 		refuse("leave --credential-spec out: it is for Windows", "--credential-spec", "file://spec.json")
 		for _, v := range []struct{ flag, value string }{{"--cap-add", "nothing_at_all"}, {"--stop-signal", "SIGNONE"}} {
 			// Only the engine knows these words: the task says what it says.
-			b.docker("service", "create", "-d", "--no-resolve-image", "--name", "wrong", "--restart-condition", "none", v.flag, v.value, "timecheck:1.0")
+			b.docker("service", "create", "-d", "--no-resolve-image", "--name", "wrong", "--restart-condition", "none", v.flag, v.value, image)
 			b.eventually("Rejected", "service", "ps", "--no-trunc", "wrong")
 			b.docker("service", "rm", "wrong")
 		}
-		// This engine may be too old for it, and then the task says so.
 		seen["create"] = append(seen["create"], "--health-start-interval")
 		seen["update"] = append(seen["update"], "--health-start-interval") // which the command itself ignores
+		if !slices.Contains(known["create"], "--health-start-interval") {
+			return
+		}
 		b.docker("service", "create", "-d", "--no-resolve-image", "--name", "soon", "--health-cmd", "x", "--health-interval", "300ms", "--health-start-period", "5s", "--health-start-interval", "100ms", image)
 		place{inside + "Healthcheck/StartInterval", `1e8`}.check(t, "--health-start-interval", "the service", field(b.object("service", "inspect", "soon"), "Spec"))
+		// This engine may be too old for it, and then the task says so.
 		if b.engineBefore("1.44") {
 			b.eventually(`"health-check start interval" requires API version 1.44`, "service", "ps", "--no-trunc", "soon")
 		} else {
@@ -522,8 +568,38 @@ func TestFlags_OfServices(t *testing.T) {
 		}
 	})
 
-	for _, verb := range []string{"create", "update"} {
-		for _, flag := range serviceFlags(b, verb) {
+	for _, c := range []struct {
+		filters []string
+		right   func(event) bool
+	}{
+		{[]string{"service=full"}, func(e event) bool { return e.Type == "service" && e.Actor.Attributes["name"] == "full" }},
+		{[]string{"type=service", "event=create"}, func(e event) bool { return e.Type == "service" && e.Action == "create" }},
+		{[]string{"scope=swarm"}, func(e event) bool { return e.Scope == "swarm" }},
+		{[]string{"scope=local", "type=container"}, func(e event) bool { return e.Scope == "local" && e.Type == "container" }},
+		{[]string{"secret=key1"}, func(e event) bool { return e.Type == "secret" && e.Actor.ID == ids["key1"] }},
+		{[]string{"config=" + ids["site2"]}, func(e event) bool { return e.Type == "config" && e.Actor.Attributes["name"] == "site2" }},
+		{[]string{"label=com.docker.swarm.service.name=sweep"}, func(e event) bool { return strings.HasPrefix(e.Actor.Attributes["name"], "sweep.") }},
+	} {
+		found, words := events(c.filters...)
+		if len(found) == 0 || slices.ContainsFunc(found, func(e event) bool { return !c.right(e) }) {
+			t.Errorf("events with the filters %v are\n%s", c.filters, strings.Join(words, "\n"))
+		}
+	}
+	updated, _ := events("service=full", "event=update")
+	if !slices.ContainsFunc(updated, func(e event) bool {
+		a := e.Actor.Attributes
+		return a["replicas.old"] == "2" && a["replicas.new"] == "1"
+	}) ||
+		!slices.ContainsFunc(updated, func(e event) bool {
+			a := e.Actor.Attributes
+			return a["updatestate.old"] == "updating" && a["updatestate.new"] == "completed"
+		}) ||
+		!slices.ContainsFunc(updated, func(e event) bool { return e.Actor.Attributes["updatestate.new"] == "rollback_started" }) {
+		t.Errorf("the updates of the service are %+v", updated)
+	}
+
+	for verb, flags := range known {
+		for _, flag := range flags {
 			if !slices.Contains(seen[verb], flag) && flagsElsewhere[flag] == "" {
 				t.Errorf("docker service %s %s isn't tested here", verb, flag)
 			}
@@ -565,20 +641,22 @@ func serviceFlags(b *solo, verb string) []string {
 	return flags
 }
 
-// flagImage builds timecheck:1.0 with something for a health check to run.
-func flagImage(b *solo) string {
+// image builds an image of this test alone: timecheck, and something for a health check
+// to run. Tests of others on this machine may remove theirs at any time.
+func (b *solo) image() string {
 	b.Helper()
 	ctx, cancel := context.WithTimeout(b.Context(), time.Minute)
 	defer cancel()
-	binary := filepath.Join(b.TempDir(), "sh")
-	build := exec.CommandContext(ctx, "go", "build", "-ldflags=-s -w", "-o", binary, "./testdata/sh")
+	shell := filepath.Join(b.TempDir(), "sh")
+	build := exec.CommandContext(ctx, "go", "build", "-ldflags=-s -w", "-o", shell, "./testdata/sh")
 	build.Env = append(os.Environ(), "CGO_ENABLED=0")
 	if out, err := build.CombinedOutput(); err != nil {
 		b.Fatalf("build: %v\n%s", err, out)
 	}
-	tag := fmt.Sprintf("skep-test-flags:%d", os.Getpid())
+	tag := strings.ToLower(b.Name()) + fmt.Sprintf(":%d", os.Getpid())
 	b.images = append(b.images, tag)
-	if err := buildImage(ctx, b.cluster.engine, tag, "FROM timecheck:1.0\nCOPY sh /bin/sh\n", binary); err != nil {
+	const dockerfile = "FROM scratch\nCOPY timecheck /timecheck\nCOPY sh /bin/sh\nENV TIMECHECK_VERSION=1.0\nENTRYPOINT [\"/timecheck\"]\n"
+	if err := buildImage(ctx, b.cluster.engine, tag, dockerfile, filepath.Join(b.cluster.bin, "timecheck"), shell); err != nil {
 		b.Fatal(err)
 	}
 	return tag
