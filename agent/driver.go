@@ -48,6 +48,9 @@ type Driver interface {
 	// Remove kills the container if need be and removes it. It is no error when
 	// there is none.
 	Remove(ctx context.Context, taskID string) error
+	// Forget removes what is kept beside containers for all tasks of the node, such as
+	// the files of their secrets, whether they run or not: the node has left.
+	Forget(nodeID string) error
 	// Logs calls emit with the container's lines, in order, until all are read or,
 	// when following, until the container ends. An error of emit ends it.
 	Logs(ctx context.Context, taskID string, options cluster.LogOptions, emit func([]cluster.LogLine) error) error

@@ -76,7 +76,8 @@ func TestPlan_Properties(t *testing.T) {
 				n := rapid.Uint64Range(0, 5).Draw(r, "replicas")
 				h.service(pick("service", numbered), func(s *swarm.ServiceSpec) { s.Mode.Replicated.Replicas = &n })
 			},
-			"rollback": func(*rapid.T) { _ = h.rollback(pick("service", services), 0) },
+			"rollback":  func(*rapid.T) { _ = h.rollback(pick("service", services), 0) },
+			"rebalance": func(*rapid.T) { _ = h.rebalance(pick("service", services)) },
 			"rollbackTo": func(r *rapid.T) {
 				_ = h.rollback(pick("service", services), rapid.Uint64Range(1, 6).Draw(r, "revision"))
 			},
@@ -408,7 +409,8 @@ func TestPlan_Parallelism(t *testing.T) {
 					s.TaskTemplate.ContainerSpec.Image = fmt.Sprintf("app:%d", image)
 				})
 			},
-			"rollback": func(*rapid.T) { _ = h.rollback("web", 0) },
+			"rollback":  func(*rapid.T) { _ = h.rollback("web", 0) },
+			"rebalance": func(*rapid.T) { _ = h.rebalance("web") },
 			"drain": func(r *rapid.T) {
 				if global {
 					return // There is no other place for its tasks, so they go at once.

@@ -73,6 +73,10 @@ func (h *hive) script(d *datadriven.TestData) string {
 				h.setService(spec, arg)
 			}
 		})
+	case "rebalance":
+		if err := h.rebalance(name); err != nil {
+			return err.Error()
+		}
 	case "rollback":
 		to := uint64(0)
 		for _, arg := range d.CmdArgs[1:] {

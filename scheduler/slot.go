@@ -31,7 +31,7 @@ func (w *work) tend(s *slot) {
 		switch {
 		case w.failing(t) || w.overdue(s, t) != "" || w.misplaced(t) != "" || w.job && w.drained(t):
 			failed = append(failed, t)
-		case !w.upToDate(t) || w.drained(t):
+		case !w.upToDate(t) || w.drained(t) || w.leaving(s, t):
 			others = append(others, t)
 		default:
 			good = append(good, t)

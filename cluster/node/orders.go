@@ -279,8 +279,11 @@ func (n *Node) leaveLocked(ctx context.Context, id cluster.Identity, force bool)
 	return nil
 }
 
-// clear stops and removes all containers of a node that leaves.
-func (n *Node) clear(ctx context.Context, nodeID string) error {
+// clear stops and removes all containers of a node that leaves. What they see of
+// secrets goes in any case, also when the engine doesn't answer: nobody will look
+// after it any more.
+func (n *Node) clear(ctx context.Context, nodeID string) (err error) {
+	defer func() { err = errors.Join(err, n.cfg.Driver.Forget(nodeID)) }()
 	containers, err := n.cfg.Driver.List(ctx, nodeID)
 	if err != nil {
 		return err
