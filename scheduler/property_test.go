@@ -28,7 +28,12 @@ func TestPlan_Properties(t *testing.T) {
 		h.put(&big)
 		nodes := []string{"n1", "n2", "n3"}
 		for _, id := range nodes {
-			h.put(h.node(id))
+			n := h.node(id)
+			for _, name := range []string{"a", "b", "c"} {
+				n.Description.Resources.GenericResources = append(n.Description.Resources.GenericResources,
+					swarm.GenericResource{NamedResourceSpec: &swarm.NamedGenericResource{Kind: "gpu", Value: name}})
+			}
+			h.put(n)
 		}
 		order := rapid.SampledFrom([]string{swarm.UpdateOrderStopFirst, swarm.UpdateOrderStartFirst}).Draw(r, "order")
 		services := []string{"a", "b", "global", "job", "globaljob"}
@@ -132,6 +137,22 @@ func randomSpec(r *rapid.T, s *swarm.ServiceSpec, order string) {
 	if cpus := rapid.Int64Range(0, 2).Draw(r, "cpus"); cpus > 0 {
 		s.TaskTemplate.Resources = &swarm.ResourceRequirements{Reservations: &swarm.Resources{NanoCPUs: cpus * 1e9}}
 	}
+	s.EndpointSpec = nil
+	if rapid.IntRange(0, 3).Draw(r, "published") == 0 {
+		s.EndpointSpec = &swarm.EndpointSpec{Ports: cluster.ParsePorts("8080:80/tcp")}
+	}
+	if rapid.IntRange(0, 3).Draw(r, "generic") == 0 {
+		if s.TaskTemplate.Resources == nil {
+			s.TaskTemplate.Resources = &swarm.ResourceRequirements{Reservations: &swarm.Resources{}}
+		}
+		s.TaskTemplate.Resources.Reservations.GenericResources = []swarm.GenericResource{{DiscreteResourceSpec: &swarm.DiscreteGenericResource{Kind: "gpu", Value: 1}}}
+	}
+	if rapid.IntRange(0, 2).Draw(r, "spread") == 0 {
+		if s.TaskTemplate.Placement == nil {
+			s.TaskTemplate.Placement = &swarm.Placement{}
+		}
+		s.TaskTemplate.Placement.Preferences = []swarm.PlacementPreference{{Spread: &swarm.SpreadOver{SpreadDescriptor: "node.labels.zone"}}}
+	}
 	delay := time.Duration(rapid.IntRange(0, 3).Draw(r, "delay")) * time.Second
 	attempts := rapid.Uint64Range(0, 2).Draw(r, "attempts")
 	s.TaskTemplate.RestartPolicy = &swarm.RestartPolicy{
@@ -171,11 +192,27 @@ func (h *hive) always(r *rapid.T, order string) {
 		service, slot string
 	}
 	live := make(map[place]int)
+	once := make(map[string]string) // what only one task has at a time, by node
 	begun := make(map[string]int) // by job
 	for t := range v.Tasks() {
 		if !t.Status.State.Terminal() && t.Assigned() {
 			if spec := v.Revision(t.ServiceID, t.Revision).Spec.Resources; spec != nil {
 				reserved[t.NodeID] += spec.Reservations.NanoCPUs
+			}
+			unique := []string{}
+			if e := v.Revision(t.ServiceID, t.Revision).Endpoint; e != nil && len(e.Ports) > 0 {
+				unique = append(unique, t.NodeID+" port")
+			}
+			for _, c := range t.Generic {
+				for _, name := range c.Names {
+					unique = append(unique, t.NodeID+" "+name)
+				}
+			}
+			for _, what := range unique {
+				if other := once[what]; other != "" {
+					r.Fatalf("%s is both %s's and %s's\n%s", what, other, t.ID, h.describe(""))
+				}
+				once[what] = t.ID
 			}
 		}
 		if t.Live() {
@@ -284,6 +321,11 @@ func (h *hive) converges(r *rapid.T, nodes, services []string) {
 		h.service(id, func(s *swarm.ServiceSpec) {
 			s.TaskTemplate.ContainerSpec.Image = "app:last"
 			s.TaskTemplate.ForceUpdate++
+			// Of these there may be too few.
+			s.EndpointSpec = nil
+			if r := s.TaskTemplate.Resources; r != nil {
+				r.Reservations.GenericResources = nil
+			}
 		})
 	}
 	for end := h.now.Add(5 * time.Minute); h.now.Before(end); h.advance(end.Sub(h.now)) {

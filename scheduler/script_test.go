@@ -309,6 +309,8 @@ func (h *hive) setService(spec *swarm.ServiceSpec, arg datadriven.CmdArg) {
 		spec.TaskTemplate.Placement.Constraints = []string{value}
 	case "arch":
 		spec.TaskTemplate.Placement.Platforms = []swarm.Platform{{OS: "linux", Architecture: value}}
+	case "publish": // as cluster.ParsePorts reads it
+		spec.EndpointSpec = &swarm.EndpointSpec{Ports: cluster.ParsePorts(strings.Join(arg.Vals, ","))}
 	case "spread":
 		spec.TaskTemplate.Placement.Preferences = nil
 		for _, descriptor := range arg.Vals {

@@ -77,7 +77,17 @@ func (l *Ledger) Require(r *cluster.Revision) Requirement {
 
 // holding is what each task of a revision holds of its node, until it is seen to
 // have ended.
-type holding struct{ resources Resources }
+type holding struct {
+	resources Resources
+	ports     []hostPort
+}
+
+// hostPort is a port published on the node itself. There is one of a number and
+// protocol on a node: Docker's API can't say of which of its addresses.
+type hostPort struct {
+	number   uint32
+	protocol swarm.PortConfigProtocol
+}
 
 // holdingOf is nil when the tasks hold nothing.
 func holdingOf(r *cluster.Revision) *holding {
@@ -85,7 +95,12 @@ func holdingOf(r *cluster.Revision) *holding {
 	if reserved := reservations(r); reserved != nil {
 		h.resources = Resources{NanoCPUs: reserved.NanoCPUs, MemoryBytes: reserved.MemoryBytes}
 	}
-	if h.resources.isZero() {
+	for _, p := range cluster.HostPorts(r.Endpoint) {
+		if p.PublishedPort != 0 { // else the engine chooses one that is free
+			h.ports = append(h.ports, hostPort{p.PublishedPort, p.Protocol})
+		}
+	}
+	if h.resources.isZero() && len(h.ports) == 0 {
 		return nil
 	}
 	return &h
