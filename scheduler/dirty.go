@@ -166,6 +166,7 @@ func (l *loop) takeCluster(c store.Change) {
 		cluster.RevisionHistory(before.Spec) != cluster.RevisionHistory(after.Spec) {
 		l.dirty.all(l.view)
 	}
+	l.roomier() // The default log driver may be another one.
 }
 
 // takeService keeps the row of global services.

@@ -59,6 +59,9 @@ func Plan(in Input) Result {
 			p.history = int(*limit)
 		}
 	}
+	if d := in.View.Cluster().DefaultLogDriver(); d != nil {
+		p.around.LogDriver = d.Name
+	}
 	defer in.Ledger.Settle()
 	for _, id := range in.Nodes {
 		p.planNode(id)
@@ -80,6 +83,7 @@ type planner struct {
 	history int
 	// revisions is how many revisions of each service are kept.
 	revisions int
+	around    placement.Surroundings
 	result    Result
 	reused    work
 }

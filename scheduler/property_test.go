@@ -193,7 +193,7 @@ func (h *hive) always(r *rapid.T, order string) {
 	}
 	live := make(map[place]int)
 	once := make(map[string]string) // what only one task has at a time, by node
-	begun := make(map[string]int) // by job
+	begun := make(map[string]int)   // by job
 	for t := range v.Tasks() {
 		if !t.Status.State.Terminal() && t.Assigned() {
 			if spec := v.Revision(t.ServiceID, t.Revision).Spec.Resources; spec != nil {

@@ -235,6 +235,11 @@ func conform(t *testing.T, r rig) {
 			d.Resources.NanoCPUs < 1e9 || d.Resources.MemoryBytes < 1<<20 || d.Engine.EngineVersion == "" {
 			t.Errorf("description = %+v, %v", d, err)
 		}
+		for _, builtIn := range []swarm.PluginDescription{{Type: "Log", Name: "json-file"}, {Type: "Log", Name: "local"}, {Type: "Log", Name: "syslog"}, {Type: "Volume", Name: "local"}} {
+			if !slices.Contains(d.Engine.Plugins, builtIn) {
+				t.Errorf("%+v isn't among %+v", builtIn, d.Engine.Plugins)
+			}
+		}
 	})
 	t.Run("prepares once, without starting", func(t *testing.T) {
 		task := newTask(r.node(t))

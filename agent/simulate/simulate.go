@@ -109,12 +109,18 @@ func (d *Driver) Describe(context.Context) (swarm.NodeDescription, error) {
 		Engine: swarm.EngineDescription{
 			EngineVersion: "simulated",
 			Labels:        d.cfg.Labels,
-			Plugins: []swarm.PluginDescription{
-				{Type: "Log", Name: "json-file"}, {Type: "Network", Name: "bridge"}, {Type: "Network", Name: "host"},
-				{Type: "Network", Name: "overlay"}, {Type: "Volume", Name: "local"},
-			},
+			Plugins:       plugins,
 		},
 	}, d.away
+}
+
+// plugins are what an engine has without any.
+var plugins = []swarm.PluginDescription{
+	{Type: "Log", Name: "awslogs"}, {Type: "Log", Name: "fluentd"}, {Type: "Log", Name: "gcplogs"}, {Type: "Log", Name: "gelf"},
+	{Type: "Log", Name: "journald"}, {Type: "Log", Name: "json-file"}, {Type: "Log", Name: "local"}, {Type: "Log", Name: "logentries"},
+	{Type: "Log", Name: "splunk"}, {Type: "Log", Name: "syslog"},
+	{Type: "Network", Name: "bridge"}, {Type: "Network", Name: "host"}, {Type: "Network", Name: "overlay"},
+	{Type: "Volume", Name: "local"},
 }
 
 // List returns the containers of the node's tasks, by task ID.

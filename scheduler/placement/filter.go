@@ -35,6 +35,14 @@ var filters = []filter{
 		explain: func(lack, nodes string) string { return "insufficient " + lack + " on " + nodes },
 	},
 	{
+		fixed: true,
+		check: func(_ *Ledger, q *Requirement, n *Node) (string, bool) {
+			lack := q.pool.lacks(n.node)
+			return lack, lack == ""
+		},
+		explain: func(lack, nodes string) string { return "missing " + lack + " on " + nodes },
+	},
+	{
 		fixed:   true,
 		check:   func(_ *Ledger, q *Requirement, n *Node) (string, bool) { return "", q.pool.meets(n.node) },
 		explain: func(_, nodes string) string { return "scheduling constraints not satisfied on " + nodes },

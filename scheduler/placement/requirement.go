@@ -36,6 +36,7 @@ type Requirement struct {
 type asks struct {
 	conditions []string
 	platforms  []swarm.Platform
+	plugins    []plugin
 	// spread is what the preferences divide the nodes by.
 	spread []string
 }
@@ -52,16 +53,27 @@ func (a asks) appendKey(key []byte) []byte {
 		word(p.Architecture)
 	}
 	word("\x00")
+	for _, p := range a.plugins {
+		word(p.kind)
+		word(p.name)
+	}
+	word("\x00")
 	for _, s := range a.spread {
 		word(s)
 	}
 	return key
 }
 
+// Surroundings are what a requirement depends on, beside its revision and nodes.
+type Surroundings struct {
+	// LogDriver is that of tasks whose spec has none; empty leaves it to the engine.
+	LogDriver string
+}
+
 // Require reads the requirement of a revision.
-func (l *Ledger) Require(r *cluster.Revision) Requirement {
+func (l *Ledger) Require(r *cluster.Revision, around Surroundings) Requirement {
 	q := Requirement{service: r.ServiceID, revision: r.Number, holds: holdingOf(r), generic: generic(r)}
-	var a asks
+	a := asks{plugins: plugins(r, around.LogDriver)}
 	if p := r.Spec.Placement; p != nil {
 		q.maxPerNode = int32(min(p.MaxReplicas, 1<<30))
 		a.conditions, a.platforms = p.Constraints, p.Platforms
