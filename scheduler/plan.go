@@ -59,6 +59,16 @@ func Plan(in Input) Result {
 			p.history = int(*limit)
 		}
 	}
+	p.around.ServiceID = func(name string) string {
+		s := in.View.Service(name)
+		if s == nil {
+			s = in.View.ServiceNamed(name)
+		}
+		if s == nil {
+			return ""
+		}
+		return s.ID
+	}
 	if d := in.View.Cluster().DefaultLogDriver(); d != nil {
 		p.around.LogDriver = d.Name
 	}

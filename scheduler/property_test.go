@@ -171,6 +171,9 @@ func randomSpec(r *rapid.T, s *swarm.ServiceSpec, order string) {
 		s.UpdateConfig, s.RollbackConfig = config("update"), config("rollback")
 	}
 	s.Labels = map[string]string{labelStartDeadline: "20s"}
+	if s.Name == "job" {
+		s.Labels[cluster.LabelAntiAffinity] = "b"
+	}
 	if rapid.Bool().Draw(r, "backoff") {
 		s.Labels[cluster.LabelRestartMaxDelay] = "10s"
 	}
@@ -192,12 +195,16 @@ func (h *hive) always(r *rapid.T, order string) {
 		service, slot string
 	}
 	live := make(map[place]int)
+	kept := make(map[string]bool)   // nodes that job keeps away from
 	once := make(map[string]string) // what only one task has at a time, by node
 	begun := make(map[string]int)   // by job
 	for t := range v.Tasks() {
 		if !t.Status.State.Terminal() && t.Assigned() {
 			if spec := v.Revision(t.ServiceID, t.Revision).Spec.Resources; spec != nil {
 				reserved[t.NodeID] += spec.Reservations.NanoCPUs
+			}
+			if t.ServiceID == "b" {
+				kept[t.NodeID] = true
 			}
 			unique := []string{}
 			if e := v.Revision(t.ServiceID, t.Revision).Endpoint; e != nil && len(e.Ports) > 0 {
@@ -225,6 +232,11 @@ func (h *hive) always(r *rapid.T, order string) {
 			r.Fatalf("task %s waits for a node and doesn't say why\n%s", t.ID, h.describe(""))
 		}
 	}
+	for t := range v.TasksOfService("job") {
+		if kept[t.NodeID] && t.Assigned() && !t.Status.State.Terminal() {
+			r.Fatalf("task %s of job is where one of b is\n%s", t.ID, h.describe(""))
+		}
+	}
 	for id, cpus := range reserved {
 		if n := v.Node(id); n != nil && cpus > n.Description.Resources.NanoCPUs {
 			r.Fatalf("node %s is over-committed: %d\n%s", id, cpus, h.describe(""))
@@ -249,6 +261,7 @@ func (h *hive) always(r *rapid.T, order string) {
 // quiet checks that planning comes to an end, that a new leader agrees that there
 // is nothing to do, and that whatever waits says why.
 func (h *hive) quiet(r *rapid.T) {
+	h.settle()
 	h.now = h.now.Add(explainAfter)
 	h.settle()
 	before := h.describe("")
@@ -314,6 +327,7 @@ func (h *hive) converges(r *rapid.T, nodes, services []string) {
 	for _, id := range nodes {
 		n := *h.node(id)
 		n.Status.State, n.Spec.Availability = cluster.NodeReady, swarm.NodeAvailabilityActive
+		n.Spec.Labels = map[string]string{"zone": "x"}
 		n.Description.Resources.NanoCPUs = 1000e9 // for two tasks of the global service at a time
 		h.put(&n)
 	}
@@ -321,6 +335,9 @@ func (h *hive) converges(r *rapid.T, nodes, services []string) {
 		h.service(id, func(s *swarm.ServiceSpec) {
 			s.TaskTemplate.ContainerSpec.Image = "app:last"
 			s.TaskTemplate.ForceUpdate++
+			if two := uint64(2); id == "b" && *s.Mode.Replicated.Replicas > two {
+				s.Mode.Replicated.Replicas = &two // or there may be no node without it
+			}
 			// Of these there may be too few.
 			s.EndpointSpec = nil
 			if r := s.TaskTemplate.Resources; r != nil {

@@ -342,7 +342,7 @@ func (h *hive) setService(spec *swarm.ServiceSpec, arg datadriven.CmdArg) {
 			spec.TaskTemplate.ContainerSpec.Secrets = []*swarm.SecretReference{{SecretID: value, SecretName: value}}
 		}
 	case "label":
-		label, value, _ := strings.Cut(value, ":")
+		label, value, _ := strings.Cut(strings.Join(arg.Vals, ","), ":")
 		if spec.Labels == nil {
 			spec.Labels = map[string]string{}
 		}

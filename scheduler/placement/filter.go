@@ -76,6 +76,16 @@ var filters = []filter{
 		},
 		explain: func(_, nodes string) string { return "max replicas per node limit exceed on " + nodes },
 	},
+	{
+		check: nearEnough,
+		explain: func(lack, nodes string) string {
+			return "no task of service " + lack + " on " + nodes
+		},
+	},
+	{
+		check:   farEnough,
+		explain: func(lack, nodes string) string { return "anti-affinity with service " + lack + " on " + nodes },
+	},
 }
 
 func enoughResources(_ *Ledger, q *Requirement, n *Node) (string, bool) {

@@ -33,6 +33,9 @@ type Ledger struct {
 	loads map[string]*load
 	// holdings are what tasks of revisions hold that hold anything.
 	holdings map[revisionKey]*holding
+	// shunned are, by the name or ID in their label, the services that keep away from
+	// that one.
+	shunned  map[string][]neighbour
 	failures failures
 	// planned is what Place and Release did since the last Settle.
 	planned []planned
@@ -79,6 +82,7 @@ func New() *Ledger {
 		nodes:    make(map[string]*Node),
 		loads:    make(map[string]*load),
 		holdings: make(map[revisionKey]*holding),
+		shunned:  make(map[string][]neighbour),
 		failures: make(failures),
 		pools:    make(map[string]*pool),
 	}

@@ -28,6 +28,7 @@ type Requirement struct {
 	holds      *holding
 	generic    []want
 	maxPerNode int32
+	near, far  []neighbour
 	pool       *pool
 }
 
@@ -68,6 +69,8 @@ func (a asks) appendKey(key []byte) []byte {
 type Surroundings struct {
 	// LogDriver is that of tasks whose spec has none; empty leaves it to the engine.
 	LogDriver string
+	// ServiceID finds a service by its name or ID; it returns "" when there is none.
+	ServiceID func(name string) string
 }
 
 // Require reads the requirement of a revision.
@@ -83,6 +86,7 @@ func (l *Ledger) Require(r *cluster.Revision, around Surroundings) Requirement {
 			}
 		}
 	}
+	q.near, q.far = neighbours(r.ServiceLabels, cluster.LabelAffinity, around), l.away(r, around)
 	q.pool = l.poolOf(a)
 	return q
 }
