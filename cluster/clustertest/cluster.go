@@ -21,7 +21,6 @@ import (
 	"skep/agent/simulate"
 	"skep/cluster"
 	"skep/cluster/gossip"
-	"skep/cluster/manager"
 	"skep/cluster/node"
 	"skep/store"
 )
@@ -194,14 +193,22 @@ func (m *Machine) off() bool {
 	return m.dead
 }
 
+// Manager is what tests want of a machine's manager.
+type Manager interface {
+	NodeID() string
+	LeaderID() string
+	Store() *store.Store
+	Health() cluster.ManagerHealth
+}
+
 // manager is the machine's manager, nil when it has none or is off.
-func (m *Machine) manager() *manager.Manager {
+func (m *Machine) manager() Manager {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if m.dead {
 		return nil
 	}
-	running, _ := m.node.Manager().(*manager.Manager)
+	running, _ := m.node.Manager().(Manager)
 	return running
 }
 

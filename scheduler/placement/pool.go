@@ -56,7 +56,7 @@ func (p *pool) meets(node *cluster.Node) bool {
 }
 
 func (p *pool) admits(node *cluster.Node) bool {
-	return p.meets(node) && cluster.PlatformMatches(node, p.platforms)
+	return p.meets(node) && cluster.PlatformMatches(node, p.platforms) && p.lacks(node) == ""
 }
 
 // look finds out about one node.
