@@ -211,9 +211,21 @@ func (p place) check(t *testing.T, flag, what string, object any) {
 	if err := json.Unmarshal([]byte(p.want), &want); err != nil {
 		t.Fatalf("%s: %s: %v", flag, p.want, err)
 	}
-	if got := field(object, p.path); !reflect.DeepEqual(got, want) {
+	got := field(object, p.path)
+	if strings.HasSuffix(p.path, "/Env") { // to which the command adds in any order
+		sortStrings(got)
+		sortStrings(want)
+	}
+	if !reflect.DeepEqual(got, want) {
 		have, _ := json.Marshal(got)
 		t.Errorf("%s: %s has %s %s, want %s", flag, what, p.path, have, p.want)
+	}
+}
+
+// sortStrings sorts a list of strings that was decoded from JSON.
+func sortStrings(v any) {
+	if list, ok := v.([]any); ok {
+		slices.SortFunc(list, func(a, b any) int { return cmp.Compare(fmt.Sprint(a), fmt.Sprint(b)) })
 	}
 }
 
