@@ -175,6 +175,15 @@ func TestRegistry_WithCredentials(t *testing.T) {
 
 	b.docker("service", "create", "-d", "--name", "stranger", app+":1")
 	b.rejected("no basic auth credentials", "stranger")
+	// Credentials alone are an update for what could not pull, and for nothing else.
+	b.docker("service", "update", "-d", "--with-registry-auth", "stranger")
+	b.running("stranger")
+	before := b.docker("service", "ps", "-q", "--filter", "desired-state=running", "stranger")
+	b.docker("service", "update", "-d", "--with-registry-auth", "stranger")
+	b.running("stranger")
+	if after := b.docker("service", "ps", "-q", "--filter", "desired-state=running", "stranger"); after != before {
+		t.Errorf("credentials alone replaced the task %s by %s", before, after)
+	}
 	b.docker("service", "rm", "stranger")
 
 	b.docker("service", "create", "-d", "--name", "web", "--update-monitor", "50ms", "--with-registry-auth", app+":1")
