@@ -53,8 +53,9 @@ func TestClients_Ansible(t *testing.T) {
 			t.Fatalf("%v, want %s\n%s", err, want, out)
 		}
 	}
-	play("changed=5")
-	b.eventually("2/2", "service", "ls", "--filter", "name=ansible")
+	play("changed=6")
+	b.eventually("2/2", "service", "ls", "--filter", "name=ansible", "--format", "{{.Name}} {{.Replicas}}")
+	b.eventually("1/1", "service", "ls", "--filter", "name=ansible-plain", "--format", "{{.Name}} {{.Replicas}}")
 	play("changed=0")
 	play("changed=3", "-e", "state=absent")
 	for _, kind := range []string{"service", "secret", "config"} {
