@@ -40,8 +40,11 @@ func TestClients_PythonSDK(t *testing.T) {
 // change, and at the end nothing is left.
 func TestClients_Ansible(t *testing.T) {
 	needPython(t)
-	b := newSolo(t, "ansible-playbook")
-	image := b.image()
+	b := newSolo(t, "ansible-playbook", "docker-registry")
+	image := startRegistry(b, "") + "/lab/app:1"
+	b.docker("tag", b.image(), image)
+	b.docker("push", image)
+	b.images = append(b.images, image)
 	t.Setenv("ANSIBLE_HOME", t.TempDir())
 	t.Setenv("ANSIBLE_LOCAL_TEMP", t.TempDir())
 	t.Setenv("ANSIBLE_REMOTE_TEMP", t.TempDir())

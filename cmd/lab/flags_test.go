@@ -75,7 +75,7 @@ func (b *solo) removeImages() error {
 	defer cancel()
 	var errs []error
 	for _, name := range b.images {
-		if _, err := engine.ImageRemove(ctx, name, image.RemoveOptions{Force: true}); !cerrdefs.IsNotFound(err) {
+		if _, err := engine.ImageRemove(ctx, name, image.RemoveOptions{Force: true, PruneChildren: true}); !cerrdefs.IsNotFound(err) {
 			errs = append(errs, err)
 		}
 	}
