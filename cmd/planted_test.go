@@ -20,6 +20,16 @@ type planted struct {
 
 var bugs = []planted{
 	{
+		name: "a write is acknowledged before it is synced",
+		file: "store/disk.go", old: "Timeout: lockLimit, NoFreelistSync: true,", new: "Timeout: lockLimit, NoSync: true, NoFreelistSync: true,",
+		pkg: "./store", run: "TestCrash",
+	},
+	{
+		name: "the folder isn't synced after a rename",
+		file: "store/seal/file.go", old: "\treturn SyncDir(filepath.Dir(path))\n", new: "\treturn nil\n",
+		pkg: "./store", run: "TestCrash",
+	},
+	{
 		name: "the term is ignored: who was elected leads before it has applied what was committed",
 		file: "cluster/manager/leader.go", old: "\tself = m.leader.term != 0\n", new: "\tself = m.leader.term != 0 || m.raft.State() == raft.Leader\n",
 		pkg: "./cluster/clustertest", run: "TestStorm", env: []string{"SKEP_STORM_SEEDS=60"},

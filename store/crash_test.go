@@ -186,5 +186,9 @@ func TestCrash_FindsWhatWasAcknowledged(t *testing.T) {
 	for i := range states[:len(states)-1] {
 		after[states[i]] = states[i+1]
 	}
-	t.Logf("%d states after %d acknowledged steps", trace.Each(t, check), len(states))
+	count := trace.Each(t, check)
+	t.Logf("%d states after %d acknowledged steps", count, len(states))
+	if count < 500 {
+		t.Errorf("only %d states: what was recorded?", count)
+	}
 }

@@ -157,7 +157,7 @@ func (trace *Trace) Each(t *testing.T, check func(c Crash)) int {
 	t.Helper()
 	d, random := newDisk(), rand.New(rand.NewPCG(1, 2))
 	var acked []string
-	dir := filepath.Join(t.TempDir(), "crashed")
+	dir := filepath.Join(room(t), "crashed")
 	count := 0
 	try := func(w way, after string) {
 		if len(acked) == 0 {
@@ -190,6 +190,17 @@ func (trace *Trace) Each(t *testing.T, check func(c Crash)) int {
 		}
 	}
 	return count
+}
+
+// room is where to make the states: in memory, where that can be, since there are
+// many and each is synced.
+func room(t *testing.T) string {
+	dir, err := os.MkdirTemp("/dev/shm", "crashtest-*")
+	if err != nil {
+		return t.TempDir()
+	}
+	t.Cleanup(func() { _ = os.RemoveAll(dir) })
+	return dir
 }
 
 func (trace *Trace) describe(s step) string {
