@@ -147,6 +147,9 @@ func (l *Ledger) ChangeNode(before, after *cluster.Node) {
 		return
 	}
 	for key, p := range l.pools {
+		if !p.filled {
+			continue
+		}
 		if p.look(n); len(p.leaves) > 2*len(l.sorted)+1 {
 			delete(l.pools, key) // It has leaves that no node is in any more.
 		}
