@@ -121,10 +121,8 @@ func (l *loop) take(c store.Change) {
 		if before != nil && before.NodeID != "" && !before.Status.State.Terminal() && (after == nil || after.Status.State.Terminal()) {
 			l.roomier()
 		}
-		if assigned := after != nil && after.Assigned() && (before == nil || !before.Assigned()); assigned {
-			for _, id := range slices.Sorted(maps.Keys(l.following)) {
-				l.dirty.service(id)
-			}
+		if after != nil && after.Assigned() && (before == nil || !before.Assigned()) {
+			l.assigned = true
 			l.fuller()
 		} else if before != nil && after != nil && before.Desired != after.Desired {
 			l.fuller()
@@ -168,6 +166,18 @@ func (l *loop) fuller() {
 		return
 	}
 	l.wakes.set(Wake{At: l.config.Now().Add(explainAfter)})
+}
+
+// follow marks the services that wait to be where others are, when any task was
+// assigned.
+func (l *loop) follow() {
+	if !l.assigned {
+		return
+	}
+	l.assigned = false
+	for _, id := range slices.Sorted(maps.Keys(l.following)) {
+		l.dirty.service(id)
+	}
 }
 
 // takeLoss marks the services that a rollback may have been planned for: what was

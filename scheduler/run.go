@@ -102,6 +102,8 @@ type loop struct {
 	waiting map[string]struct{}
 	// following are those of them that are to be where tasks of others are.
 	following map[string]struct{}
+	// assigned is set when a task was assigned since the last refresh.
+	assigned bool
 	// global are the services with a task on each node.
 	global map[string]struct{}
 	forgot time.Time
@@ -143,6 +145,7 @@ func (l *loop) refresh() {
 	for _, c := range changes {
 		l.take(c)
 	}
+	l.follow()
 	now := l.config.Now()
 	for _, due := range l.wakes.due(now) {
 		switch {

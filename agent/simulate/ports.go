@@ -17,6 +17,9 @@ const (
 
 // publishLocked publishes a container's ports beside those of all that run.
 func (d *Driver) publishLocked(c *container) (string, error) {
+	if len(c.ports) == 0 {
+		return "", nil
+	}
 	type key struct {
 		port     uint32
 		protocol swarm.PortConfigProtocol

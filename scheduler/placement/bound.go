@@ -46,16 +46,16 @@ func (l *Ledger) PlaceOn(q *Requirement, nodeID string) (c Choice, why string) {
 func (l *Ledger) InTheWay(q *Requirement, t *cluster.Task, nodeID string, now time.Time) bool {
 	n := l.nodes[t.NodeID]
 	w := l.weight(t)
-	if n == nil || n.node == nil || w.present == 0 || nodeID == "" && l.Fits(q, now) {
-		return false
-	}
-	if !slices.ContainsFunc(filters, func(f filter) bool {
-		if !f.shy {
+	if n == nil || n.node == nil || w.present == 0 || !slices.ContainsFunc(filters, func(f filter) bool {
+		if !f.exclusive {
 			return false
 		}
 		_, ok := f.check(l, q, n)
 		return !ok
 	}) {
+		return false
+	}
+	if nodeID == "" && l.Fits(q, now) {
 		return false
 	}
 	l.add(n, t.ServiceID, w.negative())

@@ -13,9 +13,9 @@ import (
 type filter struct {
 	// fixed filters ask for what the node itself is: the order and the pools know it.
 	fixed bool
-	// shy is set when two tasks of a service may be in each other's way though there is
-	// room for both.
-	shy bool
+	// exclusive filters may keep a task away from another of its service, however large
+	// the node is.
+	exclusive bool
 	// check tells whether the node may take one more task, and else what is lacking,
 	// where that isn't always the same.
 	check func(l *Ledger, q *Requirement, n *Node) (lack string, ok bool)
@@ -55,14 +55,14 @@ var filters = []filter{
 		explain: func(_, nodes string) string { return "unsupported platform on " + nodes },
 	},
 	{
-		shy: true,
+		exclusive: true,
 		check: func(_ *Ledger, q *Requirement, n *Node) (string, bool) {
 			if q.holds == nil {
 				return "", true
 			}
-			for _, p := range q.holds.ports {
+			for i, p := range q.holds.ports {
 				if n.ports[p] > 0 {
-					return fmt.Sprintf("%d/%s", p.number, p.protocol), false
+					return q.holds.portNames[i], false
 				}
 			}
 			return "", true
@@ -70,7 +70,7 @@ var filters = []filter{
 		explain: func(lack, nodes string) string { return "host-mode port " + lack + " in use on " + nodes },
 	},
 	{
-		shy: true,
+		exclusive: true,
 		check: func(l *Ledger, q *Requirement, n *Node) (string, bool) {
 			return "", q.maxPerNode == 0 || l.loads[q.service].on(n).wanted < q.maxPerNode
 		},

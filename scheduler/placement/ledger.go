@@ -147,6 +147,9 @@ func (l *Ledger) ChangeNode(before, after *cluster.Node) {
 		return
 	}
 	for key, p := range l.pools {
+		if !p.filled {
+			continue
+		}
 		if p.look(n); len(p.leaves) > 2*len(l.sorted)+1 {
 			delete(l.pools, key) // It has leaves that no node is in any more.
 		}
@@ -286,14 +289,21 @@ func (l *Ledger) Settle() {
 
 // NodeUse is what is on a node, for tests and explanations.
 type NodeUse struct {
-	Tasks    int
-	Reserved Resources
+	// Tasks are those that are to go on, Present those that haven't ended.
+	Tasks, Present int
+	Reserved       Resources
+	// Ports and Generic count the host ports and generic resources that tasks hold.
+	Ports, Generic int
 }
 
 // Use tells what is on a node.
 func (l *Ledger) Use(nodeID string) NodeUse {
 	if n := l.nodes[nodeID]; n != nil {
-		return NodeUse{Tasks: n.tasks, Reserved: n.reserved}
+		use := NodeUse{Tasks: n.tasks, Present: n.present, Reserved: n.reserved, Ports: len(n.ports)}
+		for _, s := range n.stocks {
+			use.Generic += int(s.claimed) + len(s.taken)
+		}
+		return use
 	}
 	return NodeUse{}
 }

@@ -1,6 +1,8 @@
 package placement
 
 import (
+	"fmt"
+
 	"github.com/docker/docker/api/types/swarm"
 
 	"skep/cluster"
@@ -96,6 +98,7 @@ func (l *Ledger) Require(r *cluster.Revision, around Surroundings) Requirement {
 type holding struct {
 	resources Resources
 	ports     []hostPort
+	portNames []string
 }
 
 // hostPort is a port published on the node itself. There is one of a number and
@@ -114,6 +117,7 @@ func holdingOf(r *cluster.Revision) *holding {
 	for _, p := range cluster.HostPorts(r.Endpoint) {
 		if p.PublishedPort != 0 { // else the engine chooses one that is free
 			h.ports = append(h.ports, hostPort{p.PublishedPort, p.Protocol})
+			h.portNames = append(h.portNames, fmt.Sprintf("%d/%s", p.PublishedPort, p.Protocol))
 		}
 	}
 	if h.resources.isZero() && len(h.ports) == 0 {
