@@ -158,12 +158,15 @@ func (h *hive) run(d *datadriven.TestData) string {
 	}
 	var b strings.Builder
 	for end := h.now.Add(limit); ; {
-		for range 100 {
+		for round := 0; ; round++ {
 			for _, intent := range h.settle() {
 				fmt.Fprintf(&b, "%s %s\n", h.now.Format(time.TimeOnly), intent)
 			}
 			if !h.obey() {
 				break
+			}
+			if round == 100 {
+				h.t.Fatalf("planner and agents come to no end at %v:\n%s", h.now, b.String())
 			}
 		}
 		if !h.now.Before(end) {
