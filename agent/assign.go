@@ -55,6 +55,9 @@ func (s *set) apply(m *cluster.Assignments) error {
 		delete(s.secrets, id)
 		delete(s.configs, id)
 	}
+	if s.mailbox != nil {
+		s.mailbox.setFenced(s.anyFenced())
+	}
 	s.agent.touch()
 	return nil
 }

@@ -209,6 +209,8 @@ type Rollout struct {
 	StartedAt   time.Time
 	CompletedAt time.Time
 	Message     string
+	// Rebalance is set when nothing changes but where tasks are.
+	Rebalance bool
 }
 
 // RollingBack tells whether the rollout is a rollback, in whatever state.

@@ -81,7 +81,8 @@ func TestPlan_Properties(t *testing.T) {
 				n := rapid.Uint64Range(0, 5).Draw(r, "replicas")
 				h.service(pick("service", numbered), func(s *swarm.ServiceSpec) { s.Mode.Replicated.Replicas = &n })
 			},
-			"rollback": func(*rapid.T) { _ = h.rollback(pick("service", services), 0) },
+			"rollback":  func(*rapid.T) { _ = h.rollback(pick("service", services), 0) },
+			"rebalance": func(*rapid.T) { _ = h.rebalance(pick("service", services)) },
 			"rollbackTo": func(r *rapid.T) {
 				_ = h.rollback(pick("service", services), rapid.Uint64Range(1, 6).Draw(r, "revision"))
 			},
@@ -262,8 +263,10 @@ func (h *hive) always(r *rapid.T, order string) {
 // is nothing to do, and that whatever waits says why.
 func (h *hive) quiet(r *rapid.T) {
 	h.settle()
-	h.now = h.now.Add(explainAfter)
-	h.settle()
+	// What takes room at the last moment makes others say something else a moment later.
+	for more := true; more; more = len(h.settle()) > 0 {
+		h.now = h.now.Add(explainAfter)
+	}
 	before := h.describe("")
 	h.elect()
 	if more := h.plan(); len(more) > 0 {
@@ -467,7 +470,8 @@ func TestPlan_Parallelism(t *testing.T) {
 					s.TaskTemplate.ContainerSpec.Image = fmt.Sprintf("app:%d", image)
 				})
 			},
-			"rollback": func(*rapid.T) { _ = h.rollback("web", 0) },
+			"rollback":  func(*rapid.T) { _ = h.rollback("web", 0) },
+			"rebalance": func(*rapid.T) { _ = h.rebalance("web") },
 			"drain": func(r *rapid.T) {
 				if global {
 					return // There is no other place for its tasks, so they go at once.

@@ -47,7 +47,7 @@ func (w *work) fill() {
 			c, why = w.place()
 		}
 		desired := w.wanted
-		if w.job && next < len(w.slots) && w.slots[next].number == number && w.blocker(&w.slots[next]) != nil {
+		if (w.job || w.current.Fenced()) && next < len(w.slots) && w.slots[next].number == number && w.blocker(&w.slots[next]) != nil {
 			desired = cluster.StateReady
 		}
 		w.intend(&create{Task: w.taskOn(c, why, number, desired)})
@@ -104,6 +104,8 @@ func (w *work) scaleDown() {
 func (w *work) remove(s *slot) {
 	for _, t := range s.tasks {
 		switch {
+		case t.Dead() && !t.Live() && w.service != nil && !w.global && !w.stopped(t):
+			// What takes the slot next must know of it.
 		case t.Dead() && !t.Live():
 			w.intend(&reap{TaskID: t.ID})
 		case t.Desired != cluster.StateRemove:
@@ -119,7 +121,7 @@ func (w *work) remove(s *slot) {
 func (w *work) reapRemoved() {
 	for i := range w.slots {
 		for _, t := range w.slots[i].tasks {
-			if t.Desired == cluster.StateRemove && t.Dead() {
+			if t.Desired == cluster.StateRemove && t.Dead() && w.stopped(t) {
 				w.intend(&reap{TaskID: t.ID})
 			}
 		}

@@ -78,6 +78,10 @@ func (h *hive) script(d *datadriven.TestData) string {
 				h.setService(spec, arg)
 			}
 		})
+	case "rebalance":
+		if err := h.rebalance(name); err != nil {
+			return err.Error()
+		}
 	case "rollback":
 		to := uint64(0)
 		for _, arg := range d.CmdArgs[1:] {
@@ -207,6 +211,8 @@ func (h *hive) setNode(n *cluster.Node, arg datadriven.CmdArg) {
 		states := []cluster.NodeState{cluster.NodeUnknown, cluster.NodeDown, cluster.NodeReady, cluster.NodeDisconnected}
 		n.Status.State = states[slices.IndexFunc(states, func(s cluster.NodeState) bool { return s.String() == value })]
 		n.Status.Since = h.now
+	case "message":
+		n.Status.Message = map[string]string{"engine": cluster.MessageNoEngine}[arg.Vals[0]]
 	case "label":
 		labels := map[string]string{}
 		maps.Copy(labels, n.Spec.Labels)

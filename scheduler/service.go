@@ -37,6 +37,8 @@ type work struct {
 	wake     cluster.Time
 	// starting counts the slots that this plan begins to replace.
 	starting int
+	// unbalanced is set when a rebalance has something to move.
+	unbalanced bool
 	// waiting is set when a task found no node; full says why no further task of the
 	// current revision finds one either.
 	waiting bool
@@ -87,7 +89,7 @@ func (p *planner) planService(id string) {
 	if w.wake != 0 {
 		p.result.Wakes = append(p.result.Wakes, Wake{ServiceID: id, At: w.wake.Std()})
 	}
-	if w.waiting {
+	if w.waiting || w.rebalancing() {
 		p.result.Waiting = append(p.result.Waiting, id)
 	}
 }
@@ -124,6 +126,7 @@ func (w *work) plan() {
 	} else {
 		w.fill()
 	}
+	w.rebalance()
 	for i := range w.slots {
 		w.await(&w.slots[i])
 	}

@@ -2,7 +2,6 @@ package scheduler
 
 import (
 	"cmp"
-	"fmt"
 	"slices"
 	"time"
 
@@ -32,7 +31,7 @@ func (w *work) tend(s *slot) {
 		switch {
 		case w.failing(t) || w.overdue(s, t) != "" || w.misplaced(t) != "" || w.job && w.drained(t):
 			failed = append(failed, t)
-		case !w.upToDate(t) || w.drained(t):
+		case !w.upToDate(t) || w.drained(t) || w.leaving(s, t):
 			others = append(others, t)
 		default:
 			good = append(good, t)
@@ -173,7 +172,7 @@ func (w *work) await(s *slot) {
 		if at := t.CreatedAt.Add(explainAfter); at > w.now {
 			w.wakeAt(at)
 		} else {
-			w.say(t, fmt.Sprintf("waiting for task %s to stop", before.ID))
+			w.say(t, w.waitsFor(before))
 		}
 	}
 }

@@ -61,9 +61,15 @@ type Disk struct {
 	Stable    raft.StableStore
 	Snapshots raft.SnapshotStore
 
-	files *snapshotFiles
-	bolt  *raftboltdb.BoltStore
-	dog   *watchdog
+	// log, stable and snapshots are the sealed ones in them.
+	log       *seal.Log
+	stable    *seal.Stable
+	snapshots *seal.Snapshots
+	files     *snapshotFiles
+	bolt      *raftboltdb.BoltStore
+	dog       *watchdog
+	// steps, when a test sets it, is told of each step of Reseal.
+	steps func(string)
 }
 
 // OpenDisk opens the folder, after it made sure that the disk takes writes and
@@ -115,6 +121,7 @@ func (d *Disk) open(config DiskConfig, path string) error {
 		return fmt.Errorf("clear %s: %w", path, err)
 	}
 	stable := seal.NewStable(d.bolt, config.Ring, config.ClusterID)
+	d.log, d.stable, d.snapshots = log, stable, snapshots
 	d.Stable, d.Snapshots = &watchedStable{StableStore: stable, dog: d.dog}, snapshots
 	d.Log, err = raft.NewLogCache(cachedEntries, &watchedLog{Log: log, dog: d.dog})
 	return err

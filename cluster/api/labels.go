@@ -29,6 +29,7 @@ var knownLabels = map[string]func(value string) error{
 	"skep.start-deadline":        positiveDuration,
 	cluster.LabelRestartMaxDelay: restartDelay,
 	cluster.LabelRestartStable:   positiveDuration,
+	cluster.LabelFence:           trueOrFalse,
 	cluster.LabelAffinity:        serviceList,
 	cluster.LabelAntiAffinity:    serviceList,
 }
@@ -75,6 +76,9 @@ func checkLabels(spec *swarm.ServiceSpec) error {
 	if err := checkBackoff(spec); err != nil {
 		return err
 	}
+	if err := checkFence(spec); err != nil {
+		return err
+	}
 	host := &container.HostConfig{}
 	if r := spec.TaskTemplate.Resources; r != nil && r.Limits != nil {
 		host.Memory = r.Limits.MemoryBytes
@@ -98,6 +102,19 @@ func checkBackoff(spec *swarm.ServiceSpec) error {
 	}
 	if limit < delay {
 		return fail(cluster.ErrInvalid, "label %s: %s is less than the restart delay of %s, from which the delay grows: set a lower --restart-delay", cluster.LabelRestartMaxDelay, text, delay)
+	}
+	return nil
+}
+
+// checkFence refuses what would run two tasks of a fenced slot side by side.
+func checkFence(spec *swarm.ServiceSpec) error {
+	if !cluster.Fenced(spec.Labels) {
+		return nil
+	}
+	for _, config := range []*swarm.UpdateConfig{spec.UpdateConfig, spec.RollbackConfig} {
+		if config != nil && config.Order == swarm.UpdateOrderStartFirst {
+			return fail(cluster.ErrInvalid, "label %s: a fenced service never runs two tasks of a slot, so it can't be updated in the order start-first: use stop-first", cluster.LabelFence)
+		}
 	}
 	return nil
 }
