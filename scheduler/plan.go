@@ -38,7 +38,8 @@ type Result struct {
 	// Wakes say when a service or a node must be planned again, changed or not. One
 	// that was planned and isn't named needn't be.
 	Wakes []Wake
-	// Waiting are services with tasks that no node could take.
+	// Waiting are services with tasks that no node could take, or that a rebalance
+	// moves: what others take or leave means something for them.
 	Waiting []string
 	// Planned is how many of Input.Services were planned, the first ones.
 	Planned int

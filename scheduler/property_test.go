@@ -263,8 +263,10 @@ func (h *hive) always(r *rapid.T, order string) {
 // is nothing to do, and that whatever waits says why.
 func (h *hive) quiet(r *rapid.T) {
 	h.settle()
-	h.now = h.now.Add(explainAfter)
-	h.settle()
+	// What takes room at the last moment makes others say something else a moment later.
+	for more := true; more; more = len(h.settle()) > 0 {
+		h.now = h.now.Add(explainAfter)
+	}
 	before := h.describe("")
 	h.elect()
 	if more := h.plan(); len(more) > 0 {

@@ -98,7 +98,7 @@ type loop struct {
 	ledger       *placement.Ledger
 	dirty        dirty
 	wakes        wakes
-	// waiting are the services with tasks that no node could take.
+	// waiting are the services that Result.Waiting named.
 	waiting map[string]struct{}
 	// following are those of them that are to be where tasks of others are.
 	following map[string]struct{}

@@ -89,7 +89,7 @@ func (p *planner) planService(id string) {
 	if w.wake != 0 {
 		p.result.Wakes = append(p.result.Wakes, Wake{ServiceID: id, At: w.wake.Std()})
 	}
-	if w.waiting {
+	if w.waiting || w.rebalancing() {
 		p.result.Waiting = append(p.result.Waiting, id)
 	}
 }
