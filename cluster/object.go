@@ -3,6 +3,7 @@ package cluster
 import (
 	"slices"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/docker/docker/api/types/swarm"
@@ -274,6 +275,31 @@ type Task struct {
 	// Ready) may start; zero when it needn't wait for a time.
 	NotBefore Time       `cbor:"11,keyasint,omitempty"`
 	Status    TaskStatus `cbor:"12,keyasint,omitempty"`
+	// Generic are the node's generic resources that the task has, from its assignment
+	// until it has ended.
+	Generic []Claim `cbor:"13,keyasint,omitempty"`
+}
+
+// Claim is what a task has of one kind of generic resource: some by name, or a
+// number where the node doesn't name them.
+type Claim struct {
+	Kind  string   `cbor:"1,keyasint"`
+	Names []string `cbor:"2,keyasint,omitempty"`
+	Count int64    `cbor:"3,keyasint,omitempty"`
+}
+
+// GenericEnv is how a container is told what its task has: DOCKER_RESOURCE_KIND,
+// with the names or the number, as in Swarm.
+func (t *Task) GenericEnv() []string {
+	var env []string
+	for _, c := range t.Generic {
+		value := strings.Join(c.Names, ",")
+		if len(c.Names) == 0 {
+			value = strconv.FormatInt(c.Count, 10)
+		}
+		env = append(env, "DOCKER_RESOURCE_"+strings.ToUpper(c.Kind)+"="+value)
+	}
+	return env
 }
 
 // TaskStatus is what is known of a task. The agent writes it from Accepted on.

@@ -2,6 +2,7 @@ package scheduler
 
 import (
 	"fmt"
+	"maps"
 	"path/filepath"
 	"slices"
 	"strconv"
@@ -181,6 +182,18 @@ func (h *hive) setNode(n *cluster.Node, arg datadriven.CmdArg) {
 	switch key, label, _ := strings.Cut(arg.Key, "."); key {
 	case "cpu":
 		n.Description.Resources.NanoCPUs = 1e9 * number[int64](h.t, arg)
+	case "memory": // in MiB
+		n.Description.Resources.MemoryBytes = number[int64](h.t, arg) << 20
+	case "generic":
+		n.Description.Resources.GenericResources = nil
+		for _, value := range arg.Vals { // gpu:a names one, ssd:2 has so many
+			kind, name, _ := strings.Cut(value, ":")
+			g := swarm.GenericResource{NamedResourceSpec: &swarm.NamedGenericResource{Kind: kind, Value: name}}
+			if count, err := strconv.ParseInt(name, 10, 64); err == nil {
+				g = swarm.GenericResource{DiscreteResourceSpec: &swarm.DiscreteGenericResource{Kind: kind, Value: count}}
+			}
+			n.Description.Resources.GenericResources = append(n.Description.Resources.GenericResources, g)
+		}
 	case "availability":
 		n.Spec.Availability = swarm.NodeAvailability(value)
 	case "state":
@@ -190,7 +203,12 @@ func (h *hive) setNode(n *cluster.Node, arg datadriven.CmdArg) {
 	case "message":
 		n.Status.Message = map[string]string{"engine": cluster.MessageNoEngine}[arg.Vals[0]]
 	case "label":
-		n.Spec.Labels = map[string]string{label: value}
+		labels := map[string]string{}
+		maps.Copy(labels, n.Spec.Labels)
+		if labels[label] = value; value == "none" {
+			delete(labels, label)
+		}
+		n.Spec.Labels = labels
 	case "arch":
 		n.Description.Platform.Architecture = value
 	case "role":
@@ -209,6 +227,12 @@ func (h *hive) setService(spec *swarm.ServiceSpec, arg datadriven.CmdArg) {
 		}
 		return d
 	}
+	reservations := func() *swarm.Resources {
+		if spec.TaskTemplate.Resources == nil {
+			spec.TaskTemplate.Resources = &swarm.ResourceRequirements{Reservations: &swarm.Resources{}}
+		}
+		return spec.TaskTemplate.Resources.Reservations
+	}
 	room := func(config **swarm.UpdateConfig) *swarm.UpdateConfig {
 		if *config == nil {
 			*config = &swarm.UpdateConfig{Parallelism: 1}
@@ -218,7 +242,7 @@ func (h *hive) setService(spec *swarm.ServiceSpec, arg datadriven.CmdArg) {
 	if spec.TaskTemplate.RestartPolicy == nil && strings.HasPrefix(arg.Key, "restart.") {
 		spec.TaskTemplate.RestartPolicy = &swarm.RestartPolicy{}
 	}
-	if spec.TaskTemplate.Placement == nil && (arg.Key == "constraint" || arg.Key == "arch" || arg.Key == "max-per-node") {
+	if spec.TaskTemplate.Placement == nil && slices.Contains([]string{"constraint", "arch", "max-per-node", "spread"}, arg.Key) {
 		spec.TaskTemplate.Placement = &swarm.Placement{}
 	}
 	key, sub, _ := strings.Cut(arg.Key, ".")
@@ -274,11 +298,29 @@ func (h *hive) setService(spec *swarm.ServiceSpec, arg datadriven.CmdArg) {
 	case "image":
 		spec.TaskTemplate.ContainerSpec.Image = value
 	case "cpu":
-		spec.TaskTemplate.Resources = &swarm.ResourceRequirements{Reservations: &swarm.Resources{NanoCPUs: 1e9 * number[int64](h.t, arg)}}
+		reservations().NanoCPUs = 1e9 * number[int64](h.t, arg)
+	case "generic":
+		for _, value := range arg.Vals {
+			kind, text, _ := strings.Cut(value, ":")
+			count, err := strconv.ParseInt(text, 10, 64)
+			if err != nil {
+				h.t.Fatal(err)
+			}
+			reservations().GenericResources = append(reservations().GenericResources,
+				swarm.GenericResource{DiscreteResourceSpec: &swarm.DiscreteGenericResource{Kind: kind, Value: count}})
+		}
+	case "memory": // in MiB
+		reservations().MemoryBytes = number[int64](h.t, arg) << 20
 	case "constraint":
 		spec.TaskTemplate.Placement.Constraints = []string{value}
 	case "arch":
 		spec.TaskTemplate.Placement.Platforms = []swarm.Platform{{OS: "linux", Architecture: value}}
+	case "spread":
+		spec.TaskTemplate.Placement.Preferences = nil
+		for _, descriptor := range arg.Vals {
+			spec.TaskTemplate.Placement.Preferences = append(spec.TaskTemplate.Placement.Preferences,
+				swarm.PlacementPreference{Spread: &swarm.SpreadOver{SpreadDescriptor: descriptor}})
+		}
 	case "max-per-node":
 		spec.TaskTemplate.Placement.MaxReplicas = number[uint64](h.t, arg)
 	case "force":

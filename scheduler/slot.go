@@ -185,33 +185,34 @@ func (w *work) say(t *cluster.Task, message string) {
 }
 
 func (w *work) awaitNode(t *cluster.Task) {
-	nodeID, why := "", ""
-	if w.global {
-		if requirement := w.requirementOf(t); requirement == nil {
-			return
-		} else if why = w.Ledger.PlaceOn(requirement, t.NodeID); why == "" {
-			nodeID = t.NodeID
-		} else {
-			w.waiting = true
-		}
-	} else if t.Revision == w.current.Number {
-		nodeID, why = w.place()
-	} else {
-		r := w.revision(t)
-		if r == nil {
+	var c placement.Choice
+	why := ""
+	switch {
+	case w.global:
+		requirement := w.requirementOf(t)
+		if requirement == nil {
 			return
 		}
-		requirement := placement.Require(r)
-		if chosen := w.Ledger.Place(&requirement, 1, w.Now); len(chosen) == 1 {
-			nodeID = chosen[0]
+		c, why = w.Ledger.PlaceOn(requirement, t.NodeID)
+	case t.Revision == w.current.Number:
+		c, why = w.place()
+	default:
+		requirement := w.requirementOf(t)
+		if requirement == nil {
+			return
+		}
+		if chosen := w.Ledger.Place(requirement, 1, w.Now); len(chosen) == 1 {
+			c = chosen[0]
 		} else {
-			w.waiting, why = true, w.Ledger.Explain(&requirement)
+			why = w.Ledger.Explain(requirement)
 		}
 	}
 	switch {
-	case nodeID != "":
-		w.intend(&assign{TaskID: t.ID, NodeID: nodeID})
+	case why == "":
+		w.intend(&assign{TaskID: t.ID, Choice: c})
+		return
 	case why != t.Status.Err:
 		w.intend(&explain{TaskID: t.ID, State: t.Status.State, Message: messagePending, Err: why})
 	}
+	w.waiting = true
 }

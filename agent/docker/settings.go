@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"maps"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -108,7 +109,7 @@ func config(a agent.Assignment, c *swarm.ContainerSpec) *container.Config {
 		Tty:         c.TTY,
 		OpenStdin:   c.OpenStdin,
 		User:        c.User,
-		Env:         c.Env,
+		Env:         slices.Concat(c.Env, a.Task.GenericEnv()),
 		Hostname:    c.Hostname,
 		WorkingDir:  c.Dir,
 		Image:       familiar(c.Image),

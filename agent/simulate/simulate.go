@@ -35,6 +35,8 @@ type Config struct {
 	Hostname string
 	// NanoCPUs and MemoryBytes are its size (default 4 processors, 8 GiB).
 	NanoCPUs, MemoryBytes int64
+	// Generic are its generic resources.
+	Generic []swarm.GenericResource
 	// Labels are the engine's.
 	Labels map[string]string
 	// Behaviour is how tasks behave that have no labels of their own.
@@ -101,7 +103,7 @@ func (d *Driver) Describe(context.Context) (swarm.NodeDescription, error) {
 	return swarm.NodeDescription{
 		Hostname:  d.cfg.Hostname,
 		Platform:  swarm.Platform{Architecture: "x86_64", OS: "linux"},
-		Resources: swarm.Resources{NanoCPUs: d.cfg.NanoCPUs, MemoryBytes: d.cfg.MemoryBytes},
+		Resources: swarm.Resources{NanoCPUs: d.cfg.NanoCPUs, MemoryBytes: d.cfg.MemoryBytes, GenericResources: d.cfg.Generic},
 		Engine: swarm.EngineDescription{
 			EngineVersion: "simulated",
 			Labels:        d.cfg.Labels,

@@ -140,17 +140,32 @@ func revisionHistory(value string) error {
 	return nil
 }
 
+// knownNodeLabels are those of nodes, with the check of their value.
+var knownNodeLabels = map[string]func(value string) error{
+	cluster.LabelReserveCPUs:   func(value string) error { _, err := cluster.ReadCPUs(value); return err },
+	cluster.LabelReserveMemory: func(value string) error { _, err := cluster.ReadSize(value); return err },
+}
+
 // checkClusterLabels does for the cluster's own labels what checkLabels does for
 // those of services.
 func checkClusterLabels(labels map[string]string) error {
+	return checkKnown("cluster", knownClusterLabels, labels)
+}
+
+// checkNodeLabels does the same for a node's.
+func checkNodeLabels(labels map[string]string) error {
+	return checkKnown("node", knownNodeLabels, labels)
+}
+
+func checkKnown(kind string, known map[string]func(value string) error, labels map[string]string) error {
 	for _, label := range slices.Sorted(maps.Keys(labels)) {
 		if !strings.HasPrefix(label, labelPrefix) {
 			continue
 		}
-		check := knownClusterLabels[label]
+		check := known[label]
 		if check == nil {
-			return fail(cluster.ErrInvalid, "label %s: skep knows no such label of a cluster; it knows %s",
-				label, strings.Join(slices.Sorted(maps.Keys(knownClusterLabels)), ", "))
+			return fail(cluster.ErrInvalid, "label %s: skep knows no such label of a %s; it knows %s",
+				label, kind, strings.Join(slices.Sorted(maps.Keys(known)), ", "))
 		}
 		if err := check(labels[label]); err != nil {
 			return fail(cluster.ErrInvalid, "label %s: %q won't do, it takes %v", label, labels[label], err)

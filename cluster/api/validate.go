@@ -1,6 +1,7 @@
 package api
 
 import (
+	"fmt"
 	"net"
 	"path"
 	"regexp"
@@ -195,8 +196,8 @@ func checkTask(task *swarm.TaskSpec) error {
 		if err := cluster.CheckConstraints(placement.Constraints); err != nil {
 			return err
 		}
-		if len(placement.Preferences) > 0 {
-			return unsupported("Placement.Preferences", "leave --placement-pref out: replicas are spread over nodes anyway")
+		if err := cluster.CheckPreferences(placement.Preferences); err != nil {
+			return err
 		}
 	}
 	return checkContainer(task.ContainerSpec)
@@ -224,10 +225,34 @@ func checkResources(resources *swarm.ResourceRequirements) error {
 		}
 	}
 	if reserved := resources.Reservations; reserved != nil {
-		if len(reserved.GenericResources) > 0 {
-			return unsupported("Reservations.GenericResources", "leave --generic-resource out and use a constraint on a node's label")
+		if err := checkGeneric(reserved.GenericResources); err != nil {
+			return err
 		}
 		return check(reserved.NanoCPUs, reserved.MemoryBytes)
+	}
+	return nil
+}
+
+var genericKind = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_.-]*$`)
+
+// checkGeneric refuses what isn't a number of some kind; the kind becomes part of
+// the name of a variable in the container.
+func checkGeneric(resources []swarm.GenericResource) error {
+	seen := map[string]bool{}
+	for i, g := range resources {
+		field := fmt.Sprintf("Reservations.GenericResources[%d]", i)
+		d := g.DiscreteResourceSpec
+		switch {
+		case g.NamedResourceSpec != nil || d == nil:
+			return fail(cluster.ErrInvalid, "%s: a service asks for a number of a kind, such as gpu=2; which ones it gets is for the scheduler to choose", field)
+		case !genericKind.MatchString(d.Kind):
+			return fail(cluster.ErrInvalid, "%s: invalid kind %q: letters, digits, _, . and - will do", field, d.Kind)
+		case d.Value <= 0:
+			return fail(cluster.ErrInvalid, "%s: invalid number of %s: %d, must be at least 1", field, d.Kind, d.Value)
+		case seen[strings.ToUpper(d.Kind)]:
+			return fail(cluster.ErrInvalid, "%s: %s is asked for twice", field, d.Kind)
+		}
+		seen[strings.ToUpper(d.Kind)] = true
 	}
 	return nil
 }

@@ -27,13 +27,15 @@ type wire struct {
 	down map[string]bool
 	// mute has the pairs of which the second hears nothing from the first.
 	mute map[[2]string]bool
+	// far has how long what a machine sends or is sent is under way, by its address.
+	far  map[string]time.Duration
 	port int
 }
 
 func newWire() *wire {
 	return &wire{
 		changed: make(chan struct{}), listeners: map[string]*listener{}, conns: map[*conn]bool{},
-		cut: map[[2]string]bool{}, down: map[string]bool{}, mute: map[[2]string]bool{}, port: 40000,
+		cut: map[[2]string]bool{}, down: map[string]bool{}, mute: map[[2]string]bool{}, far: map[string]time.Duration{}, port: 40000,
 	}
 }
 
@@ -41,6 +43,12 @@ func newWire() *wire {
 func (w *wire) wakeLocked() {
 	close(w.changed)
 	w.changed = make(chan struct{})
+}
+
+func (w *wire) wake() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.wakeLocked()
 }
 
 // severedLocked tells whether nothing gets through between two addresses, in
@@ -67,6 +75,14 @@ func (w *wire) silence(from, to string, mute bool) {
 	} else {
 		delete(w.mute, [2]string{from, to})
 	}
+	w.wakeLocked()
+}
+
+// delay has everything to and from an address take so long.
+func (w *wire) delay(ip string, by time.Duration) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.far[ip] = by
 	w.wakeLocked()
 }
 
@@ -221,9 +237,54 @@ func (l *listener) Addr() net.Addr { return l.addr }
 
 // stream is one direction of a connection.
 type stream struct {
-	data   []byte
+	data []byte
+	// due says when how much of data has arrived; times don't go back.
+	due    []arrival
 	closed bool
 	reset  bool
+}
+
+// arrival is when the bytes up to a place, counted from the stream's beginning, are there.
+type arrival struct {
+	at   time.Time
+	upTo int
+}
+
+// send puts bytes under way that arrive at the time given, and not before those ahead of them.
+func (s *stream) send(p []byte, at time.Time) (arrives time.Time) {
+	s.data = append(s.data, p...)
+	if n := len(s.due); n > 0 && s.due[n-1].at.After(at) {
+		at = s.due[n-1].at
+	}
+	s.due = append(s.due, arrival{at, len(s.data)})
+	return at
+}
+
+// arrived is how many of the bytes are there.
+func (s *stream) arrived(now time.Time) (n int) {
+	for _, a := range s.due {
+		if a.at.After(now) {
+			break
+		}
+		n = a.upTo
+	}
+	return n
+}
+
+// take removes bytes that have arrived.
+func (s *stream) take(p []byte, arrived int) int {
+	n := copy(p, s.data[:arrived])
+	if s.data = s.data[n:]; len(s.data) == 0 {
+		s.data = nil
+	}
+	kept := s.due[:0]
+	for _, a := range s.due {
+		if a.upTo -= n; a.upTo > 0 {
+			kept = append(kept, a)
+		}
+	}
+	s.due = kept
+	return n
 }
 
 type conn struct {
@@ -276,14 +337,13 @@ func (c *conn) Read(p []byte) (int, error) {
 			return 0, errReset, true
 		case c.deafLocked():
 			return 0, nil, false
-		case len(c.in.data) > 0:
-			n := copy(p, c.in.data)
-			if c.in.data = c.in.data[n:]; len(c.in.data) == 0 {
-				c.in.data = nil
-			}
+		}
+		if n := c.in.arrived(time.Now()); n > 0 {
+			n = c.in.take(p, n)
 			c.wire.wakeLocked()
 			return n, nil, true
-		case c.in.closed:
+		}
+		if c.in.closed && len(c.in.data) == 0 {
 			return 0, io.EOF, true
 		}
 		return 0, nil, false
@@ -303,7 +363,11 @@ func (c *conn) Write(p []byte) (int, error) {
 				return 0, nil, false
 			}
 			n := min(len(p)-written, window-len(c.out.data))
-			c.out.data = append(c.out.data, p[written:written+n]...)
+			now := time.Now()
+			by := c.wire.far[c.local.host] + c.wire.far[c.remote.host]
+			if arrives := c.out.send(p[written:written+n], now.Add(by)); arrives.After(now) {
+				time.AfterFunc(arrives.Sub(now), c.wire.wake)
+			}
 			c.wire.wakeLocked()
 			return n, nil, true
 		})

@@ -1,6 +1,10 @@
 package placement
 
-import "skep/cluster"
+import (
+	"github.com/docker/docker/api/types/swarm"
+
+	"skep/cluster"
+)
 
 // Resources are what a task reserves, or a node has.
 type Resources struct {
@@ -10,45 +14,87 @@ type Resources struct {
 
 func (r Resources) isZero() bool { return r == Resources{} }
 
-func (r *Resources) add(other Resources) {
-	r.NanoCPUs += other.NanoCPUs
-	r.MemoryBytes += other.MemoryBytes
+// add adds other so many times.
+func (r *Resources) add(other Resources, times int32) {
+	r.NanoCPUs += int64(times) * other.NanoCPUs
+	r.MemoryBytes += int64(times) * other.MemoryBytes
 }
 
-func (r *Resources) sub(other Resources) {
-	r.NanoCPUs -= other.NanoCPUs
-	r.MemoryBytes -= other.MemoryBytes
-}
-
-// Requirement is what a revision asks of a node, read once for all its tasks.
+// Requirement is what a revision asks of a node, read once for all its tasks. It
+// is good for one plan: until the ledger takes in a change of a node.
 type Requirement struct {
-	service     string
-	revision    uint64
-	resources   Resources
-	constraints []cluster.Constraint
-	unreadable  bool // constraints that don't parse are met nowhere
-	spec        *cluster.Revision
-	maxPerNode  int32
+	service    string
+	revision   uint64
+	holds      *holding
+	generic    []want
+	maxPerNode int32
+	pool       *pool
+}
+
+// asks is what a requirement asks of a node itself. Requirements that ask the same
+// share a pool.
+type asks struct {
+	conditions []string
+	platforms  []swarm.Platform
+	// spread is what the preferences divide the nodes by.
+	spread []string
+}
+
+// appendKey names what is asked, the same for the same.
+func (a asks) appendKey(key []byte) []byte {
+	word := func(text string) { key = append(append(key, text...), 0) }
+	for _, c := range a.conditions {
+		word(c)
+	}
+	word("")
+	for _, p := range a.platforms {
+		word(p.OS)
+		word(p.Architecture)
+	}
+	word("\x00")
+	for _, s := range a.spread {
+		word(s)
+	}
+	return key
 }
 
 // Require reads the requirement of a revision.
-func Require(r *cluster.Revision) Requirement {
-	q := Requirement{service: r.ServiceID, revision: r.Number, spec: r, resources: reservations(r)}
+func (l *Ledger) Require(r *cluster.Revision) Requirement {
+	q := Requirement{service: r.ServiceID, revision: r.Number, holds: holdingOf(r), generic: generic(r)}
+	var a asks
 	if p := r.Spec.Placement; p != nil {
 		q.maxPerNode = int32(min(p.MaxReplicas, 1<<30))
-		if len(p.Constraints) > 0 {
-			var err error
-			q.constraints, err = cluster.ParseConstraints(p.Constraints)
-			q.unreadable = err != nil
+		a.conditions, a.platforms = p.Constraints, p.Platforms
+		for _, preference := range p.Preferences {
+			if preference.Spread != nil {
+				a.spread = append(a.spread, preference.Spread.SpreadDescriptor)
+			}
 		}
 	}
+	q.pool = l.poolOf(a)
 	return q
 }
 
-func reservations(r *cluster.Revision) Resources {
-	if r.Spec.Resources == nil || r.Spec.Resources.Reservations == nil {
-		return Resources{}
+// holding is what each task of a revision holds of its node, until it is seen to
+// have ended.
+type holding struct{ resources Resources }
+
+// holdingOf is nil when the tasks hold nothing.
+func holdingOf(r *cluster.Revision) *holding {
+	var h holding
+	if reserved := reservations(r); reserved != nil {
+		h.resources = Resources{NanoCPUs: reserved.NanoCPUs, MemoryBytes: reserved.MemoryBytes}
 	}
-	reserved := r.Spec.Resources.Reservations
-	return Resources{NanoCPUs: reserved.NanoCPUs, MemoryBytes: reserved.MemoryBytes}
+	if h.resources.isZero() {
+		return nil
+	}
+	return &h
+}
+
+// reservations are nil when a revision has none.
+func reservations(r *cluster.Revision) *swarm.Resources {
+	if r.Spec.Resources == nil {
+		return nil
+	}
+	return r.Spec.Resources.Reservations
 }
