@@ -109,6 +109,9 @@ func Do(ctx context.Context, driver Driver, a Assignment, status cluster.TaskSta
 func reach(status cluster.TaskStatus, state cluster.State, message string, now func() time.Time) cluster.TaskStatus {
 	status.State, status.Message, status.Err = state, message, ""
 	status.Since = cluster.At(now())
+	if state.Terminal() {
+		status.Ports = ""
+	}
 	return status
 }
 
@@ -119,6 +122,9 @@ func judge(status cluster.TaskStatus, c Container, now func() time.Time) (cluste
 	}
 	if c.PID != 0 {
 		status.PID = int32(c.PID)
+	}
+	if c.Phase == Running {
+		status.Ports = c.Ports
 	}
 	switch {
 	case c.Phase == Exited && c.ExitCode != 0:

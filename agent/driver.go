@@ -117,6 +117,9 @@ type Container struct {
 	// Health matters while the container runs.
 	Health Health
 	PID    int
+	// Ports are those published on the node while it runs, as cluster.FormatPorts
+	// writes them.
+	Ports string
 	// ExitCode is set once it has exited.
 	ExitCode int
 }

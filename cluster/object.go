@@ -318,6 +318,9 @@ type TaskStatus struct {
 	ContainerID string `cbor:"6,keyasint,omitempty"`
 	PID         int32  `cbor:"7,keyasint,omitempty"`
 	ExitCode    int32  `cbor:"8,keyasint,omitempty"`
+	// Ports are those published on the node while the container runs, also those that
+	// the engine chose, as FormatPorts writes them.
+	Ports string `cbor:"9,keyasint,omitempty"`
 }
 
 // Assigned tells whether the task was given to its node: agents hear of it, and it

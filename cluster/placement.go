@@ -3,6 +3,7 @@ package cluster
 import (
 	"regexp"
 	"strconv"
+	"strings"
 
 	"github.com/docker/docker/api/types/swarm"
 	"github.com/docker/go-units"
@@ -14,6 +15,28 @@ const (
 	LabelReserveCPUs   = "skep.reserve.cpus"
 	LabelReserveMemory = "skep.reserve.memory"
 )
+
+// LabelAffinity and LabelAntiAffinity on a service name others, by name or ID, with
+// commas between them. With the former its tasks are placed only on nodes that each
+// of the others has a task on. With the latter no task of it is placed on a node
+// where one of the others is, nor one of the others where it is.
+const (
+	LabelAffinity     = "skep.affinity"
+	LabelAntiAffinity = "skep.anti-affinity"
+)
+
+// Neighbours are the services that one of these labels names.
+func Neighbours(labels map[string]string, label string) []string {
+	text, ok := labels[label]
+	if !ok {
+		return nil
+	}
+	names := strings.Split(text, ",")
+	for i, name := range names {
+		names[i] = strings.TrimSpace(name)
+	}
+	return names
+}
 
 var cpuNumber = regexp.MustCompile(`^\d{1,6}(\.\d{1,9})?$`)
 

@@ -59,6 +59,19 @@ func Plan(in Input) Result {
 			p.history = int(*limit)
 		}
 	}
+	p.around.ServiceID = func(name string) string {
+		s := in.View.Service(name)
+		if s == nil {
+			s = in.View.ServiceNamed(name)
+		}
+		if s == nil {
+			return ""
+		}
+		return s.ID
+	}
+	if d := in.View.Cluster().DefaultLogDriver(); d != nil {
+		p.around.LogDriver = d.Name
+	}
 	defer in.Ledger.Settle()
 	for _, id := range in.Nodes {
 		p.planNode(id)
@@ -80,6 +93,7 @@ type planner struct {
 	history int
 	// revisions is how many revisions of each service are kept.
 	revisions int
+	around    placement.Surroundings
 	result    Result
 	reused    work
 }

@@ -167,6 +167,20 @@ func TestPlan_Rebalance(t *testing.T) {
 			if least, most := spread(); most-least > 1 {
 				r.Fatalf("after the rebalance there are %d to %d tasks on a node\n%s", least, most, h.describe("web"))
 			}
+			// Within a zone it is nodes again that are even.
+			counts := map[string]int{}
+			for t := range h.db.View().TasksOfService("web") {
+				if t.Live() {
+					counts[t.NodeID]++
+				}
+			}
+			for _, a := range nodes {
+				for _, b := range nodes {
+					if zones[a] == zones[b] && counts[a] > counts[b]+1 {
+						r.Fatalf("after the rebalance %s has %d tasks and %s, of the same zone, %d\n%s", a, counts[a], b, counts[b], h.describe("web"))
+					}
+				}
+			}
 			h.now = h.now.Add(time.Second)
 		}
 	})

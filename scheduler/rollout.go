@@ -268,7 +268,9 @@ func (w *work) failing(t *cluster.Task) bool { return t.Status.State.Terminal() 
 
 // move replaces the tasks of a slot in the order that the policy says. With
 // start-first, one of them goes on for now: the oldest that runs, if any does.
-// What has no node yet is just stopped: there is nothing to keep running.
+// What has no node yet is just stopped: there is nothing to keep running. One that
+// holds the only place for the new one, for its port or the most tasks on a node,
+// is stopped first all the same: the new one would wait for ever.
 func (w *work) move(s *slot) *cluster.Task {
 	r := replacement{}
 	var kept *cluster.Task
@@ -278,6 +280,9 @@ func (w *work) move(s *slot) *cluster.Task {
 				kept = t
 			}
 		}
+	}
+	if kept != nil && w.Ledger.InTheWay(&w.requirement, kept, s.node, w.Now) {
+		kept = nil
 	}
 	for _, t := range slices.Clone(s.live) {
 		if t == kept {

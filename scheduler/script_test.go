@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/cockroachdb/datadriven"
+	"github.com/docker/docker/api/types/mount"
 	"github.com/docker/docker/api/types/swarm"
 
 	"skep/cluster"
@@ -47,6 +48,10 @@ func (h *hive) script(d *datadriven.TestData) string {
 		for _, arg := range d.CmdArgs {
 			if arg.Key == "revisions" {
 				c.Spec.Labels = map[string]string{cluster.LabelRevisionHistory: arg.Vals[0]}
+				continue
+			}
+			if arg.Key == "log-driver" {
+				c.Spec.TaskDefaults.LogDriver = &swarm.Driver{Name: arg.Vals[0]}
 				continue
 			}
 			limit := number[int64](h.t, arg)
@@ -194,6 +199,12 @@ func (h *hive) setNode(n *cluster.Node, arg datadriven.CmdArg) {
 			}
 			n.Description.Resources.GenericResources = append(n.Description.Resources.GenericResources, g)
 		}
+	case "plugin":
+		n.Description.Engine.Plugins = nil
+		for _, value := range arg.Vals { // Log:gelf
+			kind, name, _ := strings.Cut(value, ":")
+			n.Description.Engine.Plugins = append(n.Description.Engine.Plugins, swarm.PluginDescription{Type: kind, Name: name})
+		}
 	case "availability":
 		n.Spec.Availability = swarm.NodeAvailability(value)
 	case "state":
@@ -315,6 +326,12 @@ func (h *hive) setService(spec *swarm.ServiceSpec, arg datadriven.CmdArg) {
 		spec.TaskTemplate.Placement.Constraints = []string{value}
 	case "arch":
 		spec.TaskTemplate.Placement.Platforms = []swarm.Platform{{OS: "linux", Architecture: value}}
+	case "log-driver":
+		spec.TaskTemplate.LogDriver = &swarm.Driver{Name: value}
+	case "volume-driver":
+		spec.TaskTemplate.ContainerSpec.Mounts = []mount.Mount{{Type: mount.TypeVolume, Target: "/v", VolumeOptions: &mount.VolumeOptions{DriverConfig: &mount.Driver{Name: value}}}}
+	case "publish": // as cluster.ParsePorts reads it
+		spec.EndpointSpec = &swarm.EndpointSpec{Ports: cluster.ParsePorts(strings.Join(arg.Vals, ","))}
 	case "spread":
 		spec.TaskTemplate.Placement.Preferences = nil
 		for _, descriptor := range arg.Vals {
@@ -331,7 +348,7 @@ func (h *hive) setService(spec *swarm.ServiceSpec, arg datadriven.CmdArg) {
 			spec.TaskTemplate.ContainerSpec.Secrets = []*swarm.SecretReference{{SecretID: value, SecretName: value}}
 		}
 	case "label":
-		label, value, _ := strings.Cut(value, ":")
+		label, value, _ := strings.Cut(strings.Join(arg.Vals, ","), ":")
 		if spec.Labels == nil {
 			spec.Labels = map[string]string{}
 		}

@@ -97,7 +97,7 @@ func (p *planner) planService(id string) {
 // plan is the order in which a service is looked at. A job has no rollouts and no
 // order in draining: its tasks are in nobody's service.
 func (w *work) plan() {
-	w.requirement = w.Ledger.Require(w.current)
+	w.requirement = w.Ledger.Require(w.current, w.around)
 	w.global, w.job, w.wanted = w.service.Global(), w.service.Job(), cluster.StateRunning
 	w.reapRemoved()
 	if w.job {

@@ -141,7 +141,8 @@ func (w *work) evacuate(s *slot) *cluster.Task {
 	return w.replace(s, replacement{stop: slices.Clone(s.live)})
 }
 
-// explainAfter is how long a task waits for another to stop before it says so.
+// explainAfter is how long a task waits for another to stop before it says so, and
+// after how long one that waits for a node looks anew at what others have taken.
 // Most don't wait that long, and each explanation is a write.
 const explainAfter = 2 * time.Second
 

@@ -151,6 +151,9 @@ func renderTask(view store.View, task *cluster.Task) swarm.Task {
 	if shown.Spec.ContainerSpec == nil { // clients don't expect a task without one
 		shown.Spec.ContainerSpec = &swarm.ContainerSpec{}
 	}
+	if task.Status.Ports != "" && !task.Status.State.Terminal() {
+		shown.Status.PortStatus.Ports = cluster.ParsePorts(task.Status.Ports)
+	}
 	if task.Status.ContainerID != "" {
 		shown.Status.ContainerStatus = &swarm.ContainerStatus{
 			ContainerID: task.Status.ContainerID, PID: int(task.Status.PID), ExitCode: int(task.Status.ExitCode),

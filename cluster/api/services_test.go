@@ -204,7 +204,22 @@ func TestRefuseService(t *testing.T) {
 		{400, "Maximum concurrent jobs must be at least 1", func(s *swarm.ServiceSpec) {
 			s.Mode = swarm.ServiceMode{ReplicatedJob: &swarm.ReplicatedJob{MaxConcurrent: ptr(uint64(0)), TotalCompletions: ptr(uint64(1))}}
 		}},
-		{501, "EndpointSpec.Ports", func(s *swarm.ServiceSpec) { s.EndpointSpec.Ports = []swarm.PortConfig{{TargetPort: 80}} }},
+		{400, "EndpointSpec.Ports[0].PublishMode: ingress: not supported yet", func(s *swarm.ServiceSpec) { s.EndpointSpec.Ports = []swarm.PortConfig{{TargetPort: 80}} }},
+		{400, "EndpointSpec.Ports[0].PublishMode: invalid publish mode", func(s *swarm.ServiceSpec) {
+			s.EndpointSpec.Ports = []swarm.PortConfig{{TargetPort: 80, PublishMode: "mesh"}}
+		}},
+		{400, "EndpointSpec.Ports[0].TargetPort: invalid port 0", func(s *swarm.ServiceSpec) {
+			s.EndpointSpec.Ports = []swarm.PortConfig{{PublishMode: "host", PublishedPort: 80}}
+		}},
+		{400, "EndpointSpec.Ports[0].PublishedPort: invalid port 65536", func(s *swarm.ServiceSpec) {
+			s.EndpointSpec.Ports = []swarm.PortConfig{{PublishMode: "host", TargetPort: 80, PublishedPort: 65536}}
+		}},
+		{400, "EndpointSpec.Ports[0].Protocol: invalid protocol", func(s *swarm.ServiceSpec) {
+			s.EndpointSpec.Ports = []swarm.PortConfig{{PublishMode: "host", TargetPort: 80, Protocol: "icmp"}}
+		}},
+		{400, "duplicate published ports provided", func(s *swarm.ServiceSpec) {
+			s.EndpointSpec.Ports = []swarm.PortConfig{{PublishMode: "host", TargetPort: 80, PublishedPort: 80}, {PublishMode: "host", TargetPort: 81, PublishedPort: 80}}
+		}},
 		{501, "networks", func(s *swarm.ServiceSpec) {
 			s.TaskTemplate.Networks = []swarm.NetworkAttachmentConfig{{Target: "n"}}
 		}},

@@ -22,6 +22,7 @@ const (
 	minMemory     = 4 << 20
 	minNanoCPUs   = 1e6
 	minDuration   = time.Millisecond
+	maxPort       = 1<<16 - 1
 	// maxReplicas keeps one mistyped number from filling the managers' memory.
 	maxReplicas = 1_000_000
 )
@@ -149,18 +150,33 @@ func checkEndpoint(spec *swarm.ServiceSpec) error {
 		protocol swarm.PortConfigProtocol
 	}
 	seen := map[published]bool{}
-	for _, port := range endpoint.Ports {
-		if endpoint.Mode == swarm.ResolutionModeDNSRR && port.PublishMode != swarm.PortConfigPublishModeHost {
-			return fail(cluster.ErrInvalid, "EndpointSpec: port published with ingress mode can't be used with dnsrr mode")
+	for i, port := range endpoint.Ports {
+		field := fmt.Sprintf("EndpointSpec.Ports[%d]", i)
+		switch port.Protocol {
+		case swarm.PortConfigProtocolTCP, swarm.PortConfigProtocolUDP, swarm.PortConfigProtocolSCTP:
+		default:
+			return fail(cluster.ErrInvalid, "%s.Protocol: invalid protocol %q: there are tcp, udp and sctp", field, string(port.Protocol))
 		}
-		key := published{port.PublishedPort, port.Protocol}
-		if port.PublishedPort != 0 && seen[key] {
+		switch port.PublishMode {
+		case swarm.PortConfigPublishModeHost:
+		case swarm.PortConfigPublishModeIngress:
+			if endpoint.Mode == swarm.ResolutionModeDNSRR {
+				return fail(cluster.ErrInvalid, "EndpointSpec: port published with ingress mode can't be used with dnsrr mode")
+			}
+			return fail(cluster.ErrInvalid, "%s.PublishMode: ingress: not supported yet: publish on the nodes that the tasks are on, with --publish mode=host,target=%d", field, port.TargetPort)
+		default:
+			return fail(cluster.ErrInvalid, "%s.PublishMode: invalid publish mode %q", field, string(port.PublishMode))
+		}
+		switch key := (published{port.PublishedPort, port.Protocol}); {
+		case port.TargetPort == 0 || port.TargetPort > maxPort:
+			return fail(cluster.ErrInvalid, "%s.TargetPort: invalid port %d: must be from 1 to %d", field, port.TargetPort, maxPort)
+		case port.PublishedPort > maxPort:
+			return fail(cluster.ErrInvalid, "%s.PublishedPort: invalid port %d: must be from 1 to %d, or 0 for the engine to choose", field, port.PublishedPort, maxPort)
+		case port.PublishedPort != 0 && seen[key]:
 			return fail(cluster.ErrInvalid, "EndpointSpec: duplicate published ports provided")
+		default:
+			seen[key] = true
 		}
-		seen[key] = true
-	}
-	if len(endpoint.Ports) > 0 {
-		return unsupported("EndpointSpec.Ports", "leave --publish out and reach the containers on their nodes")
 	}
 	return nil
 }

@@ -6,20 +6,19 @@ import (
 	"time"
 
 	"skep/cluster"
-	"skep/cluster/manager"
 	"skep/store"
 )
 
 // mirror follows one manager's changes and has what it would have if none was
 // missed, came twice, or came out of order: exactly what the database has.
 type mirror struct {
-	of      *manager.Manager
+	of      Manager
 	sub     *store.Subscription
 	objects map[string]any
 	index   uint64
 }
 
-func newMirror(of *manager.Manager) *mirror {
+func newMirror(of Manager) *mirror {
 	m := &mirror{of: of, sub: of.Store().Subscribe()}
 	_, view, _ := m.sub.Take()
 	m.relist(view)

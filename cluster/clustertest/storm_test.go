@@ -6,6 +6,7 @@ import (
 	"math/rand/v2"
 	"net/http"
 	"os"
+	"runtime"
 	"strconv"
 	"sync"
 	"testing"
@@ -250,27 +251,42 @@ func (s *storm) rollsBackExactly(id string) {
 	}
 }
 
-// stormSeeds are the seeds to run: SKEP_STORM_SEEDS is a number of them, or one as "=N".
-func stormSeeds() (first, count int) {
-	text := os.Getenv("SKEP_STORM_SEEDS")
-	if len(text) > 1 && text[0] == '=' {
-		if n, err := strconv.Atoi(text[1:]); err == nil {
-			return n, 1
-		}
+// The seeds to run: SKEP_STORM_SEED is the first, SKEP_STORM_SEEDS how many, and
+// SKEP_STORM_FOR, a duration, for how long to go on beyond them.
+const (
+	envSeed  = "SKEP_STORM_SEED"
+	envSeeds = "SKEP_STORM_SEEDS"
+	envFor   = "SKEP_STORM_FOR"
+)
+
+func setting[T any](t *testing.T, name string, fallback T, parse func(string) (T, error)) T {
+	t.Helper()
+	text := os.Getenv(name)
+	if text == "" {
+		return fallback
 	}
-	if n, err := strconv.Atoi(text); err == nil {
-		return 0, n
+	value, err := parse(text)
+	if err != nil {
+		t.Fatalf("%s=%q: %v", name, text, err)
 	}
-	return 0, 8
+	return value
 }
 
 // TestStorm_WhatIsPromisedHolds has users and faults act at once, by many seeds.
 func TestStorm_WhatIsPromisedHolds(t *testing.T) {
-	first, count := stormSeeds()
-	for seed := first; seed < first+count; seed++ {
-		t.Run(fmt.Sprint("seed ", seed), func(t *testing.T) {
-			t.Parallel()
-			bubble(t, func(t *testing.T) { weather(t, uint64(seed), 25) })
+	first := setting(t, envSeed, 0, strconv.Atoi)
+	count := setting(t, envSeeds, 6, strconv.Atoi)
+	limit := setting(t, envFor, 0, time.ParseDuration)
+	began, seed := time.Now(), first
+	for ; !t.Failed() && (seed < first+count || time.Since(began) < limit); seed += runtime.GOMAXPROCS(0) {
+		t.Run(fmt.Sprint("from ", seed), func(t *testing.T) {
+			for i := range runtime.GOMAXPROCS(0) {
+				t.Run(fmt.Sprint("seed ", seed+i), func(t *testing.T) {
+					t.Parallel()
+					bubble(t, func(t *testing.T) { weather(t, uint64(seed+i), 25) })
+				})
+			}
 		})
 	}
+	fmt.Printf("storm: seeds %d to %d in %v\n", first, seed-1, time.Since(began).Round(time.Second))
 }

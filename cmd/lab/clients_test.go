@@ -40,8 +40,11 @@ func TestClients_PythonSDK(t *testing.T) {
 // change, and at the end nothing is left.
 func TestClients_Ansible(t *testing.T) {
 	needPython(t)
-	b := newSolo(t, "ansible-playbook")
-	image := b.image()
+	b := newSolo(t, "ansible-playbook", "docker-registry")
+	image := startRegistry(b, "") + "/lab/app:1"
+	b.docker("tag", b.image(), image)
+	b.docker("push", image)
+	b.images = append(b.images, image)
 	t.Setenv("ANSIBLE_HOME", t.TempDir())
 	t.Setenv("ANSIBLE_LOCAL_TEMP", t.TempDir())
 	t.Setenv("ANSIBLE_REMOTE_TEMP", t.TempDir())
@@ -53,8 +56,9 @@ func TestClients_Ansible(t *testing.T) {
 			t.Fatalf("%v, want %s\n%s", err, want, out)
 		}
 	}
-	play("changed=5")
-	b.eventually("2/2", "service", "ls", "--filter", "name=ansible")
+	play("changed=6")
+	b.eventually("2/2", "service", "ls", "--filter", "name=ansible", "--format", "{{.Name}} {{.Replicas}}")
+	b.eventually("1/1", "service", "ls", "--filter", "name=ansible-plain", "--format", "{{.Name}} {{.Replicas}}")
 	play("changed=0")
 	play("changed=3", "-e", "state=absent")
 	for _, kind := range []string{"service", "secret", "config"} {

@@ -125,7 +125,7 @@ func TestRegistry_PinsImages(t *testing.T) {
 	b := newSolo(t, "docker-registry")
 	app := startRegistry(b, "") + "/lab/app:1"
 	first := b.push(app)
-	b.docker("service", "create", "-d", "--name", "web", "--update-monitor", "50ms", app)
+	b.docker("service", "create", "-d", "--name", "web", "--restart-delay", "300ms", "--update-monitor", "50ms", app)
 	if got := b.serviceImage("web"); got != app+"@"+first {
 		t.Fatalf("the image is stored as %s, want %s@%s", got, app, first)
 	}
@@ -173,11 +173,20 @@ func TestRegistry_WithCredentials(t *testing.T) {
 	b.push(app + ":2")
 	b.push(app + ":3")
 
-	b.docker("service", "create", "-d", "--name", "stranger", app+":1")
+	b.docker("service", "create", "-d", "--name", "stranger", "--restart-delay", "300ms", app+":1")
 	b.rejected("no basic auth credentials", "stranger")
+	// Credentials alone are an update for what could not pull, and for nothing else.
+	b.docker("service", "update", "-d", "--with-registry-auth", "stranger")
+	b.running("stranger")
+	before := b.docker("service", "ps", "-q", "--filter", "desired-state=running", "stranger")
+	b.docker("service", "update", "-d", "--with-registry-auth", "stranger")
+	b.running("stranger")
+	if after := b.docker("service", "ps", "-q", "--filter", "desired-state=running", "stranger"); after != before {
+		t.Errorf("credentials alone replaced the task %s by %s", before, after)
+	}
 	b.docker("service", "rm", "stranger")
 
-	b.docker("service", "create", "-d", "--name", "web", "--update-monitor", "50ms", "--with-registry-auth", app+":1")
+	b.docker("service", "create", "-d", "--name", "web", "--restart-delay", "300ms", "--update-monitor", "50ms", "--with-registry-auth", app+":1")
 	if got := b.serviceImage("web"); got != app+":1@"+digest {
 		t.Errorf("the image is stored as %s, want %s:1@%s", got, app, digest)
 	}

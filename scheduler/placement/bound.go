@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"iter"
 	"slices"
+	"time"
 
 	"skep/cluster"
 )
@@ -37,6 +38,30 @@ func (l *Ledger) PlaceOn(q *Requirement, nodeID string) (c Choice, why string) {
 		return c, explain(map[reason]int{why: 1})
 	}
 	return l.take(n, q), ""
+}
+
+// InTheWay tells whether no node takes another task now, but that of t would without
+// it: since a port of the node is one task's at a time, or since no more tasks of
+// the service may be there. nodeID is the only node that will do; empty means any.
+func (l *Ledger) InTheWay(q *Requirement, t *cluster.Task, nodeID string, now time.Time) bool {
+	n := l.nodes[t.NodeID]
+	w := l.weight(t)
+	if n == nil || n.node == nil || w.present == 0 || !slices.ContainsFunc(filters, func(f filter) bool {
+		if !f.exclusive {
+			return false
+		}
+		_, ok := f.check(l, q, n)
+		return !ok
+	}) {
+		return false
+	}
+	if nodeID == "" && l.Fits(q, now) {
+		return false
+	}
+	l.add(n, t.ServiceID, w.negative())
+	_, rejected := l.reject(q, n)
+	l.add(n, t.ServiceID, w)
+	return !rejected
 }
 
 // Surplus chooses those of a node's tasks that must go since the node has less

@@ -47,6 +47,7 @@ func (l *Ledger) Fits(q *Requirement, now time.Time) bool { return l.best(q, clu
 // scan calls visit with the nodes that can take a task, those with the fewest
 // tasks first, until it returns false.
 func (l *Ledger) scan(q *Requirement, visit func(*Node) bool) {
+	q.pool.fill(l.sorted)
 	l.order.scan(q.pool.fit, func(i int32) bool {
 		n := l.sorted[i]
 		return !l.hasRoom(q, n) || visit(n)
@@ -76,6 +77,7 @@ func (l *Ledger) count(q *Requirement) []int32 {
 	if load == nil || len(q.pool.spread) == 0 {
 		return nil
 	}
+	q.pool.fill(l.sorted)
 	size := len(q.pool.branches)
 	if cap(l.sums) < size {
 		l.sums = make([]int32, size)

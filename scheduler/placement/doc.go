@@ -10,6 +10,7 @@
 // failures that tasks no longer kept had.
 //
 // Guarantees: a choice depends only on what the Ledger holds, with ties broken
-// by node ID; a node's reservations never exceed what it has, unless the node
-// shrank or tasks were put there past the Ledger.
+// by node ID; a node's reservations never exceed what it has, and a port or a named
+// resource of it is one task's at a time, unless the node changed or tasks were put
+// there past the Ledger.
 package placement

@@ -13,6 +13,9 @@ import (
 type filter struct {
 	// fixed filters ask for what the node itself is: the order and the pools know it.
 	fixed bool
+	// exclusive filters may keep a task away from another of its service, however large
+	// the node is.
+	exclusive bool
 	// check tells whether the node may take one more task, and else what is lacking,
 	// where that isn't always the same.
 	check func(l *Ledger, q *Requirement, n *Node) (lack string, ok bool)
@@ -32,6 +35,14 @@ var filters = []filter{
 		explain: func(lack, nodes string) string { return "insufficient " + lack + " on " + nodes },
 	},
 	{
+		fixed: true,
+		check: func(_ *Ledger, q *Requirement, n *Node) (string, bool) {
+			lack := q.pool.lacks(n.node)
+			return lack, lack == ""
+		},
+		explain: func(lack, nodes string) string { return "missing " + lack + " on " + nodes },
+	},
+	{
 		fixed:   true,
 		check:   func(_ *Ledger, q *Requirement, n *Node) (string, bool) { return "", q.pool.meets(n.node) },
 		explain: func(_, nodes string) string { return "scheduling constraints not satisfied on " + nodes },
@@ -44,10 +55,36 @@ var filters = []filter{
 		explain: func(_, nodes string) string { return "unsupported platform on " + nodes },
 	},
 	{
+		exclusive: true,
+		check: func(_ *Ledger, q *Requirement, n *Node) (string, bool) {
+			if q.holds == nil {
+				return "", true
+			}
+			for i, p := range q.holds.ports {
+				if n.ports[p] > 0 {
+					return q.holds.portNames[i], false
+				}
+			}
+			return "", true
+		},
+		explain: func(lack, nodes string) string { return "host-mode port " + lack + " in use on " + nodes },
+	},
+	{
+		exclusive: true,
 		check: func(l *Ledger, q *Requirement, n *Node) (string, bool) {
 			return "", q.maxPerNode == 0 || l.loads[q.service].on(n).wanted < q.maxPerNode
 		},
 		explain: func(_, nodes string) string { return "max replicas per node limit exceed on " + nodes },
+	},
+	{
+		check: nearEnough,
+		explain: func(lack, nodes string) string {
+			return "no task of service " + lack + " on " + nodes
+		},
+	},
+	{
+		check:   farEnough,
+		explain: func(lack, nodes string) string { return "anti-affinity with service " + lack + " on " + nodes },
 	},
 }
 

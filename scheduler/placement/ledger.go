@@ -16,10 +16,11 @@ type Node struct {
 	// tasks counts the wanted tasks on the node. One that is to stop doesn't count, as
 	// it won't be there for long. present counts all that haven't ended.
 	tasks, present int
-	// reserved and stocks are what is held until a task is seen to have ended, wanted
-	// or not; the latter by kind, with what there is.
+	// reserved, stocks and ports are what is held until a task is seen to have ended,
+	// wanted or not: stocks by kind, with what there is; ports with the number of tasks.
 	reserved Resources
 	stocks   map[string]*stock
+	ports    map[hostPort]int32
 	// index is the node's place among all by ID, while the ledger is indexed.
 	index  int32
 	listed bool // in the ledger's order
@@ -32,6 +33,9 @@ type Ledger struct {
 	loads map[string]*load
 	// holdings are what tasks of revisions hold that hold anything.
 	holdings map[revisionKey]*holding
+	// shunned are, by the name or ID in their label, the services that keep away from
+	// that one.
+	shunned  map[string][]neighbour
 	failures failures
 	// planned is what Place and Release did since the last Settle.
 	planned []planned
@@ -78,6 +82,7 @@ func New() *Ledger {
 		nodes:    make(map[string]*Node),
 		loads:    make(map[string]*load),
 		holdings: make(map[revisionKey]*holding),
+		shunned:  make(map[string][]neighbour),
 		failures: make(failures),
 		pools:    make(map[string]*pool),
 	}
@@ -142,6 +147,9 @@ func (l *Ledger) ChangeNode(before, after *cluster.Node) {
 		return
 	}
 	for key, p := range l.pools {
+		if !p.filled {
+			continue
+		}
 		if p.look(n); len(p.leaves) > 2*len(l.sorted)+1 {
 			delete(l.pools, key) // It has leaves that no node is in any more.
 		}
@@ -213,6 +221,7 @@ func (l *Ledger) add(n *Node, service string, w weight) {
 		n.present += int(w.present)
 		if w.holds != nil {
 			n.reserved.add(w.holds.resources, w.present)
+			n.bind(w.holds.ports, w.present)
 		}
 		n.claim(w.generic, w.present)
 	}
@@ -226,6 +235,18 @@ func (l *Ledger) add(n *Node, service string, w weight) {
 	}
 	if n.node == nil {
 		l.forget(n)
+	}
+}
+
+// bind notes that a task holds ports, or gave them back when times is -1.
+func (n *Node) bind(ports []hostPort, times int32) {
+	for _, p := range ports {
+		if n.ports == nil {
+			n.ports = make(map[hostPort]int32)
+		}
+		if n.ports[p] += times; n.ports[p] == 0 {
+			delete(n.ports, p)
+		}
 	}
 }
 
@@ -268,14 +289,21 @@ func (l *Ledger) Settle() {
 
 // NodeUse is what is on a node, for tests and explanations.
 type NodeUse struct {
-	Tasks    int
-	Reserved Resources
+	// Tasks are those that are to go on, Present those that haven't ended.
+	Tasks, Present int
+	Reserved       Resources
+	// Ports and Generic count the host ports and generic resources that tasks hold.
+	Ports, Generic int
 }
 
 // Use tells what is on a node.
 func (l *Ledger) Use(nodeID string) NodeUse {
 	if n := l.nodes[nodeID]; n != nil {
-		return NodeUse{Tasks: n.tasks, Reserved: n.reserved}
+		use := NodeUse{Tasks: n.tasks, Present: n.present, Reserved: n.reserved, Ports: len(n.ports)}
+		for _, s := range n.stocks {
+			use.Generic += int(s.claimed) + len(s.taken)
+		}
+		return use
 	}
 	return NodeUse{}
 }

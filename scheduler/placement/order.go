@@ -27,8 +27,6 @@ func (b bitset) clear(i int32) {
 	}
 }
 
-func (b bitset) has(i int32) bool { return b.words[i/64]&(1<<(i%64)) != 0 }
-
 // both calls visit with what is in both sets, the lowest index first, until it
 // returns false, which both then returns as well.
 func (b bitset) both(other bitset, visit func(i int32) bool) bool {

@@ -56,7 +56,7 @@ func testTask(id, service, node string) *cluster.Task {
 }
 
 func place(l *Ledger, r *cluster.Revision, count int) string {
-	q := l.Require(r)
+	q := l.Require(r, Surroundings{})
 	return strings.Join(nodesOf(l.Place(&q, count, now)), " ")
 }
 
@@ -129,7 +129,7 @@ func TestPlace_FailuresPutANodeLast(t *testing.T) {
 		t.Errorf("another service was placed on %s", got)
 	}
 	l.Settle()
-	q := l.Require(r)
+	q := l.Require(r, Surroundings{})
 	if got := l.Place(&q, 1, now.Add(failureWindow)); got[0].NodeID != "n1" {
 		t.Errorf("after the window, placed on %v", got)
 	}
@@ -148,7 +148,7 @@ func TestExplain_CountsEachNodeOnce(t *testing.T) {
 	l := testLedger(testNode("n1", 1), testNode("n2", 1), down, arm)
 	r := testRevision("web", 6)
 	r.Spec.Placement = &swarm.Placement{Platforms: []swarm.Platform{{Architecture: "amd64"}}}
-	q := l.Require(r)
+	q := l.Require(r, Surroundings{})
 	want := "no suitable node (insufficient CPU on 2 nodes; 1 node not available for new tasks; unsupported platform on 1 node)"
 	if got := l.Explain(&q); got != want {
 		t.Errorf("explained: %s", got)
@@ -180,7 +180,7 @@ func TestLedger_Properties(t *testing.T) {
 		r.Repeat(map[string]func(*rapid.T){
 			"place": func(r *rapid.T) {
 				revision := rapid.SampledFrom(revisions).Draw(r, "revision")
-				q := l.Require(revision)
+				q := l.Require(revision, Surroundings{})
 				chosen := l.Place(&q, rapid.IntRange(1, 6).Draw(r, "count"), now)
 				keep := rapid.Bool().Draw(r, "written")
 				l.Settle()
@@ -275,12 +275,12 @@ func TestLedger_Properties(t *testing.T) {
 					r.Fatalf("%d nodes are listed, %d take tasks", l.listed(), listed)
 				}
 				for _, revision := range revisions {
-					q := l.Require(revision)
+					q := l.Require(revision, Surroundings{})
 					one := l.Place(&q, 3, now)
 					l.Settle()
 					many := l.Place(&q, 9, now)
 					l.Settle()
-					anew := fresh.Require(revision)
+					anew := fresh.Require(revision, Surroundings{})
 					if other := fresh.Place(&anew, 9, now); !reflect.DeepEqual(other, many) {
 						r.Fatalf("kept, the ledger chooses %v, made anew %v", many, other)
 					}

@@ -15,8 +15,9 @@ type pool struct {
 	asks
 	constraints []cluster.Constraint
 	unreadable  bool // constraints that don't parse are met nowhere
-	// fit are the nodes that have all that is asked, by index.
-	fit bitset
+	// fit are the nodes that have all that is asked, by index, once it was needed.
+	fit    bitset
+	filled bool
 
 	// A branch is all nodes with the same values of the first preferences; those with
 	// the same value of all are a leaf. leaf is each node's, by index, and path the
@@ -27,11 +28,21 @@ type pool struct {
 	branches map[string]int32
 }
 
-func newPool(a asks, nodes []*Node) *pool {
-	p := &pool{asks: a, fit: newBitset(len(nodes))}
+func newPool(a asks) *pool {
+	p := &pool{asks: a}
 	var err error
 	p.constraints, err = cluster.ParseConstraints(a.conditions)
 	p.unreadable = err != nil
+	return p
+}
+
+// fill finds out about each node. Most services that are planned have nothing to
+// place.
+func (p *pool) fill(nodes []*Node) {
+	if p.filled {
+		return
+	}
+	p.filled, p.fit = true, newBitset(len(nodes))
 	if len(p.spread) > 0 {
 		p.leaf = make([]int32, len(nodes))
 		p.leaves, p.branches = make(map[string]int32), make(map[string]int32)
@@ -39,7 +50,6 @@ func newPool(a asks, nodes []*Node) *pool {
 	for _, n := range nodes {
 		p.look(n)
 	}
-	return p
 }
 
 // meets tells whether the node meets the constraints.
@@ -56,7 +66,7 @@ func (p *pool) meets(node *cluster.Node) bool {
 }
 
 func (p *pool) admits(node *cluster.Node) bool {
-	return p.meets(node) && cluster.PlatformMatches(node, p.platforms)
+	return p.meets(node) && cluster.PlatformMatches(node, p.platforms) && p.lacks(node) == ""
 }
 
 // look finds out about one node.
@@ -120,7 +130,7 @@ func (l *Ledger) poolOf(a asks) *pool {
 		if len(l.pools) >= maxPools {
 			clear(l.pools)
 		}
-		p = newPool(a, l.sorted)
+		p = newPool(a)
 		l.pools[string(l.key)] = p
 	}
 	return p

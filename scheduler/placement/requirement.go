@@ -1,6 +1,8 @@
 package placement
 
 import (
+	"fmt"
+
 	"github.com/docker/docker/api/types/swarm"
 
 	"skep/cluster"
@@ -28,6 +30,7 @@ type Requirement struct {
 	holds      *holding
 	generic    []want
 	maxPerNode int32
+	near, far  []neighbour
 	pool       *pool
 }
 
@@ -36,6 +39,7 @@ type Requirement struct {
 type asks struct {
 	conditions []string
 	platforms  []swarm.Platform
+	plugins    []plugin
 	// spread is what the preferences divide the nodes by.
 	spread []string
 }
@@ -52,16 +56,29 @@ func (a asks) appendKey(key []byte) []byte {
 		word(p.Architecture)
 	}
 	word("\x00")
+	for _, p := range a.plugins {
+		word(p.kind)
+		word(p.name)
+	}
+	word("\x00")
 	for _, s := range a.spread {
 		word(s)
 	}
 	return key
 }
 
+// Surroundings are what a requirement depends on, beside its revision and nodes.
+type Surroundings struct {
+	// LogDriver is that of tasks whose spec has none; empty leaves it to the engine.
+	LogDriver string
+	// ServiceID finds a service by its name or ID; it returns "" when there is none.
+	ServiceID func(name string) string
+}
+
 // Require reads the requirement of a revision.
-func (l *Ledger) Require(r *cluster.Revision) Requirement {
+func (l *Ledger) Require(r *cluster.Revision, around Surroundings) Requirement {
 	q := Requirement{service: r.ServiceID, revision: r.Number, holds: holdingOf(r), generic: generic(r)}
-	var a asks
+	a := asks{plugins: plugins(r, around.LogDriver)}
 	if p := r.Spec.Placement; p != nil {
 		q.maxPerNode = int32(min(p.MaxReplicas, 1<<30))
 		a.conditions, a.platforms = p.Constraints, p.Platforms
@@ -71,13 +88,25 @@ func (l *Ledger) Require(r *cluster.Revision) Requirement {
 			}
 		}
 	}
+	q.near, q.far = neighbours(r.ServiceLabels, cluster.LabelAffinity, around), l.away(r, around)
 	q.pool = l.poolOf(a)
 	return q
 }
 
 // holding is what each task of a revision holds of its node, until it is seen to
 // have ended.
-type holding struct{ resources Resources }
+type holding struct {
+	resources Resources
+	ports     []hostPort
+	portNames []string
+}
+
+// hostPort is a port published on the node itself. There is one of a number and
+// protocol on a node: Docker's API can't say of which of its addresses.
+type hostPort struct {
+	number   uint32
+	protocol swarm.PortConfigProtocol
+}
 
 // holdingOf is nil when the tasks hold nothing.
 func holdingOf(r *cluster.Revision) *holding {
@@ -85,7 +114,13 @@ func holdingOf(r *cluster.Revision) *holding {
 	if reserved := reservations(r); reserved != nil {
 		h.resources = Resources{NanoCPUs: reserved.NanoCPUs, MemoryBytes: reserved.MemoryBytes}
 	}
-	if h.resources.isZero() {
+	for _, p := range cluster.HostPorts(r.Endpoint) {
+		if p.PublishedPort != 0 { // else the engine chooses one that is free
+			h.ports = append(h.ports, hostPort{p.PublishedPort, p.Protocol})
+			h.portNames = append(h.portNames, fmt.Sprintf("%d/%s", p.PublishedPort, p.Protocol))
+		}
+	}
+	if h.resources.isZero() && len(h.ports) == 0 {
 		return nil
 	}
 	return &h
