@@ -69,8 +69,10 @@ func (w *work) rebalance() {
 		s := movable[nodeID][0]
 		movable[nodeID] = movable[nodeID][1:]
 		w.full = "" // Relieve has found a place.
+		if w.policy.startFirst {
+			w.discount(s)
+		}
 		w.move(s)
-		w.discount(s)
 		busy++
 	}
 }
@@ -86,8 +88,8 @@ func (w *work) movable(s *slot) bool {
 		!w.failing(t) && !w.drained(t) && w.misplaced(t) == ""
 }
 
-// discount has the ledger count a task that is leaving no more: its slot is counted
-// where it goes.
+// discount has the ledger count a task no more that is leaving, or is about to: its
+// slot is counted where it goes.
 func (w *work) discount(s *slot) {
 	for _, t := range s.live {
 		if !w.ofRollout(t) {

@@ -20,10 +20,16 @@ func TestPlan_Rebalance(t *testing.T) {
 		h := newHive(t)
 		h.forgetful = rapid.Bool().Draw(r, "forgetful")
 		nodes := []string{"n1", "n2", "n3", "n4"}
+		zones := map[string]string{}
+		for _, id := range nodes {
+			zones[id] = rapid.SampledFrom([]string{"", "x", "y"}).Draw(r, "zone")
+		}
+		preferring := rapid.IntRange(0, 2).Draw(r, "preferring") == 0
 		set := func(id string, availability swarm.NodeAvailability) {
 			n := *h.node(id)
 			n.Description.Resources.NanoCPUs = 100e9
 			n.Spec.Availability = availability
+			n.Spec.Labels = map[string]string{"zone": zones[id]}
 			h.put(&n)
 		}
 		for _, id := range nodes {
@@ -46,8 +52,12 @@ func TestPlan_Rebalance(t *testing.T) {
 			s.UpdateConfig = &swarm.UpdateConfig{
 				Parallelism: parallelism, Order: order, Delay: time.Duration(rapid.IntRange(0, 8).Draw(r, "delay")) * time.Second,
 			}
+			s.TaskTemplate.Placement = &swarm.Placement{}
 			if rapid.IntRange(0, 2).Draw(r, "limited") == 0 {
-				s.TaskTemplate.Placement = &swarm.Placement{MaxReplicas: replicas}
+				s.TaskTemplate.Placement.MaxReplicas = replicas
+			}
+			if preferring {
+				s.TaskTemplate.Placement.Preferences = []swarm.PlacementPreference{{Spread: &swarm.SpreadOver{SpreadDescriptor: "node.labels.zone"}}}
 			}
 		})
 		h.settle()
@@ -59,6 +69,12 @@ func TestPlan_Rebalance(t *testing.T) {
 		}
 		h.settle()
 
+		place := func(nodeID string) string {
+			if preferring {
+				return zones[nodeID]
+			}
+			return nodeID
+		}
 		// Counted is where the youngest wanted task of each slot is.
 		spread := func() (least, most int) {
 			youngest := map[uint32]*cluster.Task{}
@@ -67,13 +83,17 @@ func TestPlan_Rebalance(t *testing.T) {
 					youngest[t.Slot] = t
 				}
 			}
-			counts := map[string]int{}
+			// With a preference it is zones that have to be even, not nodes.
+			counts, places := map[string]int{}, map[string]bool{}
+			for _, id := range nodes {
+				places[place(id)] = true
+			}
 			for _, t := range youngest {
-				counts[t.NodeID]++
+				counts[place(t.NodeID)]++
 			}
 			least = int(replicas)
-			for _, id := range nodes {
-				least, most = min(least, counts[id]), max(most, counts[id])
+			for at := range places {
+				least, most = min(least, counts[at]), max(most, counts[at])
 			}
 			return least, most
 		}
@@ -146,6 +166,20 @@ func TestPlan_Rebalance(t *testing.T) {
 			}
 			if least, most := spread(); most-least > 1 {
 				r.Fatalf("after the rebalance there are %d to %d tasks on a node\n%s", least, most, h.describe("web"))
+			}
+			// Within a zone it is nodes again that are even.
+			counts := map[string]int{}
+			for t := range h.db.View().TasksOfService("web") {
+				if t.Live() {
+					counts[t.NodeID]++
+				}
+			}
+			for _, a := range nodes {
+				for _, b := range nodes {
+					if zones[a] == zones[b] && counts[a] > counts[b]+1 {
+						r.Fatalf("after the rebalance %s has %d tasks and %s, of the same zone, %d\n%s", a, counts[a], b, counts[b], h.describe("web"))
+					}
+				}
 			}
 			h.now = h.now.Add(time.Second)
 		}

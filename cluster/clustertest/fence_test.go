@@ -128,6 +128,14 @@ func divided(t *testing.T, seed uint64, fence bool) *watcher {
 	for range 3 {
 		w.rest(time.Duration(random.IntN(5000)) * time.Millisecond)
 		dead := divide(c, random, crash)
+		if random.IntN(3) == 0 {
+			// A daemon dies and is started again, as by systemd, cut off or not.
+			w.rest(time.Duration(random.IntN(7000)) * time.Millisecond)
+			m := c.Machines[3+random.IntN(3)]
+			m.Crash()
+			w.rest(time.Second)
+			m.Restart()
+		}
 		w.rest(time.Duration(random.IntN(45000)) * time.Millisecond)
 		if dead != nil {
 			dead.Restart()
