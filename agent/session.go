@@ -165,13 +165,19 @@ func (s *session) write(ctx, inner context.Context) error {
 	}
 }
 
-// leave says farewell with the last news.
+// leave says farewell with the last news, and waits until the manager has closed the
+// connection: then it has taken them in. One on this machine may be about to stop,
+// and would cut the connection before it has read what is sent.
 func (s *session) leave(inner context.Context) error {
 	timer := time.AfterFunc(farewell, func() { s.conn.Close() })
 	defer timer.Stop()
 	message := s.mailbox.take()
 	message.Leaving = true
-	return s.send(inner, &message)
+	if err := s.send(inner, &message); err != nil {
+		return err
+	}
+	<-inner.Done()
+	return nil
 }
 
 // send writes one frame. A manager that doesn't take it in time is given up.

@@ -214,6 +214,8 @@ type Relay struct {
 	EngineAway []string `cbor:"7,keyasint,omitempty"`
 	// Leases are those of Sessions whose agent asks for a lease.
 	Leases []string `cbor:"8,keyasint,omitempty"`
+	// Number counts an epoch's relays: one can overtake another that its sender gave up.
+	Number uint64 `cbor:"9,keyasint,omitempty"`
 }
 
 // RelayAnswer is what the leader says to a relay; nothing when it is empty.

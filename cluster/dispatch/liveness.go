@@ -23,6 +23,7 @@ type liveness struct {
 type hearing struct {
 	at       time.Time
 	epoch    string
+	number   uint64
 	sessions []string
 	// engineAway are those of sessions whose engine is away.
 	engineAway []string
@@ -42,12 +43,15 @@ func newLiveness(now time.Time) *liveness {
 	return &liveness{started: now, managers: make(map[string]*hearing), nodes: make(map[string]*signal)}
 }
 
-// hear takes in what a relay says about sessions. It tells whether judge should
-// have a look.
+// hear takes in what a relay says about sessions, unless a later one of the same
+// manager overtook it. It tells whether judge should have a look.
 func (l *liveness) hear(r cluster.Relay, now time.Time) bool {
 	old := l.managers[r.Manager]
+	if old != nil && old.epoch == r.Epoch && old.number > r.Number {
+		return false
+	}
 	same := old != nil && old.epoch == r.Epoch && now.Sub(old.at) < staleAfter && slices.Equal(old.sessions, r.Sessions) && slices.Equal(old.engineAway, r.EngineAway)
-	l.managers[r.Manager] = &hearing{at: now, epoch: r.Epoch, sessions: r.Sessions, engineAway: r.EngineAway}
+	l.managers[r.Manager] = &hearing{at: now, epoch: r.Epoch, number: r.Number, sessions: r.Sessions, engineAway: r.EngineAway}
 	for _, nodeID := range r.Left {
 		// Whoever is in a session, here or with another manager, has come back already;
 		// observe sees to that.

@@ -234,3 +234,26 @@ func TestLiveness_BrakeWhenManyVanishAtOnce(t *testing.T) {
 		}
 	})
 }
+
+// TestLiveness_ARelayThatWasOvertakenIsOld: a manager that stops gives up the relay
+// under way and sends its last one, in which its agent has left; the leader may hear of
+// them in the other order.
+func TestLiveness_ARelayThatWasOvertakenIsOld(t *testing.T) {
+	now := time.Date(2026, 1, 1, 12, 0, 0, 0, time.UTC)
+	o := newOutbox()
+	o.addSession(cluster.NodeNews{NodeID: "n1"}, 1, false)
+	first := o.pack("m1", "e1").relay
+	o.removeSession("n1", true)
+	last := o.pack("m1", "e1").relay
+	l := newLiveness(now)
+	if !l.hear(last, now) || l.hear(first, now.Add(time.Millisecond)) {
+		t.Error("want the last relay to count, and the one before it not to")
+	}
+	if sig := l.nodes["n1"]; sig == nil || !sig.left || len(l.managers["m1"].sessions) != 0 {
+		t.Errorf("the node's agent has left; known are %+v and %+v", sig, l.managers["m1"])
+	}
+	// A manager that was started anew begins to count anew.
+	if !l.hear(cluster.Relay{Manager: "m1", Epoch: "e2", Number: 1, Sessions: []string{"n1"}}, now.Add(time.Second)) || len(l.managers["m1"].sessions) != 1 {
+		t.Errorf("after a restart: %+v", l.managers["m1"])
+	}
+}

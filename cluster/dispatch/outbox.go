@@ -26,6 +26,8 @@ type outbox struct {
 
 	mu       sync.Mutex // guards the fields below
 	sequence uint64
+	// packed counts relays.
+	packed uint64
 	// sessions tells of each node that has one whether its engine is away.
 	sessions map[string]bool
 	// sorted is sessions as a list; nil when it has to be made again.
@@ -167,8 +169,9 @@ type parcel struct {
 func (o *outbox) pack(manager, epoch string) parcel {
 	o.mu.Lock()
 	defer o.mu.Unlock()
+	o.packed++
 	p := parcel{
-		relay:    cluster.Relay{Manager: manager, Epoch: epoch, Sessions: o.sessionIDsLocked()},
+		relay:    cluster.Relay{Manager: manager, Epoch: epoch, Number: o.packed, Sessions: o.sessionIDsLocked()},
 		upTo:     o.sequence,
 		complete: true,
 	}
