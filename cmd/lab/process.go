@@ -12,6 +12,8 @@ import (
 type process struct {
 	name    string
 	logFile string
+	// in is the namespace that it runs in; nil for the machine's own.
+	in *namespace
 
 	cmd   *exec.Cmd
 	ended chan struct{} // closed when the process has ended; its error is in exit
@@ -30,7 +32,11 @@ func (p *process) run(program string, args ...string) error {
 	// Its own process group, so that Ctrl-C reaches the lab only, which then stops
 	// what it runs in order; and nothing outlives the lab, however the lab ends.
 	p.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
-	if err := p.cmd.Start(); err != nil {
+	start := p.cmd.Start
+	if p.in != nil {
+		start = func() error { return p.in.do(p.cmd.Start) }
+	}
+	if err := start(); err != nil {
 		return fmt.Errorf("start %s: %w", p.name, err)
 	}
 	ended := make(chan struct{})

@@ -79,6 +79,19 @@ func nodeName(word string) bool {
 	return err == nil && n > 0
 }
 
+// Wants is what a target must know of the cluster to choose.
+type Wants struct{ Leader, Sessions bool }
+
+// Wants tells which of Nodes' fields the target looks at beyond the names.
+func (t Target) Wants() Wants {
+	var w Wants
+	for _, p := range t.picks {
+		w.Leader = w.Leader || p.kind == "leader" || p.kind == "follower" || p.kind == "island"
+		w.Sessions = w.Sessions || p.kind == "island"
+	}
+	return w
+}
+
 // Choose returns the nodes that the target means now, in order and each once.
 func (t Target) Choose(now Nodes) ([]string, error) {
 	var chosen []string
