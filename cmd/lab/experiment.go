@@ -318,6 +318,7 @@ func (x *experiment) close() error {
 		group.Go(m.close)
 	}
 	errs = append(errs, group.Wait())
+	buryOrphans()
 	if x.fabric != nil {
 		x.fabric.close()
 	}

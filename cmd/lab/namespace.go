@@ -11,6 +11,7 @@ import (
 	"strconv"
 	"strings"
 	"syscall"
+	"time"
 )
 
 // namespace is a machine of an experiment: a network, mounts and a host name of its
@@ -76,17 +77,45 @@ func (n *namespace) tool(name string, args ...string) error {
 	})
 }
 
-// close kills what still runs there and gives the namespace up.
+// close kills what still runs there, waits for its end and gives the namespace up.
 func (n *namespace) close() {
-	for _, pid := range inside(n.id, runningProcesses()) {
-		_ = syscall.Kill(pid, syscall.SIGKILL)
+	for range 200 { // what is killed may just have started something
+		left := inside(n.id, runningProcesses())
+		if len(left) == 0 {
+			break
+		}
+		for _, pid := range left {
+			_ = syscall.Kill(pid, syscall.SIGKILL)
+		}
+		time.Sleep(look)
 	}
 	close(n.work)
+}
+
+// adoptOrphans makes this process the parent of what its children leave behind, so that
+// it can be taken away: an engine that is killed leaves its containerd and its shims.
+func adoptOrphans() error {
+	const setChildSubreaper = 36 // of linux/prctl.h
+	if _, _, errno := syscall.RawSyscall(syscall.SYS_PRCTL, setChildSubreaper, 1, 0); errno != 0 {
+		return fmt.Errorf("adopt orphans: %w", errno)
+	}
+	return nil
+}
+
+// buryOrphans takes away the adopted processes that have ended. No system tool may be
+// running: its end would be taken from who waits for it.
+func buryOrphans() {
+	for _, p := range runningProcesses() {
+		if _, waited := waitedFor.Load(p.pid); p.parent == os.Getpid() && p.ended && !waited {
+			_, _ = syscall.Wait4(p.pid, nil, syscall.WNOHANG, nil)
+		}
+	}
 }
 
 // runningProcess is what /proc tells of a process.
 type runningProcess struct {
 	pid, parent int
+	ended       bool // and nobody has waited for it yet
 	network     string
 }
 
@@ -98,11 +127,8 @@ func runningProcesses() []runningProcess {
 		if err != nil {
 			continue
 		}
-		// A process that ends meanwhile is none of ours any more.
-		network, err := os.Readlink(filepath.Join(dir, "ns/net"))
-		if err != nil {
-			continue
-		}
+		// A process that has ended has no network, and one may end right now.
+		network, _ := os.Readlink(filepath.Join(dir, "ns/net"))
 		stat, err := os.ReadFile(filepath.Join(dir, "stat"))
 		if err != nil {
 			continue
@@ -113,7 +139,7 @@ func runningProcesses() []runningProcess {
 			continue
 		}
 		parent, _ := strconv.Atoi(fields[1])
-		all = append(all, runningProcess{pid, parent, network})
+		all = append(all, runningProcess{pid, parent, fields[0] == "Z", network})
 	}
 	return all
 }

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"sync"
 	"syscall"
 	"time"
 )
@@ -19,6 +20,9 @@ type process struct {
 	ended chan struct{} // closed when the process has ended; its error is in exit
 	exit  error
 }
+
+// waitedFor has the IDs of the processes that run waits for: their ends are its to take.
+var waitedFor sync.Map
 
 // run starts the program. It may be run again once it has ended.
 func (p *process) run(program string, args ...string) error {
@@ -39,10 +43,12 @@ func (p *process) run(program string, args ...string) error {
 	if err := start(); err != nil {
 		return fmt.Errorf("start %s: %w", p.name, err)
 	}
-	ended := make(chan struct{})
+	ended, pid := make(chan struct{}), p.cmd.Process.Pid
 	p.ended = ended
+	waitedFor.Store(pid, true)
 	go func() {
 		p.exit = p.cmd.Wait()
+		waitedFor.Delete(pid)
 		close(ended)
 	}()
 	return nil

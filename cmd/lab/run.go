@@ -162,7 +162,7 @@ func latencyFlag(ctx context.Context, l lab, latency string) (string, error) {
 // bounds are shown only, since the machine has a part in them; lost writes and rounds
 // that couldn't be completed are errors.
 func runAll(ctx context.Context, settings []setting, rounds int, out string, w io.Writer) error {
-	if err := os.MkdirAll(out, 0o755); err != nil {
+	if err := errors.Join(adoptOrphans(), os.MkdirAll(out, 0o755)); err != nil {
 		return err
 	}
 	var runs []report.Run

@@ -124,6 +124,9 @@ func (e *engine) start(ctx context.Context) error {
 	}
 	// What a kill leaves would keep the next one from starting.
 	_ = os.Remove(filepath.Join(e.dir, "pid"))
+	if err := e.containerdGone(ctx); err != nil {
+		return err
+	}
 	command := []string{"dockerd", "--config-file", settings, "-H", e.socket(),
 		"--data-root", filepath.Join(e.dir, "data"), "--exec-root", filepath.Join(e.dir, "exec"), "-p", filepath.Join(e.dir, "pid"),
 		"--iptables=false", "--bridge=none"}
@@ -136,6 +139,22 @@ func (e *engine) start(ctx context.Context) error {
 	return until(ctx, 30*time.Second, e.name, func(ctx context.Context) error {
 		_, err := e.api.Ping(ctx)
 		return errors.Join(e.alive(), err)
+	})
+}
+
+// containerdGone waits until the containerd of a killed engine is gone too. A new engine
+// would take it for alive as long as nobody has waited for its end.
+func (e *engine) containerdGone(ctx context.Context) error {
+	pid, err := os.ReadFile(filepath.Join(e.dir, "exec", "containerd", "containerd.pid"))
+	if err != nil {
+		return nil // there was none
+	}
+	return until(ctx, 30*time.Second, "the last containerd of "+e.name+" to end", func(context.Context) error {
+		buryOrphans()
+		if _, err := os.Stat(filepath.Join("/proc", strings.TrimSpace(string(pid)))); err == nil {
+			return errors.New("it is still there")
+		}
+		return nil
 	})
 }
 

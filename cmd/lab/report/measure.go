@@ -63,15 +63,12 @@ func away(spans []span, at Ms) bool {
 	return slices.ContainsFunc(spans, func(s span) bool { return s.away && s.from <= at && at < s.to })
 }
 
-// touched are the nodes that any step acted on.
-func (r Round) touched() map[string]bool {
-	all := map[string]bool{}
-	for _, s := range r.Steps {
-		for _, name := range s.Nodes {
-			all[name] = true
-		}
+// hit are the nodes that a step took away. Slow ones are there: what they suffer counts.
+func (s Step) hit() []string {
+	if slows[s.Verb] != "" {
+		return nil
 	}
-	return all
+	return s.Nodes
 }
 
 // until is when the next step that measures begins, or the round ends.
@@ -181,7 +178,7 @@ func (r Round) measure(step int, m scenario.Measure) (float64, bool) {
 		for _, change := range r.Sessions {
 			manager := s.Agents[change.Node]
 			if change.At >= s.Began && change.At < until && manager != "" &&
-				!slices.Contains(s.Nodes, change.Node) && !slices.Contains(s.Nodes, manager) {
+				!slices.Contains(s.hit(), change.Node) && !slices.Contains(s.hit(), manager) {
 				noticed[change.Node] = true
 			}
 		}
@@ -196,7 +193,7 @@ func (r Round) longestGap(s Step, until Ms) (float64, bool) {
 	last := map[int]Ms{}
 	longest, found := Ms(0), false
 	for _, w := range r.Writes {
-		if slices.Contains(s.Nodes, w.Through) || w.Ended < s.Began-before || w.Ended > until {
+		if slices.Contains(s.hit(), w.Through) || w.Ended < s.Began-before || w.Ended > until {
 			continue
 		}
 		if _, known := last[w.Writer]; !known && w.Ended < s.Began {
@@ -219,13 +216,19 @@ func (r Round) longestGap(s Step, until Ms) (float64, bool) {
 	return float64(longest), found
 }
 
-// calledDown are the nodes that a manager called down though no step touched them.
-func (r Round) calledDown() []string {
-	touched, spans := r.touched(), r.spans()
+// called are the nodes that a manager called by that state though no step took them away.
+func (r Round) called(state string) []string {
+	spans := r.spans()
+	hit := map[string]bool{}
+	for _, s := range r.Steps {
+		for _, name := range s.hit() {
+			hit[name] = true
+		}
+	}
 	var names []string
 	for _, v := range r.Views {
-		for name, state := range v.Nodes {
-			if state == "down" && !touched[name] && !away(spans[v.Through], v.At) && !slices.Contains(names, name) {
+		for name, is := range v.Nodes {
+			if is == state && !hit[name] && !away(spans[v.Through], v.At) && !slices.Contains(names, name) {
 				names = append(names, name)
 			}
 		}
@@ -273,16 +276,21 @@ func (r Row) Show(v float64) string {
 	return scenario.Millis(v)
 }
 
+// wholeRound stands where a row's step would.
+const wholeRound = "the whole round"
+
 // Rows are all measures of a run: those of its steps, and what holds in every scenario.
 func Rows(run Run) []Row {
 	var rows []Row
 	zero := 0.0
-	lost := Row{Step: "the whole round", What: "accepted writes lost", Counts: true, WorstBound: &zero, Bound: "none"}
-	down := Row{Step: "the whole round", What: "untouched nodes called down", Counts: true, WorstBound: &zero, Bound: "none"}
+	lost := Row{Step: wholeRound, What: "accepted writes lost", Counts: true, WorstBound: &zero, Bound: "none"}
+	down := Row{Step: wholeRound, What: "nodes called down that were there", Counts: true, WorstBound: &zero, Bound: "none"}
+	doubted := Row{Step: wholeRound, What: "nodes called disconnected that were there", Counts: true}
 	var complete []Round
 	for _, r := range run.Rounds {
 		lost.Values = append(lost.Values, float64(len(r.Lost)))
-		down.Values = append(down.Values, float64(len(r.calledDown())))
+		down.Values = append(down.Values, float64(len(r.called("down"))))
+		doubted.Values = append(doubted.Values, float64(len(r.called("disconnected"))))
 		if r.Failure == "" {
 			complete = append(complete, r)
 		}
@@ -302,7 +310,7 @@ func Rows(run Run) []Row {
 			}
 		}
 	}
-	rows = append(rows, lost, down)
+	rows = append(rows, lost, down, doubted)
 	for i := range rows {
 		rows[i].judge()
 	}

@@ -98,7 +98,7 @@ func newSection(i int, run Run) section {
 				s.Kept++
 			}
 		}
-		if s.First == nil && row.Step != "the whole round" {
+		if s.First == nil && row.Step != wholeRound {
 			s.First = &s.Rows[j]
 		}
 		if len(row.Values) > 1 && (slices.Max(row.Values) > 0 || row.Missing() > 0) {
@@ -148,7 +148,7 @@ func (run Run) Says(index int) string {
 	}
 	for _, row := range Rows(run) {
 		// Rounds that weren't completed are in no row of a step.
-		if row.Step != "the whole round" && r.Failure == "" {
+		if row.Step != wholeRound && r.Failure == "" {
 			if v := row.Values[completeBefore(run, index)]; v != 0 || !row.Counts {
 				says = append(says, row.What+" "+row.Show(v))
 			}

@@ -3,6 +3,7 @@ package report
 import (
 	"fmt"
 	"io"
+	"strings"
 	"text/tabwriter"
 )
 
@@ -31,8 +32,10 @@ func Table(w io.Writer, runs []Run) {
 			if r.Failure != "" {
 				fmt.Fprintf(w, "round %d could not be completed: %s\n", r.Number, r.Failure)
 			}
-			if down := r.calledDown(); len(down) > 0 {
-				fmt.Fprintf(w, "round %d: called down though untouched: %v\n", r.Number, down)
+			for _, state := range []string{"down", "disconnected"} {
+				if names := r.called(state); len(names) > 0 {
+					fmt.Fprintf(w, "round %d: called %s though there: %s\n", r.Number, state, strings.Join(names, ", "))
+				}
 			}
 			if len(r.Lost) > 0 {
 				fmt.Fprintf(w, "round %d: LOST %d accepted writes, the first is %s\n", r.Number, len(r.Lost), r.Lost[0])
