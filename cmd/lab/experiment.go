@@ -219,18 +219,23 @@ func (x *experiment) verify(ctx context.Context) error {
 			return err
 		}
 		asked++
-		x.mu.Lock()
-		for _, name := range x.accepted {
-			if !have[name] && !slices.Contains(x.round.Lost, name) {
-				x.round.Lost = append(x.round.Lost, name)
-			}
-		}
-		x.mu.Unlock()
+		x.missing(have)
 	}
 	if asked == 0 {
 		return errors.New("no manager is there to be asked: let the steps bring one back")
 	}
 	return nil
+}
+
+// missing notes which accepted writes a manager doesn't have.
+func (x *experiment) missing(have map[string]bool) {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	for _, name := range x.accepted {
+		if !have[name] && !slices.Contains(x.round.Lost, name) {
+			x.round.Lost = append(x.round.Lost, name)
+		}
+	}
 }
 
 // timeContainers times the engine alone at starting as many containers as the nodes

@@ -31,6 +31,7 @@ var commands = []command{
 	{"demo", "play the README's story on three managers and two workers", runDemo},
 	{"bench", "measure, each number beside its reference", runBench},
 	{"run", "run scenarios of faults, and report", runScenarios},
+	{"compare", "run scenarios on skep and on real Docker Swarm, side by side", runCompare},
 	{"scenarios", "list the scenarios and how to write one, or print one", runList},
 	{"images", "build timecheck:1.0 and timecheck:2.0 into the local engine", runImages},
 	{"image", "build skep:dev into the local engine", runImage},

@@ -206,7 +206,7 @@ func runOne(ctx context.Context, s setting, rounds int, keep string, w io.Writer
 	if s.swarm {
 		run.Subject, run.Driver = "Docker Swarm", "docker"
 	}
-	fmt.Fprintf(w, "\n%s: %s\n", run.Scenario, run.About)
+	fmt.Fprintf(w, "\n%s on %s: %s\n", run.Scenario, run.Subject, run.About)
 	show := progress{w: w}
 	if f, ok := w.(*os.File); ok {
 		show.terminal = term.IsTerminal(int(f.Fd()))

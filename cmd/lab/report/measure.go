@@ -29,9 +29,11 @@ type span struct {
 // spans tells when each node was away or slow, by what the steps did.
 func (r Round) spans() map[string][]span {
 	all := map[string][]span{}
-	end := func(name string, at Ms) {
-		for i := range all[name] {
-			all[name][i].to = min(all[name][i].to, at)
+	end := func(name string, at Ms, slow bool) {
+		for i, s := range all[name] {
+			if s.away || slow {
+				all[name][i].to = min(s.to, at)
+			}
 		}
 	}
 	for _, s := range r.Steps {
@@ -42,10 +44,10 @@ func (r Round) spans() map[string][]span {
 			}
 			switch {
 			case slices.Contains(closes, s.Verb):
-				end(name, s.Ended)
+				end(name, s.Ended, true)
 			case what != "":
 				if away {
-					end(name, s.Began)
+					end(name, s.Began, false)
 				}
 				to := Ms(math.Inf(1)) // until it is mended
 				if s.Verb == "restart-engine" {

@@ -19,7 +19,10 @@ var pageTemplate = template.Must(template.New("page").Parse(pageText))
 type page struct {
 	Title, Subtitle string
 	Several         bool
-	Sections        []section
+	// Pairs are set beside each other when a scenario was run on several subjects, Ours and Theirs.
+	Pairs        []Pair
+	Ours, Theirs string
+	Sections     []section
 }
 
 // section is one run.
@@ -55,12 +58,19 @@ type mark struct {
 	Text, At string
 }
 
+// ShowMedian is the median in the row's unit.
+func (r Row) ShowMedian() string { return r.Show(r.Median) }
+
 // ShowWorst is the worst value, or that there was none in some rounds.
 func (r Row) ShowWorst() string { return r.worst() }
 
 // WritePage writes the page, which needs nothing but itself.
 func WritePage(w io.Writer, runs []Run) error {
-	p := page{Several: len(runs) > 1, Title: "Failover, measured"}
+	p := page{Several: len(runs) > 1, Title: "Failover, measured", Pairs: Pairs(runs)}
+	if len(p.Pairs) > 0 {
+		p.Ours, p.Theirs = runs[0].Subject, runs[len(runs)-1].Subject
+		p.Title = fmt.Sprintf("%s and %s, side by side", p.Ours, p.Theirs)
+	}
 	if len(runs) == 1 {
 		p.Title = subject(runs[0]) + strings.ReplaceAll(runs[0].Scenario, "-", " ")
 	}

@@ -248,7 +248,7 @@ func stepMarks(s *svg, r Round, x func(Ms) float64, bottom float64) []mark {
 
 // histogram shows the values of a row as stacked dots, with median and bounds.
 func histogram(r Row) template.HTML {
-	const width, left, right, base = 320.0, 14.0, 18.0, 84.0
+	const width, left, right, base = 320.0, 16.0, 24.0, 84.0
 	var s svg
 	most := slices.Max(r.Values)
 	for _, bound := range []*float64{r.MedianBound, r.WorstBound} {

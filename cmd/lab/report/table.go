@@ -3,6 +3,7 @@ package report
 import (
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 	"text/tabwriter"
 )
@@ -21,24 +22,34 @@ func (r Row) Verdict() string {
 // Table prints what was measured in each run.
 func Table(w io.Writer, runs []Run) {
 	for _, run := range runs {
-		fmt.Fprintf(w, "\n%s, %d rounds, %d managers, %d workers, driver %s\n", run.Scenario, len(run.Rounds), run.Managers, run.Workers, run.Driver)
+		fmt.Fprintf(w, "\n%s%s, %d rounds, %d managers, %d workers, driver %s\n", subject(run), run.Scenario, len(run.Rounds), run.Managers, run.Workers, run.Driver)
 		t := tabwriter.NewWriter(w, 0, 0, 3, ' ', 0)
 		fmt.Fprintln(t, "STEP\tWHAT\tMEDIAN\tWORST\tMUST\tKEPT")
 		for _, r := range Rows(run) {
 			fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%s\t%s\n", r.Step, r.What, r.Show(r.Median), r.worst(), r.Bound, r.Verdict())
 		}
 		t.Flush()
+	}
+	failures(w, runs)
+}
+
+// failures prints what was wrong in single rounds.
+func failures(w io.Writer, runs []Run) {
+	for _, run := range runs {
+		say := func(r Round, format string, args ...any) {
+			fmt.Fprintf(w, "%s%s, round %d: %s\n", subject(run), run.Scenario, r.Number, fmt.Sprintf(format, args...))
+		}
 		for _, r := range run.Rounds {
 			if r.Failure != "" {
-				fmt.Fprintf(w, "round %d could not be completed: %s\n", r.Number, r.Failure)
+				say(r, "could not be completed: %s", r.Failure)
 			}
 			for _, state := range []string{"down", "disconnected"} {
 				if names := r.called(state); len(names) > 0 {
-					fmt.Fprintf(w, "round %d: called %s though there: %s\n", r.Number, state, strings.Join(names, ", "))
+					say(r, "called %s though there: %s", state, strings.Join(names, ", "))
 				}
 			}
 			if len(r.Lost) > 0 {
-				fmt.Fprintf(w, "round %d: LOST %d accepted writes, the first is %s\n", r.Number, len(r.Lost), r.Lost[0])
+				say(r, "LOST %d accepted writes, the first is %s", len(r.Lost), r.Lost[0])
 			}
 		}
 	}
@@ -54,37 +65,52 @@ func (r Row) worst() string {
 	}
 }
 
-// Compare prints runs of the same scenario on several subjects side by side.
-func Compare(w io.Writer, scenarios [][]Run) {
-	t := tabwriter.NewWriter(w, 0, 0, 3, ' ', 0)
-	fmt.Fprint(t, "SCENARIO\tWHAT")
-	for _, run := range scenarios[0] {
-		fmt.Fprintf(t, "\t%s MEDIAN\tWORST", run.Subject)
-	}
-	fmt.Fprintln(t, "\tRATIO")
-	for _, runs := range scenarios {
-		for i, row := range Rows(runs[0]) {
-			fmt.Fprintf(t, "%s\t%s", runs[0].Scenario, row.What)
-			var medians []float64
-			for _, run := range runs {
-				rows := Rows(run)
-				if i >= len(rows) || rows[i].What != row.What {
-					fmt.Fprint(t, "\tnot measured\t")
-					continue
-				}
-				medians = append(medians, rows[i].Median)
-				fmt.Fprintf(t, "\t%s\t%s", rows[i].Show(rows[i].Median), rows[i].worst())
-			}
-			fmt.Fprintln(t, "\t"+ratio(row, medians))
-		}
-	}
-	t.Flush()
+// Pair is one measure of two runs of the same scenario.
+type Pair struct {
+	Scenario, What, Step string
+	// Ours and Theirs are the measures of the first run and of the second.
+	Ours, Theirs Row
 }
 
-// ratio is how many times longer the second took.
-func ratio(row Row, medians []float64) string {
-	if row.Counts || len(medians) < 2 || medians[0] <= 0 || medians[1] < 0 {
+// Ratio is how many times longer the second took, in words; empty for what is counted.
+func (p Pair) Ratio() string {
+	if p.Ours.Counts || p.Ours.Median <= 0 || p.Theirs.Median < 0 {
 		return ""
 	}
-	return fmt.Sprintf("%.1f ×", medians[1]/medians[0])
+	r := p.Theirs.Median / p.Ours.Median
+	if r >= 10 {
+		return fmt.Sprintf("%.0f ×", r)
+	}
+	return fmt.Sprintf("%.1f ×", r)
+}
+
+// Pairs sets the runs of the same scenario beside each other, for what both measured.
+func Pairs(runs []Run) []Pair {
+	var pairs []Pair
+	for i, ours := range runs {
+		for _, theirs := range runs[i+1:] {
+			if ours.Scenario != theirs.Scenario {
+				continue
+			}
+			their := Rows(theirs)
+			for _, row := range Rows(ours) {
+				j := slices.IndexFunc(their, func(r Row) bool { return r.Step == row.Step && r.What == row.What })
+				if j >= 0 {
+					pairs = append(pairs, Pair{ours.Scenario, row.What, row.Step, row, their[j]})
+				}
+			}
+		}
+	}
+	return pairs
+}
+
+// Compare prints the pairs of the runs side by side.
+func Compare(w io.Writer, runs []Run) {
+	t := tabwriter.NewWriter(w, 0, 0, 3, ' ', 0)
+	fmt.Fprintf(t, "\nSCENARIO\tWHAT\t%s\tWORST\t%s\tWORST\tRATIO\n", runs[0].Subject, runs[len(runs)-1].Subject)
+	for _, p := range Pairs(runs) {
+		fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%s\t%s\t%s\n", p.Scenario, p.What, p.Ours.Show(p.Ours.Median), p.Ours.worst(), p.Theirs.Show(p.Theirs.Median), p.Theirs.worst(), p.Ratio())
+	}
+	t.Flush()
+	failures(w, runs)
 }
