@@ -95,7 +95,7 @@ func TestRun_AShortScenario(t *testing.T) {
 	for _, r := range report.Rows(runs[0]) {
 		rows[r.What] = r
 	}
-	for _, what := range []string{"next accepted write", "marked down", "services whole again, over the containers' own start time", "all nodes ready"} {
+	for _, what := range []string{"next accepted write", "marked down", "services whole again, less the containers' start", "all nodes ready"} {
 		if r, ok := rows[what]; !ok || r.Missing() > 0 || r.Median <= 0 {
 			t.Errorf("%s: %+v", what, r)
 		}

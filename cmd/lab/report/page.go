@@ -90,13 +90,20 @@ func subject(run Run) string {
 	return run.Subject + ": "
 }
 
+func rounds(run Run) string {
+	if len(run.Rounds) == 1 {
+		return "1 round"
+	}
+	return fmt.Sprintf("%d rounds", len(run.Rounds))
+}
+
 func newSection(i int, run Run) section {
 	s := section{ID: fmt.Sprintf("run-%d", i+1), Name: subject(run) + run.Scenario, Run: run, Rows: Rows(run)}
 	where := "each node in a network namespace of its own"
 	if !run.Isolated {
 		where = "each node on a loopback address of its own"
 	}
-	s.Facts = fmt.Sprintf("%d rounds · %d managers and %d workers, %s · driver %s", len(run.Rounds), run.Managers, run.Workers, where, run.Driver)
+	s.Facts = fmt.Sprintf("%s · %d managers and %d workers, %s · driver %s", rounds(run), run.Managers, run.Workers, where, run.Driver)
 	if run.Latency != "" {
 		s.Facts += " · timing for " + run.Latency
 	}

@@ -22,7 +22,7 @@ func (r Row) Verdict() string {
 // Table prints what was measured in each run.
 func Table(w io.Writer, runs []Run) {
 	for _, run := range runs {
-		fmt.Fprintf(w, "\n%s%s, %d rounds, %d managers, %d workers, driver %s\n", subject(run), run.Scenario, len(run.Rounds), run.Managers, run.Workers, run.Driver)
+		fmt.Fprintf(w, "\n%s%s, %s, %d managers, %d workers, driver %s\n", subject(run), run.Scenario, rounds(run), run.Managers, run.Workers, run.Driver)
 		t := tabwriter.NewWriter(w, 0, 0, 3, ' ', 0)
 		fmt.Fprintln(t, "STEP\tWHAT\tMEDIAN\tWORST\tMUST\tKEPT")
 		for _, r := range Rows(run) {

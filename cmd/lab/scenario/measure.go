@@ -30,7 +30,7 @@ var Meanings = []Meaning{
 	{"write-gap", "longest gap between accepted writes", false},
 	{"down", "marked down", false},
 	{"whole", "services whole again", false},
-	{"moved", "services whole again, over the containers' own start time", false},
+	{"moved", "services whole again, less the containers' start", false},
 	{"ready", "all nodes ready", false},
 	{"update", "update completed", false},
 	{"rollback", "rollback completed", false},
