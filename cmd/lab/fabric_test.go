@@ -6,7 +6,6 @@ import (
 	"math"
 	"net"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"reflect"
 	"strings"
@@ -172,18 +171,14 @@ func TestNamespace_NothingOutlivesIt(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer p.kill()
-	err = until(t.Context(), 10*time.Second, "the host name", func(context.Context) error {
-		if got := p.lastLog(); got != "short-lived\n" {
-			return fmt.Errorf("it is %q", got)
+	err = until(t.Context(), 10*time.Second, "the shell and its sleep", func(context.Context) error {
+		if pids := inside(n.id, runningProcesses()); p.lastLog() != "short-lived\n" || len(pids) != 2 {
+			return fmt.Errorf("the host name is %q, inside are %v", p.lastLog(), pids)
 		}
 		return nil
 	})
 	if err != nil {
 		t.Error(err)
-	}
-	pids := inside(n.id, runningProcesses())
-	if len(pids) != 2 {
-		t.Errorf("%d processes inside, want the shell and its sleep", len(pids))
 	}
 	n.close()
 	<-p.ended
@@ -194,8 +189,8 @@ func TestNamespace_NothingOutlivesIt(t *testing.T) {
 
 func TestDisk_FullAndFrozen(t *testing.T) {
 	needIsolation(t)
-	if _, err := exec.LookPath("mkfs.ext4"); err != nil {
-		t.Skip("NOTICE: there is no mkfs.ext4")
+	if !haveDisks() {
+		t.Skip("NOTICE: no mkfs.ext4 or no loop devices: not tested on disks")
 	}
 	n, err := newNamespace("disk")
 	if err != nil {

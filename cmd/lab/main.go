@@ -32,6 +32,7 @@ var commands = []command{
 	{"bench", "measure, each number beside its reference", runBench},
 	{"run", "run scenarios of faults, and report", runScenarios},
 	{"compare", "run scenarios on skep and on real Docker Swarm, side by side", runCompare},
+	{"report", "make table and page anew from a results.json", runReport},
 	{"scenarios", "list the scenarios and how to write one, or print one", runList},
 	{"images", "build timecheck:1.0 and timecheck:2.0 into the local engine", runImages},
 	{"image", "build skep:dev into the local engine", runImage},

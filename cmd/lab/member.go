@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"slices"
 
@@ -48,19 +49,32 @@ func refuse(s setting, root bool) error {
 	case !root && (needs.Links || needs.Disks || needs.Engine):
 		return fmt.Errorf("run %s: it disturbs links, disks or engines, which needs root", name)
 	case !s.isolated && (needs.Links || needs.Disks || needs.Engine):
-		return fmt.Errorf("run %s: it disturbs links, disks or engines, which needs iproute2 and /dev/net/tun", name)
+		return fmt.Errorf("run %s: it disturbs links, disks or engines, which needs namespaces, iproute2 and /dev/net/tun", name)
+	case needs.Disks && !haveDisks():
+		return fmt.Errorf("run %s: it disturbs disks, which needs mkfs.ext4 and loop devices", name)
 	}
 	return nil
 }
 
-// canIsolate tells whether nodes can have namespaces of their own here.
+// canIsolate tells whether nodes can have namespaces of their own here. It tries, since
+// a root without the right to is as good as none.
 func canIsolate() bool {
-	f, err := os.OpenFile("/dev/net/tun", os.O_RDWR, 0)
+	n, err := newNamespace("probe")
 	if err != nil {
 		return false
 	}
-	f.Close()
-	return os.Geteuid() == 0 && tool(context.Background(), "ip", "-V") == nil
+	defer n.close()
+	f := newFabric()
+	defer f.close()
+	_, err = f.attach(n, "probe")
+	return err == nil
+}
+
+// haveDisks tells whether nodes can have disks of their own here.
+func haveDisks() bool {
+	_, err := exec.LookPath("mkfs.ext4")
+	_, loop := os.Stat("/dev/loop-control")
+	return err == nil && loop == nil
 }
 
 // add makes a node and starts it; it is in no cluster yet.

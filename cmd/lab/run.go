@@ -273,6 +273,27 @@ func writeResults(out string, runs []report.Run, w io.Writer) error {
 	return nil
 }
 
+// runReport makes table and page anew from results.json.
+func runReport(_ context.Context, _ lab, args []string) error {
+	if len(args) != 1 {
+		return errors.New("usage: lab report DIR/results.json")
+	}
+	f, err := os.Open(args[0])
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	runs, err := report.ReadJSON(f)
+	if err != nil {
+		return fmt.Errorf("report %s: %w", args[0], err)
+	}
+	if len(runs) == 0 {
+		return fmt.Errorf("report %s: it has no runs", args[0])
+	}
+	report.Table(os.Stdout, runs)
+	return writeResults(filepath.Dir(args[0]), runs, os.Stdout)
+}
+
 // runList lists the scenarios, or prints one.
 func runList(_ context.Context, _ lab, args []string) error {
 	switch len(args) {

@@ -196,8 +196,42 @@ func TestSettings_Refuses(t *testing.T) {
 		if err := refuse(setting{scenario: s, driver: "simulate"}, false); err == nil || !strings.Contains(err.Error(), needs) {
 			t.Errorf("%s without root: %v", name, err)
 		}
-		if err := refuse(setting{scenario: s, driver: "simulate", isolated: true}, true); err != nil {
+		if err := refuse(setting{scenario: s, driver: "simulate", isolated: true}, true); err != nil && haveDisks() {
 			t.Errorf("%s as root: %v", name, err)
+		}
+	}
+}
+
+func TestSetting_OnSwarm(t *testing.T) {
+	s, err := scenario.Named("leader-crash")
+	if err != nil {
+		t.Fatal(err)
+	}
+	ours := setting{scenario: s}
+	theirs := ours.onSwarm()
+	if !theirs.swarm || ours.swarm {
+		t.Error("what runs the nodes was mixed up")
+	}
+	for i, step := range theirs.scenario.Steps {
+		if step.Limit < swarmPatience {
+			t.Errorf("%s: only %v for Docker Swarm", step.Text, step.Limit)
+		}
+		for _, m := range step.Measures {
+			if m.Bound() != "" || m.Name == "noticed" {
+				t.Errorf("%s: %s %s is skep's alone", step.Text, m.Name, m.Bound())
+			}
+		}
+		if len(step.Measures) > 0 && ours.scenario.Steps[i].Measures[0].Name == "next-write" && ours.scenario.Steps[i].Measures[0].Bound() == "" {
+			t.Error("skep lost its bounds too")
+		}
+	}
+	for name, ok := range map[string]bool{"leader-cut": true, "disk-full": false, "engine-restart": false} {
+		s, err := scenario.Named(name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := comparable(s); (err == nil) != ok {
+			t.Errorf("%s: %v", name, err)
 		}
 	}
 }

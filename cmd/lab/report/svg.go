@@ -248,7 +248,7 @@ func stepMarks(s *svg, r Round, x func(Ms) float64, bottom float64) []mark {
 
 // histogram shows the values of a row as stacked dots, with median and bounds.
 func histogram(r Row) template.HTML {
-	const width, left, right, base = 320.0, 16.0, 24.0, 84.0
+	const width, left, right, base = 320.0, 16.0, 34.0, 84.0
 	var s svg
 	most := slices.Max(r.Values)
 	for _, bound := range []*float64{r.MedianBound, r.WorstBound} {
@@ -267,14 +267,15 @@ func histogram(r Row) template.HTML {
 		s.text("quietly mid", x(v), base+15, shortly(r, v))
 	}
 	s.line("axis", left, base, width-right, base)
-	bound := func(v *float64, say string) {
-		if v != nil {
-			s.line("bound", x(*v), 14, x(*v), base)
-			s.text("quietly mid", x(*v), 11, say)
-		}
+	// The words stand on either side, so that they never meet.
+	if v := r.MedianBound; v != nil {
+		s.line("bound", x(*v), 4, x(*v), base)
+		s.text("quietly end", x(*v)-3, 11, "median")
 	}
-	bound(r.MedianBound, "median")
-	bound(r.WorstBound, "worst")
+	if v := r.WorstBound; v != nil {
+		s.line("bound", x(*v), 4, x(*v), base)
+		s.text("quietly", x(*v)+3, 11, "worst")
+	}
 	// Dots in columns; when they don't fit, they overlap.
 	const radius = 4.0
 	columns := map[int]int{}
