@@ -168,9 +168,9 @@ func (r Round) measure(step int, m scenario.Measure) (float64, bool) {
 			return false
 		}))
 	case "refused":
-		n := 0
+		n, spans := 0, r.spans()
 		for _, w := range r.Writes {
-			if !w.Accepted && w.Ended >= s.Began && w.Ended < until {
+			if !w.Accepted && w.Ended >= s.Began && w.Ended < until && !away(spans[w.Through], w.Ended) {
 				n++
 			}
 		}

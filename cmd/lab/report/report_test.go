@@ -88,7 +88,7 @@ func TestMeasure(t *testing.T) {
 		"whole":      {1, 1200},
 		"moved":      {1, 1050},
 		"write-gap":  {1, 460},
-		"refused":    {1, 2},
+		"refused":    {1, 1},
 		"noticed":    {1, 1},
 		"update":     {1, -1},
 		"ready":      {2, 400},

@@ -34,7 +34,7 @@ var Meanings = []Meaning{
 	{"ready", "all nodes ready", false},
 	{"update", "update completed", false},
 	{"rollback", "rollback completed", false},
-	{"refused", "requests failed", true},
+	{"refused", "requests failed at managers that were there", true},
 	{"noticed", "agents on other managers that notice", true},
 }
 
