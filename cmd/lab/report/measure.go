@@ -135,6 +135,8 @@ func (r Round) measure(step int, m scenario.Measure) (float64, bool) {
 		return length(best, found)
 	case "write-gap":
 		return r.longestGap(s, until)
+	case "calm-gap":
+		return r.calmGap(s)
 	case "down":
 		return length(r.seen(s.Began, func(v View, _ Ms) bool {
 			return len(s.Nodes) > 0 && !slices.ContainsFunc(s.Nodes, func(name string) bool { return v.Nodes[name] != "down" })
@@ -214,6 +216,23 @@ func (r Round) longestGap(s Step, until Ms) (float64, bool) {
 		if found && at < s.Began {
 			longest = max(longest, until-at)
 		}
+	}
+	return float64(longest), found
+}
+
+// calmGap is the longest time between two accepted writes of one client in the second
+// before the step.
+func (r Round) calmGap(s Step) (float64, bool) {
+	last := map[int]Ms{}
+	longest, found := Ms(0), false
+	for _, w := range r.Writes {
+		if !w.Accepted || w.Ended < s.Began-before || w.Ended > s.Began {
+			continue
+		}
+		if previous, ok := last[w.Writer]; ok {
+			longest, found = max(longest, w.Ended-previous), true
+		}
+		last[w.Writer] = w.Ended
 	}
 	return float64(longest), found
 }

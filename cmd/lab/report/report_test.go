@@ -118,6 +118,21 @@ func TestMeasure_GapOfAClientThatSawNoMore(t *testing.T) {
 	}
 }
 
+func TestMeasure_CalmGap(t *testing.T) {
+	r := Round{Length: 3000, Steps: []Step{{Verb: "kill", Began: 2000, Ended: 2001}}, Writes: []Write{
+		{Writer: 0, Ended: 500, Accepted: true}, // too long ago
+		{Writer: 0, Ended: 1200, Accepted: true},
+		{Writer: 1, Ended: 1250, Accepted: true},
+		{Writer: 0, Ended: 1300},
+		{Writer: 0, Ended: 1500, Accepted: true},
+		{Writer: 1, Ended: 1400, Accepted: true},
+		{Writer: 0, Ended: 2500, Accepted: true}, // what the step did
+	}}
+	if v, ok := r.measure(0, scenario.Measure{Name: "calm-gap"}); !ok || v != 300 {
+		t.Errorf("%v %v, want 300", v, ok)
+	}
+}
+
 func TestMeasure_Update(t *testing.T) {
 	r := Round{Length: 100, Steps: []Step{{Verb: "update", Service: "web", Began: 10, Ended: 12}}, Views: []View{
 		{At: 5, Until: 11, Through: "m1", Updates: map[string]string{"web": "completed"}}, // the one before

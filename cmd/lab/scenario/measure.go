@@ -28,6 +28,7 @@ type Meaning struct {
 var Meanings = []Meaning{
 	{"next-write", "next accepted write", false},
 	{"write-gap", "longest gap between accepted writes", false},
+	{"calm-gap", "the same in the second before", false},
 	{"down", "marked down", false},
 	{"whole", "services whole again", false},
 	{"moved", "services whole again, less the containers' start", false},
