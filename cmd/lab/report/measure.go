@@ -73,10 +73,10 @@ func (s Step) hit() []string {
 	return s.Nodes
 }
 
-// until is when the next step that measures begins, or the round ends.
+// until is when the next step that does something begins, or the round ends.
 func (r Round) until(step int) Ms {
 	for _, s := range r.Steps[step+1:] {
-		if len(s.Measures) > 0 {
+		if s.Verb != "wait" {
 			return s.Began
 		}
 	}
