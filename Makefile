@@ -6,7 +6,11 @@ export CGO_ENABLED = 0
 GO      ?= go
 BUILD    = $(GO) build -trimpath -ldflags "-s -w -X main.version=$(VERSION)"
 
-.PHONY: help build test check bench demo lab images image clean
+# make soak: where to begin, and for how long.
+SEED    ?= $(shell date +%s)
+FOR     ?= 1h
+
+.PHONY: help build test check soak planted bench demo lab images image clean
 .DEFAULT_GOAL := help
 
 help: ## list the targets
@@ -24,6 +28,12 @@ check: ## gofmt, vet, staticcheck, race tests, and the project's own rules (cmd/
 	$(GO) vet ./...
 	$(GO) tool staticcheck ./...
 	CGO_ENABLED=1 $(GO) test -race -short -timeout 30m ./...
+
+soak: ## users and faults at once, seed after seed: FOR=1h, SEED=n to begin with
+	SKEP_STORM_SEED=$(SEED) SKEP_STORM_FOR=$(FOR) $(GO) test -count=1 -timeout 0 -v -run TestStorm ./cluster/clustertest
+
+planted: ## plants bugs, one after the other, and wants the tests to notice each
+	SKEP_PLANTED=1 $(GO) test -count=1 -timeout 0 -v -run TestPlanted ./cmd
 
 demo: build ## three managers and two workers on this machine, the whole story of the README
 	@bin/lab demo

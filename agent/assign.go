@@ -55,6 +55,9 @@ func (s *set) apply(m *cluster.Assignments) error {
 		delete(s.secrets, id)
 		delete(s.configs, id)
 	}
+	if s.mailbox != nil {
+		s.mailbox.setFenced(s.anyFenced())
+	}
 	s.agent.touch()
 	return nil
 }
@@ -149,7 +152,7 @@ func (s *set) assign(task *cluster.Task) {
 	}
 	t.assignment = next
 	switch {
-	case over(task) && !over(before):
+	case over(task) && !over(before) && !t.fenced: // a fenced one is being stopped already
 		s.interrupt(task.ID)
 	case task.Desired != before.Desired:
 		s.poke(task.ID)

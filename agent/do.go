@@ -25,6 +25,9 @@ const (
 // errUnhealthy ends a task whose health check failed for good.
 const errUnhealthy = "task: unhealthy container"
 
+// errFenced ends a fenced task on a node that managers may have given up.
+const errFenced = "fence: the node's lease with the managers is over"
+
 // Next says what to do after a step.
 type Next uint8
 
@@ -49,6 +52,13 @@ func Do(ctx context.Context, driver Driver, a Assignment, status cluster.TaskSta
 	}
 	if a.Task.Desired >= cluster.StateShutdown || a.Task.Status.State.Terminal() {
 		return stop(ctx, driver, a, status, now)
+	}
+	if a.Fenced {
+		status, next := stop(ctx, driver, a, status, now)
+		if status.State == cluster.StateShutdown {
+			status.Err = errFenced
+		}
+		return status, next
 	}
 	if status.State > a.Task.Desired {
 		return status, Wait
@@ -88,6 +98,8 @@ func Do(ctx context.Context, driver Driver, a Assignment, status cluster.TaskSta
 		return reach(status, cluster.StateAccepted, messageAccepted, now), Again
 	case status.State < cluster.StatePreparing:
 		return reach(status, cluster.StatePreparing, messagePreparing, now), Again
+	case a.Held:
+		return status, Wait
 	default: // Ready
 		return reach(status, cluster.StateStarting, messageStarting, now), Again
 	}
@@ -97,6 +109,9 @@ func Do(ctx context.Context, driver Driver, a Assignment, status cluster.TaskSta
 func reach(status cluster.TaskStatus, state cluster.State, message string, now func() time.Time) cluster.TaskStatus {
 	status.State, status.Message, status.Err = state, message, ""
 	status.Since = cluster.At(now())
+	if state.Terminal() {
+		status.Ports = ""
+	}
 	return status
 }
 
@@ -107,6 +122,9 @@ func judge(status cluster.TaskStatus, c Container, now func() time.Time) (cluste
 	}
 	if c.PID != 0 {
 		status.PID = int32(c.PID)
+	}
+	if c.Phase == Running {
+		status.Ports = c.Ports
 	}
 	switch {
 	case c.Phase == Exited && c.ExitCode != 0:

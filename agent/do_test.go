@@ -65,6 +65,7 @@ func TestDo(t *testing.T) {
 		return s
 	}
 	withID := func(s cluster.TaskStatus) cluster.TaskStatus { s.ContainerID, s.PID = "c1", 7; return s }
+	withPorts := func(s cluster.TaskStatus) cluster.TaskStatus { s.Ports = "8080:80/tcp"; return s }
 	running := Container{ID: "c1", PID: 7, Phase: Running}
 
 	for _, test := range []struct {
@@ -167,6 +168,16 @@ func TestDo(t *testing.T) {
 			name: "a running container is left alone", desired: cluster.StateRunning,
 			status: withID(status(cluster.StateRunning, "started")), container: running,
 			want: withID(status(cluster.StateRunning, "started")), next: Wait, calls: []string{"inspect"},
+		},
+		{
+			name: "a running container tells its ports", desired: cluster.StateRunning,
+			status: status(cluster.StateStarting, "starting"), container: Container{ID: "c1", PID: 7, Phase: Running, Ports: "8080:80/tcp"},
+			want: withPorts(withID(reached(status(cluster.StateRunning, "started"), nil))), next: Wait, calls: []string{"start"},
+		},
+		{
+			name: "which are free when it ends", desired: cluster.StateRunning,
+			status: withPorts(withID(status(cluster.StateRunning, "started"))), container: Container{ID: "c1", Phase: Exited},
+			want: withID(reached(status(cluster.StateComplete, "finished"), nil)), next: Wait, calls: []string{"inspect"},
 		},
 		{
 			name: "exit 0 completes", desired: cluster.StateRunning,

@@ -48,6 +48,9 @@ type Driver interface {
 	// Remove kills the container if need be and removes it. It is no error when
 	// there is none.
 	Remove(ctx context.Context, taskID string) error
+	// Forget removes what is kept beside containers for all tasks of the node, such as
+	// the files of their secrets, whether they run or not: the node has left.
+	Forget(nodeID string) error
 	// Logs calls emit with the container's lines, in order, until all are read or,
 	// when following, until the container ends. An error of emit ends it.
 	Logs(ctx context.Context, taskID string, options cluster.LogOptions, emit func([]cluster.LogLine) error) error
@@ -64,6 +67,9 @@ type Assignment struct {
 	// gets to see. They must not be written to a disk, and not be logged.
 	Secrets map[string]*cluster.Secret
 	Configs map[string]*cluster.Config
+	// Fenced has the task stop because the node's lease with the managers is over; Held
+	// keeps it from starting while there is none.
+	Fenced, Held bool
 }
 
 // ContainerName is Swarm's name for the task's container: service.slot.task, with
@@ -78,16 +84,8 @@ func (a Assignment) Slot() string {
 	return fmt.Sprint(a.Revision.ShownSlot(a.Task))
 }
 
-// DefaultGrace is how long a container may take to stop when its spec doesn't say.
-const DefaultGrace = 10 * time.Second
-
 // Grace is how long the task's container may take to stop.
-func (a Assignment) Grace() time.Duration {
-	if a.Revision == nil || a.Revision.Spec.ContainerSpec == nil || a.Revision.Spec.ContainerSpec.StopGracePeriod == nil {
-		return DefaultGrace
-	}
-	return *a.Revision.Spec.ContainerSpec.StopGracePeriod
-}
+func (a Assignment) Grace() time.Duration { return a.Revision.StopGrace() }
 
 // Phase is how far a container has come.
 type Phase uint8
@@ -119,6 +117,9 @@ type Container struct {
 	// Health matters while the container runs.
 	Health Health
 	PID    int
+	// Ports are those published on the node while it runs, as cluster.FormatPorts
+	// writes them.
+	Ports string
 	// ExitCode is set once it has exited.
 	ExitCode int
 }

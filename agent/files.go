@@ -34,7 +34,7 @@ func (a Assignment) Files() ([]File, error) {
 		if err != nil {
 			return nil, err
 		}
-		sources = append(sources, source{what, ref.File, cluster.SecretTarget, secret.Spec.Data, secret.Spec.Templating})
+		sources = append(sources, source{what, ref.File, cluster.SecretTarget, secret.Spec.Data, secret.Spec.Templating, cluster.SecretLimit})
 	}
 	for _, ref := range spec.Configs {
 		what := "config " + ref.ConfigName
@@ -43,7 +43,7 @@ func (a Assignment) Files() ([]File, error) {
 			return nil, err
 		}
 		file := (*swarm.SecretReferenceFileTarget)(ref.File)
-		sources = append(sources, source{what, file, cluster.ConfigTarget, config.Spec.Data, config.Spec.Templating})
+		sources = append(sources, source{what, file, cluster.ConfigTarget, config.Spec.Data, config.Spec.Templating, cluster.ConfigLimit})
 	}
 	var files []File
 	for _, s := range sources {
@@ -63,6 +63,8 @@ type source struct {
 	target     func(name string) string
 	data       []byte
 	templating *swarm.Driver
+	// limit is one byte more than the file may have.
+	limit int
 }
 
 func (s source) expand(a Assignment) (File, error) {
@@ -79,7 +81,7 @@ func (s source) expand(a Assignment) (File, error) {
 	}
 	data := s.data
 	if s.templating != nil {
-		if data, err = NewTemplate(a).body(s.what, data); err != nil {
+		if data, err = NewTemplate(a).body(s.what, data, s.limit); err != nil {
 			return File{}, err
 		}
 	}

@@ -1,7 +1,9 @@
 package agent
 
 import (
+	"slices"
 	"sync"
+	"time"
 
 	"github.com/docker/docker/api/types/swarm"
 
@@ -26,6 +28,10 @@ type mailbox struct {
 	// description is nil when it didn't change.
 	description *swarm.NodeDescription
 	engineAway  bool
+	// fenced is set while the node has tasks that need a lease; asked are the times at
+	// which messages asked for one, until it was granted or would be over.
+	fenced bool
+	asked  []time.Time
 }
 
 // newMailbox returns an empty mailbox.
@@ -64,6 +70,44 @@ func (m *mailbox) setEngine(away bool) {
 		m.engineAway = away
 		m.signalLocked()
 	}
+}
+
+// setFenced notes for all messages from now on whether they ask for a lease.
+func (m *mailbox) setFenced(fenced bool) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.fenced != fenced {
+		m.fenced = fenced
+		m.signalLocked()
+	}
+}
+
+// ask gives the stamp by which a message that is sent now asks for a lease; 0 when
+// none is needed.
+func (m *mailbox) ask(now time.Time) int64 {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if !m.fenced {
+		m.asked = nil
+		return 0
+	}
+	m.asked = slices.DeleteFunc(m.asked, func(at time.Time) bool { return now.Sub(at) > cluster.FenceLease })
+	m.asked = append(m.asked, now)
+	return now.UnixNano()
+}
+
+// granted tells when the lease of this stamp was asked for. A stamp that isn't
+// known, or whose lease is over, gives nothing.
+func (m *mailbox) granted(stamp int64) (at time.Time, ok bool) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for i, at := range m.asked {
+		if at.UnixNano() == stamp {
+			m.asked = slices.Delete(m.asked, 0, i+1)
+			return at, true
+		}
+	}
+	return time.Time{}, false
 }
 
 func (m *mailbox) signalLocked() {

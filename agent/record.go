@@ -67,6 +67,9 @@ func (a *Agent) remember() (*remembered, error) {
 	return r, nil
 }
 
+// Save has the record written again, soon.
+func (a *Agent) Save() { a.touch() }
+
 // touch says that the record lacks something.
 func (a *Agent) touch() {
 	select {

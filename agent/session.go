@@ -157,6 +157,7 @@ func (s *session) write(ctx, inner context.Context) error {
 		}
 		message := s.mailbox.take()
 		message.Logs = chunk
+		message.Lease = s.mailbox.ask(s.agent.cfg.Now())
 		if err := s.send(inner, &message); err != nil {
 			return err
 		}
@@ -229,6 +230,9 @@ func (s *session) take(inner context.Context, message *cluster.FromManager) erro
 	}
 	if message.Peers != nil {
 		s.agent.cfg.OnPeers(*message.Peers)
+	}
+	if at, ok := s.mailbox.granted(message.Lease); ok {
+		s.agent.call(func(held *set) { held.renew(at.Add(cluster.FenceLease)) })
 	}
 	if message.Assignments != nil {
 		if err := s.assign(message.Assignments); err != nil {
@@ -317,6 +321,7 @@ func (s *session) assign(m *cluster.Assignments) error {
 func (s *set) attach(mailbox *mailbox) {
 	s.mailbox = mailbox
 	mailbox.setEngine(s.engineAway())
+	mailbox.setFenced(s.anyFenced())
 	for taskID, t := range s.tasks {
 		if !t.removing && t.status.State >= cluster.StateAccepted {
 			mailbox.report(taskID, t.status)

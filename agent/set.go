@@ -48,6 +48,10 @@ type set struct {
 	// watching is set while the driver's events come in; unheard when they haven't for
 	// some time, and mute when the driver can't describe the machine.
 	watching, unheard, mute bool
+	// lease is until when managers count on this node to run its fenced tasks; expiry
+	// ends it.
+	lease  time.Time
+	expiry *time.Timer
 	// changed are closed at news of a task, for log requests that wait.
 	changed map[string]chan struct{}
 
@@ -61,6 +65,9 @@ type held struct {
 	status     cluster.TaskStatus
 	// removing means: stop it, remove its container, forget it, report nothing.
 	removing bool
+	// fenced means: stop it, since the lease was over while it may have run. What was
+	// begun to stop isn't taken back.
+	fenced bool
 	// stepping is set while a goroutine is at it; again asks for another look after
 	// that, and cancel calls it off.
 	stepping, again bool
@@ -99,6 +106,7 @@ func newSet(a *Agent, remembered *remembered) *set {
 
 // begin looks at all remembered tasks.
 func (s *set) begin() {
+	s.renew(s.agent.cfg.Now().Add(firstLease))
 	for taskID := range s.tasks {
 		s.poke(taskID)
 	}
@@ -107,6 +115,7 @@ func (s *set) begin() {
 // close stops all work: no step begins any more.
 func (s *set) close() {
 	s.closed = true
+	s.expiry.Stop()
 	for _, t := range s.tasks {
 		if t.retry != nil {
 			t.retry.Stop()
@@ -153,6 +162,7 @@ func (s *set) poke(taskID string) {
 	t.assignment.Hostname = s.description.Hostname
 	ctx, cancel := context.WithCancel(context.Background())
 	t.stepping, t.again, t.cancel = true, false, cancel
+	s.fence(t)
 	assignment, status, removing := t.assignment, t.status, t.removing
 	if status.State < cluster.StateReady && !removing {
 		s.equip(&assignment) // and nothing else of the task, so that what is dropped is gone

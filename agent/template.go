@@ -2,6 +2,7 @@ package agent
 
 import (
 	"errors"
+	"fmt"
 	"runtime"
 	"strings"
 	"text/template"
@@ -47,7 +48,9 @@ func NewTemplate(a Assignment) *Template {
 func (x *Template) Err() error { return x.err }
 
 // Expand fills in one template; what names it in errors.
-func (x *Template) Expand(what, text string) string { return x.expand(what, text, functions) }
+func (x *Template) Expand(what, text string) string {
+	return x.expand(what, text, cluster.ConfigLimit, nil)
+}
 
 // Env gives the container's environment.
 func (x *Template) Env() []string {
@@ -60,28 +63,28 @@ func (x *Template) Env() []string {
 	return env
 }
 
-// functions are those that every template knows.
-var functions = template.FuncMap{
-	"join": func(separator string, parts ...string) string { return strings.Join(parts, separator) },
-}
-
 // errNoSuch is the error of a template that asks for what the service hasn't got.
 var errNoSuch = errors.New("it asks for a secret or config that the service does not refer to")
 
-func (x *Template) expand(what, text string, functions template.FuncMap) string {
+// expand fills in a template, whose result must be shorter than limit; functions are
+// known to it beside those that all templates know.
+func (x *Template) expand(what, text string, limit int, functions template.FuncMap) string {
 	if !strings.Contains(text, "{{") || x.err != nil {
 		return text
 	}
-	parsed, err := template.New("").Option("missingkey=error").Funcs(functions).Parse(text)
+	parsed, err := template.New("").Option("missingkey=error").Funcs(boundedFunctions(limit)).Funcs(functions).Parse(text)
 	if err == nil {
-		var out strings.Builder
-		if err = parsed.Execute(&out, x.values); err == nil {
+		out := &boundedBuilder{limit: limit}
+		if err = parsed.Execute(out, x.values); err == nil {
 			return out.String()
 		}
 	}
 	why := "it is not valid"
-	if errors.Is(err, errNoSuch) {
+	switch {
+	case errors.Is(err, errNoSuch):
 		why = errNoSuch.Error()
+	case errors.Is(err, errTooLong):
+		why = fmt.Sprintf("it gives more than %d bytes", limit-1)
 	}
 	x.err = cluster.Say(cluster.ErrInvalid, "expand template of %s: %s", what, why)
 	return text
@@ -89,10 +92,9 @@ func (x *Template) expand(what, text string, functions template.FuncMap) string 
 
 // body fills in a secret or config. Its template also knows the environment, and
 // the service's secrets and configs by the name of their file, as they are.
-func (x *Template) body(what string, data []byte) ([]byte, error) {
+func (x *Template) body(what string, data []byte, limit int) ([]byte, error) {
 	spec, env := x.assignment.Revision.Spec.ContainerSpec, x.Env()
 	known := template.FuncMap{
-		"join": functions["join"],
 		"env": func(name string) string {
 			for _, entry := range env {
 				if key, value, ok := strings.Cut(entry, "="); ok && key == name {
@@ -118,6 +120,6 @@ func (x *Template) body(what string, data []byte) ([]byte, error) {
 			return "", errNoSuch
 		},
 	}
-	expanded := x.expand(what, string(data), known)
+	expanded := x.expand(what, string(data), limit, known)
 	return []byte(expanded), x.err
 }

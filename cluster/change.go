@@ -40,7 +40,7 @@ func CreateService(id string, spec swarm.ServiceSpec, auth string) Change {
 // made in the spec that a rollback goes back to, and so is no new rollback
 // target; nor is a request that changes nothing, by which users resume a paused
 // update. The rollout ends and the scheduler begins a new one if there is need,
-// but one that is under way to the same revision goes on.
+// but one that is under way to the same revision goes on, unless it is a rebalance.
 //
 // A job has a new revision whatever the spec, since each update runs it anew.
 func UpdateService(old *Service, current *Revision, rollout *Rollout, spec swarm.ServiceSpec, auth string) Change {
@@ -71,7 +71,7 @@ func UpdateService(old *Service, current *Revision, rollout *Rollout, spec swarm
 			same.Auth, same.ServiceName, same.ServiceLabels = auth, spec.Name, spec.Labels
 			change.Revision = &same
 		}
-		if rollout != nil && rollout.Revision == next.Revision && !rollout.Paused() && !rollout.Done() {
+		if rollout != nil && rollout.Revision == next.Revision && !rollout.Paused() && !rollout.Done() && !rollout.Rebalance {
 			kept := *rollout
 			change.Rollout = &kept
 		}
@@ -143,6 +143,26 @@ func AbandonUpdate(old *Service, message string, now time.Time) (Change, error) 
 			StartedAt: now,
 			Message:   message,
 		},
+	}, nil
+}
+
+// RebalanceService begins to move the service's tasks to where they would be placed
+// now. rollout is the service's present one. A rebalance that is under way goes on.
+func RebalanceService(s *Service, rollout *Rollout, now time.Time) (*Rollout, error) {
+	switch {
+	case !replicated(s.Spec.Mode):
+		return nil, Say(ErrInvalid, "service %s can't be rebalanced: only replicated services can, in others it is the node or the job that says where a task runs", s.Spec.Name)
+	case rollout == nil || rollout.Done() || rollout.Rebalance && rollout.Paused():
+	case rollout.Rebalance:
+		return rollout, nil
+	case rollout.Paused():
+		return nil, Say(ErrPrecondition, "service %s can't be rebalanced while its update is paused: update it or roll it back first", s.Spec.Name)
+	default:
+		return nil, Say(ErrPrecondition, "service %s can't be rebalanced while it is being updated: wait for the end of the update", s.Spec.Name)
+	}
+	return &Rollout{
+		ServiceID: s.ID, State: swarm.UpdateStateUpdating, Revision: s.Revision, Rebalance: true,
+		Total: uint32(max(s.Replicas(), 1)), StartedAt: now, Message: "rebalance in progress",
 	}, nil
 }
 

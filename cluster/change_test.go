@@ -67,6 +67,24 @@ func TestUpdateService_AuthAndLabelsKeepTheRevision(t *testing.T) {
 	}
 }
 
+// TestUpdateService_TheFenceIsPartOfWhatRuns holds that agents learn of a fence with
+// the task, and not in the middle of it.
+func TestUpdateService_TheFenceIsPartOfWhatRuns(t *testing.T) {
+	old := CreateService("s", changeSpec("app:1", 1), "")
+	for i, value := range []string{"true", "false", "true"} {
+		spec := changeSpec("app:1", 1)
+		spec.Labels = map[string]string{LabelFence: value}
+		next := UpdateService(old.Service, old.Revision, nil, spec, "")
+		if next.Revision == nil || next.Revision.Number != uint64(i+2) || next.Revision.Fenced() != (value == "true") {
+			t.Errorf("%s: revision %+v", value, next.Revision)
+		}
+		if same, but := CompareRevisions(old.Revision, next.Revision); same || but {
+			t.Errorf("%s: the revisions run the same", value)
+		}
+		old = next
+	}
+}
+
 func TestUpdateService_RolloutGoesOnOnlyWhileItRuns(t *testing.T) {
 	first := CreateService("s", changeSpec("app:1", 1), "")
 	for state, kept := range map[swarm.UpdateState]bool{

@@ -13,6 +13,13 @@ const (
 	configDir = "/"
 )
 
+// SecretLimit and ConfigLimit are one byte more than a secret's and a config's data
+// may have, also when their templates are filled in.
+const (
+	SecretLimit = 500 << 10
+	ConfigLimit = 1000 << 10
+)
+
 // SecretTarget is the path in the container of a secret's file of this name.
 func SecretTarget(name string) string { return target(secretDir, name) }
 

@@ -272,7 +272,8 @@ func ApplyHostOptions(labels map[string]string, h *container.HostConfig) error {
 	return nil
 }
 
-// sameHostOptions tells whether two sets of labels ask for the same host options:
+// sameHostOptions tells whether two sets of labels ask for the same host options
+// and the same fence, which containers and agents have to know of from the start:
 // they are part of what a task runs, unlike other labels.
 func sameHostOptions(a, b map[string]string) bool {
 	only := func(labels map[string]string) map[string]string {
@@ -284,5 +285,5 @@ func sameHostOptions(a, b map[string]string) bool {
 		}
 		return options
 	}
-	return maps.Equal(only(a), only(b))
+	return maps.Equal(only(a), only(b)) && Fenced(a) == Fenced(b)
 }

@@ -3,6 +3,7 @@ package cluster
 import (
 	"slices"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/docker/docker/api/types/swarm"
@@ -208,6 +209,8 @@ type Rollout struct {
 	StartedAt   time.Time
 	CompletedAt time.Time
 	Message     string
+	// Rebalance is set when nothing changes but where tasks are.
+	Rebalance bool
 }
 
 // RollingBack tells whether the rollout is a rollback, in whatever state.
@@ -272,6 +275,31 @@ type Task struct {
 	// Ready) may start; zero when it needn't wait for a time.
 	NotBefore Time       `cbor:"11,keyasint,omitempty"`
 	Status    TaskStatus `cbor:"12,keyasint,omitempty"`
+	// Generic are the node's generic resources that the task has, from its assignment
+	// until it has ended.
+	Generic []Claim `cbor:"13,keyasint,omitempty"`
+}
+
+// Claim is what a task has of one kind of generic resource: some by name, or a
+// number where the node doesn't name them.
+type Claim struct {
+	Kind  string   `cbor:"1,keyasint"`
+	Names []string `cbor:"2,keyasint,omitempty"`
+	Count int64    `cbor:"3,keyasint,omitempty"`
+}
+
+// GenericEnv is how a container is told what its task has: DOCKER_RESOURCE_KIND,
+// with the names or the number, as in Swarm.
+func (t *Task) GenericEnv() []string {
+	var env []string
+	for _, c := range t.Generic {
+		value := strings.Join(c.Names, ",")
+		if len(c.Names) == 0 {
+			value = strconv.FormatInt(c.Count, 10)
+		}
+		env = append(env, "DOCKER_RESOURCE_"+strings.ToUpper(c.Kind)+"="+value)
+	}
+	return env
 }
 
 // TaskStatus is what is known of a task. The agent writes it from Accepted on.
@@ -290,6 +318,9 @@ type TaskStatus struct {
 	ContainerID string `cbor:"6,keyasint,omitempty"`
 	PID         int32  `cbor:"7,keyasint,omitempty"`
 	ExitCode    int32  `cbor:"8,keyasint,omitempty"`
+	// Ports are those published on the node while the container runs, also those that
+	// the engine chose, as FormatPorts writes them.
+	Ports string `cbor:"9,keyasint,omitempty"`
 }
 
 // Assigned tells whether the task was given to its node: agents hear of it, and it

@@ -43,6 +43,9 @@ type FromAgent struct {
 	// EngineAway is set in every message while the node's engine hasn't answered for
 	// some seconds.
 	EngineAway bool `cbor:"6,keyasint,omitempty"`
+	// Lease asks for the right to run fenced tasks for FenceLease from now: the agent's
+	// clock, which nobody else interprets. Zero when the node has no such tasks.
+	Lease int64 `cbor:"7,keyasint,omitempty"`
 }
 
 // Hello opens a session. Who speaks is in the certificate.
@@ -71,6 +74,8 @@ type FromManager struct {
 	CancelLogs uint64      `cbor:"5,keyasint,omitempty"`
 	// Refused is sent last by a manager that ends the session, with the reason.
 	Refused string `cbor:"6,keyasint,omitempty"`
+	// Lease grants what FromAgent.Lease with this value asked for.
+	Lease int64 `cbor:"7,keyasint,omitempty"`
 }
 
 // Welcome accepts a session.
@@ -207,6 +212,14 @@ type Relay struct {
 	Left []string `cbor:"6,keyasint,omitempty"`
 	// EngineAway are those of Sessions whose engine doesn't answer, always all of them.
 	EngineAway []string `cbor:"7,keyasint,omitempty"`
+	// Leases are those of Sessions whose agent asks for a lease.
+	Leases []string `cbor:"8,keyasint,omitempty"`
+}
+
+// RelayAnswer is what the leader says to a relay; nothing when it is empty.
+type RelayAnswer struct {
+	// Leases are the nodes that may run fenced tasks for FenceLease from when they asked.
+	Leases []string `cbor:"1,keyasint,omitempty"`
 }
 
 // NodeNews is an agent's account of its node.

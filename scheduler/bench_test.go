@@ -22,23 +22,79 @@ func BenchmarkPlan(b *testing.B) {
 			for range b.N {
 				b.StopTimer()
 				db := bigHive(b, size.nodes, size.tasks)
-				l := newLoop(Config{Store: db})
-				_, view, _ := l.subscription.Take()
-				l.relist(view)
-				runtime.GC()
 				b.StartTimer()
-				for db.View().TaskCount() < size.tasks {
-					if err := l.step(context.Background()); err != nil {
-						b.Fatal(err)
-					}
-					l.refresh()
-				}
-				b.StopTimer()
-				l.subscription.Close()
-				if got := db.View().TaskCount(); got != size.tasks {
-					b.Fatalf("%d tasks instead of %d", got, size.tasks)
-				}
+				planAll(b, db, size.tasks)
 			}
+		})
+	}
+}
+
+// planAll plans until there are so many tasks, and returns how long that took.
+func planAll(b *testing.B, db *store.Memory, tasks int) time.Duration {
+	b.Helper()
+	b.StopTimer()
+	l := newLoop(Config{Store: db})
+	defer l.subscription.Close()
+	_, view, _ := l.subscription.Take()
+	l.relist(view)
+	runtime.GC()
+	b.StartTimer()
+	began := time.Now()
+	for db.View().TaskCount() < tasks {
+		if err := l.step(context.Background()); err != nil {
+			b.Fatal(err)
+		}
+		l.refresh()
+	}
+	took := time.Since(began)
+	b.StopTimer()
+	if got := db.View().TaskCount(); got != tasks {
+		b.Fatalf("%d tasks instead of %d", got, tasks)
+	}
+	for t := range db.View().Tasks() {
+		if !t.Assigned() {
+			b.Fatalf("task %s has no node: %s", t.ID, t.Status.Err)
+		}
+	}
+	return took
+}
+
+// BenchmarkPlan_Constrained places tasks that only a third of the nodes may have,
+// spread at two levels, with reservations; beside it the same number of tasks that
+// ask for nothing. Services have one task each, or there is one service.
+func BenchmarkPlan_Constrained(b *testing.B) {
+	const nodes, tasks = 5000, 100000
+	picky := func(spec *swarm.ServiceSpec) {
+		spec.TaskTemplate.Placement = &swarm.Placement{
+			Constraints: []string{"node.labels.disk==ssd", "node.role!=manager"},
+			Preferences: []swarm.PlacementPreference{
+				{Spread: &swarm.SpreadOver{SpreadDescriptor: "node.labels.zone"}},
+				{Spread: &swarm.SpreadOver{SpreadDescriptor: "node.labels.rack"}},
+			},
+		}
+		spec.TaskTemplate.Resources = &swarm.ResourceRequirements{Reservations: &swarm.Resources{NanoCPUs: 1e7, MemoryBytes: 16 << 20}}
+	}
+	for _, services := range []int{tasks, tasks / 2, tasks / 100, 1} {
+		b.Run(fmt.Sprintf("nodes=%d/tasks=%d/services=%d", nodes, tasks, services), func(b *testing.B) {
+			run := func(change func(*swarm.ServiceSpec)) time.Duration {
+				b.StopTimer()
+				db := bigHive(b, nodes, services, func(spec *swarm.ServiceSpec) {
+					replicas := uint64(tasks / services)
+					spec.Mode.Replicated.Replicas = &replicas
+					change(spec)
+				})
+				return planAll(b, db, tasks)
+			}
+			// The fastest of each counts: others use the machine, too.
+			plain, constrained := time.Hour, time.Hour
+			for range b.N {
+				plain = min(plain, run(func(*swarm.ServiceSpec) {}))
+				constrained = min(constrained, run(picky))
+			}
+			b.ReportMetric(plain.Seconds(), "s/unconstrained")
+			b.ReportMetric(constrained.Seconds(), "s/constrained")
+			b.ReportMetric(constrained.Seconds()/plain.Seconds(), "times")
+			b.ReportMetric(0, "ns/op")
 		})
 	}
 }
@@ -60,21 +116,7 @@ func BenchmarkPlan_Replicas(b *testing.B) {
 		if err != nil {
 			b.Fatal(err)
 		}
-		l := newLoop(Config{Store: db})
-		_, view, _ := l.subscription.Take()
-		l.relist(view)
-		b.StartTimer()
-		for db.View().TaskCount() < int(replicas) {
-			if err := l.step(context.Background()); err != nil {
-				b.Fatal(err)
-			}
-			l.refresh()
-		}
-		b.StopTimer()
-		l.subscription.Close()
-		if got := db.View().TaskCount(); got != int(replicas) {
-			b.Fatalf("%d tasks instead of %d", got, replicas)
-		}
+		planAll(b, db, int(replicas))
 	}
 }
 
@@ -112,7 +154,7 @@ func BenchmarkPlan_Global(b *testing.B) {
 }
 
 // bigHive is a database with so many nodes and one-task services.
-func bigHive(tb testing.TB, nodes, services int) *store.Memory {
+func bigHive(tb testing.TB, nodes, services int, change ...func(*swarm.ServiceSpec)) *store.Memory {
 	tb.Helper()
 	db := store.NewMemory(time.Now)
 	h := &hive{t: tb, db: db, now: epoch}
@@ -130,10 +172,18 @@ func bigHive(tb testing.TB, nodes, services int) *store.Memory {
 			})
 		}
 	}
-	put(nodes, func(i int) []any { return []any{h.node(fmt.Sprintf("node%04d", i))} })
+	put(nodes, func(i int) []any {
+		n := h.node(fmt.Sprintf("node%04d", i))
+		n.Spec.Labels = map[string]string{"zone": fmt.Sprint("zone", i%5), "rack": fmt.Sprint("rack", i%60), "disk": []string{"ssd", "hdd", "hdd"}[i%3]}
+		return []any{n}
+	})
 	put(services, func(i int) []any {
 		id := cluster.NewID(rand.Reader)
-		change := cluster.CreateService(id, serviceSpec(fmt.Sprintf("service%06d", i)), "")
+		spec := serviceSpec(fmt.Sprintf("service%06d", i))
+		for _, set := range change {
+			set(&spec)
+		}
+		change := cluster.CreateService(id, spec, "")
 		return []any{change.Service, change.Revision}
 	})
 	return db

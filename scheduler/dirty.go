@@ -95,7 +95,11 @@ func (l *loop) take(c store.Change) {
 		l.takeNode(o.ID, before, after)
 	case *cluster.Service:
 		l.dirty.service(o.ID)
+		before, _ := c.Before.(*cluster.Service)
 		after, _ := c.After.(*cluster.Service)
+		if l.ledger.ChangeService(before, after) {
+			l.roomier()
+		}
 		l.takeService(o.ID, after)
 	case *cluster.Revision:
 		before, _ := c.Before.(*cluster.Revision)
@@ -116,6 +120,12 @@ func (l *loop) take(c store.Change) {
 		}
 		if before != nil && before.NodeID != "" && !before.Status.State.Terminal() && (after == nil || after.Status.State.Terminal()) {
 			l.roomier()
+		}
+		if after != nil && after.Assigned() && (before == nil || !before.Assigned()) {
+			l.assigned = true
+			l.fuller()
+		} else if before != nil && after != nil && before.Desired != after.Desired {
+			l.fuller()
 		}
 	}
 }
@@ -149,6 +159,27 @@ func (l *loop) roomier() {
 	}
 }
 
+// fuller sees to it that what waiting tasks say stays true when others take room:
+// soon, but not each time, as that changes nothing but words.
+func (l *loop) fuller() {
+	if len(l.waiting) == 0 || l.wakes.has(Wake{}) {
+		return
+	}
+	l.wakes.set(Wake{At: l.config.Now().Add(explainAfter)})
+}
+
+// follow marks the services that wait to be where others are, when any task was
+// assigned.
+func (l *loop) follow() {
+	if !l.assigned {
+		return
+	}
+	l.assigned = false
+	for _, id := range slices.Sorted(maps.Keys(l.following)) {
+		l.dirty.service(id)
+	}
+}
+
 // takeLoss marks the services that a rollback may have been planned for: what was
 // removed may be what they would go back to.
 func (l *loop) takeLoss() {
@@ -166,6 +197,7 @@ func (l *loop) takeCluster(c store.Change) {
 		cluster.RevisionHistory(before.Spec) != cluster.RevisionHistory(after.Spec) {
 		l.dirty.all(l.view)
 	}
+	l.roomier() // The default log driver may be another one.
 }
 
 // takeService keeps the row of global services.

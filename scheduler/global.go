@@ -112,6 +112,6 @@ func (w *work) requirementOf(t *cluster.Task) *placement.Requirement {
 	if r == nil {
 		return nil
 	}
-	requirement := placement.Require(r)
+	requirement := w.Ledger.Require(r, w.around)
 	return &requirement
 }

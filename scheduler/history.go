@@ -33,7 +33,7 @@ func (w *work) reapHistory() {
 			}
 			keep--
 			// The newest one stays in any case: it may stand for a slot that is finished.
-			if keep >= 0 || t == s.newest || !t.Dead() || w.counts(s, t) || w.running && len(s.rolling) > 0 && t == s.rolling[0] {
+			if keep >= 0 || t == s.newest || !t.Dead() || !w.stopped(t) || w.counts(s, t) || w.running && len(s.rolling) > 0 && t == s.rolling[0] {
 				continue
 			}
 			w.intend(&reap{TaskID: t.ID})

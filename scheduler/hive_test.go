@@ -187,6 +187,16 @@ func (h *hive) rollback(name string, to uint64) error {
 	return nil
 }
 
+// rebalance moves a service's tasks to where they would be placed now.
+func (h *hive) rebalance(name string) error {
+	v := h.db.View()
+	rollout, err := cluster.RebalanceService(v.Service(name), v.Rollout(name), h.now)
+	if err == nil && rollout != v.Rollout(name) {
+		h.put(rollout)
+	}
+	return err
+}
+
 func (h *hive) remove(name string) {
 	h.t.Helper()
 	h.update(func(tx *store.Tx) error {

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"skep/cluster"
+	"skep/scheduler/placement"
 	"skep/store"
 )
 
@@ -93,7 +94,7 @@ func (c *create) String() string {
 	}
 	fmt.Fprintf(&b, " rev=%d %s", c.Task.Revision, c.Task.Desired)
 	if c.Task.NodeID != "" {
-		b.WriteString(" on " + c.Task.NodeID)
+		b.WriteString(" on " + c.Task.NodeID + claims(c.Task.Generic))
 	}
 	if !c.Task.Assigned() {
 		b.WriteString(" (" + c.Task.Status.Err + ")")
@@ -179,7 +180,10 @@ func (s *start) Apply(tx *Tx) error {
 func (s *start) String() string { return "start " + s.TaskID }
 
 // assign gives a node to a task that waited for one.
-type assign struct{ TaskID, NodeID string }
+type assign struct {
+	TaskID string
+	placement.Choice
+}
 
 // Apply does it while the task still waits and the node still takes tasks.
 func (a *assign) Apply(tx *Tx) error {
@@ -189,7 +193,7 @@ func (a *assign) Apply(tx *Tx) error {
 	}
 	t := *old
 	now := cluster.At(tx.Now())
-	t.NodeID = a.NodeID
+	t.NodeID, t.Generic = a.NodeID, a.Generic
 	t.Status = cluster.TaskStatus{State: cluster.StateAssigned, Since: now, Applied: now, Message: messageAssigned}
 	if err := tx.Put(&t); err != nil {
 		return fmt.Errorf("assign task %s: %w", a.TaskID, err)
@@ -197,7 +201,18 @@ func (a *assign) Apply(tx *Tx) error {
 	return nil
 }
 
-func (a *assign) String() string { return fmt.Sprintf("assign %s to %s", a.TaskID, a.NodeID) }
+func (a *assign) String() string {
+	return fmt.Sprintf("assign %s to %s%s", a.TaskID, a.NodeID, claims(a.Generic))
+}
+
+// claims lists generic resources as a container is told of them.
+func claims(generic []cluster.Claim) string {
+	var b strings.Builder
+	for _, env := range (&cluster.Task{Generic: generic}).GenericEnv() {
+		b.WriteString(" " + strings.TrimPrefix(env, "DOCKER_RESOURCE_"))
+	}
+	return b.String()
+}
 
 // explain says why a task waits (Message) or can't go on (Err).
 type explain struct {

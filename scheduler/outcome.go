@@ -30,7 +30,7 @@ func (w *work) findRolling(s *slot) {
 		if !w.ofRollout(t) || t.Desired == cluster.StateRemove {
 			continue
 		}
-		if len(s.rolling) == 0 && (t.NotBefore == 0 || !w.replacedOutdated(s, i)) {
+		if len(s.rolling) == 0 && (t.NotBefore == 0 || !w.replaced(s, i)) {
 			return
 		}
 		s.rolling = append(s.rolling, t)
@@ -42,6 +42,15 @@ func (w *work) findRolling(s *slot) {
 			return t.RunningAt == 0 && !endedItself(s, t) && (s.idle || !t.Assigned())
 		})
 	}
+}
+
+// replaced tells whether the i-th task of the slot came in the place of what the
+// rollout is to replace.
+func (w *work) replaced(s *slot, i int) bool {
+	if w.rollout.Rebalance {
+		return moved(s, i)
+	}
+	return w.replacedOutdated(s, i)
 }
 
 // replacedOutdated tells whether the i-th task of the slot came in the place of

@@ -38,7 +38,8 @@ type Result struct {
 	// Wakes say when a service or a node must be planned again, changed or not. One
 	// that was planned and isn't named needn't be.
 	Wakes []Wake
-	// Waiting are services with tasks that no node could take.
+	// Waiting are services with tasks that no node could take, or that a rebalance
+	// moves: what others take or leave means something for them.
 	Waiting []string
 	// Planned is how many of Input.Services were planned, the first ones.
 	Planned int
@@ -58,6 +59,19 @@ func Plan(in Input) Result {
 		if limit := c.Spec.Orchestration.TaskHistoryRetentionLimit; limit != nil {
 			p.history = int(*limit)
 		}
+	}
+	p.around.ServiceID = func(name string) string {
+		s := in.View.Service(name)
+		if s == nil {
+			s = in.View.ServiceNamed(name)
+		}
+		if s == nil {
+			return ""
+		}
+		return s.ID
+	}
+	if d := in.View.Cluster().DefaultLogDriver(); d != nil {
+		p.around.LogDriver = d.Name
 	}
 	defer in.Ledger.Settle()
 	for _, id := range in.Nodes {
@@ -80,6 +94,7 @@ type planner struct {
 	history int
 	// revisions is how many revisions of each service are kept.
 	revisions int
+	around    placement.Surroundings
 	result    Result
 	reused    work
 }
@@ -94,11 +109,6 @@ func (p *planner) gone(t *cluster.Task) bool {
 	}
 	n := p.Ledger.Node(t.NodeID)
 	return n == nil || n.Status.State == cluster.NodeDown
-}
-
-// stopped tells whether nothing of the task runs any more, as far as one can know.
-func (p *planner) stopped(t *cluster.Task) bool {
-	return t.Status.State.Terminal() || !t.Assigned() || p.gone(t)
 }
 
 // planNode gives up the tasks of a node that was removed, or is down for long, and

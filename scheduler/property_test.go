@@ -28,7 +28,12 @@ func TestPlan_Properties(t *testing.T) {
 		h.put(&big)
 		nodes := []string{"n1", "n2", "n3"}
 		for _, id := range nodes {
-			h.put(h.node(id))
+			n := h.node(id)
+			for _, name := range []string{"a", "b", "c"} {
+				n.Description.Resources.GenericResources = append(n.Description.Resources.GenericResources,
+					swarm.GenericResource{NamedResourceSpec: &swarm.NamedGenericResource{Kind: "gpu", Value: name}})
+			}
+			h.put(n)
 		}
 		order := rapid.SampledFrom([]string{swarm.UpdateOrderStopFirst, swarm.UpdateOrderStartFirst}).Draw(r, "order")
 		services := []string{"a", "b", "global", "job", "globaljob"}
@@ -76,7 +81,8 @@ func TestPlan_Properties(t *testing.T) {
 				n := rapid.Uint64Range(0, 5).Draw(r, "replicas")
 				h.service(pick("service", numbered), func(s *swarm.ServiceSpec) { s.Mode.Replicated.Replicas = &n })
 			},
-			"rollback": func(*rapid.T) { _ = h.rollback(pick("service", services), 0) },
+			"rollback":  func(*rapid.T) { _ = h.rollback(pick("service", services), 0) },
+			"rebalance": func(*rapid.T) { _ = h.rebalance(pick("service", services)) },
 			"rollbackTo": func(r *rapid.T) {
 				_ = h.rollback(pick("service", services), rapid.Uint64Range(1, 6).Draw(r, "revision"))
 			},
@@ -132,6 +138,22 @@ func randomSpec(r *rapid.T, s *swarm.ServiceSpec, order string) {
 	if cpus := rapid.Int64Range(0, 2).Draw(r, "cpus"); cpus > 0 {
 		s.TaskTemplate.Resources = &swarm.ResourceRequirements{Reservations: &swarm.Resources{NanoCPUs: cpus * 1e9}}
 	}
+	s.EndpointSpec = nil
+	if rapid.IntRange(0, 3).Draw(r, "published") == 0 {
+		s.EndpointSpec = &swarm.EndpointSpec{Ports: cluster.ParsePorts("8080:80/tcp")}
+	}
+	if rapid.IntRange(0, 3).Draw(r, "generic") == 0 {
+		if s.TaskTemplate.Resources == nil {
+			s.TaskTemplate.Resources = &swarm.ResourceRequirements{Reservations: &swarm.Resources{}}
+		}
+		s.TaskTemplate.Resources.Reservations.GenericResources = []swarm.GenericResource{{DiscreteResourceSpec: &swarm.DiscreteGenericResource{Kind: "gpu", Value: 1}}}
+	}
+	if rapid.IntRange(0, 2).Draw(r, "spread") == 0 {
+		if s.TaskTemplate.Placement == nil {
+			s.TaskTemplate.Placement = &swarm.Placement{}
+		}
+		s.TaskTemplate.Placement.Preferences = []swarm.PlacementPreference{{Spread: &swarm.SpreadOver{SpreadDescriptor: "node.labels.zone"}}}
+	}
 	delay := time.Duration(rapid.IntRange(0, 3).Draw(r, "delay")) * time.Second
 	attempts := rapid.Uint64Range(0, 2).Draw(r, "attempts")
 	s.TaskTemplate.RestartPolicy = &swarm.RestartPolicy{
@@ -150,6 +172,9 @@ func randomSpec(r *rapid.T, s *swarm.ServiceSpec, order string) {
 		s.UpdateConfig, s.RollbackConfig = config("update"), config("rollback")
 	}
 	s.Labels = map[string]string{labelStartDeadline: "20s"}
+	if s.Name == "job" {
+		s.Labels[cluster.LabelAntiAffinity] = "b"
+	}
 	if rapid.Bool().Draw(r, "backoff") {
 		s.Labels[cluster.LabelRestartMaxDelay] = "10s"
 	}
@@ -171,11 +196,31 @@ func (h *hive) always(r *rapid.T, order string) {
 		service, slot string
 	}
 	live := make(map[place]int)
-	begun := make(map[string]int) // by job
+	kept := make(map[string]bool)   // nodes that job keeps away from
+	once := make(map[string]string) // what only one task has at a time, by node
+	begun := make(map[string]int)   // by job
 	for t := range v.Tasks() {
 		if !t.Status.State.Terminal() && t.Assigned() {
 			if spec := v.Revision(t.ServiceID, t.Revision).Spec.Resources; spec != nil {
 				reserved[t.NodeID] += spec.Reservations.NanoCPUs
+			}
+			if t.ServiceID == "b" {
+				kept[t.NodeID] = true
+			}
+			unique := []string{}
+			if e := v.Revision(t.ServiceID, t.Revision).Endpoint; e != nil && len(e.Ports) > 0 {
+				unique = append(unique, t.NodeID+" port")
+			}
+			for _, c := range t.Generic {
+				for _, name := range c.Names {
+					unique = append(unique, t.NodeID+" "+name)
+				}
+			}
+			for _, what := range unique {
+				if other := once[what]; other != "" {
+					r.Fatalf("%s is both %s's and %s's\n%s", what, other, t.ID, h.describe(""))
+				}
+				once[what] = t.ID
 			}
 		}
 		if t.Live() {
@@ -186,6 +231,11 @@ func (h *hive) always(r *rapid.T, order string) {
 		}
 		if t.Live() && !t.Assigned() && t.Status.Err == "" {
 			r.Fatalf("task %s waits for a node and doesn't say why\n%s", t.ID, h.describe(""))
+		}
+	}
+	for t := range v.TasksOfService("job") {
+		if kept[t.NodeID] && t.Assigned() && !t.Status.State.Terminal() {
+			r.Fatalf("task %s of job is where one of b is\n%s", t.ID, h.describe(""))
 		}
 	}
 	for id, cpus := range reserved {
@@ -212,8 +262,11 @@ func (h *hive) always(r *rapid.T, order string) {
 // quiet checks that planning comes to an end, that a new leader agrees that there
 // is nothing to do, and that whatever waits says why.
 func (h *hive) quiet(r *rapid.T) {
-	h.now = h.now.Add(explainAfter)
 	h.settle()
+	// What takes room at the last moment makes others say something else a moment later.
+	for more := true; more; more = len(h.settle()) > 0 {
+		h.now = h.now.Add(explainAfter)
+	}
 	before := h.describe("")
 	h.elect()
 	if more := h.plan(); len(more) > 0 {
@@ -277,6 +330,7 @@ func (h *hive) converges(r *rapid.T, nodes, services []string) {
 	for _, id := range nodes {
 		n := *h.node(id)
 		n.Status.State, n.Spec.Availability = cluster.NodeReady, swarm.NodeAvailabilityActive
+		n.Spec.Labels = map[string]string{"zone": "x"}
 		n.Description.Resources.NanoCPUs = 1000e9 // for two tasks of the global service at a time
 		h.put(&n)
 	}
@@ -284,6 +338,14 @@ func (h *hive) converges(r *rapid.T, nodes, services []string) {
 		h.service(id, func(s *swarm.ServiceSpec) {
 			s.TaskTemplate.ContainerSpec.Image = "app:last"
 			s.TaskTemplate.ForceUpdate++
+			if two := uint64(2); id == "b" && *s.Mode.Replicated.Replicas > two {
+				s.Mode.Replicated.Replicas = &two // or there may be no node without it
+			}
+			// Of these there may be too few.
+			s.EndpointSpec = nil
+			if r := s.TaskTemplate.Resources; r != nil {
+				r.Reservations.GenericResources = nil
+			}
 		})
 	}
 	for end := h.now.Add(5 * time.Minute); h.now.Before(end); h.advance(end.Sub(h.now)) {
@@ -408,7 +470,8 @@ func TestPlan_Parallelism(t *testing.T) {
 					s.TaskTemplate.ContainerSpec.Image = fmt.Sprintf("app:%d", image)
 				})
 			},
-			"rollback": func(*rapid.T) { _ = h.rollback("web", 0) },
+			"rollback":  func(*rapid.T) { _ = h.rollback("web", 0) },
+			"rebalance": func(*rapid.T) { _ = h.rebalance("web") },
 			"drain": func(r *rapid.T) {
 				if global {
 					return // There is no other place for its tasks, so they go at once.

@@ -79,7 +79,7 @@ func (w *work) openRollout() {
 		}
 	}
 	switch {
-	case rollout == nil && dirty > 0, rollout != nil && rollout.Done() && dirty > 0 && w.unsettled():
+	case rollout == nil && dirty > 0, rollout != nil && (rollout.Done() || rollout.Rebalance) && dirty > 0 && w.unsettled():
 		w.policy = policyOf(w.service, false)
 		w.write(cluster.Rollout{
 			ServiceID: w.id, State: swarm.UpdateStateUpdating, Revision: w.service.Revision,
@@ -153,7 +153,7 @@ func (w *work) judge() (abandoned bool) {
 	if lastWhy != "" {
 		because += ": " + lastWhy
 	}
-	rollback := w.policy.action == swarm.UpdateFailureActionRollback && !w.rollout.RollingBack()
+	rollback := w.policy.action == swarm.UpdateFailureActionRollback && !w.rollout.RollingBack() && !w.rollout.Rebalance
 	possible := rollback && w.service.Previous != nil && w.View.Revision(w.id, w.service.PreviousRevision) != nil
 	if missing := missing(w.View, w.service.Previous); possible && missing != "" {
 		because += "; it isn't rolled back, because the previous spec refers to what was removed: " + missing
@@ -175,6 +175,9 @@ func (w *work) judge() (abandoned bool) {
 	next.State, next.Message = swarm.UpdateStatePaused, "update paused "+because
 	if w.rollout.RollingBack() {
 		next.State, next.Message = swarm.UpdateStateRollbackPaused, "rollback paused "+because
+	}
+	if w.rollout.Rebalance {
+		next.Message = "rebalance paused " + because
 	}
 	// It is written after what is done about the failures: they are found again by a
 	// leader that finds the rollout still running, but not by one that finds it paused.
@@ -211,14 +214,8 @@ func (w *work) update() {
 		s := &w.slots[i]
 		switch {
 		case len(s.rolling) > 0:
-			at, done := w.firstOutcome(s)
-			if end := at.Add(w.policy.delay); !done {
+			if w.busy(s) {
 				busy++
-			} else if end > w.now {
-				busy++
-				w.wakeAt(end)
-			} else if w.inTransit(s) {
-				busy++ // It is done, but moves away from its node.
 			}
 		case s.created:
 		case s.dirty && !w.settled(s) && !slices.ContainsFunc(s.live, w.failing):
@@ -240,6 +237,20 @@ func (w *work) update() {
 	}
 }
 
+// busy tells whether a worker of the rollout is still busy with a slot that it
+// began to replace.
+func (w *work) busy(s *slot) bool {
+	at, done := w.firstOutcome(s)
+	if !done {
+		return true
+	}
+	if end := at.Add(w.policy.delay); end > w.now {
+		w.wakeAt(end)
+		return true
+	}
+	return w.inTransit(s) // It is done, but moves away from its node.
+}
+
 func boolInt(b bool) int {
 	if b {
 		return 1
@@ -257,7 +268,9 @@ func (w *work) failing(t *cluster.Task) bool { return t.Status.State.Terminal() 
 
 // move replaces the tasks of a slot in the order that the policy says. With
 // start-first, one of them goes on for now: the oldest that runs, if any does.
-// What has no node yet is just stopped: there is nothing to keep running.
+// What has no node yet is just stopped: there is nothing to keep running. One that
+// holds the only place for the new one, for its port or the most tasks on a node,
+// is stopped first all the same: the new one would wait for ever.
 func (w *work) move(s *slot) *cluster.Task {
 	r := replacement{}
 	var kept *cluster.Task
@@ -267,6 +280,9 @@ func (w *work) move(s *slot) *cluster.Task {
 				kept = t
 			}
 		}
+	}
+	if kept != nil && w.Ledger.InTheWay(&w.requirement, kept, s.node, w.Now) {
+		kept = nil
 	}
 	for _, t := range slices.Clone(s.live) {
 		if t == kept {
@@ -281,7 +297,7 @@ func (w *work) move(s *slot) *cluster.Task {
 // closeRollout ends a rollout when nothing is left to replace and no task of it
 // can fail any more within the monitor period.
 func (w *work) closeRollout() {
-	if !w.running || w.paused || w.starting > 0 {
+	if !w.running || w.paused || w.starting > 0 || w.unbalanced {
 		return
 	}
 	end := cluster.Time(0)
@@ -307,6 +323,9 @@ func (w *work) closeRollout() {
 	next.State, next.Message, next.CompletedAt = swarm.UpdateStateCompleted, "update completed", w.Now
 	if w.rollout.RollingBack() {
 		next.State, next.Message = swarm.UpdateStateRollbackCompleted, "rollback completed"
+	}
+	if w.rollout.Rebalance {
+		next.Message = "rebalance completed"
 	}
 	w.write(next)
 }

@@ -98,8 +98,12 @@ type loop struct {
 	ledger       *placement.Ledger
 	dirty        dirty
 	wakes        wakes
-	// waiting are the services with tasks that no node could take.
+	// waiting are the services that Result.Waiting named.
 	waiting map[string]struct{}
+	// following are those of them that are to be where tasks of others are.
+	following map[string]struct{}
+	// assigned is set when a task was assigned since the last refresh.
+	assigned bool
 	// global are the services with a task on each node.
 	global map[string]struct{}
 	forgot time.Time
@@ -122,6 +126,7 @@ func newLoop(config Config) *loop {
 // relist forgets everything and looks at the whole database.
 func (l *loop) relist(view store.View) {
 	l.view, l.ledger, l.dirty, l.wakes, l.waiting = view, List(view), newDirty(), newWakes(), make(map[string]struct{})
+	l.following = make(map[string]struct{})
 	l.dirty.all(view)
 	l.global = make(map[string]struct{})
 	for s := range view.Services() {
@@ -140,12 +145,16 @@ func (l *loop) refresh() {
 	for _, c := range changes {
 		l.take(c)
 	}
+	l.follow()
 	now := l.config.Now()
 	for _, due := range l.wakes.due(now) {
-		if due.NodeID != "" {
+		switch {
+		case due.NodeID != "":
 			l.dirty.node(due.NodeID)
-		} else {
+		case due.ServiceID != "":
 			l.dirty.service(due.ServiceID)
+		default:
+			l.roomier()
 		}
 	}
 	if now.Sub(l.forgot) > time.Minute {
@@ -180,6 +189,7 @@ func (l *loop) plan() (Result, Input) {
 	for _, id := range services[:result.Planned] {
 		l.wakes.drop(Wake{ServiceID: id})
 		delete(l.waiting, id)
+		delete(l.following, id)
 	}
 	for _, id := range nodes {
 		l.wakes.drop(Wake{NodeID: id})
@@ -189,6 +199,9 @@ func (l *loop) plan() (Result, Input) {
 	}
 	for _, id := range result.Waiting {
 		l.waiting[id] = struct{}{}
+		if s := l.view.Service(id); s != nil && s.Spec.Labels[cluster.LabelAffinity] != "" {
+			l.following[id] = struct{}{}
+		}
 	}
 	return result, input
 }
@@ -219,6 +232,9 @@ func List(view store.View) *placement.Ledger {
 	l := placement.New()
 	for n := range view.Nodes() {
 		l.ChangeNode(nil, n)
+	}
+	for s := range view.Services() {
+		l.ChangeService(nil, s)
 	}
 	for r := range view.Revisions() {
 		l.ChangeRevision(nil, r)

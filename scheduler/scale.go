@@ -6,6 +6,7 @@ import (
 	"slices"
 
 	"skep/cluster"
+	"skep/scheduler/placement"
 )
 
 // fill makes tasks in the lowest free slots until there are enough, or in a job as
@@ -26,7 +27,7 @@ func (w *work) fill() {
 	if w.Limit > 0 {
 		missing = min(missing, w.Limit) // What this creates brings the next plan.
 	}
-	var chosen []string
+	var chosen []placement.Choice
 	if w.full == "" {
 		chosen = w.Ledger.Place(&w.requirement, missing, w.Now)
 	}
@@ -38,17 +39,18 @@ func (w *work) fill() {
 		if next < len(w.slots) && w.slots[next].number == number && (w.slots[next].newest != nil || w.slots[next].created) {
 			continue
 		}
-		nodeID, why := "", ""
+		var c placement.Choice
+		why := ""
 		if len(chosen) > 0 {
-			nodeID, chosen = chosen[0], chosen[1:]
+			c, chosen = chosen[0], chosen[1:]
 		} else {
-			nodeID, why = w.place()
+			c, why = w.place()
 		}
 		desired := w.wanted
-		if w.job && next < len(w.slots) && w.slots[next].number == number && w.blocker(&w.slots[next]) != nil {
+		if (w.job || w.current.Fenced()) && next < len(w.slots) && w.slots[next].number == number && w.blocker(&w.slots[next]) != nil {
 			desired = cluster.StateReady
 		}
-		w.intend(&create{Task: w.taskOn(nodeID, why, number, desired)})
+		w.intend(&create{Task: w.taskOn(c, why, number, desired)})
 		missing--
 	}
 }
@@ -102,6 +104,8 @@ func (w *work) scaleDown() {
 func (w *work) remove(s *slot) {
 	for _, t := range s.tasks {
 		switch {
+		case t.Dead() && !t.Live() && w.service != nil && !w.global && !w.stopped(t):
+			// What takes the slot next must know of it.
 		case t.Dead() && !t.Live():
 			w.intend(&reap{TaskID: t.ID})
 		case t.Desired != cluster.StateRemove:
@@ -117,7 +121,7 @@ func (w *work) remove(s *slot) {
 func (w *work) reapRemoved() {
 	for i := range w.slots {
 		for _, t := range w.slots[i].tasks {
-			if t.Desired == cluster.StateRemove && t.Dead() {
+			if t.Desired == cluster.StateRemove && t.Dead() && w.stopped(t) {
 				w.intend(&reap{TaskID: t.ID})
 			}
 		}

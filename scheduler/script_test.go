@@ -2,6 +2,7 @@ package scheduler
 
 import (
 	"fmt"
+	"maps"
 	"path/filepath"
 	"slices"
 	"strconv"
@@ -10,6 +11,7 @@ import (
 	"time"
 
 	"github.com/cockroachdb/datadriven"
+	"github.com/docker/docker/api/types/mount"
 	"github.com/docker/docker/api/types/swarm"
 
 	"skep/cluster"
@@ -48,6 +50,10 @@ func (h *hive) script(d *datadriven.TestData) string {
 				c.Spec.Labels = map[string]string{cluster.LabelRevisionHistory: arg.Vals[0]}
 				continue
 			}
+			if arg.Key == "log-driver" {
+				c.Spec.TaskDefaults.LogDriver = &swarm.Driver{Name: arg.Vals[0]}
+				continue
+			}
 			limit := number[int64](h.t, arg)
 			c.Spec.Orchestration.TaskHistoryRetentionLimit = &limit
 		}
@@ -72,6 +78,10 @@ func (h *hive) script(d *datadriven.TestData) string {
 				h.setService(spec, arg)
 			}
 		})
+	case "rebalance":
+		if err := h.rebalance(name); err != nil {
+			return err.Error()
+		}
 	case "rollback":
 		to := uint64(0)
 		for _, arg := range d.CmdArgs[1:] {
@@ -148,12 +158,15 @@ func (h *hive) run(d *datadriven.TestData) string {
 	}
 	var b strings.Builder
 	for end := h.now.Add(limit); ; {
-		for range 100 {
+		for round := 0; ; round++ {
 			for _, intent := range h.settle() {
 				fmt.Fprintf(&b, "%s %s\n", h.now.Format(time.TimeOnly), intent)
 			}
 			if !h.obey() {
 				break
+			}
+			if round == 100 {
+				h.t.Fatalf("planner and agents come to no end at %v:\n%s", h.now, b.String())
 			}
 		}
 		if !h.now.Before(end) {
@@ -177,14 +190,39 @@ func (h *hive) setNode(n *cluster.Node, arg datadriven.CmdArg) {
 	switch key, label, _ := strings.Cut(arg.Key, "."); key {
 	case "cpu":
 		n.Description.Resources.NanoCPUs = 1e9 * number[int64](h.t, arg)
+	case "memory": // in MiB
+		n.Description.Resources.MemoryBytes = number[int64](h.t, arg) << 20
+	case "generic":
+		n.Description.Resources.GenericResources = nil
+		for _, value := range arg.Vals { // gpu:a names one, ssd:2 has so many
+			kind, name, _ := strings.Cut(value, ":")
+			g := swarm.GenericResource{NamedResourceSpec: &swarm.NamedGenericResource{Kind: kind, Value: name}}
+			if count, err := strconv.ParseInt(name, 10, 64); err == nil {
+				g = swarm.GenericResource{DiscreteResourceSpec: &swarm.DiscreteGenericResource{Kind: kind, Value: count}}
+			}
+			n.Description.Resources.GenericResources = append(n.Description.Resources.GenericResources, g)
+		}
+	case "plugin":
+		n.Description.Engine.Plugins = nil
+		for _, value := range arg.Vals { // Log:gelf
+			kind, name, _ := strings.Cut(value, ":")
+			n.Description.Engine.Plugins = append(n.Description.Engine.Plugins, swarm.PluginDescription{Type: kind, Name: name})
+		}
 	case "availability":
 		n.Spec.Availability = swarm.NodeAvailability(value)
 	case "state":
 		states := []cluster.NodeState{cluster.NodeUnknown, cluster.NodeDown, cluster.NodeReady, cluster.NodeDisconnected}
 		n.Status.State = states[slices.IndexFunc(states, func(s cluster.NodeState) bool { return s.String() == value })]
 		n.Status.Since = h.now
+	case "message":
+		n.Status.Message = map[string]string{"engine": cluster.MessageNoEngine}[arg.Vals[0]]
 	case "label":
-		n.Spec.Labels = map[string]string{label: value}
+		labels := map[string]string{}
+		maps.Copy(labels, n.Spec.Labels)
+		if labels[label] = value; value == "none" {
+			delete(labels, label)
+		}
+		n.Spec.Labels = labels
 	case "arch":
 		n.Description.Platform.Architecture = value
 	case "role":
@@ -203,6 +241,12 @@ func (h *hive) setService(spec *swarm.ServiceSpec, arg datadriven.CmdArg) {
 		}
 		return d
 	}
+	reservations := func() *swarm.Resources {
+		if spec.TaskTemplate.Resources == nil {
+			spec.TaskTemplate.Resources = &swarm.ResourceRequirements{Reservations: &swarm.Resources{}}
+		}
+		return spec.TaskTemplate.Resources.Reservations
+	}
 	room := func(config **swarm.UpdateConfig) *swarm.UpdateConfig {
 		if *config == nil {
 			*config = &swarm.UpdateConfig{Parallelism: 1}
@@ -212,7 +256,7 @@ func (h *hive) setService(spec *swarm.ServiceSpec, arg datadriven.CmdArg) {
 	if spec.TaskTemplate.RestartPolicy == nil && strings.HasPrefix(arg.Key, "restart.") {
 		spec.TaskTemplate.RestartPolicy = &swarm.RestartPolicy{}
 	}
-	if spec.TaskTemplate.Placement == nil && (arg.Key == "constraint" || arg.Key == "arch" || arg.Key == "max-per-node") {
+	if spec.TaskTemplate.Placement == nil && slices.Contains([]string{"constraint", "arch", "max-per-node", "spread"}, arg.Key) {
 		spec.TaskTemplate.Placement = &swarm.Placement{}
 	}
 	key, sub, _ := strings.Cut(arg.Key, ".")
@@ -268,11 +312,35 @@ func (h *hive) setService(spec *swarm.ServiceSpec, arg datadriven.CmdArg) {
 	case "image":
 		spec.TaskTemplate.ContainerSpec.Image = value
 	case "cpu":
-		spec.TaskTemplate.Resources = &swarm.ResourceRequirements{Reservations: &swarm.Resources{NanoCPUs: 1e9 * number[int64](h.t, arg)}}
+		reservations().NanoCPUs = 1e9 * number[int64](h.t, arg)
+	case "generic":
+		for _, value := range arg.Vals {
+			kind, text, _ := strings.Cut(value, ":")
+			count, err := strconv.ParseInt(text, 10, 64)
+			if err != nil {
+				h.t.Fatal(err)
+			}
+			reservations().GenericResources = append(reservations().GenericResources,
+				swarm.GenericResource{DiscreteResourceSpec: &swarm.DiscreteGenericResource{Kind: kind, Value: count}})
+		}
+	case "memory": // in MiB
+		reservations().MemoryBytes = number[int64](h.t, arg) << 20
 	case "constraint":
 		spec.TaskTemplate.Placement.Constraints = []string{value}
 	case "arch":
 		spec.TaskTemplate.Placement.Platforms = []swarm.Platform{{OS: "linux", Architecture: value}}
+	case "log-driver":
+		spec.TaskTemplate.LogDriver = &swarm.Driver{Name: value}
+	case "volume-driver":
+		spec.TaskTemplate.ContainerSpec.Mounts = []mount.Mount{{Type: mount.TypeVolume, Target: "/v", VolumeOptions: &mount.VolumeOptions{DriverConfig: &mount.Driver{Name: value}}}}
+	case "publish": // as cluster.ParsePorts reads it
+		spec.EndpointSpec = &swarm.EndpointSpec{Ports: cluster.ParsePorts(strings.Join(arg.Vals, ","))}
+	case "spread":
+		spec.TaskTemplate.Placement.Preferences = nil
+		for _, descriptor := range arg.Vals {
+			spec.TaskTemplate.Placement.Preferences = append(spec.TaskTemplate.Placement.Preferences,
+				swarm.PlacementPreference{Spread: &swarm.SpreadOver{SpreadDescriptor: descriptor}})
+		}
 	case "max-per-node":
 		spec.TaskTemplate.Placement.MaxReplicas = number[uint64](h.t, arg)
 	case "force":
@@ -283,7 +351,7 @@ func (h *hive) setService(spec *swarm.ServiceSpec, arg datadriven.CmdArg) {
 			spec.TaskTemplate.ContainerSpec.Secrets = []*swarm.SecretReference{{SecretID: value, SecretName: value}}
 		}
 	case "label":
-		label, value, _ := strings.Cut(value, ":")
+		label, value, _ := strings.Cut(strings.Join(arg.Vals, ","), ":")
 		if spec.Labels == nil {
 			spec.Labels = map[string]string{}
 		}

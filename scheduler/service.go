@@ -37,6 +37,8 @@ type work struct {
 	wake     cluster.Time
 	// starting counts the slots that this plan begins to replace.
 	starting int
+	// unbalanced is set when a rebalance has something to move.
+	unbalanced bool
 	// waiting is set when a task found no node; full says why no further task of the
 	// current revision finds one either.
 	waiting bool
@@ -87,7 +89,7 @@ func (p *planner) planService(id string) {
 	if w.wake != 0 {
 		p.result.Wakes = append(p.result.Wakes, Wake{ServiceID: id, At: w.wake.Std()})
 	}
-	if w.waiting {
+	if w.waiting || w.rebalancing() {
 		p.result.Waiting = append(p.result.Waiting, id)
 	}
 }
@@ -95,7 +97,7 @@ func (p *planner) planService(id string) {
 // plan is the order in which a service is looked at. A job has no rollouts and no
 // order in draining: its tasks are in nobody's service.
 func (w *work) plan() {
-	w.requirement = placement.Require(w.current)
+	w.requirement = w.Ledger.Require(w.current, w.around)
 	w.global, w.job, w.wanted = w.service.Global(), w.service.Job(), cluster.StateRunning
 	w.reapRemoved()
 	if w.job {
@@ -124,6 +126,7 @@ func (w *work) plan() {
 	} else {
 		w.fill()
 	}
+	w.rebalance()
 	for i := range w.slots {
 		w.await(&w.slots[i])
 	}
@@ -319,7 +322,7 @@ const (
 
 // place finds a node for one task of the current revision, or says why none can
 // take it.
-func (w *work) place() (nodeID, why string) {
+func (w *work) place() (c placement.Choice, why string) {
 	if w.full == "" {
 		if chosen := w.Ledger.Place(&w.requirement, 1, w.Now); len(chosen) == 1 {
 			return chosen[0], ""
@@ -327,34 +330,36 @@ func (w *work) place() (nodeID, why string) {
 		w.full = w.Ledger.Explain(&w.requirement)
 	}
 	w.waiting = true
-	return "", w.full
+	return c, w.full
 }
 
 // newTask makes a task of the current revision, with a node if one has room; in a
 // global service it is the slot's, and the task waits for it while there is no room.
 func (w *work) newTask(s *slot, desired cluster.State) *cluster.Task {
 	if !w.global {
-		nodeID, why := w.place()
-		return w.taskOn(nodeID, why, s.number, desired)
+		c, why := w.place()
+		return w.taskOn(c, why, s.number, desired)
 	}
-	why := w.Ledger.PlaceOn(&w.requirement, s.node)
+	c, why := w.Ledger.PlaceOn(&w.requirement, s.node)
+	c.NodeID = s.node
 	w.waiting = w.waiting || why != ""
-	return w.taskOn(s.node, why, 0, desired)
+	return w.taskOn(c, why, 0, desired)
 }
 
 // taskOn makes a task that is assigned to the node, unless why says that there was
 // no room.
-func (w *work) taskOn(nodeID, why string, number uint32, desired cluster.State) *cluster.Task {
+func (w *work) taskOn(c placement.Choice, why string, number uint32, desired cluster.State) *cluster.Task {
 	t := &cluster.Task{
 		ID:        w.NewID(),
 		ServiceID: w.id,
 		Revision:  w.current.Number,
 		Slot:      number,
-		NodeID:    nodeID,
+		NodeID:    c.NodeID,
+		Generic:   c.Generic,
 		Desired:   desired,
 		Status:    cluster.TaskStatus{State: cluster.StateAssigned, Since: w.now, Applied: w.now, Message: messageAssigned},
 	}
-	if nodeID == "" || why != "" {
+	if why != "" {
 		t.Status.State, t.Status.Message, t.Status.Err = cluster.StatePending, messagePending, why
 	}
 	return t

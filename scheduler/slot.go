@@ -2,7 +2,6 @@ package scheduler
 
 import (
 	"cmp"
-	"fmt"
 	"slices"
 	"time"
 
@@ -32,7 +31,7 @@ func (w *work) tend(s *slot) {
 		switch {
 		case w.failing(t) || w.overdue(s, t) != "" || w.misplaced(t) != "" || w.job && w.drained(t):
 			failed = append(failed, t)
-		case !w.upToDate(t) || w.drained(t):
+		case !w.upToDate(t) || w.drained(t) || w.leaving(s, t):
 			others = append(others, t)
 		default:
 			good = append(good, t)
@@ -142,7 +141,8 @@ func (w *work) evacuate(s *slot) *cluster.Task {
 	return w.replace(s, replacement{stop: slices.Clone(s.live)})
 }
 
-// explainAfter is how long a task waits for another to stop before it says so.
+// explainAfter is how long a task waits for another to stop before it says so, and
+// after how long one that waits for a node looks anew at what others have taken.
 // Most don't wait that long, and each explanation is a write.
 const explainAfter = 2 * time.Second
 
@@ -172,7 +172,7 @@ func (w *work) await(s *slot) {
 		if at := t.CreatedAt.Add(explainAfter); at > w.now {
 			w.wakeAt(at)
 		} else {
-			w.say(t, fmt.Sprintf("waiting for task %s to stop", before.ID))
+			w.say(t, w.waitsFor(before))
 		}
 	}
 }
@@ -186,33 +186,34 @@ func (w *work) say(t *cluster.Task, message string) {
 }
 
 func (w *work) awaitNode(t *cluster.Task) {
-	nodeID, why := "", ""
-	if w.global {
-		if requirement := w.requirementOf(t); requirement == nil {
-			return
-		} else if why = w.Ledger.PlaceOn(requirement, t.NodeID); why == "" {
-			nodeID = t.NodeID
-		} else {
-			w.waiting = true
-		}
-	} else if t.Revision == w.current.Number {
-		nodeID, why = w.place()
-	} else {
-		r := w.revision(t)
-		if r == nil {
+	var c placement.Choice
+	why := ""
+	switch {
+	case w.global:
+		requirement := w.requirementOf(t)
+		if requirement == nil {
 			return
 		}
-		requirement := placement.Require(r)
-		if chosen := w.Ledger.Place(&requirement, 1, w.Now); len(chosen) == 1 {
-			nodeID = chosen[0]
+		c, why = w.Ledger.PlaceOn(requirement, t.NodeID)
+	case t.Revision == w.current.Number:
+		c, why = w.place()
+	default:
+		requirement := w.requirementOf(t)
+		if requirement == nil {
+			return
+		}
+		if chosen := w.Ledger.Place(requirement, 1, w.Now); len(chosen) == 1 {
+			c = chosen[0]
 		} else {
-			w.waiting, why = true, w.Ledger.Explain(&requirement)
+			why = w.Ledger.Explain(requirement)
 		}
 	}
 	switch {
-	case nodeID != "":
-		w.intend(&assign{TaskID: t.ID, NodeID: nodeID})
+	case why == "":
+		w.intend(&assign{TaskID: t.ID, Choice: c})
+		return
 	case why != t.Status.Err:
 		w.intend(&explain{TaskID: t.ID, State: t.Status.State, Message: messagePending, Err: why})
 	}
+	w.waiting = true
 }

@@ -5,7 +5,8 @@ import (
 	"time"
 )
 
-// wakes are the times at which services and nodes must be planned again.
+// wakes are the times at which services and nodes must be planned again; one of
+// neither is for all services that wait.
 type wakes struct {
 	at    map[Wake]time.Time // by Wake without At
 	queue *wakeQueue         // may have outdated ones
@@ -18,6 +19,11 @@ func (w wakes) set(wake Wake) {
 	key.At = time.Time{}
 	w.at[key] = wake.At
 	heap.Push(w.queue, wake)
+}
+
+func (w wakes) has(key Wake) bool {
+	_, has := w.at[key]
+	return has
 }
 
 func (w wakes) drop(key Wake) { delete(w.at, key) }

@@ -61,9 +61,15 @@ type Disk struct {
 	Stable    raft.StableStore
 	Snapshots raft.SnapshotStore
 
-	files *snapshotFiles
-	bolt  *raftboltdb.BoltStore
-	dog   *watchdog
+	// log, stable and snapshots are the sealed ones in them.
+	log       *seal.Log
+	stable    *seal.Stable
+	snapshots *seal.Snapshots
+	files     *snapshotFiles
+	bolt      *raftboltdb.BoltStore
+	dog       *watchdog
+	// steps, when a test sets it, is told of each step of Reseal.
+	steps func(string)
 }
 
 // OpenDisk opens the folder, after it made sure that the disk takes writes and
@@ -110,11 +116,18 @@ func (d *Disk) open(config DiskConfig, path string) error {
 	if d.bolt, err = openBolt(path, false); err != nil {
 		return err
 	}
+	// The log syncs what it writes, but not its own name, nor its folder's.
+	for _, dir := range []string{config.Dir, filepath.Dir(config.Dir)} {
+		if err := seal.SyncDir(dir); err != nil {
+			return fmt.Errorf("sync %s: %w", dir, err)
+		}
+	}
 	log := seal.NewLog(d.bolt, config.Ring, config.ClusterID)
 	if err := clearCovered(log, covered); err != nil {
 		return fmt.Errorf("clear %s: %w", path, err)
 	}
 	stable := seal.NewStable(d.bolt, config.Ring, config.ClusterID)
+	d.log, d.stable, d.snapshots = log, stable, snapshots
 	d.Stable, d.Snapshots = &watchedStable{StableStore: stable, dog: d.dog}, snapshots
 	d.Log, err = raft.NewLogCache(cachedEntries, &watchedLog{Log: log, dog: d.dog})
 	return err
@@ -191,7 +204,16 @@ func (s *snapshotFiles) keep(snapshots int) error {
 // Create begins a snapshot; when it is finished, those that are too many go.
 func (s *snapshotFiles) Create(version raft.SnapshotVersion, index, term uint64, configuration raft.Configuration,
 	configurationIndex uint64, trans raft.Transport) (raft.SnapshotSink, error) {
-	return s.current.Load().Create(version, index, term, configuration, configurationIndex, trans)
+	sink, err := s.current.Load().Create(version, index, term, configuration, configurationIndex, trans)
+	if err != nil {
+		return nil, err
+	}
+	// Raft syncs the files and the folder that this one will be renamed in, but not
+	// the names of the files. Until then the folder's name ends so.
+	if err := seal.SyncDir(filepath.Join(s.dir, snapshotDir, sink.ID()+".tmp")); err != nil {
+		return nil, errors.Join(err, sink.Cancel())
+	}
+	return sink, nil
 }
 
 // List lists those that stay, the newest first.

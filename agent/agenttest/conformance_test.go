@@ -5,6 +5,7 @@ import (
 	"crypto/rand"
 	"errors"
 	"fmt"
+	"net"
 	"slices"
 	"strconv"
 	"strings"
@@ -234,6 +235,11 @@ func conform(t *testing.T, r rig) {
 			d.Resources.NanoCPUs < 1e9 || d.Resources.MemoryBytes < 1<<20 || d.Engine.EngineVersion == "" {
 			t.Errorf("description = %+v, %v", d, err)
 		}
+		for _, builtIn := range []swarm.PluginDescription{{Type: "Log", Name: "json-file"}, {Type: "Log", Name: "local"}, {Type: "Log", Name: "syslog"}, {Type: "Volume", Name: "local"}} {
+			if !slices.Contains(d.Engine.Plugins, builtIn) {
+				t.Errorf("%+v isn't among %+v", builtIn, d.Engine.Plugins)
+			}
+		}
 	})
 	t.Run("prepares once, without starting", func(t *testing.T) {
 		task := newTask(r.node(t))
@@ -253,6 +259,39 @@ func conform(t *testing.T, r rig) {
 		third, err2 := r.again(t).Start(t.Context(), taskID)
 		if err != nil || err2 != nil || first.Phase != agent.Running || first.PID == 0 || second.PID != first.PID || third.PID != first.PID {
 			t.Errorf("%+v, %+v %v, %+v %v", first, second, err, third, err2)
+		}
+	})
+	t.Run("publishes ports on the host, and tells which", func(t *testing.T) {
+		free, err := net.Listen("tcp4", "127.0.0.1:0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		number := free.Addr().(*net.TCPAddr).Port
+		free.Close()
+		nodeID := r.node(t)
+		start := func() (string, agent.Container, error) {
+			task, revision := newTask(nodeID), r.revision(behaviour{})
+			revision.Endpoint = &swarm.EndpointSpec{Ports: cluster.ParsePorts(fmt.Sprintf("%d:80/tcp,0:81/tcp", number))}
+			prepare(t, r.driver, task, revision)
+			c, err := r.driver.Start(t.Context(), task.ID)
+			return task.ID, c, err
+		}
+		taskID, first, err := start()
+		ports := cluster.ParsePorts(first.Ports)
+		if err != nil || !strings.Contains(first.Ports, fmt.Sprintf("%d:80/tcp", number)) || len(ports) < 2 || slices.ContainsFunc(ports, func(p swarm.PortConfig) bool { return p.PublishedPort == 0 }) {
+			t.Fatalf("%+v, %v", first, err)
+		}
+		if c, err := r.again(t).Inspect(t.Context(), taskID); err != nil || c.Ports != first.Ports {
+			t.Errorf("another daemon sees %+v, %v", c, err)
+		}
+		if _, _, err := start(); err == nil || errors.Is(err, cluster.ErrUnavailable) || !strings.Contains(err.Error(), "port is already allocated") {
+			t.Errorf("a port twice: %v", err)
+		}
+		if c, err := r.driver.Stop(t.Context(), taskID, 10*time.Second); err != nil || c.Ports != "" {
+			t.Errorf("stopped: %+v, %v", c, err)
+		}
+		if _, _, err := start(); err != nil {
+			t.Errorf("a port that is free again: %v", err)
 		}
 	})
 	t.Run("does not start again what has ended", func(t *testing.T) {

@@ -149,8 +149,10 @@ type manager struct {
 	arrivals []time.Time
 	// engineAway is what the last message said.
 	engineAway bool
-	leaving    bool
-	ended      bool
+	// leases are the stamps of messages that asked for one.
+	leases  []int64
+	leaving bool
+	ended   bool
 }
 
 // accept waits for the agent's next session and welcomes it.
@@ -191,6 +193,9 @@ func (m *manager) listen(met chan struct{}) {
 			return
 		}
 		m.arrivals, m.engineAway = append(m.arrivals, time.Now()), message.EngineAway
+		if message.Lease != 0 {
+			m.leases = append(m.leases, message.Lease)
+		}
 		if message.Hello != nil {
 			m.hello = message.Hello
 			close(met)

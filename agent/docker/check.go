@@ -20,11 +20,8 @@ func Check(spec swarm.TaskSpec, endpoint *swarm.EndpointSpec) error {
 	if c == nil || c.Image == "" {
 		return said(cluster.ErrInvalid, "no image was given")
 	}
-	switch {
-	case c.Privileges != nil && c.Privileges.CredentialSpec != nil:
+	if c.Privileges != nil && c.Privileges.CredentialSpec != nil {
 		return said(cluster.ErrUnsupported, "credential specs are not supported: they are for Windows only")
-	case spec.Resources != nil && spec.Resources.Reservations != nil && len(spec.Resources.Reservations.GenericResources) > 0:
-		return said(cluster.ErrUnsupported, "generic resources are not supported yet: remove --generic-resource")
 	}
 	if p := c.Privileges; p != nil {
 		if p.Seccomp != nil && p.Seccomp.Mode == swarm.SeccompModeCustom && len(p.Seccomp.Profile) == 0 {

@@ -124,6 +124,30 @@ func (f *filer) sweep(nodeID string, lives func(taskID string) bool) {
 	release(nodeDir)
 }
 
+// forgetNode removes the files of all tasks of a node, also of those that run.
+func (f *filer) forgetNode(nodeID string) error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	nodeDir := filepath.Join(f.dir, nodeID)
+	entries, err := os.ReadDir(nodeDir)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("remove secrets and configs of a node: %w", err)
+	}
+	var errs []error
+	for _, entry := range entries {
+		if err := os.RemoveAll(filepath.Join(nodeDir, entry.Name())); err != nil {
+			errs = append(errs, fmt.Errorf("remove secrets and configs of a node: %w", err))
+			continue
+		}
+		delete(f.placed, entry.Name())
+	}
+	release(nodeDir)
+	return errors.Join(errs...)
+}
+
 // release unmounts and removes a node's directory that is empty.
 func release(nodeDir string) {
 	if entries, err := os.ReadDir(nodeDir); err != nil || len(entries) > 0 {
@@ -138,6 +162,9 @@ func release(nodeDir string) {
 func (f *filer) lacksFile(err error) bool {
 	return err != nil && strings.Contains(err.Error(), f.dir+"/") && strings.Contains(err.Error(), "does not exist")
 }
+
+// Forget removes the files of secrets and configs of all tasks of the node.
+func (d *Driver) Forget(nodeID string) error { return d.filer.forgetNode(nodeID) }
 
 // files writes what the task sees of secrets and configs.
 func (d *Driver) files(ctx context.Context, a agent.Assignment) ([]mount.Mount, error) {

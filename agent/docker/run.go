@@ -269,6 +269,9 @@ func translate(taskID string, found container.InspectResponse) agent.Container {
 	if c.Phase == agent.Exited {
 		c.ExitCode = found.State.ExitCode
 	}
+	if c.Phase == agent.Running && found.NetworkSettings != nil {
+		c.Ports = published(found.NetworkSettings.Ports)
+	}
 	if found.State.Health != nil {
 		switch found.State.Health.Status {
 		case container.Starting:

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"maps"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -39,9 +40,7 @@ func (d *Driver) settings(a agent.Assignment) (*settings, error) {
 		return nil, err
 	}
 	s := &settings{config: config(a, c), host: host(spec, c), network: &network.NetworkingConfig{}}
-	if a.Revision.Endpoint != nil {
-		s.config.ExposedPorts, s.host.PortBindings = ports(a.Revision.Endpoint.Ports)
-	}
+	s.config.ExposedPorts, s.host.PortBindings = ports(a.Revision.Endpoint)
 	if s.host.ExtraHosts, err = hosts(c.Hosts); err != nil {
 		return nil, err
 	}
@@ -108,7 +107,7 @@ func config(a agent.Assignment, c *swarm.ContainerSpec) *container.Config {
 		Tty:         c.TTY,
 		OpenStdin:   c.OpenStdin,
 		User:        c.User,
-		Env:         c.Env,
+		Env:         slices.Concat(c.Env, a.Task.GenericEnv()),
 		Hostname:    c.Hostname,
 		WorkingDir:  c.Dir,
 		Image:       familiar(c.Image),
@@ -206,18 +205,16 @@ func security(p *swarm.Privileges) []string {
 	return options
 }
 
-// ports translates ports that are published on the host.
-func ports(configs []swarm.PortConfig) (nat.PortSet, nat.PortMap) {
+// ports translates ports that are published on the host. The engine chooses where
+// no number is given.
+func ports(endpoint *swarm.EndpointSpec) (nat.PortSet, nat.PortMap) {
+	configs := cluster.HostPorts(endpoint)
 	if len(configs) == 0 {
 		return nil, nil
 	}
 	exposed, bindings := make(nat.PortSet), make(nat.PortMap)
 	for _, p := range configs {
-		protocol := string(p.Protocol)
-		if protocol == "" {
-			protocol = "tcp"
-		}
-		port := nat.Port(fmt.Sprintf("%d/%s", p.TargetPort, protocol))
+		port := nat.Port(fmt.Sprintf("%d/%s", p.TargetPort, p.Protocol))
 		binding := nat.PortBinding{}
 		if p.PublishedPort != 0 {
 			binding.HostPort = strconv.Itoa(int(p.PublishedPort))
@@ -226,6 +223,23 @@ func ports(configs []swarm.PortConfig) (nat.PortSet, nat.PortMap) {
 		bindings[port] = append(bindings[port], binding)
 	}
 	return exposed, bindings
+}
+
+// published translates back what the engine made of them.
+func published(bindings nat.PortMap) string {
+	var ports []swarm.PortConfig
+	for port, list := range bindings {
+		for _, binding := range list {
+			number, err := strconv.ParseUint(binding.HostPort, 10, 16)
+			if err != nil {
+				continue
+			}
+			ports = append(ports, swarm.PortConfig{
+				Protocol: swarm.PortConfigProtocol(port.Proto()), TargetPort: uint32(port.Int()), PublishedPort: uint32(number),
+			})
+		}
+	}
+	return cluster.FormatPorts(ports)
 }
 
 // hosts turns lines of a hosts file, "IP name [alias...]", into the engine's

@@ -54,9 +54,6 @@ func TestSettings_RefuseWhatTheyCannotTranslate(t *testing.T) {
 		"cluster volume": {func(r *cluster.Revision) {
 			r.Spec.ContainerSpec.Mounts = []mount.Mount{{Type: mount.TypeCluster, Source: "v", Target: "/x"}}
 		}, cluster.ErrUnsupported},
-		"generic resource": {func(r *cluster.Revision) {
-			r.Spec.Resources = &swarm.ResourceRequirements{Reservations: &swarm.Resources{GenericResources: []swarm.GenericResource{{}}}}
-		}, cluster.ErrUnsupported},
 		"relative bind source": {func(r *cluster.Revision) {
 			r.Spec.ContainerSpec.Mounts = []mount.Mount{{Type: mount.TypeBind, Source: "etc", Target: "/x"}}
 		}, cluster.ErrInvalid},
@@ -116,6 +113,18 @@ func TestSettings_CommandAndArguments(t *testing.T) {
 	}
 	if diff := cmp.Diff(want, s.config.Labels); diff != "" {
 		t.Errorf("labels (-want +got):\n%s", diff)
+	}
+}
+
+func TestSettings_GenericResources(t *testing.T) {
+	a := assignment(func(r *cluster.Revision) { r.Spec.ContainerSpec.Env = []string{"A=B"} })
+	a.Task.Generic = []cluster.Claim{{Kind: "gpu", Names: []string{"uuid1", "uuid2"}}, {Kind: "ssd", Count: 2}}
+	s, err := driver(t).settings(a)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff([]string{"A=B", "DOCKER_RESOURCE_GPU=uuid1,uuid2", "DOCKER_RESOURCE_SSD=2"}, s.config.Env); diff != "" {
+		t.Error(diff)
 	}
 }
 

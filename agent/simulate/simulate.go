@@ -35,6 +35,8 @@ type Config struct {
 	Hostname string
 	// NanoCPUs and MemoryBytes are its size (default 4 processors, 8 GiB).
 	NanoCPUs, MemoryBytes int64
+	// Generic are its generic resources.
+	Generic []swarm.GenericResource
 	// Labels are the engine's.
 	Labels map[string]string
 	// Behaviour is how tasks behave that have no labels of their own.
@@ -64,6 +66,8 @@ type container struct {
 	name      string
 	image     string
 	behaviour Behaviour
+	// ports are those to be published.
+	ports []swarm.PortConfig
 	// files are what it sees of secrets and configs, until it ends.
 	files   []agent.File
 	started time.Time
@@ -101,16 +105,22 @@ func (d *Driver) Describe(context.Context) (swarm.NodeDescription, error) {
 	return swarm.NodeDescription{
 		Hostname:  d.cfg.Hostname,
 		Platform:  swarm.Platform{Architecture: "x86_64", OS: "linux"},
-		Resources: swarm.Resources{NanoCPUs: d.cfg.NanoCPUs, MemoryBytes: d.cfg.MemoryBytes},
+		Resources: swarm.Resources{NanoCPUs: d.cfg.NanoCPUs, MemoryBytes: d.cfg.MemoryBytes, GenericResources: d.cfg.Generic},
 		Engine: swarm.EngineDescription{
 			EngineVersion: "simulated",
 			Labels:        d.cfg.Labels,
-			Plugins: []swarm.PluginDescription{
-				{Type: "Log", Name: "json-file"}, {Type: "Network", Name: "bridge"}, {Type: "Network", Name: "host"},
-				{Type: "Network", Name: "overlay"}, {Type: "Volume", Name: "local"},
-			},
+			Plugins:       plugins,
 		},
 	}, d.away
+}
+
+// plugins are what an engine has without any.
+var plugins = []swarm.PluginDescription{
+	{Type: "Log", Name: "awslogs"}, {Type: "Log", Name: "fluentd"}, {Type: "Log", Name: "gcplogs"}, {Type: "Log", Name: "gelf"},
+	{Type: "Log", Name: "journald"}, {Type: "Log", Name: "json-file"}, {Type: "Log", Name: "local"}, {Type: "Log", Name: "logentries"},
+	{Type: "Log", Name: "splunk"}, {Type: "Log", Name: "syslog"},
+	{Type: "Network", Name: "bridge"}, {Type: "Network", Name: "host"}, {Type: "Network", Name: "overlay"},
+	{Type: "Volume", Name: "local"},
 }
 
 // List returns the containers of the node's tasks, by task ID.
@@ -166,6 +176,7 @@ func (d *Driver) Prepare(ctx context.Context, a agent.Assignment) (agent.Contain
 		name:      a.ContainerName(),
 		image:     spec.Image,
 		behaviour: behaviour,
+		ports:     cluster.HostPorts(a.Revision.Endpoint),
 		files:     files,
 		done:      make(chan struct{}),
 	}
@@ -200,6 +211,9 @@ func (d *Driver) Start(ctx context.Context, taskID string) (agent.Container, err
 		if c != nil {
 			return c.Container, err
 		}
+		return agent.Container{}, err
+	}
+	if c.Ports, err = d.publishLocked(c); err != nil {
 		return agent.Container{}, err
 	}
 	c.Phase, c.PID = agent.Running, 1000+d.made
@@ -292,7 +306,7 @@ func (d *Driver) endLocked(c *container, code int) {
 	if c.exit != nil {
 		c.exit.Stop()
 	}
-	c.Phase, c.PID, c.ExitCode = agent.Exited, 0, code
+	c.Phase, c.PID, c.ExitCode, c.Ports = agent.Exited, 0, code, ""
 	c.ended, c.files = d.cfg.Now(), nil
 	c.say(true, c.ended, fmt.Sprintf("simulate: %s exits with %d", c.name, code))
 	close(c.done)

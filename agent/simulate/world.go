@@ -99,6 +99,18 @@ func (d *Driver) Files(taskID string) []agent.File {
 	return nil
 }
 
+// Forget takes away the files of all containers of the node.
+func (d *Driver) Forget(nodeID string) error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	for _, c := range d.containers {
+		if c.nodeID == nodeID {
+			c.files = nil
+		}
+	}
+	return nil
+}
+
 // watcher is one call of Watch. Its news are guarded by the Driver's mutex.
 type watcher struct {
 	nodeID string

@@ -123,7 +123,10 @@ func (b *bench) schedule() {
 						put = append(put, &cluster.Task{
 							ID: taskID(next), ServiceID: service.ID, Revision: service.Revision, Slot: slot, NodeID: node,
 							Desired: wanted,
-							Status:  cluster.TaskStatus{State: wanted, Since: cluster.At(tx.Now()), ContainerID: "c", Message: "started"},
+							Status: cluster.TaskStatus{
+								State: wanted, Since: cluster.At(tx.Now()), ContainerID: "c", Message: "started",
+								Ports: cluster.FormatPorts(cluster.HostPorts(service.Spec.EndpointSpec)),
+							},
 						})
 					}
 					if r := tx.Rollout(service.ID); r != nil && r.State == swarm.UpdateStateRollbackStarted {
@@ -192,7 +195,7 @@ func TestCLIServices(t *testing.T) {
 	c.docker(`^3 1 5\n$`, "service", "inspect", "-f", "{{.JobStatus.JobIteration.Index}} {{.Spec.Mode.ReplicatedJob.MaxConcurrent}} {{.Spec.Mode.ReplicatedJob.TotalCompletions}}", "sums")
 	c.refused(`(?i)update-\S+ is not supported|update config`, "service", "update", "--update-parallelism", "2", "sums")
 
-	c.refused(`Error response from daemon: EndpointSpec.Ports: not supported by skep yet`, "service", "create", "-d", "-p", "80:80", "--no-resolve-image", "timecheck:1.0")
+	c.refused(`Error response from daemon: EndpointSpec.Ports\[0\].PublishMode: ingress: not supported yet`, "service", "create", "-d", "-p", "80:80", "--no-resolve-image", "timecheck:1.0")
 	c.refused(`network front not found|No such network: front`, "service", "create", "-d", "--network", "front", "--no-resolve-image", "timecheck:1.0")
 	c.refused(`name conflicts with an existing object: service timecheck already exists`, "service", "create", "-d", "--name", "timecheck", "--no-resolve-image", "timecheck:1.0")
 	c.refused(`(?i)no such service: none|service none not found`, "service", "inspect", "none")
@@ -206,6 +209,36 @@ func TestCLIServices(t *testing.T) {
 	if !strings.Contains(events, "name=timecheck") {
 		t.Errorf("%s", events)
 	}
+}
+
+func TestCLIPlacement(t *testing.T) {
+	b := newBench(t)
+	b.schedule()
+	c := newCLI(t, b)
+	c.docker(`converged`, "service", "create", "--name", "web", "--no-resolve-image", "--update-monitor", "100ms",
+		"--placement-pref", "spread=node.labels.zone", "--placement-pref", "spread=node.labels.rack", "--generic-resource", "gpu=2",
+		"-p", "mode=host,target=80,published=8080", "-p", "mode=host,target=53,published=53,protocol=udp", "timecheck:1.0")
+	c.docker(`\*:53->53/udp,\*:8080->80/tcp`, "service", "ps", "web", "--format", "{{.Ports}}")
+	c.docker(`(?s)PublishedPort = 8080.*TargetPort = 80.*PublishMode = host`, "service", "inspect", "--pretty", "web")
+	c.docker(`web`, "service", "update", "-d", "--placement-pref-rm", "spread=node.labels.rack", "--placement-pref-add", "spread=node.labels.floor",
+		"--generic-resource-add", "ssd=1", "--generic-resource-rm", "gpu", "--publish-rm", "mode=host,target=53,published=53,protocol=udp", "web")
+	task := b.inspect("web").Spec.TaskTemplate
+	var spread []string
+	for _, p := range task.Placement.Preferences {
+		spread = append(spread, p.Spread.SpreadDescriptor)
+	}
+	if got := strings.Join(spread, " "); got != "node.labels.zone node.labels.floor" {
+		t.Errorf("it is spread over %s", got)
+	}
+	if got := task.Resources.Reservations.GenericResources; len(got) != 1 || *got[0].DiscreteResourceSpec != (swarm.DiscreteGenericResource{Kind: "ssd", Value: 1}) {
+		t.Errorf("it asks for %+v", got)
+	}
+	if got := b.inspect("web").Spec.EndpointSpec.Ports; len(got) != 1 || got[0].PublishedPort != 8080 {
+		t.Errorf("it publishes %+v", got)
+	}
+	c.refused(`spread=node.colour means nothing, there are node.id`, "service", "create", "-d", "--no-resolve-image", "--placement-pref", "spread=node.colour", "timecheck:1.0")
+	c.docker(`n2`, "node", "update", "--label-add", "skep.reserve.cpus=1", "n2")
+	c.refused(`label skep.reserve.memory: "lots" won't do, it takes a size such as 512m`, "node", "update", "--label-add", "skep.reserve.memory=lots", "n2")
 }
 
 func TestCLISecretsAndConfigs(t *testing.T) {

@@ -35,6 +35,17 @@ func normalize(spec *swarm.ServiceSpec) {
 	if spec.EndpointSpec != nil && spec.EndpointSpec.Mode == "" {
 		spec.EndpointSpec.Mode = swarm.ResolutionModeVIP
 	}
+	if spec.EndpointSpec != nil {
+		for i := range spec.EndpointSpec.Ports {
+			port := &spec.EndpointSpec.Ports[i]
+			if port.Protocol == "" {
+				port.Protocol = swarm.PortConfigProtocolTCP
+			}
+			if port.PublishMode == "" {
+				port.PublishMode = swarm.PortConfigPublishModeIngress
+			}
+		}
+	}
 	if policy := spec.TaskTemplate.RestartPolicy; policy != nil && policy.Condition == "" {
 		policy.Condition = swarm.RestartPolicyConditionAny
 	}

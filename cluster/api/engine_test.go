@@ -58,7 +58,9 @@ func (e *fakeEngine) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	case path == "/v1.41/info":
 		io.WriteString(w, `{"Name":"engine","Odd":[1,2],"Swarm":{"NodeID":"not ours","LocalNodeState":"active"},"Warnings":["w1"]}`)
 	case strings.HasSuffix(path, "/events"):
-		json.NewEncoder(w).Encode(events.Message{Type: "container", Action: "start", Scope: "local", TimeNano: 5, Actor: events.Actor{ID: "c1"}})
+		if r.URL.Query().Get("since") <= "0.000000005" {
+			json.NewEncoder(w).Encode(events.Message{Type: "container", Action: "start", Scope: "local", TimeNano: 5, Actor: events.Actor{ID: "c1"}})
+		}
 		json.NewEncoder(w).Encode(events.Message{Type: "service", Action: "create", Scope: "swarm", TimeNano: 6, Actor: events.Actor{ID: "foreign"}})
 		w.(http.Flusher).Flush()
 		if r.URL.Query().Get("until") == "" {

@@ -1,6 +1,7 @@
 package api
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -73,23 +74,31 @@ func (s *Server) writeEvents(ctx context.Context, w http.ResponseWriter, r *requ
 	send := func(message events.Message) bool { return encoder.Encode(message) == nil && flush() }
 
 	past = slices.DeleteFunc(past, func(m events.Message) bool { return !query.includes(m) || query.since.IsZero() })
-	fromEngine := query.wantsEngine()
-	if !query.until.IsZero() && query.until.Before(s.Now()) {
-		if fromEngine {
-			s.readEngineEvents(ctx, r, query, func(m events.Message) bool { past = append(past, m); return true })
+	now, fromEngine := s.Now(), query.wantsEngine()
+	over := !query.until.IsZero() && query.until.Before(now)
+	engines := query
+	if fromEngine && !query.since.IsZero() && query.since.Before(now) {
+		// What has been is told in order, whoever did it.
+		before := query
+		if !over {
+			before.until = now
 		}
-		slices.SortStableFunc(past, func(a, b events.Message) int { return int(min(max(a.TimeNano-b.TimeNano, -1), 1)) })
-		for _, message := range past {
-			if !send(message) {
-				return
-			}
-		}
-		return
+		short, cancel := context.WithTimeout(ctx, engineTimeout)
+		s.readEngineEvents(short, r, before, func(m events.Message) bool {
+			past = append(past, m)
+			engines.since = time.Unix(0, m.TimeNano+1)
+			return true
+		})
+		cancel()
+		slices.SortStableFunc(past, func(a, b events.Message) int { return cmp.Compare(a.TimeNano, b.TimeNano) })
 	}
 	for _, message := range past {
 		if !send(message) {
 			return
 		}
+	}
+	if over {
+		return
 	}
 	engine := make(chan events.Message)
 	if fromEngine {
@@ -97,7 +106,7 @@ func (s *Server) writeEvents(ctx context.Context, w http.ResponseWriter, r *requ
 		defer func() { cancel(); <-done }()
 		go func() {
 			defer close(done)
-			s.followEngineEvents(ctx, r, query, engine)
+			s.followEngineEvents(ctx, r, engines, engine)
 		}()
 	}
 	var timeout <-chan time.Time

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"net/http"
 	"net/http/httptest"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -144,6 +145,62 @@ func TestEventsFollow(t *testing.T) {
 		if m.Actor.Attributes["leader.new"] == "true" && m.Actor.ID == nodeID(2) {
 			seen["leader"] = true
 		}
+	}
+}
+
+// TestEvents_OfTheEngineInOrder: what has been is told in order of time, once, also by
+// a stream that goes on.
+func TestEvents_OfTheEngineInOrder(t *testing.T) {
+	b, _ := newEngineBench(t)
+	b.record()
+	b.create(spec("web"))
+	until(t, "the service's event", func() bool { return len(b.replay(`filters={"service":["web"]}`)) == 1 })
+	body := b.do("GET", "/events?since=0.000000001&until="+stamp(time.Now().Add(200*time.Millisecond)), nil).want(t, 200, "").body
+	container, service := strings.Index(body, `"start"`), strings.Index(body, `"create"`)
+	if container < 0 || container > service || strings.Count(body, `"start"`) != 1 {
+		t.Errorf("the stream is\n%s", body)
+	}
+}
+
+// TestEvents_OfReachability: only who leads knows it, and says it once.
+func TestEvents_OfReachability(t *testing.T) {
+	b := newBench(t)
+	b.record()
+	// reach sets what the manager knows, and returns when the recorder has seen it.
+	reach := func(ok bool) {
+		var before int
+		b.manager.set(func(m *fakeManager) {
+			m.reachable, before = map[string]bool{nodeID(1): true, nodeID(2): ok}, m.asked
+		})
+		until(t, "the recorder to look", func() (seen bool) {
+			b.manager.set(func(m *fakeManager) { seen = m.asked >= before+2 })
+			return seen
+		})
+	}
+	told := func() (got []string) {
+		for _, m := range b.replay(`filters={"node":["n2"]}`) {
+			if a := m.Actor.Attributes; a["reachability.new"] != "" {
+				got = append(got, a["reachability.old"]+" "+a["reachability.new"])
+			}
+		}
+		return got
+	}
+	reach(true)
+	reach(false)
+	reach(false)
+	reach(true)
+	if got := strings.Join(told(), ", "); got != "reachable unreachable, unreachable reachable" {
+		t.Errorf("told %q", got)
+	}
+	// Another leads: what this one knew last is no news when it leads again.
+	b.manager.set(func(m *fakeManager) { m.leader.NodeID = nodeID(3) })
+	until(t, "the new leader", func() bool {
+		return slices.ContainsFunc(b.replay(`filters={"node":["n3"]}`), func(m events.Message) bool { return m.Actor.Attributes["leader.new"] == "true" })
+	})
+	b.manager.set(func(m *fakeManager) { m.leader.NodeID = "" })
+	reach(false)
+	if got := told(); len(got) != 2 {
+		t.Errorf("told %q", got)
 	}
 }
 

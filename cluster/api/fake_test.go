@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"net/http"
 	"net/http/httptest"
 	"strings"
@@ -58,6 +59,7 @@ type fakeManager struct {
 	canLose   error
 	client    *http.Client
 	reachable map[string]bool
+	asked     int // how often Reachable was called
 	logs      func(ctx context.Context, nodeID, taskID string, opts cluster.LogOptions, emit func([]cluster.LogLine) error) error
 }
 
@@ -115,7 +117,12 @@ func (m *fakeManager) Client() *http.Client {
 	return m.client
 }
 
-func (m *fakeManager) Reachable() map[string]bool { return m.reachable }
+func (m *fakeManager) Reachable() map[string]bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.asked++
+	return maps.Clone(m.reachable)
+}
 
 func (m *fakeManager) NewRoot(current *cluster.Cluster, certPEM, _ []byte) (*cluster.RootRotation, error) {
 	if current.Rotation != nil {

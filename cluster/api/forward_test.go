@@ -108,7 +108,8 @@ func TestHold(t *testing.T) {
 	if got := p.here.do("GET", "/services", nil).want(t, 200, "[]"); got.header.Get(staleHeader) == "" {
 		t.Error("an answer without a leader isn't marked")
 	}
-	p.here.do("GET", "/services/nobody", nil).want(t, 404, "nobody")
+	// What it doesn't know may yet be there.
+	p.here.do("GET", "/services/nobody", nil).want(t, 503, "as of index 4, says: service nobody not found")
 	p.here.manager.set(func(m *fakeManager) { m.none = false })
 	if got := p.here.do("GET", "/services", nil).want(t, 200, "web"); got.header.Get(staleHeader) != "" {
 		t.Error("an answer of the leader is marked as stale")

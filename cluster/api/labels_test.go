@@ -48,6 +48,20 @@ func TestLabels_OfTheClusterThatSkepDoesNotKnow(t *testing.T) {
 	b.do("POST", fmt.Sprintf("/swarm/update?version=%d", found.Version.Index), found.Spec).want(t, 400, "label skep.alow: skep knows no such label of a cluster")
 }
 
+func TestFence_IsChecked(t *testing.T) {
+	b := newBench(t)
+	create := func(value, order string) answer {
+		return b.do("POST", "/services/create", spec("only-"+value+order, func(s *swarm.ServiceSpec) {
+			s.Labels = map[string]string{"skep.fence": value}
+			s.RollbackConfig = &swarm.UpdateConfig{Order: order}
+		}))
+	}
+	create("yes", "").want(t, 400, `label skep.fence: \"yes\" won't do, it takes true or false`)
+	create("true", "start-first").want(t, 400, "a fenced service never runs two tasks of a slot")
+	create("true", "stop-first").want(t, 201, "")
+	create("false", "start-first").want(t, 201, "")
+}
+
 func TestRestartBackoff_IsChecked(t *testing.T) {
 	b := newBench(t)
 	delay := 20 * time.Second

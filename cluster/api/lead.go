@@ -140,12 +140,18 @@ func (s *Server) leaderless(w http.ResponseWriter, r *http.Request, c call, from
 	}
 	request := *from
 	request.manager = manager
+	index := manager.Store().View().Index()
 	answer, err := c.route.handle(r.Context(), &request)
-	if err != nil {
+	switch {
+	case errors.Is(err, cluster.ErrNotFound):
+		// Whoever is told that there is none believes it, be it marked or not.
+		s.writeError(w, r, fail(cluster.ErrNoLeader, "%s (this manager's copy, as of index %d, says: %v)", textNoLeader, index, err))
+		return
+	case err != nil:
 		s.writeError(w, r, err)
 		return
 	}
-	w.Header().Set(staleHeader, fmt.Sprintf("no leader; as of index %d", manager.Store().View().Index()))
+	w.Header().Set(staleHeader, fmt.Sprintf("no leader; as of index %d", index))
 	s.write(r.Context(), w, r, answer)
 }
 

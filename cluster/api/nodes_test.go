@@ -64,6 +64,26 @@ func TestListNodes(t *testing.T) {
 	b.do("GET", "/nodes/n2", nil).want(t, 400, "node n2 is ambiguous (2 matches found)")
 }
 
+func TestUpdateNode_Reserve(t *testing.T) {
+	b := newBench(t)
+	label := func(key, value string) answer {
+		return b.changeNode("n2", func(s *swarm.NodeSpec) { s.Labels = map[string]string{key: value} })
+	}
+	for _, value := range []string{"", "-1", "1e9", "half", "1.0000000001", "0,5", "NaN"} {
+		label("skep.reserve.cpus", value).want(t, 400, "won't do, it takes a number of CPUs such as 0.5")
+	}
+	for _, value := range []string{"", "-1m", "much", "1q"} {
+		label("skep.reserve.memory", value).want(t, 400, "won't do, it takes a size such as 512m")
+	}
+	label("skep.reserve.disk", "1g").want(t, 400, "label skep.reserve.disk: skep knows no such label of a node; it knows skep.reserve.cpus, skep.reserve.memory")
+	label("skep.reserve.cpus", "0.25").want(t, 200, "")
+	label("skep.reserve.memory", "1.5g").want(t, 200, "")
+	n := b.view().Node(nodeID(2))
+	if _, memory := n.Capacity(); n.Description.Resources.MemoryBytes > 0 && memory != max(0, n.Description.Resources.MemoryBytes-3<<29) {
+		t.Errorf("%d bytes are left of %+v", memory, n.Description.Resources)
+	}
+}
+
 func TestUpdateNode(t *testing.T) {
 	b := newBench(t)
 	b.do("POST", "/nodes/n2/update?version=1", swarm.NodeSpec{Role: "worker", Availability: "active"}).want(t, 500, "update out of sequence")

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/docker/docker/api/types/events"
+	"github.com/docker/docker/api/types/swarm"
 
 	"skep/cluster"
 	"skep/store"
@@ -87,6 +88,7 @@ func (s *Server) followStore(ctx context.Context, manager Manager) {
 	changes := manager.Store().Subscribe()
 	defer changes.Close()
 	seen, leader := manager.Store().View(), manager.LeaderID()
+	var reachable map[string]bool // as the leader last saw it; nil on other managers, who don't know
 	tick := time.NewTicker(managerCheck)
 	defer tick.Stop()
 	for {
@@ -102,6 +104,13 @@ func (s *Server) followStore(ctx context.Context, manager Manager) {
 				s.recordLeader(seen, leader, next)
 				leader = next
 			}
+			if leader != manager.NodeID() {
+				reachable = nil
+				continue
+			}
+			next := manager.Reachable()
+			s.recordReachability(seen, reachable, next)
+			reachable = next
 		case <-changes.Ready():
 			news, view, lost := changes.Take()
 			if lost {
@@ -255,6 +264,20 @@ func (s *Server) recordLeader(view store.View, old, now string) {
 		if node := view.Node(change.id); node != nil {
 			s.emit(events.NodeEventType, events.ActionUpdate, node.ID, s.Now(), map[string]string{
 				"name": nodeName(node), "leader.old": change.before, "leader.new": change.after,
+			})
+		}
+	}
+}
+
+// recordReachability tells of managers that answer the leader no more, or again. It
+// isn't in the database either, and only the leader's own events have it.
+func (s *Server) recordReachability(view store.View, old, now map[string]bool) {
+	words := map[bool]swarm.Reachability{true: swarm.ReachabilityReachable, false: swarm.ReachabilityUnreachable}
+	for id, before := range old {
+		after, votes := now[id]
+		if node := view.Node(id); node != nil && votes && before != after {
+			s.emit(events.NodeEventType, events.ActionUpdate, id, s.Now(), map[string]string{
+				"name": nodeName(node), "reachability.old": string(words[before]), "reachability.new": string(words[after]),
 			})
 		}
 	}

@@ -136,7 +136,8 @@ func renderTask(view store.View, task *cluster.Task) swarm.Task {
 			Timestamp: task.Status.Since.Std(), State: swarm.TaskState(task.Status.State.String()),
 			Message: task.Status.Message, Err: task.Status.Err,
 		},
-		Volumes: []swarm.VolumeAttachment{},
+		GenericResources: renderClaims(task.Generic),
+		Volumes:          []swarm.VolumeAttachment{},
 	}
 	if shown.Status.Timestamp.IsZero() {
 		shown.Status.Timestamp = shown.UpdatedAt
@@ -150,9 +151,26 @@ func renderTask(view store.View, task *cluster.Task) swarm.Task {
 	if shown.Spec.ContainerSpec == nil { // clients don't expect a task without one
 		shown.Spec.ContainerSpec = &swarm.ContainerSpec{}
 	}
+	if task.Status.Ports != "" && !task.Status.State.Terminal() {
+		shown.Status.PortStatus.Ports = cluster.ParsePorts(task.Status.Ports)
+	}
 	if task.Status.ContainerID != "" {
 		shown.Status.ContainerStatus = &swarm.ContainerStatus{
 			ContainerID: task.Status.ContainerID, PID: int(task.Status.PID), ExitCode: int(task.Status.ExitCode),
+		}
+	}
+	return shown
+}
+
+// renderClaims shows what a task has of its node: each name, or a number.
+func renderClaims(claims []cluster.Claim) []swarm.GenericResource {
+	var shown []swarm.GenericResource
+	for _, c := range claims {
+		for _, name := range c.Names {
+			shown = append(shown, swarm.GenericResource{NamedResourceSpec: &swarm.NamedGenericResource{Kind: c.Kind, Value: name}})
+		}
+		if len(c.Names) == 0 {
+			shown = append(shown, swarm.GenericResource{DiscreteResourceSpec: &swarm.DiscreteGenericResource{Kind: c.Kind, Value: c.Count}})
 		}
 	}
 	return shown

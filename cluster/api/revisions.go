@@ -79,6 +79,9 @@ func (s *Server) rollbackService(ctx context.Context, r *request) (response, err
 		if err := checkPresent(tx.View, &change.Service.Spec); err != nil {
 			return err
 		}
+		if err := checkNeighbours(tx.View, old, &change.Service.Spec); err != nil {
+			return err
+		}
 		if err := checkAllowed(tx, change.Service.Spec.Labels); err != nil {
 			return err
 		}

@@ -45,6 +45,7 @@ func (s *Server) table() []route {
 		{method: http.MethodPost, pattern: "/skep/v1/restore", kind: local, handle: s.restore},
 		{method: http.MethodGet, pattern: "/skep/v1/services/{id}/revisions", kind: read, handle: s.listRevisions},
 		{method: http.MethodPost, pattern: "/skep/v1/services/{id}/rollback", kind: write, handle: s.rollbackService},
+		{method: http.MethodPost, pattern: "/skep/v1/services/{id}/rebalance", kind: write, handle: s.rebalanceService},
 
 		{method: http.MethodGet, pattern: "/networks", kind: local, handle: s.listNetworks},
 		{method: http.MethodGet, pattern: "/networks/{id}", kind: local, handle: s.inspectNetwork},

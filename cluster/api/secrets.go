@@ -18,9 +18,6 @@ import (
 
 const (
 	maxDataName = 64
-	// maxSecret and maxConfig are one byte more than the data may have.
-	maxSecret = 500 << 10
-	maxConfig = 1000 << 10
 	// templating is the only driver of templates there is, Go's.
 	templating = "golang"
 )
@@ -196,7 +193,7 @@ func (s *Server) createSecret(ctx context.Context, r *request) (response, error)
 		return response{}, err
 	}
 	secret := &cluster.Secret{ID: cluster.NewID(s.Random), Spec: spec}
-	if err := secretDatum(secret).check(r, maxSecret); err != nil {
+	if err := secretDatum(secret).check(r, cluster.SecretLimit); err != nil {
 		return response{}, err
 	}
 	err = r.manager.Store().Update(ctx, func(tx *store.Tx) error {
@@ -217,7 +214,7 @@ func (s *Server) createConfig(ctx context.Context, r *request) (response, error)
 		return response{}, err
 	}
 	config := &cluster.Config{ID: cluster.NewID(s.Random), Spec: spec}
-	if err := configDatum(config).check(r, maxConfig); err != nil {
+	if err := configDatum(config).check(r, cluster.ConfigLimit); err != nil {
 		return response{}, err
 	}
 	err := r.manager.Store().Update(ctx, func(tx *store.Tx) error {

@@ -169,7 +169,8 @@ func (s *Server) write(ctx context.Context, w http.ResponseWriter, r *http.Reque
 // writeError answers with an error.
 func (s *Server) writeError(w http.ResponseWriter, r *http.Request, err error) {
 	status := statusOf(err)
-	if status == http.StatusInternalServerError && !errors.Is(err, cluster.ErrConflict) {
+	var engines *engineError // which is in the engine's log
+	if status == http.StatusInternalServerError && !errors.Is(err, cluster.ErrConflict) && !errors.As(err, &engines) {
 		s.Log.Error("request failed", "method", r.Method, "path", r.URL.Path, "error", err)
 	} else {
 		s.Log.Debug("request refused", "method", r.Method, "path", r.URL.Path, "status", status, "error", err)

@@ -106,6 +106,9 @@ func (s *Server) createService(ctx context.Context, r *request) (response, error
 		if err := checkPresent(tx.View, &spec); err != nil {
 			return err
 		}
+		if err := checkNeighbours(tx.View, nil, &spec); err != nil {
+			return err
+		}
 		for try := 0; generate && tx.ServiceNamed(spec.Name) != nil; try++ {
 			spec.Name = randomName(s.Random)
 			if try > nameTries {
@@ -165,6 +168,9 @@ func (s *Server) updateService(ctx context.Context, r *request) (response, error
 			if err := checkPresent(tx.View, old.Previous); err != nil {
 				return cluster.Change{}, fail(cluster.ErrPrecondition, "service %s can't go back to its previous spec: %v", old.Spec.Name, err)
 			}
+			if err := checkNeighbours(tx.View, old, old.Previous); err != nil {
+				return cluster.Change{}, fail(cluster.ErrPrecondition, "service %s can't go back to its previous spec: %v", old.Spec.Name, err)
+			}
 			return cluster.RollbackService(old, tx.Revision(old.ID, old.PreviousRevision), auth, tx.Now())
 		}
 	default:
@@ -218,6 +224,9 @@ func (s *Server) newSpec(r *request) (func(*store.Tx, *cluster.Service) (cluster
 			return cluster.Change{}, err
 		}
 		if err := checkPresent(tx.View, &spec); err != nil {
+			return cluster.Change{}, err
+		}
+		if err := checkNeighbours(tx.View, old, &spec); err != nil {
 			return cluster.Change{}, err
 		}
 		current, auth := tx.Revision(old.ID, old.Revision), header

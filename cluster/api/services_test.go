@@ -57,6 +57,10 @@ func TestCreateServiceFillsIn(t *testing.T) {
 	b.do("GET", "/services/"+id+"?insertDefaults=maybe", nil).want(t, 400, "invalid value for insertDefaults")
 }
 
+func discrete(kind string, count int64) []swarm.GenericResource {
+	return []swarm.GenericResource{{DiscreteResourceSpec: &swarm.DiscreteGenericResource{Kind: kind, Value: count}}}
+}
+
 // TestRefuseService holds what is refused, with which status and words; nothing
 // is made by any of it.
 func TestRefuseService(t *testing.T) {
@@ -200,7 +204,22 @@ func TestRefuseService(t *testing.T) {
 		{400, "Maximum concurrent jobs must be at least 1", func(s *swarm.ServiceSpec) {
 			s.Mode = swarm.ServiceMode{ReplicatedJob: &swarm.ReplicatedJob{MaxConcurrent: ptr(uint64(0)), TotalCompletions: ptr(uint64(1))}}
 		}},
-		{501, "EndpointSpec.Ports", func(s *swarm.ServiceSpec) { s.EndpointSpec.Ports = []swarm.PortConfig{{TargetPort: 80}} }},
+		{400, "EndpointSpec.Ports[0].PublishMode: ingress: not supported yet", func(s *swarm.ServiceSpec) { s.EndpointSpec.Ports = []swarm.PortConfig{{TargetPort: 80}} }},
+		{400, "EndpointSpec.Ports[0].PublishMode: invalid publish mode", func(s *swarm.ServiceSpec) {
+			s.EndpointSpec.Ports = []swarm.PortConfig{{TargetPort: 80, PublishMode: "mesh"}}
+		}},
+		{400, "EndpointSpec.Ports[0].TargetPort: invalid port 0", func(s *swarm.ServiceSpec) {
+			s.EndpointSpec.Ports = []swarm.PortConfig{{PublishMode: "host", PublishedPort: 80}}
+		}},
+		{400, "EndpointSpec.Ports[0].PublishedPort: invalid port 65536", func(s *swarm.ServiceSpec) {
+			s.EndpointSpec.Ports = []swarm.PortConfig{{PublishMode: "host", TargetPort: 80, PublishedPort: 65536}}
+		}},
+		{400, "EndpointSpec.Ports[0].Protocol: invalid protocol", func(s *swarm.ServiceSpec) {
+			s.EndpointSpec.Ports = []swarm.PortConfig{{PublishMode: "host", TargetPort: 80, Protocol: "icmp"}}
+		}},
+		{400, "duplicate published ports provided", func(s *swarm.ServiceSpec) {
+			s.EndpointSpec.Ports = []swarm.PortConfig{{PublishMode: "host", TargetPort: 80, PublishedPort: 80}, {PublishMode: "host", TargetPort: 81, PublishedPort: 80}}
+		}},
 		{501, "networks", func(s *swarm.ServiceSpec) {
 			s.TaskTemplate.Networks = []swarm.NetworkAttachmentConfig{{Target: "n"}}
 		}},
@@ -212,11 +231,25 @@ func TestRefuseService(t *testing.T) {
 			s.TaskTemplate.ContainerSpec.Privileges = &swarm.Privileges{CredentialSpec: &swarm.CredentialSpec{File: "f"}}
 		}},
 		{501, "Isolation", func(s *swarm.ServiceSpec) { s.TaskTemplate.ContainerSpec.Isolation = "hyperv" }},
-		{501, "GenericResources", func(s *swarm.ServiceSpec) {
+		{400, "GenericResources[0]: invalid kind \\\"g=u\\\"", func(s *swarm.ServiceSpec) {
+			s.TaskTemplate.Resources.Reservations.GenericResources = discrete("g=u", 1)
+		}},
+		{400, "GenericResources[0]: invalid number of gpu: 0", func(s *swarm.ServiceSpec) {
+			s.TaskTemplate.Resources.Reservations.GenericResources = discrete("gpu", 0)
+		}},
+		{400, "GenericResources[1]: GPU is asked for twice", func(s *swarm.ServiceSpec) {
+			s.TaskTemplate.Resources.Reservations.GenericResources = append(discrete("gpu", 1), discrete("GPU", 1)...)
+		}},
+		{400, "GenericResources[0]: a service asks for a number", func(s *swarm.ServiceSpec) {
 			s.TaskTemplate.Resources.Reservations.GenericResources = []swarm.GenericResource{{}}
 		}},
-		{501, "Placement.Preferences", func(s *swarm.ServiceSpec) {
+		{400, "Placement.Preferences[0]: only spread=KEY", func(s *swarm.ServiceSpec) {
 			s.TaskTemplate.Placement.Preferences = []swarm.PlacementPreference{{}}
+		}},
+		{400, "Placement.Preferences[1]: spread=node.colour means nothing, there are node.id", func(s *swarm.ServiceSpec) {
+			s.TaskTemplate.Placement.Preferences = []swarm.PlacementPreference{
+				{Spread: &swarm.SpreadOver{SpreadDescriptor: "node.labels.zone"}}, {Spread: &swarm.SpreadOver{SpreadDescriptor: "node.colour"}},
+			}
 		}},
 		{501, "mounts of type npipe", func(s *swarm.ServiceSpec) {
 			s.TaskTemplate.ContainerSpec.Mounts = []mount.Mount{{Type: "npipe", Target: "/a"}}

@@ -12,7 +12,10 @@ func TestTasks(t *testing.T) {
 	b := newBench(t)
 	web := b.create(spec("web", func(s *swarm.ServiceSpec) { s.Labels = map[string]string{"tier": "front"} }))
 	db := b.create(spec("db"))
-	b.addTask(1, web, 1, 1)
+	b.addTask(1, web, 1, 1, func(task *cluster.Task) {
+		task.Generic = []cluster.Claim{{Kind: "gpu", Names: []string{"a", "b"}}, {Kind: "ssd", Count: 2}}
+		task.Status.Ports = "32768:53/udp,8080:80/tcp"
+	})
 	b.addTask(2, web, 2, 2, func(task *cluster.Task) {
 		task.Desired = cluster.StateShutdown
 		task.Status = cluster.TaskStatus{State: cluster.StateFailed, Err: "task: non-zero exit (137)", ContainerID: "dead", ExitCode: 137}
@@ -45,6 +48,8 @@ func TestTasks(t *testing.T) {
 		task.Status.ContainerStatus.ExitCode != 137 || task.Spec.ContainerSpec.Image != "timecheck:1.0" || task.Version.Index == 0 || task.Status.Timestamp.IsZero() {
 		t.Fatalf("%+v", task)
 	}
+	b.do("GET", "/tasks/"+taskID(1), nil).want(t, 200, `"GenericResources":[{"NamedResourceSpec":{"Kind":"gpu","Value":"a"}},{"NamedResourceSpec":{"Kind":"gpu","Value":"b"}},{"DiscreteResourceSpec":{"Kind":"ssd","Value":2}}]`)
+	b.do("GET", "/tasks/"+taskID(1), nil).want(t, 200, `"PortStatus":{"Ports":[{"Protocol":"udp","TargetPort":53,"PublishedPort":32768,"PublishMode":"host"},{"Protocol":"tcp","TargetPort":80,"PublishedPort":8080,"PublishMode":"host"}]}`)
 	b.do("GET", "/tasks/web.2."+taskID(2), nil).want(t, 200, taskID(2))
 	b.do("GET", "/tasks/"+taskID(4), nil).want(t, 200, `"State":"pending"`)
 	b.do("GET", "/tasks/task", nil).want(t, 400, "ambiguous (4 matches found)")

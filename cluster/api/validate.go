@@ -1,6 +1,7 @@
 package api
 
 import (
+	"fmt"
 	"net"
 	"path"
 	"regexp"
@@ -21,6 +22,7 @@ const (
 	minMemory     = 4 << 20
 	minNanoCPUs   = 1e6
 	minDuration   = time.Millisecond
+	maxPort       = 1<<16 - 1
 	// maxReplicas keeps one mistyped number from filling the managers' memory.
 	maxReplicas = 1_000_000
 )
@@ -148,18 +150,33 @@ func checkEndpoint(spec *swarm.ServiceSpec) error {
 		protocol swarm.PortConfigProtocol
 	}
 	seen := map[published]bool{}
-	for _, port := range endpoint.Ports {
-		if endpoint.Mode == swarm.ResolutionModeDNSRR && port.PublishMode != swarm.PortConfigPublishModeHost {
-			return fail(cluster.ErrInvalid, "EndpointSpec: port published with ingress mode can't be used with dnsrr mode")
+	for i, port := range endpoint.Ports {
+		field := fmt.Sprintf("EndpointSpec.Ports[%d]", i)
+		switch port.Protocol {
+		case swarm.PortConfigProtocolTCP, swarm.PortConfigProtocolUDP, swarm.PortConfigProtocolSCTP:
+		default:
+			return fail(cluster.ErrInvalid, "%s.Protocol: invalid protocol %q: there are tcp, udp and sctp", field, string(port.Protocol))
 		}
-		key := published{port.PublishedPort, port.Protocol}
-		if port.PublishedPort != 0 && seen[key] {
+		switch port.PublishMode {
+		case swarm.PortConfigPublishModeHost:
+		case swarm.PortConfigPublishModeIngress:
+			if endpoint.Mode == swarm.ResolutionModeDNSRR {
+				return fail(cluster.ErrInvalid, "EndpointSpec: port published with ingress mode can't be used with dnsrr mode")
+			}
+			return fail(cluster.ErrInvalid, "%s.PublishMode: ingress: not supported yet: publish on the nodes that the tasks are on, with --publish mode=host,target=%d", field, port.TargetPort)
+		default:
+			return fail(cluster.ErrInvalid, "%s.PublishMode: invalid publish mode %q", field, string(port.PublishMode))
+		}
+		switch key := (published{port.PublishedPort, port.Protocol}); {
+		case port.TargetPort == 0 || port.TargetPort > maxPort:
+			return fail(cluster.ErrInvalid, "%s.TargetPort: invalid port %d: must be from 1 to %d", field, port.TargetPort, maxPort)
+		case port.PublishedPort > maxPort:
+			return fail(cluster.ErrInvalid, "%s.PublishedPort: invalid port %d: must be from 1 to %d, or 0 for the engine to choose", field, port.PublishedPort, maxPort)
+		case port.PublishedPort != 0 && seen[key]:
 			return fail(cluster.ErrInvalid, "EndpointSpec: duplicate published ports provided")
+		default:
+			seen[key] = true
 		}
-		seen[key] = true
-	}
-	if len(endpoint.Ports) > 0 {
-		return unsupported("EndpointSpec.Ports", "leave --publish out and reach the containers on their nodes")
 	}
 	return nil
 }
@@ -195,8 +212,8 @@ func checkTask(task *swarm.TaskSpec) error {
 		if err := cluster.CheckConstraints(placement.Constraints); err != nil {
 			return err
 		}
-		if len(placement.Preferences) > 0 {
-			return unsupported("Placement.Preferences", "leave --placement-pref out: replicas are spread over nodes anyway")
+		if err := cluster.CheckPreferences(placement.Preferences); err != nil {
+			return err
 		}
 	}
 	return checkContainer(task.ContainerSpec)
@@ -224,10 +241,34 @@ func checkResources(resources *swarm.ResourceRequirements) error {
 		}
 	}
 	if reserved := resources.Reservations; reserved != nil {
-		if len(reserved.GenericResources) > 0 {
-			return unsupported("Reservations.GenericResources", "leave --generic-resource out and use a constraint on a node's label")
+		if err := checkGeneric(reserved.GenericResources); err != nil {
+			return err
 		}
 		return check(reserved.NanoCPUs, reserved.MemoryBytes)
+	}
+	return nil
+}
+
+var genericKind = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_.-]*$`)
+
+// checkGeneric refuses what isn't a number of some kind; the kind becomes part of
+// the name of a variable in the container.
+func checkGeneric(resources []swarm.GenericResource) error {
+	seen := map[string]bool{}
+	for i, g := range resources {
+		field := fmt.Sprintf("Reservations.GenericResources[%d]", i)
+		d := g.DiscreteResourceSpec
+		switch {
+		case g.NamedResourceSpec != nil || d == nil:
+			return fail(cluster.ErrInvalid, "%s: a service asks for a number of a kind, such as gpu=2; which ones it gets is for the scheduler to choose", field)
+		case !genericKind.MatchString(d.Kind):
+			return fail(cluster.ErrInvalid, "%s: invalid kind %q: letters, digits, _, . and - will do", field, d.Kind)
+		case d.Value <= 0:
+			return fail(cluster.ErrInvalid, "%s: invalid number of %s: %d, must be at least 1", field, d.Kind, d.Value)
+		case seen[strings.ToUpper(d.Kind)]:
+			return fail(cluster.ErrInvalid, "%s: %s is asked for twice", field, d.Kind)
+		}
+		seen[strings.ToUpper(d.Kind)] = true
 	}
 	return nil
 }

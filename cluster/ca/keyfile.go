@@ -52,17 +52,24 @@ type Keys struct {
 }
 
 // WithLock gives the keys as they are to be kept from now on, and whether that is
-// a change. Whoever locks what lay in the clear gets a new data key, made by
-// newKey: the old one may be in a copy of the disk.
+// a change. With another lock comes another data key, made by newKey: the one before
+// may be in a copy of the disk, in the clear or under a lock that somebody knows.
 func (k Keys) WithLock(lock cluster.UnlockKey, version uint64, newKey func() [32]byte) (Keys, bool) {
 	if lock == k.Lock || version <= k.LockVersion {
 		return k, false
 	}
-	if k.Lock.None() {
+	if !lock.None() {
 		k.DataKeys = append([][32]byte{newKey()}, k.DataKeys...)
 	}
 	k.Lock, k.LockVersion = lock, version
 	return k, true
+}
+
+// WithoutOld gives the keys without the data keys that seal nothing any more: all but
+// the present one.
+func (k Keys) WithoutOld() Keys {
+	k.DataKeys = k.DataKeys[:1:1]
+	return k
 }
 
 // Identity is who the certificate says the node is.

@@ -170,7 +170,8 @@ func TestKeyFile_Locked(t *testing.T) {
 	}
 
 	// Another lock takes the place of this one, an older one doesn't.
-	newKey := func() [32]byte { t.Error("a data key that never lay in the clear is replaced"); return [32]byte{1} }
+	made := 0
+	newKey := func() [32]byte { made++; return [32]byte{byte(made)} }
 	for _, version := range []uint64{0, 6, 7} {
 		if _, changed := keys.WithLock(cluster.NewUnlockKey(rand.Reader), version, newKey); changed {
 			t.Errorf("a lock of version %d replaces the one of version 7", version)
@@ -183,7 +184,16 @@ func TestKeyFile_Locked(t *testing.T) {
 	if _, err := file.Unlock(keys.Lock); !errors.Is(err, cluster.ErrWrongKey) {
 		t.Errorf("with the key before: %v", err)
 	}
+	if len(rotated.DataKeys) != len(keys.DataKeys)+1 || rotated.DataKeys[0] == keys.DataKeys[0] || rotated.DataKeys[1] != keys.DataKeys[0] {
+		t.Error("another lock doesn't bring another data key")
+	}
+	if dropped := rotated.WithoutOld(); len(dropped.DataKeys) != 1 || dropped.DataKeys[0] != rotated.DataKeys[0] {
+		t.Error("the present data key isn't what stays")
+	}
 	opened, changed := rotated.WithLock(cluster.UnlockKey{}, 9, newKey)
+	if made != 1 {
+		t.Errorf("%d data keys were made; want 1, since opening needs none", made)
+	}
 	if err := file.Save(opened); err != nil || !changed {
 		t.Fatal(err)
 	}

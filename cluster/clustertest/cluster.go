@@ -12,6 +12,8 @@ import (
 	"net/http/httptest"
 	"os"
 	"path/filepath"
+	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -31,6 +33,8 @@ type Cluster struct {
 	air      *air
 	dir      string
 	Machines []*Machine
+	// managers is how many of the machines, the first ones, were made managers.
+	managers int
 	log      *slog.Logger
 	options  Options
 }
@@ -45,6 +49,8 @@ type Options struct {
 	Log *slog.Logger
 	// AutoLock makes a cluster whose managers are locked.
 	AutoLock bool
+	// Generic are each machine's generic resources.
+	Generic []swarm.GenericResource
 }
 
 // Machine is one machine: what survives a crash of its daemon, and the daemon.
@@ -55,11 +61,14 @@ type Machine struct {
 	// Driver holds the machine's containers.
 	Driver *simulate.Driver
 
-	node   *node.Node
 	cancel context.CancelFunc
 	done   chan error
-	// dead is set while the daemon is off.
+
+	mu sync.Mutex // guards the fields below, for clients that call meanwhile
+	// node is the daemon, also when it is off; dead is set while it is.
+	node *node.Node
 	dead bool
+
 	// UnlockKeyFile is as in node.Config.
 	UnlockKeyFile string
 }
@@ -73,7 +82,7 @@ func Start(t testing.TB, managers, workers int, options Options) *Cluster {
 		level = slog.LevelDebug
 	}
 	w := newWire()
-	c := &Cluster{t: t, wire: w, air: newAir(w), dir: t.TempDir(), options: options,
+	c := &Cluster{t: t, wire: w, air: newAir(w), dir: memoryDir(t), options: options, managers: managers,
 		log: slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: level}))}
 	if options.Log != nil {
 		c.log = options.Log
@@ -109,10 +118,26 @@ func Start(t testing.TB, managers, workers int, options Options) *Cluster {
 	return c
 }
 
+// memoryDir is a folder for the machines' data that lies in memory where there is
+// room, so that a sync takes no time: what syncs are for, other tests try.
+func memoryDir(t testing.TB) string {
+	const memory, room = "/dev/shm", 1 << 30
+	var at syscall.Statfs_t
+	if syscall.Statfs(memory, &at) != nil || at.Bavail*uint64(at.Bsize) < room {
+		return t.TempDir()
+	}
+	dir, err := os.MkdirTemp(memory, "skep-clustertest-*")
+	if err != nil {
+		return t.TempDir()
+	}
+	t.Cleanup(func() { _ = os.RemoveAll(dir) })
+	return dir
+}
+
 // add starts one more machine, which is in no cluster.
 func (c *Cluster) add(number int) *Machine {
 	m := &Machine{cluster: c, Name: fmt.Sprintf("n%d", number), IP: fmt.Sprintf("127.0.1.%d", number), dead: true}
-	m.Driver = simulate.New(simulate.Config{Seed: uint64(number), Hostname: m.Name})
+	m.Driver = simulate.New(simulate.Config{Seed: uint64(number), Hostname: m.Name, Generic: c.options.Generic})
 	c.Machines = append(c.Machines, m)
 	m.Restart()
 	return m
@@ -150,7 +175,10 @@ func (m *Machine) Restart() {
 		c.t.Fatalf("make node %s: %v", m.Name, err)
 	}
 	ctx, cancel := context.WithCancel(context.Background())
-	m.node, m.cancel, m.done, m.dead = n, cancel, make(chan error, 1), false
+	m.cancel, m.done = cancel, make(chan error, 1)
+	m.mu.Lock()
+	m.node, m.dead = n, false
+	m.mu.Unlock()
 	go func() { m.done <- n.Run(ctx) }()
 	<-n.Ready()
 }
@@ -170,7 +198,35 @@ func (m *Machine) end() {
 	if err := <-m.done; err != nil {
 		m.cluster.log.Debug("daemon ended", "host", m.Name, "err", err)
 	}
+	m.mu.Lock()
 	m.dead = true
+	m.mu.Unlock()
+}
+
+// off tells whether the machine's daemon is off.
+func (m *Machine) off() bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.dead
+}
+
+// Manager is what tests want of a machine's manager.
+type Manager interface {
+	NodeID() string
+	LeaderID() string
+	Store() *store.Store
+	Health() cluster.ManagerHealth
+}
+
+// manager is the machine's manager, nil when it has none or is off.
+func (m *Machine) manager() Manager {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.dead {
+		return nil
+	}
+	running, _ := m.node.Manager().(Manager)
+	return running
 }
 
 // Join makes the machine part of the cluster of another.
@@ -231,15 +287,27 @@ func (m *Machine) call(method, path string, body any) ([]byte, error) {
 		request.Header.Set("Content-Type", "application/json")
 	}
 	response := httptest.NewRecorder()
-	m.node.API().ServeHTTP(response, request)
+	m.mu.Lock()
+	api := m.node.API()
+	m.mu.Unlock()
+	api.ServeHTTP(response, request)
 	if response.Code >= 300 {
-		return nil, fmt.Errorf("%s %s: %d %s", method, path, response.Code, bytes.TrimSpace(response.Body.Bytes()))
+		return nil, &Refusal{Request: method + " " + path, Code: response.Code, Text: string(bytes.TrimSpace(response.Body.Bytes()))}
 	}
 	if stale := response.Header().Get("Skep-Stale"); stale != "" {
 		return response.Body.Bytes(), fmt.Errorf("%s %s: %w: %s", method, path, ErrStale, stale)
 	}
 	return response.Body.Bytes(), nil
 }
+
+// Refusal is an answer of the API that isn't success: the HTTP status and the body.
+type Refusal struct {
+	Request string
+	Code    int
+	Text    string
+}
+
+func (r *Refusal) Error() string { return fmt.Sprintf("%s: %d %s", r.Request, r.Code, r.Text) }
 
 // ErrStale is returned beside an answer from memory that is marked as such.
 var ErrStale = errors.New("a stale answer")
@@ -309,10 +377,19 @@ func (c *Cluster) Partition(side ...*Machine) {
 // Cut cuts two machines off from each other, and from nobody else, until Heal.
 func (c *Cluster) Cut(a, b *Machine) { c.wire.sever(a.IP, b.IP, true) }
 
-// Heal mends all partitions.
+// Mute has one machine hear nothing from another, until Heal, though the other
+// hears it.
+func (c *Cluster) Mute(from, to *Machine) { c.wire.silence(from.IP, to.IP, true) }
+
+// Delay has everything to and from the machine take so long, until Heal.
+func (c *Cluster) Delay(m *Machine, by time.Duration) { c.wire.delay(m.IP, by) }
+
+// Heal mends the network.
 func (c *Cluster) Heal() {
 	for _, a := range c.Machines {
+		c.wire.delay(a.IP, 0)
 		for _, b := range c.Machines {
+			c.wire.silence(a.IP, b.IP, false)
 			c.wire.sever(a.IP, b.IP, false)
 		}
 	}

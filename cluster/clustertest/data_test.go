@@ -199,3 +199,35 @@ func TestCluster_RemovingAServiceFreesItsSecretAtOnce(t *testing.T) {
 		}
 	})
 }
+
+// A node that leaves keeps no secrets, also when its engine doesn't answer, so that
+// the containers that see them can't be removed.
+func TestCluster_ANodeThatLeavesKeepsNoSecrets(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		c := Start(t, 1, 2, Options{})
+		m := c.Machines[0]
+		spec := Spec("web", "web:1", 6)
+		spec.TaskTemplate.ContainerSpec.Secrets = []*swarm.SecretReference{m.Secret("key", canary)}
+		id := m.Create(spec)
+		c.Runs(10*time.Second, id, "web:1", 6)
+		tasks, err := m.Tasks(id)
+		if err != nil {
+			t.Fatal(err)
+		}
+		c.Machines[2].Driver.SetAway(true)
+		for _, leaving := range c.Machines[1:] {
+			had := 0
+			for _, task := range tasks {
+				had += len(leaving.Driver.Files(task.ID))
+			}
+			leaving.Do(http.MethodPost, "/swarm/leave", nil, nil)
+			has := 0
+			for _, task := range tasks {
+				has += len(leaving.Driver.Files(task.ID))
+			}
+			if had == 0 || has > 0 {
+				t.Errorf("%s had %d files, and has %d after it left", leaving.Name, had, has)
+			}
+		}
+	})
+}

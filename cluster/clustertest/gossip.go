@@ -53,7 +53,7 @@ func (a *air) reached(ip string) []cluster.Member {
 		if own == nil || !own.understandsLocked(e) || !e.understandsLocked(own) {
 			continue
 		}
-		if a.wire.down[other] || a.wire.down[ip] || a.wire.severedLocked(ip, other) {
+		if a.wire.down[other] || a.wire.down[ip] || a.wire.strangersLocked(ip, other) {
 			continue
 		}
 		members = append(members, e.member)

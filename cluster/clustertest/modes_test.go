@@ -125,7 +125,7 @@ func TestCluster_WaitingGlobalTaskIsNotItsNodes(t *testing.T) {
 				return fmt.Errorf("%d tasks, %v", len(tasks), err)
 			}
 			for _, task := range tasks {
-				if task.NodeID == "" || task.Status.State != swarm.TaskStatePending || task.Status.Err != "no suitable node (insufficient resources on 1 node)" {
+				if task.NodeID == "" || task.Status.State != swarm.TaskStatePending || task.Status.Err != "no suitable node (insufficient CPU on 1 node)" {
 					return fmt.Errorf("they are%s", describe(tasks))
 				}
 			}

@@ -25,13 +25,17 @@ type wire struct {
 	// addresses of machines that are off.
 	cut  map[[2]string]bool
 	down map[string]bool
+	// mute has the pairs of which the second hears nothing from the first.
+	mute map[[2]string]bool
+	// far has how long what a machine sends or is sent is under way, by its address.
+	far  map[string]time.Duration
 	port int
 }
 
 func newWire() *wire {
 	return &wire{
 		changed: make(chan struct{}), listeners: map[string]*listener{}, conns: map[*conn]bool{},
-		cut: map[[2]string]bool{}, down: map[string]bool{}, port: 40000,
+		cut: map[[2]string]bool{}, down: map[string]bool{}, mute: map[[2]string]bool{}, far: map[string]time.Duration{}, port: 40000,
 	}
 }
 
@@ -41,9 +45,45 @@ func (w *wire) wakeLocked() {
 	w.changed = make(chan struct{})
 }
 
-// severedLocked tells whether nothing gets through between two addresses.
+func (w *wire) wake() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.wakeLocked()
+}
+
+// severedLocked tells whether nothing gets through between two addresses, in
+// either direction.
 func (w *wire) severedLocked(a, b string) bool {
 	return w.cut[[2]string{a, b}] || w.cut[[2]string{b, a}]
+}
+
+// deafLocked tells whether to hears nothing from from.
+func (w *wire) deafLocked(from, to string) bool {
+	return w.severedLocked(from, to) || w.mute[[2]string{from, to}]
+}
+
+// strangersLocked tells whether two addresses can't make a connection: that takes
+// both directions.
+func (w *wire) strangersLocked(a, b string) bool { return w.deafLocked(a, b) || w.deafLocked(b, a) }
+
+// silence cuts or mends one direction. What is under way in the other one arrives.
+func (w *wire) silence(from, to string, mute bool) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if mute {
+		w.mute[[2]string{from, to}] = true
+	} else {
+		delete(w.mute, [2]string{from, to})
+	}
+	w.wakeLocked()
+}
+
+// delay has everything to and from an address take so long.
+func (w *wire) delay(ip string, by time.Duration) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.far[ip] = by
+	w.wakeLocked()
 }
 
 // sever cuts or mends the way between two addresses. What is sent while it is cut
@@ -128,7 +168,7 @@ func (m machineNetwork) Dial(ctx context.Context, text string) (net.Conn, error)
 	}
 	w := m.wire
 	w.mu.Lock()
-	for w.severedLocked(m.ip, addr.host) {
+	for w.strangersLocked(m.ip, addr.host) {
 		changed := w.changed
 		w.mu.Unlock()
 		select {
@@ -197,9 +237,54 @@ func (l *listener) Addr() net.Addr { return l.addr }
 
 // stream is one direction of a connection.
 type stream struct {
-	data   []byte
+	data []byte
+	// due says when how much of data has arrived; times don't go back.
+	due    []arrival
 	closed bool
 	reset  bool
+}
+
+// arrival is when the bytes up to a place, counted from the stream's beginning, are there.
+type arrival struct {
+	at   time.Time
+	upTo int
+}
+
+// send puts bytes under way that arrive at the time given, and not before those ahead of them.
+func (s *stream) send(p []byte, at time.Time) (arrives time.Time) {
+	s.data = append(s.data, p...)
+	if n := len(s.due); n > 0 && s.due[n-1].at.After(at) {
+		at = s.due[n-1].at
+	}
+	s.due = append(s.due, arrival{at, len(s.data)})
+	return at
+}
+
+// arrived is how many of the bytes are there.
+func (s *stream) arrived(now time.Time) (n int) {
+	for _, a := range s.due {
+		if a.at.After(now) {
+			break
+		}
+		n = a.upTo
+	}
+	return n
+}
+
+// take removes bytes that have arrived.
+func (s *stream) take(p []byte, arrived int) int {
+	n := copy(p, s.data[:arrived])
+	if s.data = s.data[n:]; len(s.data) == 0 {
+		s.data = nil
+	}
+	kept := s.due[:0]
+	for _, a := range s.due {
+		if a.upTo -= n; a.upTo > 0 {
+			kept = append(kept, a)
+		}
+	}
+	s.due = kept
+	return n
 }
 
 type conn struct {
@@ -243,23 +328,22 @@ func (c *conn) wait(deadline func() time.Time, ready func() (int, error, bool)) 
 	}
 }
 
-func (c *conn) severedLocked() bool { return c.wire.severedLocked(c.local.host, c.remote.host) }
+func (c *conn) deafLocked() bool { return c.wire.deafLocked(c.remote.host, c.local.host) }
 
 func (c *conn) Read(p []byte) (int, error) {
 	return c.wait(func() time.Time { return c.readBy }, func() (int, error, bool) {
 		switch {
 		case c.in.reset:
 			return 0, errReset, true
-		case c.severedLocked():
+		case c.deafLocked():
 			return 0, nil, false
-		case len(c.in.data) > 0:
-			n := copy(p, c.in.data)
-			if c.in.data = c.in.data[n:]; len(c.in.data) == 0 {
-				c.in.data = nil
-			}
+		}
+		if n := c.in.arrived(time.Now()); n > 0 {
+			n = c.in.take(p, n)
 			c.wire.wakeLocked()
 			return n, nil, true
-		case c.in.closed:
+		}
+		if c.in.closed && len(c.in.data) == 0 {
 			return 0, io.EOF, true
 		}
 		return 0, nil, false
@@ -279,7 +363,11 @@ func (c *conn) Write(p []byte) (int, error) {
 				return 0, nil, false
 			}
 			n := min(len(p)-written, window-len(c.out.data))
-			c.out.data = append(c.out.data, p[written:written+n]...)
+			now := time.Now()
+			by := c.wire.far[c.local.host] + c.wire.far[c.remote.host]
+			if arrives := c.out.send(p[written:written+n], now.Add(by)); arrives.After(now) {
+				time.AfterFunc(arrives.Sub(now), c.wire.wake)
+			}
 			c.wire.wakeLocked()
 			return n, nil, true
 		})

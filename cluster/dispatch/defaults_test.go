@@ -33,8 +33,8 @@ func TestServeSession_FollowsTheHeartbeatPeriod(t *testing.T) {
 			old := w.dialLenient("n1", "m1")
 			synctest.Wait()
 			set(step.period)
-			if changed := old.inbox[0].Welcome.HeartbeatMillis != step.want.Milliseconds(); changed != old.ended {
-				t.Errorf("to %v: the session with %d ms ended: %v", step.period, old.inbox[0].Welcome.HeartbeatMillis, old.ended)
+			if changed := old.inbox[0].Welcome.HeartbeatMillis != step.want.Milliseconds(); changed != old.over() {
+				t.Errorf("to %v: the session with %d ms ended: %v", step.period, old.inbox[0].Welcome.HeartbeatMillis, old.over())
 			}
 			silent := w.dialLenient("n1", "m1")
 			synctest.Wait()
@@ -44,11 +44,11 @@ func TestServeSession_FollowsTheHeartbeatPeriod(t *testing.T) {
 			silent.hush()
 			time.Sleep(3*step.want - 50*time.Millisecond)
 			synctest.Wait()
-			early := silent.ended
+			early := silent.over()
 			time.Sleep(step.want)
 			synctest.Wait()
-			if early || !silent.ended {
-				t.Errorf("to %v: ended before three periods: %v, after them: %v", step.period, early, silent.ended)
+			if early || !silent.over() {
+				t.Errorf("to %v: ended before three periods: %v, after them: %v", step.period, early, silent.over())
 			}
 		}
 	})

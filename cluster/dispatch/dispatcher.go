@@ -31,6 +31,9 @@ type Config struct {
 	Leader func() (peer cluster.Peer, self bool, ok bool)
 	// LeaderChanged gives a channel that is closed at the next change of Leader.
 	LeaderChanged func() <-chan struct{}
+	// Verify returns nil when this manager led at some time after the call. Without it
+	// no agent gets a lease.
+	Verify func(context.Context) error
 	// Client reaches other managers at https://<control address>/v1/..., with this
 	// manager's certificate. Without it, this manager talks to no other one.
 	Client *http.Client

@@ -38,11 +38,22 @@ func (d *Dispatcher) serveRelay(w http.ResponseWriter, r *http.Request) {
 		http.Error(w, "a relay must be the sender's own", http.StatusForbidden)
 		return
 	}
-	if err := d.leading().take(r.Context(), relay); err != nil {
+	answer, err := d.leading().take(r.Context(), relay)
+	if err != nil {
 		http.Error(w, err.Error(), http.StatusServiceUnavailable)
 		return
 	}
-	w.WriteHeader(http.StatusNoContent)
+	if len(answer.Leases) == 0 {
+		w.WriteHeader(http.StatusNoContent)
+		return
+	}
+	data, err := cluster.Encode(answer)
+	if err != nil {
+		http.Error(w, err.Error(), http.StatusInternalServerError)
+		return
+	}
+	w.Header().Set("Content-Type", "application/cbor")
+	_, _ = w.Write(data) // Who doesn't read it has no lease.
 }
 
 func (d *Dispatcher) serveLogs(w http.ResponseWriter, r *http.Request) {

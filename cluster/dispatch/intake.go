@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 	"time"
 
@@ -63,9 +64,34 @@ func (d *Dispatcher) Lead(ctx context.Context) error {
 	return in.run(ctx)
 }
 
-// take hands a relay in and waits until it is committed. It may be called on a
-// nil intake: this manager doesn't lead.
-func (in *intake) take(ctx context.Context, r cluster.Relay) error {
+// take hands a relay in, waits until it is committed, and grants what leases it
+// can. It may be called on a nil intake: this manager doesn't lead.
+func (in *intake) take(ctx context.Context, r cluster.Relay) (cluster.RelayAnswer, error) {
+	if err := in.deliver(ctx, r); err != nil {
+		return cluster.RelayAnswer{}, err
+	}
+	return cluster.RelayAnswer{Leases: in.grant(ctx, r.Leases)}, nil
+}
+
+// grant picks the nodes that may go on to run fenced tasks: those that this manager
+// counts on, if it still leads for certain. A leader that comes later, or this one
+// later, can't have found them down before they asked.
+func (in *intake) grant(ctx context.Context, asked []string) []string {
+	if len(asked) == 0 || in.d.config.Verify == nil {
+		return nil
+	}
+	if err := in.d.config.Verify(ctx); err != nil {
+		in.d.config.Log.Info("grant no leases", "err", err)
+		return nil
+	}
+	view := in.d.config.Store.View()
+	return slices.DeleteFunc(slices.Clone(asked), func(nodeID string) bool {
+		node := view.Node(nodeID)
+		return node == nil || node.Status.State == cluster.NodeDown
+	})
+}
+
+func (in *intake) deliver(ctx context.Context, r cluster.Relay) error {
 	if in == nil {
 		return fmt.Errorf("take relay of manager %s: %w", r.Manager, cluster.ErrNotLeader)
 	}

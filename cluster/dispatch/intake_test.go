@@ -343,7 +343,7 @@ func TestLead_EndsAndAnswers(t *testing.T) {
 		w := newWorld(t, 1)
 		m := w.now()
 		w.lead("")
-		if err := m.leading().take(t.Context(), cluster.Relay{}); !errors.Is(err, cluster.ErrNotLeader) {
+		if _, err := m.leading().take(t.Context(), cluster.Relay{}); !errors.Is(err, cluster.ErrNotLeader) {
 			t.Fatalf("take: %v", err)
 		}
 		if err := m.replica.Update(t.Context(), func(*store.Tx) error { return nil }); !errors.Is(err, cluster.ErrNotLeader) {

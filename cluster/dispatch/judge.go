@@ -42,7 +42,7 @@ const (
 	messageLost     = "no session with any manager, and gossip lost the node"
 	messageAway     = "the agent stopped and did not come back"
 	messageEngine   = "the node's engine doesn't answer; its tasks are replaced if that lasts for 30s"
-	messageNoEngine = "the node's engine doesn't answer"
+	messageNoEngine = cluster.MessageNoEngine
 	messageBrake    = "no session with any manager; more than a third of the nodes vanished at once, so its tasks are left alone for 15s"
 )
 

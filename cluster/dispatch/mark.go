@@ -116,6 +116,18 @@ func (s *session) refuse(reason string) {
 	time.AfterFunc(refuseLimit, func() { s.cancel(cluster.ErrDenied) })
 }
 
+// grant tells the agent that it has the lease it asked for by this stamp. A nil
+// session is a node that has gone elsewhere.
+func (s *session) grant(lease int64) {
+	if s == nil || lease == 0 {
+		return
+	}
+	s.mu.Lock()
+	s.due.lease = lease
+	s.mu.Unlock()
+	s.wakeWriter()
+}
+
 // take hands the writer all that is due.
 func (s *session) take() due {
 	s.mu.Lock()

@@ -1,6 +1,7 @@
 package dispatch
 
 import (
+	"maps"
 	"slices"
 	"sync"
 
@@ -32,6 +33,8 @@ type outbox struct {
 	reports map[string]stamped[cluster.NodeReport]
 	nodes   map[string]stamped[cluster.NodeNews]
 	left    map[string]uint64
+	// leases are what agents of sessions asked for last, until it is granted.
+	leases map[string]int64
 }
 
 // stamped is an item with the sequence number under which it came in, by which
@@ -50,6 +53,7 @@ func newOutbox() *outbox {
 		reports:  make(map[string]stamped[cluster.NodeReport]),
 		nodes:    make(map[string]stamped[cluster.NodeNews]),
 		left:     make(map[string]uint64),
+		leases:   make(map[string]int64),
 	}
 }
 
@@ -66,6 +70,7 @@ func (o *outbox) addSession(news cluster.NodeNews, size int, engineAway bool) {
 	o.mu.Lock()
 	o.sessions[news.NodeID], o.sorted = engineAway, nil
 	delete(o.left, news.NodeID)
+	delete(o.leases, news.NodeID)
 	o.mu.Unlock()
 	o.addNode(news, size)
 }
@@ -80,9 +85,20 @@ func (o *outbox) setEngine(nodeID string, away bool) {
 	}
 }
 
+// ask notes that the agent of a session asks for a lease. It goes out with the next
+// relay, which is soon enough.
+func (o *outbox) ask(nodeID string, lease int64) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if _, session := o.sessions[nodeID]; session {
+		o.leases[nodeID] = lease
+	}
+}
+
 func (o *outbox) removeSession(nodeID string, leaving bool) {
 	o.mu.Lock()
 	delete(o.sessions, nodeID)
+	delete(o.leases, nodeID)
 	o.sorted = nil
 	if leaving {
 		o.sequence++
@@ -143,6 +159,8 @@ type parcel struct {
 	relay    cluster.Relay
 	upTo     uint64
 	complete bool
+	// leases are what the nodes of relay.Leases asked for.
+	leases map[string]int64
 }
 
 // pack makes the next relay, of the oldest news when not all fit.
@@ -158,7 +176,11 @@ func (o *outbox) pack(manager, epoch string) parcel {
 		if o.sessions[nodeID] {
 			p.relay.EngineAway = append(p.relay.EngineAway, nodeID)
 		}
+		if o.leases[nodeID] != 0 {
+			p.relay.Leases = append(p.relay.Leases, nodeID)
+		}
 	}
+	p.leases = maps.Clone(o.leases)
 	size := 0
 	for _, news := range o.nodes {
 		if size += news.size; size > maxRelayBytes {
@@ -203,6 +225,17 @@ func (o *outbox) strike(p parcel) {
 	if !p.complete {
 		o.ring()
 	}
+}
+
+// granted strikes the lease of a node off, unless its agent has asked again since,
+// and gives what it asked for.
+func (o *outbox) granted(p parcel, nodeID string) int64 {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if o.leases[nodeID] == p.leases[nodeID] {
+		delete(o.leases, nodeID)
+	}
+	return p.leases[nodeID]
 }
 
 // empty tells whether the leader knows all but perhaps the sessions.

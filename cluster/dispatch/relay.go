@@ -107,16 +107,26 @@ func (d *Dispatcher) relayOnce(ctx context.Context, changed <-chan struct{}) err
 		}
 	}()
 	p := d.outbox.pack(d.config.NodeID, d.epoch)
+	var answer cluster.RelayAnswer
 	var err error
 	if self {
-		err = d.leading().take(ctx, p.relay)
+		answer, err = d.leading().take(ctx, p.relay)
 	} else {
-		err = d.post(ctx, peer, "/v1/relay", p.relay, nil)
+		err = d.post(ctx, peer, "/v1/relay", p.relay, func(body io.Reader) error {
+			data, err := io.ReadAll(io.LimitReader(body, maxRelayBody))
+			if err != nil || len(data) == 0 {
+				return err
+			}
+			return cluster.Decode(data, &answer)
+		})
 	}
 	if err != nil {
 		return err
 	}
 	d.outbox.strike(p)
+	for _, nodeID := range answer.Leases {
+		d.session(nodeID).grant(d.outbox.granted(p, nodeID))
+	}
 	return nil
 }
 

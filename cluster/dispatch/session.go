@@ -66,6 +66,7 @@ type due struct {
 	view     store.View
 	marks    marks
 	requests []cluster.LogRequest
+	lease    int64
 	cancels  []uint64
 	// refused, when set, is sent last.
 	refused string
@@ -246,6 +247,9 @@ func (s *session) read(in io.Reader) error {
 		if m.EngineAway != s.engineAway {
 			s.engineAway = m.EngineAway
 			s.d.outbox.setEngine(s.nodeID, m.EngineAway)
+		}
+		if m.Lease != 0 {
+			s.d.outbox.ask(s.nodeID, m.Lease)
 		}
 		if m.Describe != nil {
 			size, err := checkDescription(*m.Describe)

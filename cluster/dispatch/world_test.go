@@ -448,6 +448,13 @@ func (w *world) dial(nodeID, managerID string) *testAgent {
 	return a
 }
 
+// over tells whether the session has ended.
+func (a *testAgent) over() bool {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.ended
+}
+
 func (a *testAgent) send(m cluster.FromAgent) error { return cluster.WriteFrame(a.conn, m) }
 
 func (a *testAgent) report(taskID string, state cluster.State, message string) {

@@ -67,6 +67,9 @@ func (s *session) compose(book *ledger, due due) []cluster.FromManager {
 		return []cluster.FromManager{{Refused: due.refused}}
 	}
 	var messages []cluster.FromManager
+	if due.lease != 0 {
+		messages = append(messages, cluster.FromManager{Lease: due.lease})
+	}
 	if due.marks.peersToo {
 		messages = append(messages, cluster.FromManager{Peers: s.d.peers(due.view, s.nodeID)})
 	}

@@ -35,9 +35,12 @@ type Disk struct {
 	Log       raft.LogStore
 	Stable    raft.StableStore
 	Snapshots raft.SnapshotStore
-	// Keep says how many snapshots stay from the next one on. It and Close may be nil.
-	Keep  func(snapshots int) error
-	Close func() error
+	// Keep says how many snapshots stay from the next one on. Reseal brings all under
+	// the key that the ring seals with now; it takes a snapshot by the function it is
+	// given. These two and Close may be nil.
+	Keep   func(snapshots int) error
+	Reseal func(snapshot func() error) error
+	Close  func() error
 }
 
 // Config says what a manager is made of.
@@ -142,7 +145,7 @@ func Open(cfg Config) (_ *Manager, err error) {
 	}}
 	m.dispatch = dispatch.New(dispatch.Config{
 		NodeID: cfg.NodeID, Store: m.store, Members: cfg.Members, MembersChanged: cfg.MembersChanged,
-		Leader: m.dispatchLeader, LeaderChanged: m.LeaderChanged, Client: m.client,
+		Leader: m.dispatchLeader, LeaderChanged: m.LeaderChanged, Verify: m.Fresh, Client: m.client,
 		Now: cfg.Now, Log: cfg.Log, Random: cfg.Random,
 	})
 	if m.raft, err = m.startRaft(); err != nil {
@@ -160,7 +163,7 @@ func (m *Manager) openDisk() (Disk, error) {
 	if err != nil {
 		return Disk{}, err
 	}
-	return Disk{Log: disk.Log, Stable: disk.Stable, Snapshots: disk.Snapshots, Keep: disk.Keep, Close: disk.Close}, nil
+	return Disk{Log: disk.Log, Stable: disk.Stable, Snapshots: disk.Snapshots, Keep: disk.Keep, Reseal: disk.Reseal, Close: disk.Close}, nil
 }
 
 // Run serves until ctx ends. Then leadership is handed over first, so that the

@@ -142,6 +142,15 @@ func (m *Manager) compact(ctx context.Context) error {
 	}
 }
 
+// Reseal brings all of this manager's log and snapshots under the key that the ring
+// seals with now. When it returns nil, none of them needs an older key.
+func (m *Manager) Reseal() error {
+	if m.disk.Reseal == nil {
+		return nil
+	}
+	return m.disk.Reseal(func() error { return m.raft.Snapshot().Error() })
+}
+
 // streams is raft's stream layer over the control port. Raft leaves connections
 // open when it ends; Close closes them.
 type streams struct {

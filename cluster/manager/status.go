@@ -15,8 +15,8 @@ import (
 	"skep/cluster"
 )
 
-// health is this manager's account of itself.
-func (m *Manager) health() cluster.ManagerHealth {
+// Health is this manager's account of itself.
+func (m *Manager) Health() cluster.ManagerHealth {
 	stats := m.raft.Stats()
 	snapshot, _ := strconv.ParseUint(stats["last_snapshot_index"], 10, 64)
 	health := cluster.ManagerHealth{
@@ -31,7 +31,7 @@ func (m *Manager) health() cluster.ManagerHealth {
 	return health
 }
 
-func (m *Manager) serveHealth(w http.ResponseWriter, r *http.Request) { writeBody(w, m.health()) }
+func (m *Manager) serveHealth(w http.ResponseWriter, r *http.Request) { writeBody(w, m.Health()) }
 
 // askHealth asks another manager for its account.
 func (m *Manager) askHealth(ctx context.Context, addr string) (health cluster.ManagerHealth, err error) {
@@ -120,7 +120,7 @@ func (m *Manager) fillHealth(ctx context.Context, managers []cluster.ManagerHeal
 	for i := range managers {
 		asked.Go(func() {
 			known := &managers[i]
-			health, err := m.health(), error(nil)
+			health, err := m.Health(), error(nil)
 			if known.NodeID != m.cfg.NodeID {
 				health, err = m.askHealth(ctx, known.Addr)
 			}

@@ -122,19 +122,29 @@ func (m *member) took(keys ca.Keys) {
 }
 
 // lockKeys keeps the key file encrypted as this manager's copy of the database
-// says, for as long as it is a manager.
+// says, for as long as it is a manager; and drops data keys of before once nothing
+// is under them any more.
 func (m *member) lockKeys(ctx context.Context, running *manager.Manager) error {
 	changes := running.Store().Subscribe()
 	defer changes.Close()
 	for {
-		if c := running.Store().View().Cluster(); c != nil {
-			if err := m.lockOnce(c); err != nil {
-				m.node.log.Error("encrypt this manager's keys anew; trying again", "err", err)
-				if !sleep(ctx, time.Second) {
-					return nil
-				}
-				continue
+		c := running.Store().View().Cluster()
+		var err error
+		if c != nil {
+			err = m.lockOnce(c)
+		}
+		if err != nil {
+			m.node.log.Error("encrypt this manager's keys anew; trying again", "err", err)
+		} else if c != nil && m.oldKeys() {
+			if err = m.dropOldKeys(ctx, running); err != nil {
+				m.node.log.Info("bring all under the new data key; trying again", "err", err)
 			}
+		}
+		if err != nil {
+			if !sleep(ctx, time.Second) {
+				return nil
+			}
+			continue
 		}
 		select {
 		case <-ctx.Done():
@@ -162,3 +172,57 @@ func (m *member) lockOnce(c *cluster.Cluster) error {
 	m.node.log.Info("encrypt this manager's keys anew", "locked", !keys.Lock.None())
 	return nil
 }
+
+// oldKeys tells whether there are data keys of before.
+func (m *member) oldKeys() bool {
+	m.renewing.Lock()
+	defer m.renewing.Unlock()
+	return len(m.keys.DataKeys) > 1
+}
+
+// dropOldKeys brings all that lies on this node's disk under the present data key,
+// and then drops the others: from the file first, which a crash leaves as it was or as
+// it is to be.
+func (m *member) dropOldKeys(ctx context.Context, running *manager.Manager) error {
+	m.renewing.Lock()
+	present := m.keys.DataKeys[0]
+	m.renewing.Unlock()
+	if err := running.Reseal(); err != nil {
+		return err
+	}
+	if err := m.change(func(*record) {}); err != nil {
+		return err
+	}
+	m.agent.Save()
+	for tries := 0; ; tries++ {
+		current, err := m.tasks.Current()
+		if err != nil {
+			return err
+		}
+		if current {
+			break
+		}
+		if tries == saveTries || !sleep(ctx, saveCheck) {
+			return fmt.Errorf("bring the agent's record under the new key: %w", cluster.ErrUnavailable)
+		}
+	}
+	m.renewing.Lock()
+	defer m.renewing.Unlock()
+	if m.keys.DataKeys[0] != present {
+		return nil // It changed once more; then there is more to do.
+	}
+	keys := m.keys.WithoutOld()
+	if err := (ca.KeyFile{Path: m.node.files.keys()}).Save(keys); err != nil {
+		return err
+	}
+	m.keys = keys
+	m.ring.Drop()
+	m.node.log.Info("dropped the data keys of before: nothing is under them any more")
+	return nil
+}
+
+// The agent writes its record a moment after it is asked to.
+const (
+	saveCheck = 100 * time.Millisecond
+	saveTries = 50
+)

@@ -36,6 +36,7 @@ type member struct {
 	credentials *ca.Credentials
 	ring        *seal.Ring
 	file        *seal.File
+	tasks       *seal.File
 	agent       *agent.Agent
 	gossip      Gossip
 	// manager is nil while the node runs none.
@@ -91,12 +92,13 @@ func (n *Node) load(key cluster.UnlockKey) (*member, error) {
 		called: map[string]time.Time{}, arrived: make(chan struct{}), opened: make(chan struct{}), asking: make(chan struct{}, 1), wake: make(chan struct{}, 1), moved: make(chan struct{}, 1), certified: make(chan struct{}, 1), done: make(chan struct{}),
 	}
 	m.file = seal.NewFile(n.files.known(), m.ring, id.ClusterID, recordKind)
+	m.tasks = seal.NewFile(n.files.tasks(), m.ring, id.ClusterID, tasksKind)
 	if m.record, err = readRecord(m.file); err != nil {
 		return nil, err
 	}
 	m.agent, err = agent.New(agent.Config{
 		NodeID: id.NodeID, Hostname: n.cfg.Hostname, Addr: m.record.Addresses.IP, Driver: n.cfg.Driver,
-		Record:  seal.NewFile(n.files.tasks(), m.ring, id.ClusterID, tasksKind),
+		Record:  m.tasks,
 		Connect: m.connect, OnPeers: m.onPeers, TLSInfo: credentials.TLSInfo,
 		Now: n.cfg.Now, Random: n.cfg.Random, Log: n.log,
 	})

@@ -9,7 +9,6 @@ import (
 	"github.com/docker/docker/api/types/swarm"
 	"golang.org/x/sync/errgroup"
 
-	"skep/agent"
 	"skep/cluster"
 	"skep/cluster/ca"
 	"skep/cluster/manager"
@@ -280,8 +279,11 @@ func (n *Node) leaveLocked(ctx context.Context, id cluster.Identity, force bool)
 	return nil
 }
 
-// clear stops and removes all containers of a node that leaves.
-func (n *Node) clear(ctx context.Context, nodeID string) error {
+// clear stops and removes all containers of a node that leaves. What they see of
+// secrets goes in any case, also when the engine doesn't answer: nobody will look
+// after it any more.
+func (n *Node) clear(ctx context.Context, nodeID string) (err error) {
+	defer func() { err = errors.Join(err, n.cfg.Driver.Forget(nodeID)) }()
 	containers, err := n.cfg.Driver.List(ctx, nodeID)
 	if err != nil {
 		return err
@@ -290,7 +292,7 @@ func (n *Node) clear(ctx context.Context, nodeID string) error {
 	g.SetLimit(8)
 	for _, container := range containers {
 		g.Go(func() error {
-			if _, err := n.cfg.Driver.Stop(ctx, container.TaskID, agent.DefaultGrace); err != nil && !errors.Is(err, cluster.ErrNotFound) {
+			if _, err := n.cfg.Driver.Stop(ctx, container.TaskID, cluster.DefaultStopGrace); err != nil && !errors.Is(err, cluster.ErrNotFound) {
 				n.log.Debug("stop a container of a leaving node", "task", container.TaskID, "err", err)
 			}
 			return n.cfg.Driver.Remove(ctx, container.TaskID)

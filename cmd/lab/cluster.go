@@ -224,13 +224,20 @@ func removeContainersOf(ctx context.Context, host string, ids map[string]bool) e
 		return err
 	}
 	defer engine.Close()
-	var errs []error
-	for id := range ids {
-		list, err := engine.ContainerList(ctx, container.ListOptions{All: true, Filters: filters.NewArgs(filters.Arg("label", nodeLabel+"="+id))})
-		errs = append(errs, err)
-		for _, c := range list {
-			errs = append(errs, engine.ContainerRemove(ctx, c.ID, container.RemoveOptions{Force: true, RemoveVolumes: true}))
+	return until(ctx, 30*time.Second, "the containers to be gone", func(ctx context.Context) error {
+		var errs []error
+		for id := range ids {
+			list, err := engine.ContainerList(ctx, container.ListOptions{All: true, Filters: filters.NewArgs(filters.Arg("label", nodeLabel+"="+id))})
+			errs = append(errs, err)
+			for _, c := range list {
+				// The engine may still be at what a node that is no more ordered: what it is
+				// making can't be removed yet, and what it is removing not again.
+				errs = append(errs, fmt.Errorf("container %s was there", c.Names))
+				if err := engine.ContainerRemove(ctx, c.ID, container.RemoveOptions{Force: true, RemoveVolumes: true}); err != nil {
+					errs = append(errs, err)
+				}
+			}
 		}
-	}
-	return errors.Join(errs...)
+		return errors.Join(errs...)
+	})
 }

@@ -84,6 +84,18 @@ func needDocker(t *testing.T) {
 	}
 }
 
+// needProgram skips a test where a program isn't installed.
+func needProgram(t *testing.T, program string) {
+	t.Helper()
+	if _, err := exec.LookPath(program); err == nil {
+		return
+	}
+	if os.Getenv(requireDocker) == "1" {
+		t.Fatalf("there is no %s, and %s=1: .ci/run knows the packages", program, requireDocker)
+	}
+	t.Skipf("NOTICE: there is no %s: what needs it was not tested (.ci/run knows the packages)", program)
+}
+
 func TestStory_WithDockersCommandOnRealContainers(t *testing.T) {
 	if testing.Short() {
 		t.Skip("takes a minute")

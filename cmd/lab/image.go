@@ -65,21 +65,17 @@ func runImage(ctx context.Context, l lab, _ []string) error {
 	return buildImage(ctx, l.engine, "skep:dev", dockerfile, filepath.Join(l.bin, "skep"))
 }
 
-// buildImage builds tag out of one file, through the engine's API, so that no docker
-// command is needed. The engine's cache gives the same image for the same file.
-func buildImage(ctx context.Context, engine, tag, dockerfile, file string) error {
-	content, err := os.ReadFile(file)
-	if err != nil {
-		return fmt.Errorf("build image %s: %w", tag, err)
-	}
+// buildImage builds tag out of some files, through the engine's API, so that no docker
+// command is needed. The engine's cache gives the same image for the same files.
+func buildImage(ctx context.Context, engine, tag, dockerfile string, files ...string) error {
 	var context bytes.Buffer
 	w := tar.NewWriter(&context)
-	err = errors.Join(
-		add(w, "Dockerfile", 0o644, []byte(dockerfile)),
-		add(w, filepath.Base(file), 0o755, content),
-		w.Close(),
-	)
-	if err != nil {
+	err := add(w, "Dockerfile", 0o644, []byte(dockerfile))
+	for _, file := range files {
+		content, readErr := os.ReadFile(file)
+		err = errors.Join(err, readErr, add(w, filepath.Base(file), 0o755, content))
+	}
+	if err = errors.Join(err, w.Close()); err != nil {
 		return fmt.Errorf("build image %s: %w", tag, err)
 	}
 	c, err := connect(engine)

@@ -33,8 +33,8 @@ func TestNodeDrain_SetsAvailability(t *testing.T) {
 		t.Fatalf("%+v", r)
 	}
 	set := node.asked("/nodes/n2id/update")
-	if len(set) != 1 || set[0].URL.RawQuery != "version=7" || !strings.Contains(node.bodies[len(node.bodies)-1], `"Availability":"drain"`) {
-		t.Fatalf("asked %+v %v", set, node.bodies)
+	if len(set) != 1 || set[0].URL.RawQuery != "version=7" || !strings.Contains(node.last(), `"Availability":"drain"`) {
+		t.Fatalf("asked %+v %s", set, node.last())
 	}
 	if len(node.asked("/tasks")) != 0 {
 		t.Error("it looked at tasks without --wait")
@@ -44,7 +44,7 @@ func TestNodeDrain_SetsAvailability(t *testing.T) {
 		t.Errorf("activate: %+v", r)
 	}
 	node.answer("GET /nodes/n2", drainedN2)
-	if r := skep(t, env, "node", "activate", "n2"); r.status != 0 || !strings.Contains(node.bodies[len(node.bodies)-1], `"Availability":"active"`) {
+	if r := skep(t, env, "node", "activate", "n2"); r.status != 0 || !strings.Contains(node.last(), `"Availability":"active"`) {
 		t.Errorf("activate: %+v", r)
 	}
 	if r := skep(t, env, "node", "drain", "n9"); r.status != 1 {

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"iter"
 	"slices"
+	"time"
 
 	"skep/cluster"
 )
@@ -11,68 +12,113 @@ import (
 // Meets tells whether the requirement allows a node at all: whether it meets the
 // constraints and has the platform, whatever is on it now.
 func (q *Requirement) Meets(node *cluster.Node) bool {
-	n := &Node{node: node}
-	return constraints{}.Check(q, n) && platform{}.Check(q, n)
+	return q.pool.meets(node) && cluster.PlatformMatches(node, q.pool.platforms)
 }
 
 // Excludes tells whether tasks must leave a node: the requirement doesn't allow
 // it. One that can't be read allows no node, but drives no task away.
-func (q *Requirement) Excludes(node *cluster.Node) bool { return !q.unreadable && !q.Meets(node) }
+func (q *Requirement) Excludes(node *cluster.Node) bool {
+	return !q.pool.unreadable && !q.Meets(node)
+}
 
 // Anywhere tells whether the requirement allows every node.
 func (q *Requirement) Anywhere() bool {
-	p := q.spec.Spec.Placement
-	return p == nil || len(p.Constraints) == 0 && len(p.Platforms) == 0
+	return len(q.pool.conditions) == 0 && len(q.pool.platforms) == 0
 }
 
 // PlaceOn plans one task on the node that it is made for. It returns why the node
 // can't take it now, or nothing when it can. The ledger counts the task as planned
 // until Settle.
-func (l *Ledger) PlaceOn(q *Requirement, nodeID string) (why string) {
+func (l *Ledger) PlaceOn(q *Requirement, nodeID string) (c Choice, why string) {
 	n := l.nodes[nodeID]
 	if n == nil || n.node == nil {
-		return "no suitable node"
+		return c, explain(nil)
 	}
-	if i := reject(q, n); i >= 0 {
-		return "no suitable node (" + filters[i].Explain(1) + ")"
+	if why, rejected := l.reject(q, n); rejected {
+		return c, explain(map[reason]int{why: 1})
 	}
-	l.take(n, q)
-	return ""
+	return l.take(n, q), ""
+}
+
+// InTheWay tells whether no node takes another task now, but that of t would without
+// it: since a port of the node is one task's at a time, or since no more tasks of
+// the service may be there. nodeID is the only node that will do; empty means any.
+func (l *Ledger) InTheWay(q *Requirement, t *cluster.Task, nodeID string, now time.Time) bool {
+	n := l.nodes[t.NodeID]
+	w := l.weight(t)
+	if n == nil || n.node == nil || w.present == 0 || !slices.ContainsFunc(filters, func(f filter) bool {
+		if !f.exclusive {
+			return false
+		}
+		_, ok := f.check(l, q, n)
+		return !ok
+	}) {
+		return false
+	}
+	if nodeID == "" && l.Fits(q, now) {
+		return false
+	}
+	l.add(n, t.ServiceID, w.negative())
+	_, rejected := l.reject(q, n)
+	l.add(n, t.ServiceID, w)
+	return !rejected
 }
 
 // Surplus chooses those of a node's tasks that must go since the node has less
-// than they all reserve: the youngest ones, as few as will do once those that are
-// to stop anyway have stopped.
+// than they all reserve, once those that are to stop anyway have stopped: those
+// whose generic resources, by name, are gone, and else the youngest ones, as few as
+// will do.
 func (l *Ledger) Surplus(nodeID string, tasks iter.Seq[*cluster.Task]) []*cluster.Task {
 	n := l.nodes[nodeID]
 	if n == nil || n.node == nil {
 		return nil
 	}
-	has := n.node.Description.Resources
-	if has.NanoCPUs == 0 && has.MemoryBytes == 0 {
+	if said := n.node.Description.Resources; said.NanoCPUs == 0 && said.MemoryBytes == 0 {
 		return nil // Its agent hasn't said yet what it has.
 	}
-	over := Resources{NanoCPUs: n.reserved.NanoCPUs - has.NanoCPUs, MemoryBytes: n.reserved.MemoryBytes - has.MemoryBytes}
-	if over.NanoCPUs <= 0 && over.MemoryBytes <= 0 {
+	over := Resources{NanoCPUs: n.reserved.NanoCPUs - n.has.NanoCPUs, MemoryBytes: n.reserved.MemoryBytes - n.has.MemoryBytes}
+	short := make(map[string]int64)
+	missing := false
+	for kind, s := range n.stocks {
+		short[kind] = s.claimed - s.count
+		missing = missing || short[kind] > 0 || len(s.taken) > 0
+	}
+	if over.NanoCPUs <= 0 && over.MemoryBytes <= 0 && !missing {
 		return nil
 	}
-	var live []*cluster.Task
+	free := func(w weight) {
+		if w.holds != nil {
+			over.add(w.holds.resources, -w.present)
+		}
+		for _, c := range w.generic {
+			short[c.Kind] -= c.Count
+		}
+	}
+	helps := func(w weight) bool {
+		if h := w.holds; h != nil && (over.NanoCPUs > 0 && h.resources.NanoCPUs > 0 || over.MemoryBytes > 0 && h.resources.MemoryBytes > 0) {
+			return true
+		}
+		return slices.ContainsFunc(w.generic, func(c cluster.Claim) bool { return c.Count > 0 && short[c.Kind] > 0 })
+	}
+	var live, surplus []*cluster.Task
 	for t := range tasks {
-		if tasks, reserved := l.weight(t); tasks > 0 && !reserved.isZero() {
+		switch w := l.weight(t); {
+		case w.wanted == 0 || w.holds == nil && len(w.generic) == 0:
+			free(w)
+		case n.lost(w.generic):
+			free(w)
+			surplus = append(surplus, t)
+		default:
 			live = append(live, t)
-		} else {
-			over.sub(reserved)
 		}
 	}
 	slices.SortFunc(live, func(a, b *cluster.Task) int {
 		return cmp.Or(-cmp.Compare(a.CreatedAt, b.CreatedAt), -cmp.Compare(a.ID, b.ID))
 	})
-	var surplus []*cluster.Task
 	for _, t := range live {
-		_, reserved := l.weight(t)
-		if over.NanoCPUs > 0 && reserved.NanoCPUs > 0 || over.MemoryBytes > 0 && reserved.MemoryBytes > 0 {
+		if w := l.weight(t); helps(w) {
 			surplus = append(surplus, t)
-			over.sub(reserved)
+			free(w)
 		}
 	}
 	return surplus

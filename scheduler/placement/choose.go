@@ -1,7 +1,7 @@
 package placement
 
 import (
-	"container/heap"
+	"cmp"
 	"time"
 
 	"skep/cluster"
@@ -12,41 +12,31 @@ const few = 3
 
 // Place chooses nodes for count tasks of one requirement, one after the other,
 // each seeing those before it. Of the nodes that pass all filters it takes one
-// without many recent failures of the revision, with the fewest tasks of the
-// service, with the fewest tasks in all, with the lowest ID: in this order. The
-// result is shorter than count when there was no room for all. The ledger counts
-// the tasks as planned until Settle.
-func (l *Ledger) Place(q *Requirement, count int, now time.Time) []string {
-	chosen := make([]string, 0, count)
+// without many recent failures of the revision; in the branch with the fewest
+// tasks of the service, by one preference after the other; with the fewest tasks
+// of the service, with the fewest tasks in all, with the lowest ID: in this order.
+// The result is shorter than count when there was no room for all. The ledger
+// counts the tasks as planned until Settle.
+func (l *Ledger) Place(q *Requirement, count int, now time.Time) []Choice {
+	chosen := make([]Choice, 0, count)
 	if count <= few {
 		for range count {
 			n := l.best(q, cluster.At(now))
 			if n == nil {
 				return chosen
 			}
-			l.take(n, q)
-			chosen = append(chosen, n.id)
+			chosen = append(chosen, l.take(n, q))
 		}
 		return chosen
 	}
-	var candidates candidates
-	l.order.Scan(func(n *Node) bool {
-		if reject(q, n) < 0 {
-			candidates = append(candidates, l.candidate(q, n, cluster.At(now)))
+	for _, failing := range []bool{false, true} {
+		for tree := l.tree(q, failing, cluster.At(now)); tree != nil && len(chosen) < count; {
+			n := tree.first()
+			chosen = append(chosen, l.take(n, q))
+			if !tree.taken(l.hasRoom(q, n)) {
+				break
+			}
 		}
-		return true
-	})
-	heap.Init(&candidates)
-	for len(candidates) > 0 && len(chosen) < count {
-		top := &candidates[0]
-		l.take(top.Node, q)
-		chosen = append(chosen, top.id)
-		if reject(q, top.Node) >= 0 {
-			heap.Pop(&candidates)
-			continue
-		}
-		top.own++
-		heap.Fix(&candidates, 0)
 	}
 	return chosen
 }
@@ -54,21 +44,55 @@ func (l *Ledger) Place(q *Requirement, count int, now time.Time) []string {
 // Fits tells whether Place would find a node for one task.
 func (l *Ledger) Fits(q *Requirement, now time.Time) bool { return l.best(q, cluster.At(now)) != nil }
 
-// best looks through the nodes, those with the fewest tasks first, and stops at
-// one that nothing can beat.
+// scan calls visit with the nodes that can take a task, those with the fewest
+// tasks first, until it returns false.
+func (l *Ledger) scan(q *Requirement, visit func(*Node) bool) {
+	q.pool.fill(l.sorted)
+	l.order.scan(q.pool.fit, func(i int32) bool {
+		n := l.sorted[i]
+		return !l.hasRoom(q, n) || visit(n)
+	})
+}
+
+// best looks through the nodes that can take a task, and stops at one that nothing
+// can beat.
 func (l *Ledger) best(q *Requirement, now cluster.Time) *Node {
 	var best candidate
-	l.order.Scan(func(n *Node) bool {
-		if reject(q, n) >= 0 {
-			return true
-		}
-		c := l.candidate(q, n, now)
-		if best.Node == nil || c.before(best) {
+	load, counts := l.loads[q.service], l.count(q)
+	l.scan(q, func(n *Node) bool {
+		c := candidate{Node: n, own: load.on(n).wanted, failing: l.failures.many(n.id, q, now)}
+		if best.Node == nil || c.before(best, q.pool, counts) {
 			best = c
 		}
-		return best.own > 0 || best.failing
+		return !best.unbeatable(q.pool, counts)
 	})
 	return best.Node
+}
+
+// count counts the service's tasks in each branch, on all nodes, whatever they can
+// take; nil means that there are none, or no branches. The result is good until
+// the next call.
+func (l *Ledger) count(q *Requirement) []int32 {
+	load := l.loads[q.service]
+	if load == nil || len(q.pool.spread) == 0 {
+		return nil
+	}
+	q.pool.fill(l.sorted)
+	size := len(q.pool.branches)
+	if cap(l.sums) < size {
+		l.sums = make([]int32, size)
+	}
+	counts := l.sums[:size]
+	clear(counts)
+	for _, s := range load.shares {
+		if s.node.node == nil {
+			continue
+		}
+		for _, branch := range q.pool.pathOf(s.node) {
+			counts[branch] += s.wanted
+		}
+	}
+	return counts
 }
 
 // candidate is a node that passes the filters.
@@ -78,36 +102,38 @@ type candidate struct {
 	failing bool  // many recent failures of the revision
 }
 
-func (l *Ledger) candidate(q *Requirement, n *Node, now cluster.Time) candidate {
-	return candidate{Node: n, own: n.services[q.service], failing: l.failures.many(n.id, q, now)}
-}
-
-func (c candidate) before(other candidate) bool {
-	switch {
-	case c.failing != other.failing:
+// before tells whether c is the better choice of two, in any branches.
+func (c candidate) before(other candidate, p *pool, counts []int32) bool {
+	if c.failing != other.failing {
 		return other.failing
-	case c.own != other.own:
-		return c.own < other.own
-	case c.tasks != other.tasks:
-		return c.tasks < other.tasks
 	}
-	return c.id < other.id
+	if counts != nil {
+		others := p.pathOf(other.Node)
+		for level, branch := range p.pathOf(c.Node) {
+			if a, b := counts[branch], counts[others[level]]; a != b {
+				return a < b
+			}
+		}
+	}
+	return c.less(other)
 }
 
-// candidates is a heap with the best one at the top.
-type candidates []candidate
+// less tells whether c is the better choice of two in the same branches.
+func (c candidate) less(other candidate) bool {
+	return cmp.Or(cmp.Compare(c.own, other.own), cmp.Compare(c.tasks, other.tasks), cmp.Compare(c.id, other.id)) < 0
+}
 
-func (c candidates) Len() int           { return len(c) }
-func (c candidates) Less(i, j int) bool { return c[i].before(c[j]) }
-func (c candidates) Swap(i, j int)      { c[i], c[j] = c[j], c[i] }
-
-// Push is there for heap.Interface.
-func (c *candidates) Push(x any) { *c = append(*c, x.(candidate)) }
-
-// Pop removes the last one, for heap.Interface.
-func (c *candidates) Pop() any {
-	last := len(*c) - 1
-	x := (*c)[last]
-	*c = (*c)[:last]
-	return x
+// unbeatable tells whether no node that comes later in the order can be better.
+func (c candidate) unbeatable(p *pool, counts []int32) bool {
+	if c.failing || c.own > 0 {
+		return false
+	}
+	if counts != nil {
+		for _, branch := range p.pathOf(c.Node) {
+			if counts[branch] > 0 {
+				return false
+			}
+		}
+	}
+	return true
 }

@@ -1,6 +1,7 @@
 package placement
 
 import (
+	"cmp"
 	"fmt"
 	"slices"
 	"strings"
@@ -8,124 +9,170 @@ import (
 	"skep/cluster"
 )
 
-// Filter is one reason why a node may not take a task.
-type Filter interface {
-	// Check tells whether the node may take one more task.
-	Check(q *Requirement, n *Node) bool
-	// Explain says that so many nodes didn't pass.
-	Explain(nodes int) string
+// filter is one reason why a node may not take a task.
+type filter struct {
+	// fixed filters ask for what the node itself is: the order and the pools know it.
+	fixed bool
+	// exclusive filters may keep a task away from another of its service, however large
+	// the node is.
+	exclusive bool
+	// check tells whether the node may take one more task, and else what is lacking,
+	// where that isn't always the same.
+	check func(l *Ledger, q *Requirement, n *Node) (lack string, ok bool)
+	// explain says on which nodes, so many, it is lacking.
+	explain func(lack, nodes string) string
 }
 
 // filters are asked in this order; a node counts for the first it doesn't pass.
-var filters = []Filter{ready{}, resources{}, constraints{}, platform{}, maxReplicas{}}
-
-// reject returns the first filter that the node doesn't pass, or -1.
-func reject(q *Requirement, n *Node) int {
-	for i, f := range filters {
-		if !f.Check(q, n) {
-			return i
-		}
-	}
-	return -1
+var filters = []filter{
+	{
+		fixed:   true,
+		check:   func(_ *Ledger, _ *Requirement, n *Node) (string, bool) { return "", n.node.Schedulable() },
+		explain: func(_, nodes string) string { return nodes + " not available for new tasks" },
+	},
+	{
+		check:   enoughResources,
+		explain: func(lack, nodes string) string { return "insufficient " + lack + " on " + nodes },
+	},
+	{
+		fixed: true,
+		check: func(_ *Ledger, q *Requirement, n *Node) (string, bool) {
+			lack := q.pool.lacks(n.node)
+			return lack, lack == ""
+		},
+		explain: func(lack, nodes string) string { return "missing " + lack + " on " + nodes },
+	},
+	{
+		fixed:   true,
+		check:   func(_ *Ledger, q *Requirement, n *Node) (string, bool) { return "", q.pool.meets(n.node) },
+		explain: func(_, nodes string) string { return "scheduling constraints not satisfied on " + nodes },
+	},
+	{
+		fixed: true,
+		check: func(_ *Ledger, q *Requirement, n *Node) (string, bool) {
+			return "", cluster.PlatformMatches(n.node, q.pool.platforms)
+		},
+		explain: func(_, nodes string) string { return "unsupported platform on " + nodes },
+	},
+	{
+		exclusive: true,
+		check: func(_ *Ledger, q *Requirement, n *Node) (string, bool) {
+			if q.holds == nil {
+				return "", true
+			}
+			for i, p := range q.holds.ports {
+				if n.ports[p] > 0 {
+					return q.holds.portNames[i], false
+				}
+			}
+			return "", true
+		},
+		explain: func(lack, nodes string) string { return "host-mode port " + lack + " in use on " + nodes },
+	},
+	{
+		exclusive: true,
+		check: func(l *Ledger, q *Requirement, n *Node) (string, bool) {
+			return "", q.maxPerNode == 0 || l.loads[q.service].on(n).wanted < q.maxPerNode
+		},
+		explain: func(_, nodes string) string { return "max replicas per node limit exceed on " + nodes },
+	},
+	{
+		check: nearEnough,
+		explain: func(lack, nodes string) string {
+			return "no task of service " + lack + " on " + nodes
+		},
+	},
+	{
+		check:   farEnough,
+		explain: func(lack, nodes string) string { return "anti-affinity with service " + lack + " on " + nodes },
+	},
 }
 
-// Explain says why no node can take a task of this requirement now.
-func (l *Ledger) Explain(q *Requirement) string {
-	counts := make([]int, len(filters))
-	for _, n := range l.nodes {
-		if n.node == nil {
+func enoughResources(_ *Ledger, q *Requirement, n *Node) (string, bool) {
+	if q.holds != nil {
+		want := q.holds.resources
+		switch {
+		case want.NanoCPUs != 0 && want.NanoCPUs > n.has.NanoCPUs-n.reserved.NanoCPUs:
+			return "CPU", false
+		case want.MemoryBytes != 0 && want.MemoryBytes > n.has.MemoryBytes-n.reserved.MemoryBytes:
+			return "memory", false
+		}
+	}
+	for _, w := range q.generic {
+		if !n.enough(w) {
+			return w.kind, false
+		}
+	}
+	return "", true
+}
+
+// reason is a filter, by its index, and what of it a node lacks.
+type reason struct {
+	filter int
+	lack   string
+}
+
+func (r reason) on(nodes int) string {
+	if nodes == 1 {
+		return filters[r.filter].explain(r.lack, "1 node")
+	}
+	return filters[r.filter].explain(r.lack, fmt.Sprintf("%d nodes", nodes))
+}
+
+// reject finds the first reason why the node can't take a task.
+func (l *Ledger) reject(q *Requirement, n *Node) (why reason, rejected bool) {
+	for i := range filters {
+		if lack, ok := filters[i].check(l, q, n); !ok {
+			return reason{i, lack}, true
+		}
+	}
+	return reason{}, false
+}
+
+// hasRoom tells whether a node of the requirement's pool that is in the order can
+// take a task.
+func (l *Ledger) hasRoom(q *Requirement, n *Node) bool {
+	for i := range filters {
+		if filters[i].fixed {
 			continue
 		}
-		if i := reject(q, n); i >= 0 {
-			counts[i]++
-		}
-	}
-	type reason struct {
-		nodes int
-		text  string
-	}
-	var reasons []reason
-	for i, count := range counts {
-		if count > 0 {
-			reasons = append(reasons, reason{count, filters[i].Explain(count)})
-		}
-	}
-	if len(reasons) == 0 {
-		return "no suitable node"
-	}
-	slices.SortStableFunc(reasons, func(a, b reason) int { return b.nodes - a.nodes })
-	texts := make([]string, len(reasons))
-	for i, r := range reasons {
-		texts[i] = r.text
-	}
-	return "no suitable node (" + strings.Join(texts, "; ") + ")"
-}
-
-func onNodes(n int) string {
-	if n == 1 {
-		return "1 node"
-	}
-	return fmt.Sprintf("%d nodes", n)
-}
-
-// ready passes nodes that take new tasks.
-type ready struct{}
-
-func (ready) Check(_ *Requirement, n *Node) bool { return n.node.Schedulable() }
-
-func (ready) Explain(nodes int) string { return onNodes(nodes) + " not available for new tasks" }
-
-// resources passes nodes with enough left of what the task reserves.
-type resources struct{}
-
-func (resources) Check(q *Requirement, n *Node) bool {
-	want := q.resources
-	if want.isZero() {
-		return true
-	}
-	has := n.node.Description.Resources
-	return (want.NanoCPUs == 0 || want.NanoCPUs <= has.NanoCPUs-n.reserved.NanoCPUs) &&
-		(want.MemoryBytes == 0 || want.MemoryBytes <= has.MemoryBytes-n.reserved.MemoryBytes)
-}
-
-func (resources) Explain(nodes int) string { return "insufficient resources on " + onNodes(nodes) }
-
-// constraints passes nodes that meet all of the service's constraints.
-type constraints struct{}
-
-func (constraints) Check(q *Requirement, n *Node) bool {
-	if q.unreadable {
-		return false
-	}
-	for _, c := range q.constraints {
-		if !c.Match(n.node) {
+		if _, ok := filters[i].check(l, q, n); !ok {
 			return false
 		}
 	}
 	return true
 }
 
-func (constraints) Explain(nodes int) string {
-	return "scheduling constraints not satisfied on " + onNodes(nodes)
+// Explain says why no node can take a task of this requirement now.
+func (l *Ledger) Explain(q *Requirement) string {
+	counts := make(map[reason]int)
+	for _, n := range l.nodes {
+		if n.node == nil {
+			continue
+		}
+		if why, rejected := l.reject(q, n); rejected {
+			counts[why]++
+		}
+	}
+	return explain(counts)
 }
 
-// platform passes nodes that the image was built for.
-type platform struct{}
-
-func (platform) Check(q *Requirement, n *Node) bool {
-	p := q.spec.Spec.Placement
-	return p == nil || cluster.PlatformMatches(n.node, p.Platforms)
-}
-
-func (platform) Explain(nodes int) string { return "unsupported platform on " + onNodes(nodes) }
-
-// maxReplicas passes nodes with fewer tasks of the service than it allows.
-type maxReplicas struct{}
-
-func (maxReplicas) Check(q *Requirement, n *Node) bool {
-	return q.maxPerNode == 0 || n.services[q.service] < q.maxPerNode
-}
-
-func (maxReplicas) Explain(nodes int) string {
-	return "max replicas per node limit exceed on " + onNodes(nodes)
+// explain lists reasons, that of the most nodes first.
+func explain(counts map[reason]int) string {
+	const text = "no suitable node"
+	if len(counts) == 0 {
+		return text
+	}
+	reasons := make([]reason, 0, len(counts))
+	for why := range counts {
+		reasons = append(reasons, why)
+	}
+	slices.SortFunc(reasons, func(a, b reason) int {
+		return cmp.Or(-cmp.Compare(counts[a], counts[b]), cmp.Compare(a.filter, b.filter), cmp.Compare(a.lack, b.lack))
+	})
+	texts := make([]string, len(reasons))
+	for i, why := range reasons {
+		texts[i] = why.on(counts[why])
+	}
+	return text + " (" + strings.Join(texts, "; ") + ")"
 }

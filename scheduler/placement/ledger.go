@@ -1,7 +1,8 @@
 package placement
 
 import (
-	"github.com/tidwall/btree"
+	"cmp"
+	"slices"
 
 	"skep/cluster"
 )
@@ -10,25 +11,44 @@ import (
 type Node struct {
 	id   string
 	node *cluster.Node // nil when tasks refer to a node that isn't there
-	// tasks counts the wanted tasks on the node, services those of each service.
-	// A task that is to stop counts for neither, as it won't be there for long.
-	tasks    int
-	services map[string]int32
-	// reserved is held until a task is seen to have ended, wanted or not.
+	// has is what tasks can reserve.
+	has Resources
+	// tasks counts the wanted tasks on the node. One that is to stop doesn't count, as
+	// it won't be there for long. present counts all that haven't ended.
+	tasks, present int
+	// reserved, stocks and ports are what is held until a task is seen to have ended,
+	// wanted or not: stocks by kind, with what there is; ports with the number of tasks.
 	reserved Resources
-	listed   bool // in the ledger's order
+	stocks   map[string]*stock
+	ports    map[hostPort]int32
+	// index is the node's place among all by ID, while the ledger is indexed.
+	index  int32
+	listed bool // in the ledger's order
 }
 
 // Ledger holds all nodes and what is on them.
 type Ledger struct {
 	nodes map[string]*Node
-	// order has the nodes that take new tasks, the one with the fewest tasks first.
-	order *btree.BTreeG[*Node]
-	// reservations are those of revisions that have any.
-	reservations map[revisionKey]Resources
-	failures     failures
+	// loads are where the tasks of each service are that has any.
+	loads map[string]*load
+	// holdings are what tasks of revisions hold that hold anything.
+	holdings map[revisionKey]*holding
+	// shunned are, by the name or ID in their label, the services that keep away from
+	// that one.
+	shunned  map[string][]neighbour
+	failures failures
 	// planned is what Place and Release did since the last Settle.
 	planned []planned
+
+	// What follows is made of the above when it is needed, and anew after nodes came
+	// or went. sorted are the nodes by ID.
+	indexed bool
+	sorted  []*Node
+	// order has the nodes that take new tasks.
+	order order
+	pools map[string]*pool
+	key   []byte  // room to name a pool
+	sums  []int32 // room to count the tasks of branches
 }
 
 type revisionKey struct {
@@ -36,26 +56,35 @@ type revisionKey struct {
 	number  uint64
 }
 
+// weight is what a task adds to its node.
+type weight struct {
+	wanted, present int32
+	// What follows counts as often as present says.
+	holds   *holding
+	generic []cluster.Claim
+}
+
+func (w weight) negative() weight {
+	w.wanted, w.present = -w.wanted, -w.present
+	return w
+}
+
 // planned is one decision that isn't in the store yet.
 type planned struct {
-	node     *Node
-	service  string
-	tasks    int32
-	reserved Resources
+	node    *Node
+	service string
+	weight
 }
 
 // New makes an empty ledger.
 func New() *Ledger {
 	return &Ledger{
-		nodes: make(map[string]*Node),
-		order: btree.NewBTreeGOptions(func(a, b *Node) bool {
-			if a.tasks != b.tasks {
-				return a.tasks < b.tasks
-			}
-			return a.id < b.id
-		}, btree.Options{NoLocks: true}),
-		reservations: make(map[revisionKey]Resources),
-		failures:     make(failures),
+		nodes:    make(map[string]*Node),
+		loads:    make(map[string]*load),
+		holdings: make(map[revisionKey]*holding),
+		shunned:  make(map[string][]neighbour),
+		failures: make(failures),
+		pools:    make(map[string]*pool),
 	}
 }
 
@@ -71,23 +100,27 @@ func (l *Ledger) Node(id string) *cluster.Node {
 func (l *Ledger) entry(id string) *Node {
 	n := l.nodes[id]
 	if n == nil {
-		n = &Node{id: id, services: make(map[string]int32)}
+		n = &Node{id: id}
 		l.nodes[id] = n
 	}
 	return n
 }
 
+func sortNodes(nodes []*Node) {
+	slices.SortFunc(nodes, func(a, b *Node) int { return cmp.Compare(a.id, b.id) })
+}
+
 // unlist and list bracket whatever changes a node's place in the order.
 func (l *Ledger) unlist(n *Node) {
-	if n.listed {
-		l.order.Delete(n)
+	if l.indexed && n.listed {
+		l.order.remove(n.index, n.tasks)
 		n.listed = false
 	}
 }
 
 func (l *Ledger) list(n *Node) {
-	if n.node != nil && n.node.Schedulable() {
-		l.order.Set(n)
+	if l.indexed && n.node != nil && n.node.Schedulable() {
+		l.order.add(n.index, n.tasks)
 		n.listed = true
 	}
 }
@@ -97,20 +130,35 @@ func (l *Ledger) list(n *Node) {
 func (l *Ledger) ChangeNode(before, after *cluster.Node) {
 	if after == nil {
 		n := l.entry(before.ID)
-		l.unlist(n)
-		n.node = nil
+		n.node, l.indexed = nil, false
 		l.forget(n)
 		return
 	}
 	n := l.entry(after.ID)
+	if n.node == nil {
+		l.indexed = false
+	}
 	l.unlist(n)
 	n.node = after
+	n.has.NanoCPUs, n.has.MemoryBytes = after.Capacity()
+	n.restock()
 	l.list(n)
+	if !l.indexed {
+		return
+	}
+	for key, p := range l.pools {
+		if !p.filled {
+			continue
+		}
+		if p.look(n); len(p.leaves) > 2*len(l.sorted)+1 {
+			delete(l.pools, key) // It has leaves that no node is in any more.
+		}
+	}
 }
 
 // forget drops a node that nothing refers to.
 func (l *Ledger) forget(n *Node) {
-	if n.node == nil && n.tasks == 0 && len(n.services) == 0 && n.reserved.isZero() {
+	if n.node == nil && n.tasks == 0 && n.present == 0 {
 		delete(l.nodes, n.id)
 	}
 }
@@ -119,26 +167,29 @@ func (l *Ledger) forget(n *Node) {
 // before the first and after the last change of a task of that revision.
 func (l *Ledger) ChangeRevision(before, after *cluster.Revision) {
 	if after == nil {
-		delete(l.reservations, revisionKey{before.ServiceID, before.Number})
+		delete(l.holdings, revisionKey{before.ServiceID, before.Number})
 		return
 	}
-	if r := reservations(after); !r.isZero() {
-		l.reservations[revisionKey{after.ServiceID, after.Number}] = r
+	if h := holdingOf(after); h != nil {
+		l.holdings[revisionKey{after.ServiceID, after.Number}] = h
 	}
 }
 
 // ChangeTask takes in that a task is new, changed or gone.
 func (l *Ledger) ChangeTask(before, after *cluster.Task) {
-	beforeTasks, beforeReserved := l.weight(before)
-	afterTasks, afterReserved := l.weight(after)
-	if beforeTasks != 0 || !beforeReserved.isZero() {
-		if afterTasks == beforeTasks && afterReserved == beforeReserved && after.NodeID == before.NodeID {
-			return
+	was, is := l.weight(before), l.weight(after)
+	if was.present != 0 && is.present != 0 && before.NodeID == after.NodeID {
+		// What it holds stays.
+		if was.wanted != is.wanted {
+			l.add(l.entry(after.NodeID), after.ServiceID, weight{wanted: is.wanted - was.wanted})
 		}
-		l.add(l.entry(before.NodeID), before.ServiceID, -beforeTasks, Resources{-beforeReserved.NanoCPUs, -beforeReserved.MemoryBytes})
+		return
 	}
-	if afterTasks != 0 || !afterReserved.isZero() {
-		l.add(l.entry(after.NodeID), after.ServiceID, afterTasks, afterReserved)
+	if was.present != 0 {
+		l.add(l.entry(before.NodeID), before.ServiceID, was.negative())
+	}
+	if is.present != 0 {
+		l.add(l.entry(after.NodeID), after.ServiceID, is)
 	}
 	if after != nil && after.Status.State.Terminal() && (before == nil || !before.Status.State.Terminal()) {
 		l.failures.note(after)
@@ -146,74 +197,91 @@ func (l *Ledger) ChangeTask(before, after *cluster.Task) {
 }
 
 // weight is what a task adds to its node.
-func (l *Ledger) weight(t *cluster.Task) (tasks int32, reserved Resources) {
+func (l *Ledger) weight(t *cluster.Task) weight {
 	if t == nil || !t.Assigned() || t.Status.State.Terminal() {
-		return 0, Resources{}
+		return weight{}
 	}
+	w := weight{present: 1, generic: t.Generic}
 	if t.Live() {
-		tasks = 1
+		w.wanted = 1
 	}
-	if len(l.reservations) > 0 {
-		reserved = l.reservations[revisionKey{t.ServiceID, t.Revision}]
+	if len(l.holdings) > 0 {
+		w.holds = l.holdings[revisionKey{t.ServiceID, t.Revision}]
 	}
-	return tasks, reserved
+	return w
 }
 
-func (l *Ledger) add(n *Node, service string, tasks int32, reserved Resources) {
-	if tasks != 0 {
+func (l *Ledger) add(n *Node, service string, w weight) {
+	if w.wanted != 0 {
 		l.unlist(n)
-		n.tasks += int(tasks)
-		if count := n.services[service] + tasks; count != 0 {
-			n.services[service] = count
-		} else {
-			delete(n.services, service)
-		}
+		n.tasks += int(w.wanted)
 		l.list(n)
 	}
-	n.reserved.add(reserved)
+	if w.present != 0 {
+		n.present += int(w.present)
+		if w.holds != nil {
+			n.reserved.add(w.holds.resources, w.present)
+			n.bind(w.holds.ports, w.present)
+		}
+		n.claim(w.generic, w.present)
+	}
+	s := l.loads[service]
+	if s == nil {
+		s = &load{}
+		l.loads[service] = s
+	}
+	if s.add(n, w.wanted, w.present); len(s.shares) == 0 {
+		delete(l.loads, service)
+	}
 	if n.node == nil {
 		l.forget(n)
+	}
+}
+
+// bind notes that a task holds ports, or gave them back when times is -1.
+func (n *Node) bind(ports []hostPort, times int32) {
+	for _, p := range ports {
+		if n.ports == nil {
+			n.ports = make(map[hostPort]int32)
+		}
+		if n.ports[p] += times; n.ports[p] == 0 {
+			delete(n.ports, p)
+		}
 	}
 }
 
 // Release plans that a task is to stop: it no longer counts, but still holds
 // what it reserved.
 func (l *Ledger) Release(t *cluster.Task) {
-	tasks, _ := l.weight(t)
-	if tasks == 0 {
+	if l.weight(t).wanted == 0 {
 		return
 	}
-	n := l.entry(t.NodeID)
-	l.add(n, t.ServiceID, -1, Resources{})
-	l.planned = append(l.planned, planned{node: n, service: t.ServiceID, tasks: -1})
+	l.plan(l.entry(t.NodeID), t.ServiceID, weight{wanted: -1})
 }
 
-// take plans that a task is to run on n.
-func (l *Ledger) take(n *Node, q *Requirement) {
-	l.add(n, q.service, 1, q.resources)
-	l.planned = append(l.planned, planned{node: n, service: q.service, tasks: 1, reserved: q.resources})
+// Choice is where a task is to run, and what of the node's generic resources it gets.
+type Choice struct {
+	NodeID  string
+	Generic []cluster.Claim
+}
+
+// take plans that a task is to run on n, which has room.
+func (l *Ledger) take(n *Node, q *Requirement) Choice {
+	c := Choice{n.id, n.choose(q.generic)}
+	l.plan(n, q.service, weight{1, 1, q.holds, c.Generic})
+	return c
+}
+
+func (l *Ledger) plan(n *Node, service string, w weight) {
+	l.add(n, service, w)
+	l.planned = append(l.planned, planned{n, service, w})
 }
 
 // Settle forgets everything planned: what became of it comes back as changes of
 // the store.
 func (l *Ledger) Settle() {
 	for _, p := range l.planned {
-		l.unlist(p.node)
-	}
-	for _, p := range l.planned {
-		n := p.node
-		n.tasks -= int(p.tasks)
-		if count := n.services[p.service] - p.tasks; count != 0 {
-			n.services[p.service] = count
-		} else {
-			delete(n.services, p.service)
-		}
-		n.reserved.sub(p.reserved)
-	}
-	for _, p := range l.planned {
-		if !p.node.listed {
-			l.list(p.node)
-		}
+		l.add(p.node, p.service, p.negative())
 	}
 	clear(l.planned)
 	l.planned = l.planned[:0]
@@ -221,14 +289,21 @@ func (l *Ledger) Settle() {
 
 // NodeUse is what is on a node, for tests and explanations.
 type NodeUse struct {
-	Tasks    int
-	Reserved Resources
+	// Tasks are those that are to go on, Present those that haven't ended.
+	Tasks, Present int
+	Reserved       Resources
+	// Ports and Generic count the host ports and generic resources that tasks hold.
+	Ports, Generic int
 }
 
 // Use tells what is on a node.
 func (l *Ledger) Use(nodeID string) NodeUse {
 	if n := l.nodes[nodeID]; n != nil {
-		return NodeUse{Tasks: n.tasks, Reserved: n.reserved}
+		use := NodeUse{Tasks: n.tasks, Present: n.present, Reserved: n.reserved, Ports: len(n.ports)}
+		for _, s := range n.stocks {
+			use.Generic += int(s.claimed) + len(s.taken)
+		}
+		return use
 	}
 	return NodeUse{}
 }

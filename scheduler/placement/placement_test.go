@@ -2,6 +2,7 @@ package placement
 
 import (
 	"fmt"
+	"reflect"
 	"slices"
 	"strings"
 	"testing"
@@ -20,7 +21,12 @@ func testNode(id string, cpus int64) *cluster.Node {
 	n.Spec.Availability = swarm.NodeAvailabilityActive
 	n.Status.State = cluster.NodeReady
 	n.Description.Platform = swarm.Platform{OS: "linux", Architecture: "amd64"}
-	n.Description.Resources = swarm.Resources{NanoCPUs: cpus, MemoryBytes: 100}
+	n.Description.Resources = swarm.Resources{NanoCPUs: cpus, MemoryBytes: 100, GenericResources: []swarm.GenericResource{
+		{NamedResourceSpec: &swarm.NamedGenericResource{Kind: "gpu", Value: "b"}},
+		{NamedResourceSpec: &swarm.NamedGenericResource{Kind: "gpu", Value: "a"}},
+		{NamedResourceSpec: &swarm.NamedGenericResource{Kind: "gpu", Value: "c"}},
+		{DiscreteResourceSpec: &swarm.DiscreteGenericResource{Kind: "ssd", Value: 3}},
+	}}
 	return n
 }
 
@@ -30,6 +36,10 @@ func testRevision(service string, cpus int64) *cluster.Revision {
 		r.Spec.Resources = &swarm.ResourceRequirements{Reservations: &swarm.Resources{NanoCPUs: cpus}}
 	}
 	return r
+}
+
+func discrete(kind string, count int64) swarm.GenericResource {
+	return swarm.GenericResource{DiscreteResourceSpec: &swarm.DiscreteGenericResource{Kind: kind, Value: count}}
 }
 
 func testLedger(nodes ...*cluster.Node) *Ledger {
@@ -46,8 +56,16 @@ func testTask(id, service, node string) *cluster.Task {
 }
 
 func place(l *Ledger, r *cluster.Revision, count int) string {
-	q := Require(r)
-	return strings.Join(l.Place(&q, count, now), " ")
+	q := l.Require(r, Surroundings{})
+	return strings.Join(nodesOf(l.Place(&q, count, now)), " ")
+}
+
+func nodesOf(chosen []Choice) []string {
+	var ids []string
+	for _, c := range chosen {
+		ids = append(ids, c.NodeID)
+	}
+	return ids
 }
 
 func TestPlace_SpreadsTheServiceFirst(t *testing.T) {
@@ -111,9 +129,9 @@ func TestPlace_FailuresPutANodeLast(t *testing.T) {
 		t.Errorf("another service was placed on %s", got)
 	}
 	l.Settle()
-	q := Require(r)
-	if got := l.Place(&q, 1, now.Add(failureWindow)); got[0] != "n1" {
-		t.Errorf("after the window, placed on %s", got)
+	q := l.Require(r, Surroundings{})
+	if got := l.Place(&q, 1, now.Add(failureWindow)); got[0].NodeID != "n1" {
+		t.Errorf("after the window, placed on %v", got)
 	}
 	l.Settle()
 	l.Forget(now.Add(2 * failureWindow))
@@ -130,8 +148,8 @@ func TestExplain_CountsEachNodeOnce(t *testing.T) {
 	l := testLedger(testNode("n1", 1), testNode("n2", 1), down, arm)
 	r := testRevision("web", 6)
 	r.Spec.Placement = &swarm.Placement{Platforms: []swarm.Platform{{Architecture: "amd64"}}}
-	q := Require(r)
-	want := "no suitable node (insufficient resources on 2 nodes; 1 node not available for new tasks; unsupported platform on 1 node)"
+	q := l.Require(r, Surroundings{})
+	want := "no suitable node (insufficient CPU on 2 nodes; 1 node not available for new tasks; unsupported platform on 1 node)"
 	if got := l.Explain(&q); got != want {
 		t.Errorf("explained: %s", got)
 	}
@@ -146,7 +164,14 @@ func TestLedger_Properties(t *testing.T) {
 	rapid.Check(t, func(r *rapid.T) {
 		nodes := []*cluster.Node{testNode("n1", 10), testNode("n2", 20), testNode("n3", 5)}
 		l := testLedger(nodes...)
-		revisions := []*cluster.Revision{testRevision("a", 0), testRevision("b", 3), testRevision("c", 4)}
+		revisions := []*cluster.Revision{testRevision("a", 0), testRevision("b", 3), testRevision("c", 4), testRevision("d", 1), testRevision("e", 1)}
+		revisions[4].Spec.Resources.Reservations.GenericResources = []swarm.GenericResource{discrete("gpu", 2), discrete("ssd", 1)}
+		revisions[3].Spec.Placement = &swarm.Placement{
+			Constraints: []string{"node.labels.zone!=c"},
+			Preferences: []swarm.PlacementPreference{
+				{Spread: &swarm.SpreadOver{SpreadDescriptor: "node.labels.zone"}}, {Spread: &swarm.SpreadOver{SpreadDescriptor: "node.labels.rack"}},
+			},
+		}
 		for _, revision := range revisions {
 			l.ChangeRevision(nil, revision)
 		}
@@ -155,16 +180,17 @@ func TestLedger_Properties(t *testing.T) {
 		r.Repeat(map[string]func(*rapid.T){
 			"place": func(r *rapid.T) {
 				revision := rapid.SampledFrom(revisions).Draw(r, "revision")
-				q := Require(revision)
+				q := l.Require(revision, Surroundings{})
 				chosen := l.Place(&q, rapid.IntRange(1, 6).Draw(r, "count"), now)
 				keep := rapid.Bool().Draw(r, "written")
 				l.Settle()
 				if !keep {
 					return
 				}
-				for _, node := range chosen {
+				for _, c := range chosen {
 					ids++
-					task := testTask(fmt.Sprint("t", ids), revision.ServiceID, node)
+					task := testTask(fmt.Sprint("t", ids), revision.ServiceID, c.NodeID)
+					task.Generic = c.Generic
 					l.ChangeTask(nil, task)
 					tasks[task.ID] = task
 				}
@@ -194,8 +220,19 @@ func TestLedger_Properties(t *testing.T) {
 				i := rapid.IntRange(0, len(nodes)-1).Draw(r, "node")
 				next := *nodes[i]
 				next.Status.State = rapid.SampledFrom([]cluster.NodeState{cluster.NodeReady, cluster.NodeDown}).Draw(r, "state")
+				next.Spec.Labels = map[string]string{
+					"zone": rapid.SampledFrom([]string{"", "a", "b", "c"}).Draw(r, "zone"),
+					"rack": rapid.SampledFrom([]string{"", "1", "2"}).Draw(r, "rack"),
+				}
 				l.ChangeNode(nodes[i], &next)
 				nodes[i] = &next
+			},
+			"come": func(r *rapid.T) {
+				if len(nodes) < 6 {
+					n := testNode(fmt.Sprint("m", len(nodes)), 10) // before the others
+					l.ChangeNode(nil, n)
+					nodes = append(nodes, n)
+				}
 			},
 			"": func(r *rapid.T) {
 				fresh := testLedger(nodes...)
@@ -206,7 +243,24 @@ func TestLedger_Properties(t *testing.T) {
 					fresh.ChangeTask(nil, tasks[id])
 				}
 				listed := 0
+				given := make(map[string]int64)
+				for _, task := range tasks {
+					for _, c := range task.Generic {
+						if l.weight(task).present == 0 {
+							continue
+						}
+						given[task.NodeID+c.Kind] += c.Count
+						for _, name := range c.Names {
+							if given[task.NodeID+c.Kind+name]++; given[task.NodeID+c.Kind+name] > 1 {
+								r.Fatalf("%s of %s was given out twice", name, task.NodeID)
+							}
+						}
+					}
+				}
 				for _, n := range nodes {
+					if given[n.ID+"ssd"] > 3 {
+						r.Fatalf("%d of 3 were given out", given[n.ID+"ssd"])
+					}
 					if l.Use(n.ID) != fresh.Use(n.ID) {
 						r.Fatalf("%s: kept %+v, made anew %+v", n.ID, l.Use(n.ID), fresh.Use(n.ID))
 					}
@@ -217,22 +271,37 @@ func TestLedger_Properties(t *testing.T) {
 						listed++
 					}
 				}
-				if l.order.Len() != listed {
-					r.Fatalf("%d nodes are listed, %d take tasks", l.order.Len(), listed)
+				if l.listed() != listed {
+					r.Fatalf("%d nodes are listed, %d take tasks", l.listed(), listed)
 				}
 				for _, revision := range revisions {
-					q := Require(revision)
+					q := l.Require(revision, Surroundings{})
 					one := l.Place(&q, 3, now)
 					l.Settle()
 					many := l.Place(&q, 9, now)
 					l.Settle()
-					if !slices.Equal(one, many[:min(3, len(many))]) {
+					anew := fresh.Require(revision, Surroundings{})
+					if other := fresh.Place(&anew, 9, now); !reflect.DeepEqual(other, many) {
+						r.Fatalf("kept, the ledger chooses %v, made anew %v", many, other)
+					}
+					fresh.Settle()
+					if !reflect.DeepEqual(one, many[:min(3, len(many))]) {
 						r.Fatalf("one by one gives %v, many at once %v", one, many)
 					}
 				}
 			},
 		})
 	})
+}
+
+// listed is how many nodes are in the order.
+func (l *Ledger) listed() int {
+	l.index()
+	count := 0
+	for _, b := range l.order.buckets {
+		count += b.count
+	}
+	return count
 }
 
 func sortedIDs(tasks map[string]*cluster.Task) []string {

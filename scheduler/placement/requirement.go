@@ -1,6 +1,12 @@
 package placement
 
-import "skep/cluster"
+import (
+	"fmt"
+
+	"github.com/docker/docker/api/types/swarm"
+
+	"skep/cluster"
+)
 
 // Resources are what a task reserves, or a node has.
 type Resources struct {
@@ -10,45 +16,120 @@ type Resources struct {
 
 func (r Resources) isZero() bool { return r == Resources{} }
 
-func (r *Resources) add(other Resources) {
-	r.NanoCPUs += other.NanoCPUs
-	r.MemoryBytes += other.MemoryBytes
+// add adds other so many times.
+func (r *Resources) add(other Resources, times int32) {
+	r.NanoCPUs += int64(times) * other.NanoCPUs
+	r.MemoryBytes += int64(times) * other.MemoryBytes
 }
 
-func (r *Resources) sub(other Resources) {
-	r.NanoCPUs -= other.NanoCPUs
-	r.MemoryBytes -= other.MemoryBytes
-}
-
-// Requirement is what a revision asks of a node, read once for all its tasks.
+// Requirement is what a revision asks of a node, read once for all its tasks. It
+// is good for one plan: until the ledger takes in a change of a node.
 type Requirement struct {
-	service     string
-	revision    uint64
-	resources   Resources
-	constraints []cluster.Constraint
-	unreadable  bool // constraints that don't parse are met nowhere
-	spec        *cluster.Revision
-	maxPerNode  int32
+	service    string
+	revision   uint64
+	holds      *holding
+	generic    []want
+	maxPerNode int32
+	near, far  []neighbour
+	pool       *pool
+}
+
+// asks is what a requirement asks of a node itself. Requirements that ask the same
+// share a pool.
+type asks struct {
+	conditions []string
+	platforms  []swarm.Platform
+	plugins    []plugin
+	// spread is what the preferences divide the nodes by.
+	spread []string
+}
+
+// appendKey names what is asked, the same for the same.
+func (a asks) appendKey(key []byte) []byte {
+	word := func(text string) { key = append(append(key, text...), 0) }
+	for _, c := range a.conditions {
+		word(c)
+	}
+	word("")
+	for _, p := range a.platforms {
+		word(p.OS)
+		word(p.Architecture)
+	}
+	word("\x00")
+	for _, p := range a.plugins {
+		word(p.kind)
+		word(p.name)
+	}
+	word("\x00")
+	for _, s := range a.spread {
+		word(s)
+	}
+	return key
+}
+
+// Surroundings are what a requirement depends on, beside its revision and nodes.
+type Surroundings struct {
+	// LogDriver is that of tasks whose spec has none; empty leaves it to the engine.
+	LogDriver string
+	// ServiceID finds a service by its name or ID; it returns "" when there is none.
+	ServiceID func(name string) string
 }
 
 // Require reads the requirement of a revision.
-func Require(r *cluster.Revision) Requirement {
-	q := Requirement{service: r.ServiceID, revision: r.Number, spec: r, resources: reservations(r)}
+func (l *Ledger) Require(r *cluster.Revision, around Surroundings) Requirement {
+	q := Requirement{service: r.ServiceID, revision: r.Number, holds: holdingOf(r), generic: generic(r)}
+	a := asks{plugins: plugins(r, around.LogDriver)}
 	if p := r.Spec.Placement; p != nil {
 		q.maxPerNode = int32(min(p.MaxReplicas, 1<<30))
-		if len(p.Constraints) > 0 {
-			var err error
-			q.constraints, err = cluster.ParseConstraints(p.Constraints)
-			q.unreadable = err != nil
+		a.conditions, a.platforms = p.Constraints, p.Platforms
+		for _, preference := range p.Preferences {
+			if preference.Spread != nil {
+				a.spread = append(a.spread, preference.Spread.SpreadDescriptor)
+			}
 		}
 	}
+	q.near, q.far = neighbours(r.ServiceLabels, cluster.LabelAffinity, around), l.away(r, around)
+	q.pool = l.poolOf(a)
 	return q
 }
 
-func reservations(r *cluster.Revision) Resources {
-	if r.Spec.Resources == nil || r.Spec.Resources.Reservations == nil {
-		return Resources{}
+// holding is what each task of a revision holds of its node, until it is seen to
+// have ended.
+type holding struct {
+	resources Resources
+	ports     []hostPort
+	portNames []string
+}
+
+// hostPort is a port published on the node itself. There is one of a number and
+// protocol on a node: Docker's API can't say of which of its addresses.
+type hostPort struct {
+	number   uint32
+	protocol swarm.PortConfigProtocol
+}
+
+// holdingOf is nil when the tasks hold nothing.
+func holdingOf(r *cluster.Revision) *holding {
+	var h holding
+	if reserved := reservations(r); reserved != nil {
+		h.resources = Resources{NanoCPUs: reserved.NanoCPUs, MemoryBytes: reserved.MemoryBytes}
 	}
-	reserved := r.Spec.Resources.Reservations
-	return Resources{NanoCPUs: reserved.NanoCPUs, MemoryBytes: reserved.MemoryBytes}
+	for _, p := range cluster.HostPorts(r.Endpoint) {
+		if p.PublishedPort != 0 { // else the engine chooses one that is free
+			h.ports = append(h.ports, hostPort{p.PublishedPort, p.Protocol})
+			h.portNames = append(h.portNames, fmt.Sprintf("%d/%s", p.PublishedPort, p.Protocol))
+		}
+	}
+	if h.resources.isZero() && len(h.ports) == 0 {
+		return nil
+	}
+	return &h
+}
+
+// reservations are nil when a revision has none.
+func reservations(r *cluster.Revision) *swarm.Resources {
+	if r.Spec.Resources == nil {
+		return nil
+	}
+	return r.Spec.Resources.Reservations
 }

@@ -3,6 +3,7 @@ package seal
 import (
 	"encoding/binary"
 	"fmt"
+	"sync"
 	"time"
 
 	"github.com/hashicorp/raft"
@@ -15,6 +16,8 @@ type Log struct {
 	inner     raft.LogStore
 	ring      *Ring
 	clusterID string
+	// writing is held while entries are sealed and written, or removed.
+	writing sync.Mutex
 }
 
 var (
@@ -38,7 +41,11 @@ func (l *Log) FirstIndex() (uint64, error) { return l.inner.FirstIndex() }
 func (l *Log) LastIndex() (uint64, error) { return l.inner.LastIndex() }
 
 // DeleteRange removes the entries from min to max, both included.
-func (l *Log) DeleteRange(min, max uint64) error { return l.inner.DeleteRange(min, max) }
+func (l *Log) DeleteRange(min, max uint64) error {
+	l.writing.Lock()
+	defer l.writing.Unlock()
+	return l.inner.DeleteRange(min, max)
+}
 
 // GetLog reads one entry. An error of ErrBad names the index.
 func (l *Log) GetLog(index uint64, out *raft.Log) error {
@@ -66,6 +73,12 @@ func (l *Log) StoreLog(entry *raft.Log) error { return l.StoreLogs([]*raft.Log{e
 // StoreLogs seals and stores entries. It leaves those given as they are, since
 // raft goes on using them.
 func (l *Log) StoreLogs(entries []*raft.Log) error {
+	l.writing.Lock()
+	defer l.writing.Unlock()
+	return l.storeLocked(entries)
+}
+
+func (l *Log) storeLocked(entries []*raft.Log) error {
 	sealed := make([]*raft.Log, len(entries))
 	for i, entry := range entries {
 		sealed[i] = &raft.Log{

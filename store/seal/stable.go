@@ -3,6 +3,7 @@ package seal
 import (
 	"encoding/binary"
 	"fmt"
+	"sync"
 
 	"github.com/hashicorp/raft"
 )
@@ -13,6 +14,7 @@ type Stable struct {
 	inner     raft.StableStore
 	ring      *Ring
 	clusterID string
+	writing   sync.Mutex // held while a value is sealed and written
 }
 
 var _ raft.StableStore = (*Stable)(nil)
@@ -24,6 +26,8 @@ func NewStable(inner raft.StableStore, ring *Ring, clusterID string) *Stable {
 
 // Set stores a value.
 func (s *Stable) Set(key, value []byte) error {
+	s.writing.Lock()
+	defer s.writing.Unlock()
 	return s.inner.Set(key, s.ring.Seal(value, s.place(key)))
 }
 

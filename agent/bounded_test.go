@@ -1,0 +1,69 @@
+package agent
+
+import (
+	"strings"
+	"testing"
+
+	"github.com/docker/docker/api/types/swarm"
+
+	"skep/cluster"
+)
+
+// expandSecret fills in a secret's template beside which there is a config of 400 KiB.
+func expandSecret(text string) (string, error) {
+	file := func(name string) *swarm.SecretReferenceFileTarget {
+		return &swarm.SecretReferenceFileTarget{Name: name}
+	}
+	config := swarm.ConfigReferenceFileTarget(*file("big"))
+	a := Assignment{
+		Task: &cluster.Task{ID: "t1", ServiceID: "s1", Slot: 1},
+		Revision: &cluster.Revision{ServiceName: "web", ServiceLabels: map[string]string{"long": strings.Repeat("x", 100<<10)}, Spec: swarm.TaskSpec{ContainerSpec: &swarm.ContainerSpec{
+			Secrets: []*swarm.SecretReference{{SecretID: "x1", SecretName: "key", File: file("key")}},
+			Configs: []*swarm.ConfigReference{{ConfigID: "x2", ConfigName: "big", File: &config}},
+		}}},
+		Secrets: map[string]*cluster.Secret{"x1": {}},
+		Configs: map[string]*cluster.Config{"x2": {}},
+	}
+	a.Secrets["x1"].Spec.Data, a.Secrets["x1"].Spec.Templating = []byte(text), &swarm.Driver{Name: "golang"}
+	a.Configs["x2"].Spec.Data = []byte(strings.Repeat("y", 400<<10))
+	files, err := a.Files()
+	if err != nil {
+		return "", err
+	}
+	return string(files[0].Data), nil
+}
+
+func TestTemplate_IsBounded(t *testing.T) {
+	for what, c := range map[string]struct {
+		text string
+		size int // 0 where it is refused
+	}{
+		"what fits":                   {`{{config "big"}}`, 400 << 10},
+		"padding that fits":           {`{{printf "%100000d" 1}}`, 100000},
+		"an argument of printf":       {`{{printf "%s-%s-%05.1f-%%" (config "big") .Service.Name 1.5}}`, 400<<10 + len("-web-001.5-%")},
+		"all built-in functions":      {`{{print 1 "a"}}{{println 2}}{{html "<"}}{{js "'"}}{{urlquery " "}}{{join "," "a" "b"}}{{len "abc"}}`, len("1a2\n&lt;\\'+a,b3")},
+		"written in two parts":        {`{{config "big"}}{{config "big"}}`, 0},
+		"written in a loop":           {`{{range $i := slice (config "big") 0 200 | printf "%q" | len}}{{end}}{{define "a"}}{{config "big"}}{{template "a"}}{{end}}{{template "a"}}`, 0},
+		"padded":                      {`{{printf "%1000000d" 1}}`, 0},
+		"padded many times":           {strings.Repeat(`{{printf "%300000d" 1}}`, 1000), 0},
+		"padded in one call":          {`{{printf "` + strings.Repeat("%99999d", 1000) + `"}}`, 0},
+		"padded by an argument":       {`{{printf "` + strings.Repeat("%[1]*d", 10000) + `" 900000 1}}`, 0},
+		"padded by precision":         {`{{printf "%.999999d" 1}}`, 0},
+		"one argument many times":     {`{{printf "` + strings.Repeat("%[1]s", 10000) + `" (config "big")}}`, 0},
+		"doubled without being shown": {`{{$x := config "big"}}` + strings.Repeat(`{{$x = print $x $x}}`, 40), 0},
+		"doubled by printf":           {`{{$x := "1234567890"}}` + strings.Repeat(`{{$x = printf "%s%s" $x $x}}`, 60), 0},
+		"doubled by join":             {`{{$x := "1234567890"}}` + strings.Repeat(`{{$x = join $x $x $x}}`, 60), 0},
+		"escaped again and again":     {`{{$x := "'"}}` + strings.Repeat(`{{$x = js $x}}`, 60), 0},
+		"labels many times":           {`{{print ` + strings.Repeat(".Service.Labels ", 10000) + `}}`, 0},
+	} {
+		t.Run(what, func(t *testing.T) {
+			got, err := expandSecret(c.text)
+			switch {
+			case c.size == 0 && (err == nil || err.Error() != "expand template of secret key: it gives more than 511999 bytes"):
+				t.Errorf("%d bytes, %v", len(got), err)
+			case c.size > 0 && (err != nil || len(got) != c.size):
+				t.Errorf("%d bytes instead of %d, %v", len(got), c.size, err)
+			}
+		})
+	}
+}

@@ -1,0 +1,292 @@
+package clustertest
+
+import (
+	"encoding/json"
+	"fmt"
+	"math/rand/v2"
+	"net/http"
+	"os"
+	"runtime"
+	"strconv"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/docker/docker/api/types/swarm"
+
+	"skep/agent"
+	"skep/cluster"
+)
+
+// storm is a cluster with users who ask for things while faults come and go.
+// Everything random is decided by the seed, in an order of its own for each of
+// those who act.
+type storm struct {
+	t      *testing.T
+	c      *Cluster
+	random *rand.Rand
+	began  time.Time
+	// gentle leaves the workers' daemons and engines alive, so that fenced tasks can
+	// be held to never run twice: nobody else would stop them.
+	gentle bool
+	log    []string
+}
+
+func (s *storm) note(format string, args ...any) {
+	s.log = append(s.log, fmt.Sprintf("%8s ", time.Since(s.began).Round(time.Millisecond))+fmt.Sprintf(format, args...))
+}
+
+// harm does one thing to the cluster, or heals it.
+func (s *storm) harm() {
+	c := s.c
+	at := s.random.IntN(len(c.Machines))
+	any, other := c.Machines[at], c.Machines[(at+1+s.random.IntN(len(c.Machines)-1))%len(c.Machines)]
+	mortal := any
+	if s.gentle {
+		mortal = c.Machines[s.random.IntN(c.managers)]
+	}
+	switch s.random.IntN(13) {
+	case 0, 1:
+		s.end(mortal, "crash", (*Machine).Crash)
+	case 2:
+		s.end(mortal, "stop", (*Machine).Stop)
+	case 3:
+		for _, m := range c.Machines {
+			if running := m.manager(); running != nil && running.LeaderID() == running.NodeID() {
+				s.end(m, "crash leader", (*Machine).Crash)
+				return
+			}
+		}
+	case 4, 5:
+		for _, m := range c.Machines {
+			if m.off() {
+				s.note("restart %s", m.Name)
+				m.Restart()
+				return
+			}
+		}
+	case 6:
+		s.note("cut off %s", any.Name)
+		c.Partition(any)
+	case 7:
+		s.note("cut %s from %s", any.Name, other.Name)
+		c.Cut(any, other)
+	case 8:
+		s.note("%s no longer hears %s", other.Name, any.Name)
+		c.Mute(any, other)
+	case 9:
+		by := time.Duration(1+s.random.IntN(80)) * time.Millisecond
+		s.note("%s is %v away", any.Name, by)
+		c.Delay(any, by)
+	case 10:
+		s.exit(any)
+	case 11:
+		if !s.gentle {
+			s.note("the engine of %s goes away", any.Name)
+			any.Driver.SetAway(true)
+		}
+	default:
+		s.note("heal")
+		s.heal()
+	}
+}
+
+func (s *storm) end(m *Machine, how string, end func(*Machine)) {
+	if m.off() {
+		return
+	}
+	s.note("%s %s", how, m.Name)
+	end(m)
+}
+
+// exit ends a container, as a program does that fails, or removes it.
+func (s *storm) exit(m *Machine) {
+	containers, err := m.Driver.List(s.t.Context(), nodeID(m))
+	if err != nil || len(containers) == 0 {
+		return
+	}
+	victim := containers[s.random.IntN(len(containers))].TaskID
+	if s.random.IntN(2) == 0 {
+		s.note("container of %s on %s fails", victim, m.Name)
+		m.Driver.Kill(victim, 1)
+		return
+	}
+	s.note("container of %s on %s is removed", victim, m.Name)
+	m.Driver.Vanish(victim)
+}
+
+func (s *storm) heal() {
+	s.c.Heal()
+	for _, m := range s.c.Machines {
+		m.Driver.SetAway(false)
+	}
+}
+
+// weather lets a storm of so many faults go over a cluster, and checks what must
+// hold then.
+func weather(t *testing.T, seed uint64, faults int) {
+	s := &storm{t: t, random: rand.New(rand.NewPCG(seed, 1)), gentle: seed%2 == 0}
+	s.c = Start(t, 3+2*int(seed%3/2), 3, Options{SnapshotEntries: 60})
+	c := s.c
+	fenced := fencedSpec(3, true)
+	fenced.TaskTemplate.Placement = &swarm.Placement{Constraints: []string{"node.role==worker"}}
+	only := c.Machines[0].Create(fenced)
+	c.Runs(time.Minute, only, "app:1", 3)
+	slots := watch(c, only)
+	eye := look(c)
+	h := &history{began: time.Now()}
+	s.began = h.began
+	defer func() {
+		if t.Failed() {
+			for _, line := range s.log {
+				t.Log(line)
+			}
+		}
+	}()
+
+	stop := make(chan struct{})
+	var clients sync.WaitGroup
+	for i := range 4 {
+		clients.Go(func() { h.client(c, i, rand.New(rand.NewPCG(seed, uint64(100+i))), stop) })
+	}
+	rest := func(d time.Duration) {
+		for end := time.Now().Add(d); time.Now().Before(end); time.Sleep(50 * time.Millisecond) {
+			eye.look()
+			slots.look()
+		}
+	}
+	for range faults {
+		s.harm()
+		rest(time.Duration(100+s.random.IntN(4000)) * time.Millisecond)
+	}
+	s.note("all is healed")
+	s.heal()
+	for _, m := range c.Machines {
+		if m.off() {
+			m.Restart()
+		}
+	}
+	rest(20 * time.Second)
+	close(stop)
+	clients.Wait()
+	rest(time.Second)
+
+	h.check(t)
+	for what := range eye.wrong {
+		t.Error(what)
+	}
+	if s.gentle {
+		for what := range slots.doubled {
+			t.Errorf("two live containers of a fenced slot: %s", what)
+		}
+	}
+	s.whole()
+	c.Same()
+	s.noOrphans()
+	s.rollsBackExactly(only)
+}
+
+// whole waits until every service has as many running tasks as it should.
+func (s *storm) whole() {
+	s.t.Helper()
+	s.c.Eventually(2*time.Minute, "every service is whole", func() error {
+		view := s.c.Leader().manager().Store().View()
+		for service := range view.Services() {
+			running := 0
+			for task := range view.TasksOfService(service.ID) {
+				if task.Live() && task.Status.State == cluster.StateRunning {
+					running++
+				}
+			}
+			if want := int(*service.Spec.Mode.Replicated.Replicas); running != want {
+				return fmt.Errorf("%s has %d running tasks of %d", service.Spec.Name, running, want)
+			}
+		}
+		return nil
+	})
+}
+
+// noOrphans waits until containers run for tasks that are to run there, and for no others.
+func (s *storm) noOrphans() {
+	s.t.Helper()
+	s.c.Eventually(time.Minute, "containers run for tasks only", func() error {
+		view := s.c.Leader().manager().Store().View()
+		for _, m := range s.c.Machines {
+			id := nodeID(m)
+			containers, err := m.Driver.List(s.t.Context(), id)
+			if err != nil {
+				return err
+			}
+			for _, container := range containers {
+				task := view.Task(container.TaskID)
+				if container.Phase == agent.Running && (task == nil || task.NodeID != id || !task.Live()) {
+					return fmt.Errorf("%s runs a container of %s, which isn't to run there", m.Name, container.TaskID)
+				}
+			}
+		}
+		return nil
+	})
+}
+
+// rollsBackExactly updates a service and rolls it back: its spec is the same as
+// before, and so is what its tasks are.
+func (s *storm) rollsBackExactly(id string) {
+	s.t.Helper()
+	m := s.c.Manager()
+	before, err := json.Marshal(m.Service(id).Spec)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	m.Update(id, func(spec *swarm.ServiceSpec) { spec.TaskTemplate.ContainerSpec.Image = "app:2" })
+	s.c.Runs(time.Minute, id, "app:2", 3)
+	service := m.Service(id)
+	m.Do(http.MethodPost, fmt.Sprintf("/services/%s/update?version=%d&rollback=previous", id, service.Version.Index), service.Spec, nil)
+	s.c.Runs(time.Minute, id, "app:1", 3)
+	after, err := json.Marshal(m.Service(id).Spec)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	if string(after) != string(before) {
+		s.t.Errorf("the spec after the rollback is %s, and was %s", after, before)
+	}
+}
+
+// The seeds to run: SKEP_STORM_SEED is the first, SKEP_STORM_SEEDS how many, and
+// SKEP_STORM_FOR, a duration, for how long to go on beyond them.
+const (
+	envSeed  = "SKEP_STORM_SEED"
+	envSeeds = "SKEP_STORM_SEEDS"
+	envFor   = "SKEP_STORM_FOR"
+)
+
+func setting[T any](t *testing.T, name string, fallback T, parse func(string) (T, error)) T {
+	t.Helper()
+	text := os.Getenv(name)
+	if text == "" {
+		return fallback
+	}
+	value, err := parse(text)
+	if err != nil {
+		t.Fatalf("%s=%q: %v", name, text, err)
+	}
+	return value
+}
+
+// TestStorm_WhatIsPromisedHolds has users and faults act at once, by many seeds.
+func TestStorm_WhatIsPromisedHolds(t *testing.T) {
+	first := setting(t, envSeed, 0, strconv.Atoi)
+	count := setting(t, envSeeds, 6, strconv.Atoi)
+	limit := setting(t, envFor, 0, time.ParseDuration)
+	began, seed := time.Now(), first
+	for ; !t.Failed() && (seed < first+count || time.Since(began) < limit); seed += runtime.GOMAXPROCS(0) {
+		t.Run(fmt.Sprint("from ", seed), func(t *testing.T) {
+			for i := range runtime.GOMAXPROCS(0) {
+				t.Run(fmt.Sprint("seed ", seed+i), func(t *testing.T) {
+					t.Parallel()
+					bubble(t, func(t *testing.T) { weather(t, uint64(seed+i), 25) })
+				})
+			}
+		})
+	}
+	fmt.Printf("storm: seeds %d to %d in %v\n", first, seed-1, time.Since(began).Round(time.Second))
+}

@@ -1,0 +1,40 @@
+package cluster
+
+import "time"
+
+const (
+	// LabelFence on a service, with the value true, has two tasks of one slot never run
+	// at the same time, not even while a network is cut: a node that isn't certain that
+	// managers count on it stops the task itself, and its replacement starts only when
+	// that must have happened.
+	LabelFence = "skep.fence"
+	// FenceLease is how long a node may run such tasks after it asked for the lease that
+	// the leader granted: longer than it takes to elect another leader.
+	FenceLease = 5 * time.Second
+	// fenceSlack is what managers wait on top of the lease and the grace period: for
+	// clocks of managers that differ, and for the engine to do what it is told.
+	fenceSlack = 5 * time.Second
+	// DefaultStopGrace is how long a container may take to stop when its spec doesn't say.
+	DefaultStopGrace = 10 * time.Second
+)
+
+// MessageNoEngine is the Status.Message of a node that is down because its engine
+// doesn't answer: nobody can stop what runs there.
+const MessageNoEngine = "the node's engine doesn't answer"
+
+// Fenced tells whether a service with these labels is fenced.
+func Fenced(labels map[string]string) bool { return labels[LabelFence] == "true" }
+
+// Fenced tells whether tasks of the revision are; those of none aren't.
+func (r *Revision) Fenced() bool { return r != nil && Fenced(r.ServiceLabels) }
+
+// StopGrace is how long a container of the revision may take to stop.
+func (r *Revision) StopGrace() time.Duration {
+	if r == nil || r.Spec.ContainerSpec == nil || r.Spec.ContainerSpec.StopGracePeriod == nil {
+		return DefaultStopGrace
+	}
+	return *r.Spec.ContainerSpec.StopGracePeriod
+}
+
+// FenceWait is how long after its node was found down a fenced task may still run.
+func (r *Revision) FenceWait() time.Duration { return FenceLease + r.StopGrace() + fenceSlack }

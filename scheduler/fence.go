@@ -1,0 +1,55 @@
+package scheduler
+
+import (
+	"fmt"
+	"time"
+
+	"skep/cluster"
+)
+
+// stopped tells whether nothing of the task runs any more, as far as one can know.
+// A task on a node that is gone counts as stopped, but for a fenced one: for that it
+// must be certain.
+func (w *work) stopped(t *cluster.Task) bool {
+	orphaned := t.Status.State == cluster.StateOrphaned
+	switch {
+	case t.Status.State.Terminal() && !orphaned, !t.Assigned():
+		return true
+	case !orphaned && !w.gone(t):
+		return false
+	case !w.revision(t).Fenced():
+		return true
+	}
+	until := w.fencedUntil(t)
+	if until != 0 && until > w.now {
+		w.wakeAt(until)
+	}
+	return until != 0 && until <= w.now
+}
+
+// fencedUntil is when a fenced task whose node is gone must have been stopped there;
+// 0 when nobody knows: its node's engine doesn't answer, so that the agent can't stop
+// it either, or the node was just removed and the task isn't given up yet.
+func (w *work) fencedUntil(t *cluster.Task) cluster.Time {
+	wait := w.revision(t).FenceWait()
+	if t.Status.State == cluster.StateOrphaned {
+		return t.Status.Applied.Add(wait)
+	}
+	n := w.Ledger.Node(t.NodeID)
+	if n == nil || n.Status.Message == cluster.MessageNoEngine {
+		return 0
+	}
+	return cluster.At(n.Status.Since).Add(wait)
+}
+
+// waitsFor says what a task waits for that may start when before has stopped.
+func (w *work) waitsFor(before *cluster.Task) string {
+	switch orphaned := before.Status.State == cluster.StateOrphaned; {
+	case !orphaned && !w.gone(before):
+		return fmt.Sprintf("waiting for task %s to stop", before.ID)
+	case w.fencedUntil(before) == 0:
+		return fmt.Sprintf("waiting for the engine of node %s: task %s is fenced and may still run there", before.NodeID, before.ID)
+	default:
+		return fmt.Sprintf("waiting until %s UTC, when fenced task %s must have stopped", w.fencedUntil(before).Std().Format(time.TimeOnly), before.ID)
+	}
+}

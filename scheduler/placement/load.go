@@ -1,0 +1,75 @@
+package placement
+
+import "slices"
+
+// manyShares is from how many nodes on a service's are found by a map.
+const manyShares = 8
+
+// load is where the tasks of one service are.
+type load struct {
+	shares []share
+	at     map[*Node]int // into shares; nil while they are few
+}
+
+// share is what one node has of a service.
+type share struct {
+	node *Node
+	// wanted counts the tasks that are to go on; present also those that are to stop
+	// and haven't yet.
+	wanted, present int32
+}
+
+// on is the service's share on a node; zero when it has none. A nil load is one
+// without tasks.
+func (s *load) on(n *Node) share {
+	if i := s.find(n); i >= 0 {
+		return s.shares[i]
+	}
+	return share{}
+}
+
+func (s *load) find(n *Node) int {
+	if s == nil {
+		return -1
+	}
+	if s.at != nil {
+		if i, ok := s.at[n]; ok {
+			return i
+		}
+		return -1
+	}
+	return slices.IndexFunc(s.shares, func(s share) bool { return s.node == n })
+}
+
+func (s *load) add(n *Node, wanted, present int32) {
+	i := s.find(n)
+	if i < 0 {
+		i = len(s.shares)
+		s.shares = append(s.shares, share{node: n})
+		switch {
+		case s.at != nil:
+			s.at[n] = i
+		case len(s.shares) >= manyShares:
+			s.at = make(map[*Node]int, 2*len(s.shares))
+			for i, share := range s.shares {
+				s.at[share.node] = i
+			}
+		}
+	}
+	one := &s.shares[i]
+	one.wanted += wanted
+	one.present += present
+	if one.wanted != 0 || one.present != 0 {
+		return
+	}
+	last := len(s.shares) - 1
+	if s.at != nil {
+		delete(s.at, n)
+		if i != last {
+			s.at[s.shares[last].node] = i
+		}
+	}
+	s.shares[i] = s.shares[last]
+	s.shares[last] = share{}
+	s.shares = s.shares[:last]
+}

@@ -1,0 +1,99 @@
+package scheduler
+
+import (
+	"skep/cluster"
+)
+
+// A rebalance is a rollout to the revision that the service has already. It moves
+// tasks that were there when it began to where placement would put them now, in
+// the order, with the parallelism and the delay of an update, each slot at most
+// once; and ends when no move makes the service's tasks more evenly spread.
+
+// rebalancing tells whether the running rollout is a rebalance.
+func (w *work) rebalancing() bool { return w.running && w.rollout.Rebalance }
+
+// leaving tells whether a task of the slot is there only until the one that a
+// rebalance put beside it runs.
+func (w *work) leaving(s *slot, t *cluster.Task) bool {
+	return w.rebalancing() && len(s.rolling) > 0 && !w.ofRollout(t)
+}
+
+// moved tells whether the i-th task of the slot came in the place of one that did
+// nothing wrong.
+func moved(s *slot, i int) bool { return i == 0 || !endedItself(s, s.tasks[i-1]) }
+
+// rebalance begins to move slots, as many at a time as the policy says.
+func (w *work) rebalance() {
+	if !w.rebalancing() || w.paused {
+		return
+	}
+	busy := 0
+	movable := make(map[string][]*slot) // by node
+	var nodes []string
+	for i := range w.slots {
+		s := &w.slots[i]
+		switch {
+		case s.created:
+			busy++
+		case len(s.rolling) > 0:
+			if w.busy(s) {
+				busy++
+			}
+			w.discount(s)
+		case w.inTransit(s):
+			busy++
+		case w.movable(s):
+			nodeID := s.live[0].NodeID
+			if movable[nodeID] == nil {
+				nodes = append(nodes, nodeID)
+			}
+			movable[nodeID] = append(movable[nodeID], s)
+		}
+	}
+	for {
+		var left []string
+		for _, nodeID := range nodes {
+			if len(movable[nodeID]) > 0 {
+				left = append(left, nodeID)
+			}
+		}
+		nodes = left
+		nodeID := w.Ledger.Relieve(&w.requirement, nodes, w.Now)
+		if nodeID == "" {
+			return
+		}
+		w.unbalanced = true
+		if w.policy.parallelism > 0 && busy >= w.policy.parallelism {
+			return
+		}
+		s := movable[nodeID][0]
+		movable[nodeID] = movable[nodeID][1:]
+		w.full = "" // Relieve has found a place.
+		if w.policy.startFirst {
+			w.discount(s)
+		}
+		w.move(s)
+		busy++
+	}
+}
+
+// movable tells whether a rebalance may move the slot: all is well there, and was
+// when the rebalance began.
+func (w *work) movable(s *slot) bool {
+	if s.idle || s.held || s.dirty || len(s.live) != 1 || w.blocker(s) != nil {
+		return false
+	}
+	t := s.live[0]
+	return t.Assigned() && t.Status.State == cluster.StateRunning && !w.ofRollout(t) && w.upToDate(t) &&
+		!w.failing(t) && !w.drained(t) && w.misplaced(t) == ""
+}
+
+// discount has the ledger count a task no more that is leaving, or is about to: its
+// slot is counted where it goes.
+func (w *work) discount(s *slot) {
+	for _, t := range s.live {
+		if !w.ofRollout(t) {
+			w.Ledger.Release(t)
+		}
+	}
+}
