@@ -12,6 +12,7 @@ import (
 	"net/http/httptest"
 	"os"
 	"path/filepath"
+	"runtime/pprof"
 	"sync"
 	"syscall"
 	"testing"
@@ -405,6 +406,9 @@ func (c *Cluster) Eventually(limit time.Duration, what string, check func() erro
 			return
 		}
 		if time.Now().After(end) {
+			if os.Getenv("SKEP_TEST_STACKS") != "" {
+				_ = pprof.Lookup("goroutine").WriteTo(os.Stderr, 2)
+			}
 			c.t.Fatalf("after %v it isn't so that %s: %v", limit, what, err)
 		}
 	}

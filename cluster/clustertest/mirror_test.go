@@ -3,7 +3,6 @@ package clustertest
 import (
 	"fmt"
 	"reflect"
-	"time"
 
 	"skep/cluster"
 	"skep/store"
@@ -118,13 +117,6 @@ type onlooker struct {
 
 func look(c *Cluster) *onlooker {
 	return &onlooker{c: c, mirrors: map[*Machine]*mirror{}, digests: map[uint64][32]byte{}, leaders: map[uint64]string{}, wrong: map[string]bool{}}
-}
-
-// rest sleeps for d and looks all the time.
-func (o *onlooker) rest(d time.Duration) {
-	for end := time.Now().Add(d); time.Now().Before(end); time.Sleep(100 * time.Millisecond) {
-		o.look()
-	}
 }
 
 func (o *onlooker) look() {

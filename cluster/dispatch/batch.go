@@ -16,6 +16,8 @@ type batch struct {
 	reports  []cluster.NodeReport
 	news     []cluster.NodeNews
 	verdicts []verdict
+	// foreign are those of the reports that apply refused, as of its last run.
+	foreign []cluster.NodeReport
 }
 
 // gather moves relays into the batch, in order, until it is full.
@@ -62,7 +64,7 @@ func (b *batch) halve() (first, second *batch) {
 	if len(b.reports) == 0 {
 		n = (len(b.news) + 1) / 2
 	}
-	return &batch{b.reports[:r], b.news[:n], b.verdicts[:v]}, &batch{b.reports[r:], b.news[n:], b.verdicts[v:]}
+	return &batch{reports: b.reports[:r], news: b.news[:n], verdicts: b.verdicts[:v]}, &batch{reports: b.reports[r:], news: b.news[n:], verdicts: b.verdicts[v:]}
 }
 
 // String says what is in the batch.
@@ -78,31 +80,15 @@ func (b *batch) String() string {
 }
 
 // trim leaves out what changes nothing, like all that agents repeat in a new
-// session, and refuses reports of tasks that are another node's. The view is at
-// most older than what the batch is applied to, and states only advance, so what
-// changes nothing now won't then.
-func (b *batch) trim(view store.View, log logger) {
-	var foreign, offender string
-	count := 0
-	reports := b.reports[:0]
-	for _, r := range b.reports {
+// session. The view is at most older than what the batch is applied to, and states
+// only advance, so what changes nothing now won't then. A task that the view lacks,
+// or has at no node yet, may be new: another manager, and the agent, can know of an
+// entry before this manager has applied it. So those are left to apply.
+func (b *batch) trim(view store.View) {
+	b.reports = slices.DeleteFunc(b.reports, func(r cluster.NodeReport) bool {
 		task := view.Task(r.Report.TaskID)
-		switch {
-		case task == nil:
-			continue // Its record was removed meanwhile.
-		case task.NodeID != r.NodeID || !task.Assigned() || !agents(r.Report.Status.State):
-			foreign, offender = r.Report.TaskID, r.NodeID
-			count++
-			continue
-		case task.Advance(r.Report.Status, task.UpdatedAt) == nil:
-			continue
-		}
-		reports = append(reports, r)
-	}
-	b.reports = reports
-	if count > 0 {
-		log.Warn("reports refused: the task is not the node's", "node", offender, "task", foreign, "count", count)
-	}
+		return task != nil && task.NodeID == r.NodeID && task.Advance(r.Report.Status, task.UpdatedAt) == nil
+	})
 	news := b.news[:0]
 	for _, n := range b.news {
 		if node := view.Node(n.NodeID); node != nil && describe(node, n) != nil {
@@ -112,15 +98,18 @@ func (b *batch) trim(view store.View, log logger) {
 	b.news = news
 }
 
-type logger interface{ Warn(string, ...any) }
-
-// apply writes the batch. It judges anew, by the objects as they are now, whether
-// each item still fits.
+// apply writes the batch. It judges by the objects as they are now whether each
+// item fits, and refuses reports of tasks that are another node's.
 func (b *batch) apply(tx *store.Tx) error {
 	now := cluster.At(tx.Now())
+	b.foreign = nil
 	for _, r := range b.reports {
 		task := tx.Task(r.Report.TaskID)
-		if task == nil || task.NodeID != r.NodeID || !task.Assigned() {
+		switch {
+		case task == nil:
+			continue // Its record was removed meanwhile.
+		case task.NodeID != r.NodeID || !task.Assigned() || !agents(r.Report.Status.State):
+			b.foreign = append(b.foreign, r)
 			continue
 		}
 		if next := task.Advance(r.Report.Status, now); next != nil {

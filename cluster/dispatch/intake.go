@@ -166,7 +166,7 @@ func (in *intake) run(ctx context.Context) error {
 				look = false
 			}
 			writing, waiting = b.gather(waiting, in.where, hearing)
-			b.trim(in.d.config.Store.View(), in.d.config.Log)
+			b.trim(in.d.config.Store.View())
 			if b.size() == 0 {
 				in.answer(live, writing, nil)
 			} else {
@@ -272,6 +272,10 @@ func (in *intake) write(ctx context.Context, b *batch) error {
 		return nil
 	case err != nil:
 		return fmt.Errorf("write %s: %w", b, err)
+	}
+	if count := len(b.foreign); count > 0 {
+		r := b.foreign[count-1]
+		in.d.config.Log.Warn("reports refused: the task is not the node's", "node", r.NodeID, "task", r.Report.TaskID, "count", count)
 	}
 	for _, v := range b.verdicts {
 		in.d.config.Log.Info("node changes state", "node", v.nodeID, "state", v.state.String(), "reason", v.message)
