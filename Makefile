@@ -10,7 +10,7 @@ BUILD    = $(GO) build -trimpath -ldflags "-s -w -X main.version=$(VERSION)"
 SEED    ?= $(shell date +%s)
 FOR     ?= 1h
 
-.PHONY: help build test check soak planted bench demo images image clean
+.PHONY: help build test check soak planted bench demo lab images image clean
 .DEFAULT_GOAL := help
 
 help: ## list the targets
@@ -40,6 +40,11 @@ demo: build ## three managers and two workers on this machine, the whole story o
 
 bench: build ## the numbers, each beside its reference in the same run
 	@bin/lab bench
+
+SCENARIO ?= leader-crash
+ROUNDS   ?= 5
+lab: build ## a scenario of faults, measured: SCENARIO=leader-cut ROUNDS=5
+	@bin/lab run $(SCENARIO) --rounds $(ROUNDS)
 
 images: build ## timecheck:1.0 and timecheck:2.0 into the local engine
 	@bin/lab images

@@ -72,6 +72,9 @@ var arrows = []arrow{
 	{"cmd/skep", "agent/simulate", "--driver simulate"},
 	{"cmd/lab", "cluster", "experiments read the cluster's status"},
 	{"cmd/lab", "cluster/clustertest", "scenarios that need no real processes"},
+	{"cmd/lab", "cmd/lab/scenario", "it runs what a file says"},
+	{"cmd/lab", "cmd/lab/report", "it records and shows what happened"},
+	{"cmd/lab/report", "cmd/lab/scenario", "values stand beside the bounds of the scenario"},
 }
 
 // pkg is what `go list` tells of a package.

@@ -12,6 +12,7 @@ import (
 	"github.com/docker/docker/api/types/container"
 	"github.com/docker/docker/api/types/filters"
 	"github.com/docker/docker/api/types/swarm"
+	"github.com/docker/docker/client"
 )
 
 // nodeLabel is on every container that an agent makes, with the node's ID.
@@ -76,55 +77,88 @@ next:
 
 // form makes a cluster of the nodes: the first managers ones are managers, in order.
 func (p *processes) form(ctx context.Context, managers int) error {
-	first := p.nodes[0]
-	if _, err := first.api.SwarmInit(ctx, swarm.InitRequest{AdvertiseAddr: first.addr, ListenAddr: first.addr}); err != nil {
+	var peers []peer
+	for _, n := range p.nodes {
+		peers = append(peers, peer{n.name, n.addr, n.api})
+	}
+	if err := form(ctx, peers, managers); err != nil {
+		return err
+	}
+	return p.settled(ctx, managers, len(p.nodes))
+}
+
+// peer is a machine that can be in a cluster, whoever makes it one.
+type peer struct {
+	name, addr string
+	api        *client.Client
+}
+
+// form makes a cluster of the peers: the first managers ones are managers, in order.
+func form(ctx context.Context, peers []peer, managers int) error {
+	first := peers[0]
+	if _, err := first.api.SwarmInit(ctx, swarm.InitRequest{AdvertiseAddr: first.addr, ListenAddr: first.addr + ":2377"}); err != nil {
 		return fmt.Errorf("make a cluster on %s: %w", first.name, err)
 	}
 	tokens, err := first.api.SwarmInspect(ctx)
 	if err != nil {
 		return fmt.Errorf("read join tokens: %w", err)
 	}
-	for i, n := range p.nodes[1:] {
+	for i, p := range peers[1:] {
 		token := tokens.JoinTokens.Worker
 		if i+1 < managers {
 			token = tokens.JoinTokens.Manager
 		}
-		err := n.api.SwarmJoin(ctx, swarm.JoinRequest{
-			AdvertiseAddr: n.addr, ListenAddr: n.addr, RemoteAddrs: []string{first.addr}, JoinToken: token,
-		})
-		if err != nil {
-			return fmt.Errorf("join %s: %w", n.name, err)
+		if err := p.join(ctx, first.addr, token); err != nil {
+			return err
 		}
 	}
-	return p.settled(ctx, managers, len(p.nodes))
+	return nil
+}
+
+// join makes the peer a member of the cluster of the manager at addr.
+func (p peer) join(ctx context.Context, addr, token string) error {
+	err := p.api.SwarmJoin(ctx, swarm.JoinRequest{
+		AdvertiseAddr: p.addr, ListenAddr: p.addr + ":2377", RemoteAddrs: []string{addr + ":2377"}, JoinToken: token,
+	})
+	if err != nil {
+		return fmt.Errorf("join %s: %w", p.name, err)
+	}
+	return nil
 }
 
 // settled waits until that many managers are reachable and that many nodes ready,
 // with one leader among them, and remembers the nodes' IDs.
 func (p *processes) settled(ctx context.Context, managers, nodes int) error {
-	return until(ctx, 60*time.Second, "the cluster to settle", func(ctx context.Context) error {
+	return until(ctx, time.Minute, "the cluster to settle", func(ctx context.Context) error {
 		list, err := p.anyManager().api.NodeList(ctx, swarm.NodeListOptions{})
 		if err != nil {
 			return err
 		}
-		ready, reachable, leaders := 0, 0, 0
 		for _, n := range list {
 			p.ids[n.ID] = true
-			if n.Status.State == swarm.NodeStateReady {
-				ready++
-			}
-			if m := n.ManagerStatus; m != nil && m.Reachability == swarm.ReachabilityReachable {
-				reachable++
-				if m.Leader {
-					leaders++
-				}
-			}
 		}
-		if ready != nodes || reachable != managers || leaders != 1 {
-			return fmt.Errorf("%d of %d nodes ready, %d of %d managers reachable, %d leaders", ready, nodes, reachable, managers, leaders)
-		}
-		return nil
+		return allThere(list, managers, nodes)
 	})
+}
+
+// allThere says what a list of nodes lacks of that many managers and nodes.
+func allThere(list []swarm.Node, managers, nodes int) error {
+	ready, reachable, leaders := 0, 0, 0
+	for _, n := range list {
+		if n.Status.State == swarm.NodeStateReady {
+			ready++
+		}
+		if m := n.ManagerStatus; m != nil && m.Reachability == swarm.ReachabilityReachable {
+			reachable++
+			if m.Leader {
+				leaders++
+			}
+		}
+	}
+	if ready != nodes || reachable != managers || leaders != 1 {
+		return fmt.Errorf("%d of %d nodes ready, %d of %d managers reachable, %d leaders", ready, nodes, reachable, managers, leaders)
+	}
+	return nil
 }
 
 // anyManager is a running node to speak to; the first nodes are the managers.
@@ -180,14 +214,19 @@ func (p *processes) close() error {
 
 // removeContainers removes the containers of the experiment's nodes, and no others.
 func (p *processes) removeContainers(ctx context.Context) error {
-	engine, err := connect(p.engine)
+	return removeContainersOf(ctx, p.engine, p.ids)
+}
+
+// removeContainersOf removes the containers of the nodes with those IDs from an engine.
+func removeContainersOf(ctx context.Context, host string, ids map[string]bool) error {
+	engine, err := connect(host)
 	if err != nil {
 		return err
 	}
 	defer engine.Close()
 	return until(ctx, 30*time.Second, "the containers to be gone", func(ctx context.Context) error {
 		var errs []error
-		for id := range p.ids {
+		for id := range ids {
 			list, err := engine.ContainerList(ctx, container.ListOptions{All: true, Filters: filters.NewArgs(filters.Arg("label", nodeLabel+"="+id))})
 			errs = append(errs, err)
 			for _, c := range list {

@@ -4,7 +4,8 @@
 //
 // A developer runs it through make: `lab demo` plays the README's story and fails
 // when anything it shows isn't so, `lab bench` measures and sets each number beside
-// its reference, `lab images` and `lab image` build images. It expects the skep and
+// its reference, `lab run` injects faults by scenario files and reports what came of
+// them, `lab images` and `lab image` build images. It expects the skep and
 // timecheck binaries beside its own, and it removes what it made: processes,
 // containers, directories; also when it fails and at SIGINT or SIGTERM.
 package main
@@ -29,6 +30,10 @@ type command struct {
 var commands = []command{
 	{"demo", "play the README's story on three managers and two workers", runDemo},
 	{"bench", "measure, each number beside its reference", runBench},
+	{"run", "run scenarios of faults, and report", runScenarios},
+	{"compare", "run scenarios on skep and on real Docker Swarm, side by side", runCompare},
+	{"report", "make table and page anew from a results.json", runReport},
+	{"scenarios", "list the scenarios and how to write one, or print one", runList},
 	{"images", "build timecheck:1.0 and timecheck:2.0 into the local engine", runImages},
 	{"image", "build skep:dev into the local engine", runImage},
 }
@@ -69,7 +74,7 @@ func run(ctx context.Context, args []string) error {
 	fs.Usage = func() {
 		fmt.Fprintln(fs.Output(), "usage: lab [-bin DIR] [-engine URL] COMMAND [OPTIONS]")
 		for _, c := range commands {
-			fmt.Fprintf(fs.Output(), "  %-8s %s\n", c.name, c.does)
+			fmt.Fprintf(fs.Output(), "  %-10s %s\n", c.name, c.does)
 		}
 		fs.PrintDefaults()
 	}

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"sync"
 	"syscall"
 	"time"
 )
@@ -12,11 +13,16 @@ import (
 type process struct {
 	name    string
 	logFile string
+	// in is the namespace that it runs in; nil for the machine's own.
+	in *namespace
 
 	cmd   *exec.Cmd
 	ended chan struct{} // closed when the process has ended; its error is in exit
 	exit  error
 }
+
+// waitedFor has the IDs of the processes that run waits for: their ends are its to take.
+var waitedFor sync.Map
 
 // run starts the program. It may be run again once it has ended.
 func (p *process) run(program string, args ...string) error {
@@ -30,13 +36,19 @@ func (p *process) run(program string, args ...string) error {
 	// Its own process group, so that Ctrl-C reaches the lab only, which then stops
 	// what it runs in order; and nothing outlives the lab, however the lab ends.
 	p.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
-	if err := p.cmd.Start(); err != nil {
+	start := p.cmd.Start
+	if p.in != nil {
+		start = func() error { return p.in.do(p.cmd.Start) }
+	}
+	if err := start(); err != nil {
 		return fmt.Errorf("start %s: %w", p.name, err)
 	}
-	ended := make(chan struct{})
+	ended, pid := make(chan struct{}), p.cmd.Process.Pid
 	p.ended = ended
+	waitedFor.Store(pid, true)
 	go func() {
 		p.exit = p.cmd.Wait()
+		waitedFor.Delete(pid)
 		close(ended)
 	}()
 	return nil

@@ -105,26 +105,18 @@ func (s *realSwarm) up(ctx context.Context) error {
 			return err
 		}
 	}
-	first := s.engines[0]
-	if _, err := first.api.SwarmInit(ctx, swarm.InitRequest{AdvertiseAddr: first.addr(), ListenAddr: "0.0.0.0:2377"}); err != nil {
-		return err
+	var peers []peer
+	for _, e := range s.engines {
+		peers = append(peers, peer{e.name, e.addr(), e.api})
 	}
-	tokens, err := first.api.SwarmInspect(ctx)
-	if err != nil {
+	if err := form(ctx, peers, swarmManagers); err != nil {
 		return err
-	}
-	for _, e := range s.engines[1:] {
-		if err := e.api.SwarmJoin(ctx, swarm.JoinRequest{
-			AdvertiseAddr: e.addr(), ListenAddr: "0.0.0.0:2377", RemoteAddrs: []string{first.addr() + ":2377"}, JoinToken: tokens.JoinTokens.Manager,
-		}); err != nil {
-			return err
-		}
 	}
 	return s.settled(ctx)
 }
 
 // start runs the dockerd and waits until it answers. The machine's own settings for
-// dockerd are left aside: it has nothing to do but to be a manager.
+// dockerd are left aside: it shall do nothing but what the experiment asks of it.
 func (e *engine) start(ctx context.Context) error {
 	settings := filepath.Join(e.dir, "daemon.json")
 	if err := os.WriteFile(settings, []byte(`{"storage-driver": "vfs"}`), 0o600); err != nil {
@@ -132,14 +124,37 @@ func (e *engine) start(ctx context.Context) error {
 	}
 	// What a kill leaves would keep the next one from starting.
 	_ = os.Remove(filepath.Join(e.dir, "pid"))
-	if err := e.run("nsenter", "--net=/var/run/netns/"+e.namespace(), "dockerd", "--config-file", settings, "-H", e.socket(),
+	if err := e.containerdGone(ctx); err != nil {
+		return err
+	}
+	command := []string{"dockerd", "--config-file", settings, "-H", e.socket(),
 		"--data-root", filepath.Join(e.dir, "data"), "--exec-root", filepath.Join(e.dir, "exec"), "-p", filepath.Join(e.dir, "pid"),
-		"--iptables=false", "--bridge=none"); err != nil {
+		"--iptables=false", "--bridge=none"}
+	if e.in == nil { // the bench's namespaces have names
+		command = append([]string{"nsenter", "--net=/var/run/netns/" + e.namespace()}, command...)
+	}
+	if err := e.run(command[0], command[1:]...); err != nil {
 		return err
 	}
 	return until(ctx, 30*time.Second, e.name, func(ctx context.Context) error {
 		_, err := e.api.Ping(ctx)
 		return errors.Join(e.alive(), err)
+	})
+}
+
+// containerdGone waits until the containerd of a killed engine is gone too. A new engine
+// would take it for alive as long as nobody has waited for its end.
+func (e *engine) containerdGone(ctx context.Context) error {
+	pid, err := os.ReadFile(filepath.Join(e.dir, "exec", "containerd", "containerd.pid"))
+	if err != nil {
+		return nil // there was none
+	}
+	return until(ctx, 30*time.Second, "the last containerd of "+e.name+" to end", func(context.Context) error {
+		buryOrphans()
+		if _, err := os.Stat(filepath.Join("/proc", strings.TrimSpace(string(pid)))); err == nil {
+			return errors.New("it is still there")
+		}
+		return nil
 	})
 }
 
