@@ -51,6 +51,8 @@ func TestSpec_SnapshotsFollow(t *testing.T) {
 		stay := func(want int) {
 			t.Helper()
 			write(80)
+			// The clock moves on when no snapshot is being taken, nor one too many removed.
+			time.Sleep(time.Second)
 			for _, m := range c.Machines {
 				if n := m.snapshots(); n != want {
 					t.Errorf("%s keeps %d snapshots, want %d", m.Name, n, want)
