@@ -6,6 +6,7 @@ import (
 	"math"
 	"net"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"reflect"
 	"strings"
@@ -151,6 +152,37 @@ func TestFabric_LinksAreAsTheFaultsSay(t *testing.T) {
 	check("lost", false, false)
 	f.heal([]string{"a"})
 	check("healed again", true, true)
+}
+
+// onFirstThread asks a copy of the test's process, before anything else runs there, to
+// hold a namespace on its first thread.
+const onFirstThread = "SKEP_LAB_FIRST_THREAD"
+
+func init() {
+	if os.Getenv(onFirstThread) == "" {
+		return
+	}
+	before, _ := os.Readlink("/proc/self/ns/net")
+	n, made := &namespace{work: make(chan func())}, make(chan error)
+	go func() {
+		err := <-made
+		now, _ := os.Readlink("/proc/self/ns/net")
+		if err != nil || now != before || n.id == before {
+			fmt.Printf("%v: the process was in %s and is in %s, the namespace is %s\n", err, before, now, n.id)
+			os.Exit(1)
+		}
+		os.Exit(0)
+	}()
+	n.hold("nobody", made)
+}
+
+func TestNamespace_NeverOnTheFirstThread(t *testing.T) {
+	needIsolation(t)
+	command := exec.Command(os.Args[0])
+	command.Env = append(os.Environ(), onFirstThread+"=1")
+	if out, err := command.CombinedOutput(); err != nil {
+		t.Errorf("%v: %s", err, out)
+	}
 }
 
 func TestNamespace_NothingOutlivesIt(t *testing.T) {

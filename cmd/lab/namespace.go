@@ -37,6 +37,18 @@ func newNamespace(hostname string) (*namespace, error) {
 // its end is the parent-death signal of the processes that were started from it.
 func (n *namespace) hold(hostname string, made chan<- error) {
 	runtime.LockOSThread()
+	if syscall.Gettid() == os.Getpid() {
+		// The process's first thread never ends, and /proc/self shows what it is in. While
+		// it is held, the next goroutine gets another.
+		ended := make(chan struct{})
+		go func() {
+			defer close(ended)
+			n.hold(hostname, made)
+		}()
+		<-ended
+		runtime.UnlockOSThread()
+		return
+	}
 	err := syscall.Unshare(syscall.CLONE_NEWNET | syscall.CLONE_NEWNS | syscall.CLONE_NEWUTS)
 	if err == nil {
 		err = errors.Join(
