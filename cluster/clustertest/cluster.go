@@ -292,6 +292,9 @@ func (m *Machine) call(method, path string, body any) ([]byte, error) {
 	api := m.node.API()
 	m.mu.Unlock()
 	api.ServeHTTP(response, request)
+	if err := ctx.Err(); err != nil {
+		return nil, fmt.Errorf("%s %s: %w", method, path, err) // what was recorded is no answer
+	}
 	if response.Code >= 300 {
 		return nil, &Refusal{Request: method + " " + path, Code: response.Code, Text: string(bytes.TrimSpace(response.Body.Bytes()))}
 	}
