@@ -79,7 +79,7 @@ var bugs = []planted{
 	{
 		name: "the restart delay isn't stored, so that a new leader forgets it",
 		file: "scheduler/service.go", old: "\tc.Task.NotBefore = max(r.notBefore, w.now)\n", new: "\tc.Task.NotBefore = w.now\n",
-		pkg: "./scheduler", run: "TestPlan",
+		pkg: "./scheduler", run: "TestPlan_Scripts",
 	},
 }
 
