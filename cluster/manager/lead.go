@@ -158,15 +158,21 @@ func (m *Manager) leaveOthers(ctx context.Context) error {
 // time, and the roles follow the voters: a manager that is to be a worker gets
 // its new role only when it can no longer vote.
 func (m *Manager) voters(ctx context.Context) error {
+	return m.keepUp(ctx, "make voters follow roles", func() error { return m.stepVoters(ctx, m.store.View()) })
+}
+
+// keepUp takes a step at once, after each change of the store, each minute, and a
+// second after one that failed, until ctx ends; complaint is what is logged then.
+func (m *Manager) keepUp(ctx context.Context, complaint string, step func() error) error {
 	changes := m.store.Subscribe()
 	defer changes.Close()
 	for {
 		wait := time.Minute
-		if err := m.stepVoters(ctx, m.store.View()); err != nil {
+		if err := step(); err != nil {
 			if ctx.Err() != nil {
 				return ctx.Err()
 			}
-			m.log.Warn("make voters follow roles", "err", err)
+			m.log.Warn(complaint, "err", err)
 			wait = time.Second
 		}
 		timer := time.NewTimer(wait)

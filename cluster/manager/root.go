@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"context"
 	"fmt"
-	"time"
 
 	"skep/cluster"
 	"skep/cluster/ca"
@@ -57,28 +56,7 @@ func pendingNodes(view store.View, issuer []byte) (count int, name string) {
 // nodes have certificates by the new root. It reads all from the store, so that a
 // new leader goes on with it.
 func (m *Manager) finishRoot(ctx context.Context) error {
-	changes := m.store.Subscribe()
-	defer changes.Close()
-	for {
-		wait := time.Minute
-		if err := m.stepRoot(ctx); err != nil {
-			if ctx.Err() != nil {
-				return ctx.Err()
-			}
-			m.log.Warn("finish the rotation of the root CA; trying again", "err", err)
-			wait = time.Second
-		}
-		timer := time.NewTimer(wait)
-		select {
-		case <-ctx.Done():
-			timer.Stop()
-			return ctx.Err()
-		case <-changes.Ready():
-			changes.Take()
-		case <-timer.C:
-		}
-		timer.Stop()
-	}
+	return m.keepUp(ctx, "finish the rotation of the root CA; trying again", func() error { return m.stepRoot(ctx) })
 }
 
 func (m *Manager) stepRoot(ctx context.Context) error {
