@@ -3,10 +3,7 @@ package api
 import (
 	"context"
 	"errors"
-	"fmt"
 	"strconv"
-
-	"github.com/docker/docker/api/types/swarm"
 
 	"skep/cluster"
 	"skep/store"
@@ -51,44 +48,29 @@ func (s *Server) rollbackService(ctx context.Context, r *request) (response, err
 		return response{}, fail(cluster.ErrInvalid, "invalid revision '%s': %v", text, errors.Unwrap(err))
 	}
 	auth := s.readAuth(r)
-	service, err := findService(r.manager.Store().View(), r.vars["id"])
-	if err != nil {
-		return response{}, err
-	}
-	err = r.manager.Store().Update(ctx, func(tx *store.Tx) error {
-		old := tx.Service(service.ID)
-		if old == nil {
-			return fail(cluster.ErrNotFound, "service %s not found", r.vars["id"])
-		}
-		if old.Version != index {
-			return fmt.Errorf("roll back service %s: %w", old.Spec.Name, cluster.ErrConflict)
-		}
+	return changeService(ctx, r, index, "roll back", func(tx *store.Tx, old *cluster.Service) (cluster.Change, error) {
 		revision := tx.Revision(old.ID, to)
 		if revision == nil {
-			return fail(cluster.ErrNotFound, "revision %d of service %s not found: `skep service history %s` lists those that are kept", to, old.Spec.Name, old.Spec.Name)
+			return cluster.Change{}, fail(cluster.ErrNotFound, "revision %d of service %s not found: `skep service history %s` lists those that are kept", to, old.Spec.Name, old.Spec.Name)
 		}
 		change, err := cluster.RollbackServiceTo(old, revision, auth, tx.Now())
 		if err != nil {
-			return err
+			return cluster.Change{}, err
 		}
 		// What was right when the revision was made needn't be so with the rest of today's
 		// spec, nor be allowed any more.
 		if err := checkServiceSpec(&change.Service.Spec); err != nil {
-			return err
+			return cluster.Change{}, err
 		}
 		if err := checkPresent(tx.View, &change.Service.Spec); err != nil {
-			return err
+			return cluster.Change{}, err
 		}
 		if err := checkNeighbours(tx.View, old, &change.Service.Spec); err != nil {
-			return err
+			return cluster.Change{}, err
 		}
 		if err := checkAllowed(tx, change.Service.Spec.Labels); err != nil {
-			return err
+			return cluster.Change{}, err
 		}
-		return apply(tx, change)
+		return change, nil
 	})
-	if err != nil {
-		return response{}, err
-	}
-	return response{body: swarm.ServiceUpdateResponse{}}, nil
 }

@@ -176,6 +176,12 @@ func (s *Server) updateService(ctx context.Context, r *request) (response, error
 	default:
 		return response{}, fail(cluster.ErrInvalid, "unrecognized rollback option %s", rollback)
 	}
+	return changeService(ctx, r, index, "update", change)
+}
+
+// changeService makes and writes the change of the service that the path names, if it
+// still is as the client saw it, at version index; verb is what the client does.
+func changeService(ctx context.Context, r *request, index uint64, verb string, change func(*store.Tx, *cluster.Service) (cluster.Change, error)) (response, error) {
 	service, err := findService(r.manager.Store().View(), r.vars["id"])
 	if err != nil {
 		return response{}, err
@@ -186,7 +192,7 @@ func (s *Server) updateService(ctx context.Context, r *request) (response, error
 			return fail(cluster.ErrNotFound, "service %s not found", r.vars["id"])
 		}
 		if old.Version != index {
-			return fmt.Errorf("update service %s: %w", old.Spec.Name, cluster.ErrConflict)
+			return fmt.Errorf("%s service %s: %w", verb, old.Spec.Name, cluster.ErrConflict)
 		}
 		made, err := change(tx, old)
 		if err != nil {
