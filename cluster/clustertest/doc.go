@@ -5,5 +5,6 @@
 //
 // A test starts a cluster, does harm to it (Partition, Crash, Restart), and ends
 // with what must hold: Eventually for what is to come about, Same for equal state
-// on all managers.
+// on all managers. SKEP_TEST_LOG=1 shows what the machines log, SKEP_TEST_STACKS=1
+// what all goroutines wait for when Eventually gives up.
 package clustertest

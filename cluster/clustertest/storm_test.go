@@ -40,8 +40,8 @@ func (s *storm) note(format string, args ...any) {
 func (s *storm) harm() {
 	c := s.c
 	at := s.random.IntN(len(c.Machines))
-	any, other := c.Machines[at], c.Machines[(at+1+s.random.IntN(len(c.Machines)-1))%len(c.Machines)]
-	mortal := any
+	one, other := c.Machines[at], c.Machines[(at+1+s.random.IntN(len(c.Machines)-1))%len(c.Machines)]
+	mortal := one
 	if s.gentle {
 		mortal = c.Machines[s.random.IntN(c.managers)]
 	}
@@ -66,24 +66,24 @@ func (s *storm) harm() {
 			}
 		}
 	case 6:
-		s.note("cut off %s", any.Name)
-		c.Partition(any)
+		s.note("cut off %s", one.Name)
+		c.Partition(one)
 	case 7:
-		s.note("cut %s from %s", any.Name, other.Name)
-		c.Cut(any, other)
+		s.note("cut %s from %s", one.Name, other.Name)
+		c.Cut(one, other)
 	case 8:
-		s.note("%s no longer hears %s", other.Name, any.Name)
-		c.Mute(any, other)
+		s.note("%s no longer hears %s", other.Name, one.Name)
+		c.Mute(one, other)
 	case 9:
 		by := time.Duration(1+s.random.IntN(80)) * time.Millisecond
-		s.note("%s is %v away", any.Name, by)
-		c.Delay(any, by)
+		s.note("%s is %v away", one.Name, by)
+		c.Delay(one, by)
 	case 10:
-		s.exit(any)
+		s.exit(one)
 	case 11:
 		if !s.gentle {
-			s.note("the engine of %s goes away", any.Name)
-			any.Driver.SetAway(true)
+			s.note("the engine of %s goes away", one.Name)
+			one.Driver.SetAway(true)
 		}
 	default:
 		s.note("heal")
