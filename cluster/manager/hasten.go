@@ -43,17 +43,23 @@ func (m *Manager) hastenOnce(ctx context.Context, lost string) {
 	if string(leader) != lost || lost == m.cfg.NodeID || !m.refuses(ctx, string(addr)) {
 		return
 	}
-	if place := standing(m.servers(), m.cfg.NodeID, lost); place >= 0 {
-		pause(ctx, time.Duration(place)*hastenStep)
-	} else {
+	place := standing(m.servers(), m.cfg.NodeID, lost)
+	if place < 0 {
 		return
 	}
+	pause(ctx, time.Duration(place)*hastenStep)
 	// Somebody who stood earlier may have failed for want of the newest entries, and
 	// only moved the term on: what counts is whether there is a leader.
 	if _, now := m.raft.LeaderWithID(); ctx.Err() != nil || (now != "" && now != leader) || m.raft.State() != raft.Follower {
 		return
 	}
-	m.log.Info("stand for election: the leader's process ended", "node", m.cfg.NodeID, "leader", lost, "term", term)
+	m.stand(lost, term, "the leader's process ended")
+}
+
+// stand stands for election as one does to whom leadership is handed over: those who
+// believe that there is a leader vote as well.
+func (m *Manager) stand(leader string, term uint64, why string) {
+	m.log.Info("stand for election: "+why, "node", m.cfg.NodeID, "leader", leader, "term", term)
 	header := raft.RPCHeader{
 		ProtocolVersion: raft.ProtocolVersionMax, ID: []byte(m.cfg.NodeID), Addr: []byte(m.cfg.Addr),
 	}

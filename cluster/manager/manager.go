@@ -100,7 +100,7 @@ type Manager struct {
 	disk      Disk
 	streams   *streams
 	dispatch  *dispatch.Dispatcher
-	listener  net.Listener
+	listener  *lines
 	client    *http.Client
 	peers     *reachability
 	// alone is Config.Alone until it is done; only lead uses it.
@@ -121,11 +121,14 @@ func Open(cfg Config) (_ *Manager, err error) {
 	if cfg.OpenDisk == nil {
 		cfg.OpenDisk = m.openDisk
 	}
-	m.store = store.New(store.Config{Now: cfg.Now, Log: cfg.Log, Fatal: cfg.Fatal})
+	m.store = store.New(store.Config{Now: cfg.Now, Log: cfg.Log, Fatal: m.cfg.Fatal})
 	m.fsm.FSM = m.store.FSM()
-	if m.listener, err = cfg.Network.Listen(cfg.Listen); err != nil {
+	listener, err := cfg.Network.Listen(cfg.Listen)
+	if err != nil {
 		return nil, fmt.Errorf("listen on control port %s: %w", cfg.Listen, err)
 	}
+	m.listener = newLines(listener)
+	m.streams = newStreams(m.listener.Addr(), m.dialRaft)
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, m.listener.Close())
@@ -134,7 +137,6 @@ func Open(cfg Config) (_ *Manager, err error) {
 	if m.disk, err = cfg.OpenDisk(); err != nil {
 		return nil, err
 	}
-	m.streams = newStreams(m.listener.Addr(), m.dialRaft)
 	m.client = &http.Client{Transport: &http.Transport{
 		DialTLSContext: func(ctx context.Context, _, addr string) (net.Conn, error) {
 			return m.dial(ctx, addr, cluster.ProtocolHTTP)
@@ -154,16 +156,27 @@ func Open(cfg Config) (_ *Manager, err error) {
 	return m, nil
 }
 
+// stallLimit is how long a write to the disk may take. Until then a leader whose disk
+// hangs keeps its lead, and nothing can be written.
+const stallLimit = 1500 * time.Millisecond
+
 // openDisk opens the files in Dir.
 func (m *Manager) openDisk() (Disk, error) {
 	disk, err := store.OpenDisk(store.DiskConfig{
 		Dir: filepath.Join(m.cfg.Dir), Ring: m.cfg.Ring, ClusterID: m.cfg.ClusterID,
-		StallLimit: max(2*time.Second, 4*m.cfg.Beat), Fatal: m.cfg.Fatal, Log: m.cfg.Log,
+		StallLimit: max(stallLimit, 4*m.cfg.Beat), Fatal: m.fatal, Log: m.cfg.Log,
 	})
 	if err != nil {
 		return Disk{}, err
 	}
 	return Disk{Log: disk.Log, Stable: disk.Stable, Snapshots: disk.Snapshots, Keep: disk.Keep, Reseal: disk.Reseal, Close: disk.Close}, nil
+}
+
+// fatal ends the process, after the others were told by breaking the connections.
+func (m *Manager) fatal(err error) {
+	m.listener.cut()
+	m.streams.Close()
+	m.cfg.Fatal(err)
 }
 
 // Run serves until ctx ends. Then leadership is handed over first, so that the
@@ -178,6 +191,7 @@ func (m *Manager) Run(ctx context.Context) error {
 	g.Go(func() error { return m.leadership(serving) })
 	g.Go(func() error { return m.compact(serving) })
 	g.Go(func() error { return m.hasten(serving) })
+	g.Go(func() error { return m.heed(serving) })
 	g.Go(func() error { return m.dispatch.Run(serving) })
 	g.Go(func() error {
 		select {

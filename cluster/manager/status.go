@@ -26,7 +26,7 @@ func (m *Manager) Health() cluster.ManagerHealth {
 		SnapshotIndex: snapshot,
 	}
 	if contact := m.raft.LastContact(); !health.Leader && !contact.IsZero() {
-		health.LastContact = m.cfg.Now().Sub(contact)
+		health.LastContact = time.Since(contact) // Raft's clock, not the wall's.
 	}
 	return health
 }
