@@ -15,8 +15,12 @@ import (
 )
 
 const (
-	// retryPause is waited before a request that found no leader is tried again.
-	retryPause = 25 * time.Millisecond
+	// retryFirst to retryLast are waited before a request that found no leader is tried
+	// again: twice as long each time, since most leaders are replaced in no time.
+	retryFirst, retryLast = 2 * time.Millisecond, 32 * time.Millisecond
+	// electedWait is how long a forwarded request waits for a manager that has been
+	// elected, but can't answer yet, or doesn't know so yet.
+	electedWait = 250 * time.Millisecond
 	// staleAfter is how long a read waits for a leader before it is answered from this
 	// manager's own copy: longer than any election takes.
 	staleAfter = 3 * time.Second
@@ -96,7 +100,7 @@ func (s *Server) lead(w http.ResponseWriter, r *http.Request, c call, request *r
 	}
 	hold, cancel := context.WithTimeout(r.Context(), limit)
 	defer cancel()
-	for {
+	for wait := retryFirst; ; wait = min(2*wait, retryLast) {
 		manager := s.Node.Manager()
 		if manager == nil {
 			s.writeError(w, r, s.notManager())
@@ -124,7 +128,7 @@ func (s *Server) lead(w http.ResponseWriter, r *http.Request, c call, request *r
 		case <-hold.Done():
 			s.leaderless(w, r, c, request, manager)
 			return
-		case <-time.After(retryPause):
+		case <-time.After(wait):
 		}
 	}
 }
@@ -162,7 +166,14 @@ func (s *Server) remote(w http.ResponseWriter, r *http.Request, c call) {
 		return
 	}
 	manager := s.Node.Manager()
-	if manager == nil || manager.LeaderID() != manager.NodeID() {
+	if manager == nil {
+		s.writeError(w, r, cluster.ErrNotLeader)
+		return
+	}
+	elected, cancel := context.WithTimeout(r.Context(), electedWait)
+	_, self, err := manager.Leader(elected)
+	cancel()
+	if err != nil || !self {
 		s.writeError(w, r, cluster.ErrNotLeader)
 		return
 	}
