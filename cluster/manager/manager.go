@@ -192,6 +192,7 @@ func (m *Manager) Run(ctx context.Context) error {
 	g.Go(func() error { return m.compact(serving) })
 	g.Go(func() error { return m.hasten(serving) })
 	g.Go(func() error { return m.heed(serving) })
+	g.Go(func() error { return m.spare(serving) })
 	g.Go(func() error { return m.dispatch.Run(serving) })
 	g.Go(func() error {
 		select {

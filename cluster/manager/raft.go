@@ -155,7 +155,7 @@ func (m *Manager) Reseal() error {
 // open when it ends; Close closes them.
 type streams struct {
 	addr     net.Addr
-	dial     func(ctx context.Context, addr string) (net.Conn, error)
+	spares   *spares
 	accepted chan accepted
 	closed   chan struct{}
 	// lost has the last manager whose connection to this one ended.
@@ -194,7 +194,7 @@ func (c *stream) Close() error {
 var _ raft.StreamLayer = (*streams)(nil)
 
 func newStreams(addr net.Addr, dial func(context.Context, string) (net.Conn, error)) *streams {
-	return &streams{addr: addr, dial: dial, accepted: make(chan accepted), closed: make(chan struct{}),
+	return &streams{addr: addr, spares: newSpares(dial), accepted: make(chan accepted), closed: make(chan struct{}),
 		lost: make(chan string, 1), conns: map[*stream]bool{}}
 }
 
@@ -237,6 +237,7 @@ func (s *streams) Accept() (net.Conn, error) {
 }
 
 func (s *streams) Close() error {
+	s.spares.close()
 	s.mu.Lock()
 	select {
 	case <-s.closed:
@@ -256,9 +257,12 @@ func (s *streams) Close() error {
 func (s *streams) Addr() net.Addr { return s.addr }
 
 func (s *streams) Dial(addr raft.ServerAddress, timeout time.Duration) (net.Conn, error) {
+	if conn := s.spares.take(string(addr)); conn != nil {
+		return s.keep(conn, "")
+	}
 	ctx, cancel := context.WithTimeout(context.Background(), timeout)
 	defer cancel()
-	conn, err := s.dial(ctx, string(addr))
+	conn, err := s.spares.dial(ctx, string(addr))
 	if err != nil {
 		return nil, err
 	}

@@ -1,0 +1,77 @@
+package clustertest
+
+import (
+	"fmt"
+	"net/http"
+	"testing"
+	"time"
+)
+
+func TestSilence_ALeaderThatIsCutOffIsReplaced(t *testing.T) {
+	for _, managers := range []int{3, 5} {
+		t.Run(fmt.Sprint(managers, " managers"), func(t *testing.T) {
+			bubble(t, func(t *testing.T) {
+				c := Start(t, managers, 0, Options{})
+				for round := range 6 {
+					leader := c.Leader()
+					time.Sleep(time.Duration(700+37*round) * time.Millisecond)
+					c.Partition(leader)
+					cut := time.Now()
+					var other *Machine
+					for _, m := range c.Machines {
+						if m != leader {
+							other = m
+						}
+					}
+					// Raft by itself takes up to 0.9 s, and a split vote longer.
+					if took := accepted(other, fmt.Sprint("web-", round)).Sub(cut); took > 450*time.Millisecond {
+						t.Errorf("round %d: the next write was accepted %v after the leader was cut off", round, took)
+					}
+					c.Heal()
+					c.Same()
+				}
+			})
+		})
+	}
+}
+
+func TestSilence_WhoAloneHearsNothingDeposesNobody(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		c := Start(t, 3, 0, Options{})
+		leader := c.Leader()
+		term := leader.manager().Health().Term
+		var deaf *Machine
+		for _, m := range c.Machines {
+			if m != leader {
+				deaf = m
+			}
+		}
+		c.Mute(leader, deaf)
+		time.Sleep(10 * time.Second)
+		if now := leader.manager().Health(); !now.Leader || now.Term != term {
+			t.Errorf("%s leads: %v, in term %d after %d, since %s hears nothing of it", leader.Name, now.Leader, now.Term, term, deaf.Name)
+		}
+		c.Heal()
+		c.Same()
+	})
+}
+
+// accepted sends writes without waiting for those before, and tells when one was accepted.
+func accepted(through *Machine, name string) time.Time {
+	first := make(chan time.Time, 1)
+	for i := 0; ; i++ {
+		go func() {
+			if through.Try(http.MethodPost, "/services/create", Spec(fmt.Sprint(name, "-", i), "app:1", 0), nil) == nil {
+				select {
+				case first <- time.Now():
+				default:
+				}
+			}
+		}()
+		select {
+		case at := <-first:
+			return at
+		case <-time.After(10 * time.Millisecond):
+		}
+	}
+}

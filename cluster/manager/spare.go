@@ -1,0 +1,150 @@
+package manager
+
+import (
+	"context"
+	"net"
+	"slices"
+	"sync"
+	"time"
+)
+
+const (
+	// spareLines is how many connections to each other manager lie ready: one for
+	// heartbeats and one for votes and entries.
+	spareLines = 2
+	// spareEvery is how often missing ones are made, greetEvery how often a manager
+	// asks the others how they are, which keeps a connection for requests open.
+	spareEvery = time.Second
+	greetEvery = 10 * time.Second
+)
+
+// spares are connections to other managers that raft will need when leadership
+// changes. Their handshakes would be most of what an election takes, at a moment when
+// everybody shakes hands with everybody.
+type spares struct {
+	dial func(ctx context.Context, addr string) (net.Conn, error)
+
+	mu      sync.Mutex // guards the fields below
+	closed  bool
+	ready   map[string][]*spare
+	dialing map[string]bool
+}
+
+// spare is a connection that nobody uses yet. A goroutine reads from it, to which
+// nothing comes but its end.
+type spare struct {
+	conn net.Conn
+	// idle is closed when the goroutine has ended; the connection is good then if it
+	// was taken.
+	idle chan struct{}
+}
+
+func newSpares(dial func(context.Context, string) (net.Conn, error)) *spares {
+	return &spares{dial: dial, ready: map[string][]*spare{}, dialing: map[string]bool{}}
+}
+
+// past is a deadline that is over.
+var past = time.Unix(1, 0)
+
+// take gives a connection to addr, or nil when none is ready.
+func (s *spares) take(addr string) net.Conn {
+	for {
+		s.mu.Lock()
+		ready := s.ready[addr]
+		if len(ready) == 0 {
+			s.mu.Unlock()
+			return nil
+		}
+		taken := ready[len(ready)-1]
+		s.ready[addr] = ready[:len(ready)-1]
+		s.mu.Unlock()
+		_ = taken.conn.SetReadDeadline(past)
+		<-taken.idle
+		if taken.conn.SetReadDeadline(time.Time{}) == nil {
+			return taken.conn
+		}
+		taken.conn.Close()
+	}
+}
+
+// put keeps a connection until it is taken or ends.
+func (s *spares) put(addr string, conn net.Conn) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.closed {
+		conn.Close()
+		return
+	}
+	kept := &spare{conn: conn, idle: make(chan struct{})}
+	s.ready[addr] = append(s.ready[addr], kept)
+	go func() {
+		defer close(kept.idle)
+		_, _ = conn.Read(make([]byte, 1))
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		if at := slices.Index(s.ready[addr], kept); at >= 0 {
+			s.ready[addr] = slices.Delete(s.ready[addr], at, at+1)
+			conn.Close() // Nobody took it: it ended.
+		}
+	}()
+}
+
+// fill makes one of those that are missing to each of addrs, on a goroutine of its own,
+// and closes those to others.
+func (s *spares) fill(ctx context.Context, addrs []string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for addr, ready := range s.ready {
+		if s.closed || !slices.Contains(addrs, addr) {
+			for _, unused := range ready {
+				unused.conn.Close()
+			}
+		}
+	}
+	for _, addr := range addrs {
+		if s.closed || s.dialing[addr] || len(s.ready[addr]) >= spareLines {
+			continue
+		}
+		s.dialing[addr] = true
+		go func() {
+			conn, err := s.dial(ctx, addr)
+			s.mu.Lock()
+			delete(s.dialing, addr)
+			s.mu.Unlock()
+			if err == nil {
+				s.put(addr, conn)
+			}
+		}()
+	}
+}
+
+// close closes all of them, and those that are being made.
+func (s *spares) close() {
+	s.mu.Lock()
+	s.closed = true
+	s.mu.Unlock()
+	s.fill(context.Background(), nil)
+}
+
+// spare keeps connections to the other managers ready until ctx ends.
+func (m *Manager) spare(ctx context.Context) error {
+	var greeted time.Time
+	for {
+		var others []string
+		for _, server := range m.servers() {
+			if string(server.ID) != m.cfg.NodeID {
+				others = append(others, string(server.Address))
+			}
+		}
+		m.streams.spares.fill(ctx, others)
+		if now := time.Now(); now.Sub(greeted) >= greetEvery {
+			greeted = now
+			for _, addr := range others {
+				go func() { _, _ = m.askHealth(ctx, addr) }()
+			}
+		}
+		if pause(ctx, spareEvery); ctx.Err() != nil {
+			return ctx.Err()
+		}
+	}
+}

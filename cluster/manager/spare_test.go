@@ -1,0 +1,62 @@
+package manager
+
+import (
+	"context"
+	"net"
+	"testing"
+	"testing/synctest"
+)
+
+// pipes dials connections whose far ends it keeps.
+type pipes struct{ far []net.Conn }
+
+func (p *pipes) dial(context.Context, string) (net.Conn, error) {
+	near, far := net.Pipe()
+	p.far = append(p.far, far)
+	return near, nil
+}
+
+func TestSpares(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := &pipes{}
+		s := newSpares(p.dial)
+		if s.take("a") != nil {
+			t.Fatal("took a connection that nobody made")
+		}
+		for range 5 {
+			s.fill(t.Context(), []string{"a"})
+			synctest.Wait()
+		}
+		if len(p.far) != spareLines {
+			t.Fatalf("%d connections lie ready; want %d", len(p.far), spareLines)
+		}
+		// One that ended is none any more.
+		p.far[1].Close()
+		synctest.Wait()
+		conn := s.take("a")
+		if conn == nil || s.take("a") != nil {
+			t.Fatal("want the one connection that is left")
+		}
+		go func() { _, _ = p.far[0].Write([]byte("x")) }()
+		if n, err := conn.Read(make([]byte, 2)); n != 1 || err != nil {
+			t.Fatalf("what was taken reads %d bytes: %v", n, err)
+		}
+		// Those to somebody who is gone are closed.
+		s.fill(t.Context(), []string{"a", "b"})
+		synctest.Wait()
+		s.fill(t.Context(), []string{"b"})
+		synctest.Wait()
+		if s.take("a") != nil || s.take("b") == nil {
+			t.Fatal("want connections to those that are named, and no others")
+		}
+		s.fill(t.Context(), []string{"b"})
+		synctest.Wait()
+		s.close()
+		synctest.Wait()
+		s.fill(t.Context(), []string{"b"})
+		synctest.Wait()
+		if s.take("b") != nil {
+			t.Fatal("took a connection of what is closed")
+		}
+	})
+}
