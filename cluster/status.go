@@ -26,6 +26,8 @@ type ManagerHealth struct {
 	SnapshotIndex                        uint64
 	// LastContact is how long ago it heard of the leader.
 	LastContact time.Duration
+	// Beat is how long it lets a leader be silent: see Timing.
+	Beat time.Duration
 }
 
 // NodeHealth is one node by both signals.

@@ -46,6 +46,8 @@ type Options struct {
 	SnapshotEntries uint64
 	// GossipKeyPeriod is as in manager.Config.
 	GossipKeyPeriod time.Duration
+	// Latency is as in node.Config.
+	Latency string
 	// Log is where the machines log to; the default is standard error, errors only.
 	Log *slog.Logger
 	// AutoLock makes a cluster whose managers are locked.
@@ -166,7 +168,7 @@ func (m *Machine) Restart() {
 	c.wire.revive(m.IP)
 	n, err := node.New(node.Config{
 		DataDir: filepath.Join(c.dir, m.Name), Driver: m.Driver, Hostname: m.Name, Version: "test",
-		UnlockKeyFile: m.UnlockKeyFile,
+		UnlockKeyFile: m.UnlockKeyFile, Latency: c.options.Latency,
 		Log:           c.log.With("host", m.Name),
 		Fatal:         func(err error) { panic(fmt.Sprintf("%s stopped at once: %v", m.Name, err)) },
 		Network:       machineNetwork{c.wire, m.IP}, SnapshotEntries: c.options.SnapshotEntries, GossipKeyPeriod: c.options.GossipKeyPeriod,

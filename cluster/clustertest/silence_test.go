@@ -3,8 +3,11 @@ package clustertest
 import (
 	"fmt"
 	"net/http"
+	"slices"
 	"testing"
 	"time"
+
+	"skep/cluster"
 )
 
 func TestSilence_ALeaderThatIsCutOffIsReplaced(t *testing.T) {
@@ -54,6 +57,46 @@ func TestSilence_WhoAloneHearsNothingDeposesNobody(t *testing.T) {
 		c.Heal()
 		c.Same()
 	})
+}
+
+func TestLatency_FarApart(t *testing.T) {
+	far := func(c *Cluster) (elections uint64) {
+		for _, m := range c.Machines {
+			c.Delay(m, 90*time.Millisecond) // 360 ms to another one and back
+		}
+		time.Sleep(time.Minute)
+		before := c.term()
+		time.Sleep(2 * time.Minute)
+		return c.term() - before
+	}
+	bubble(t, func(t *testing.T) {
+		if elections := far(Start(t, 3, 1, Options{})); elections < 10 {
+			t.Errorf("with the timing of a LAN there were %d elections in two minutes: this test shows nothing", elections)
+		}
+	})
+	bubble(t, func(t *testing.T) {
+		c := Start(t, 3, 1, Options{Latency: cluster.LatencyWAN})
+		if elections := far(c); elections > 0 {
+			t.Errorf("%d elections in two minutes", elections)
+		}
+		leader := c.Leader()
+		c.Partition(leader)
+		cut := time.Now()
+		other := slices.IndexFunc(c.Machines, func(m *Machine) bool { return m != leader })
+		if took := accepted(c.Machines[other], "web").Sub(cut); took > 5*time.Second {
+			t.Errorf("the next write was accepted %v after the leader was cut off", took)
+		}
+	})
+}
+
+// term is the newest that any manager knows.
+func (c *Cluster) term() (newest uint64) {
+	for _, m := range c.Machines {
+		if running := m.manager(); running != nil {
+			newest = max(newest, running.Health().Term)
+		}
+	}
+	return newest
 }
 
 // accepted sends writes without waiting for those before, and tells when one was accepted.

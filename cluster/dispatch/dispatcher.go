@@ -40,6 +40,9 @@ type Config struct {
 	// Heartbeat is the longest silence in a session; three of them end it. The
 	// default is one second.
 	Heartbeat time.Duration
+	// AdriftAfter is when a manager that no leader hears of lets its agents go: later
+	// than any election should take. The default is three seconds.
+	AdriftAfter time.Duration
 	// Now is the clock; the default is time.Now.
 	Now func() time.Time
 	// Log is where noteworthy things go; the default is nowhere.
@@ -50,6 +53,7 @@ type Config struct {
 
 const (
 	defaultHeartbeat = time.Second
+	defaultAdrift    = 3 * time.Second
 	// silentHeartbeats is how many heartbeats may be missing before a side is given up.
 	silentHeartbeats = 3
 )
@@ -70,7 +74,7 @@ type Dispatcher struct {
 	managers []cluster.Peer
 	// ended is set when Run has returned: there are no sessions any more.
 	ended bool
-	// adrift is set while no leader has heard of this manager for adriftAfter. Its
+	// adrift is set while no leader has heard of this manager for Config.AdriftAfter. Its
 	// replica is old then, and what its agents say goes nowhere, so it has no sessions.
 	adrift bool
 	// intake is nil unless Lead runs.
@@ -81,6 +85,9 @@ type Dispatcher struct {
 func New(config Config) *Dispatcher {
 	if config.Heartbeat <= 0 {
 		config.Heartbeat = defaultHeartbeat
+	}
+	if config.AdriftAfter <= 0 {
+		config.AdriftAfter = defaultAdrift
 	}
 	if config.Now == nil {
 		config.Now = time.Now

@@ -20,9 +20,6 @@ const (
 	// retryFirst and retryLast are the waits after failed relays.
 	retryFirst = 20 * time.Millisecond
 	retryLast  = relayEvery
-	// adriftAfter is when a manager that no leader hears of lets its agents go: later
-	// than any election should take.
-	adriftAfter = 3 * time.Second
 	// farewell is how long a manager that stops tries to tell its last news.
 	farewell = time.Second
 )
@@ -52,7 +49,7 @@ func (d *Dispatcher) relay(ctx context.Context) error {
 				d.config.Log.Info("relay to the leader, will try again", "err", err)
 			}
 		}
-		d.setAdrift(d.config.Now().Sub(heard) > adriftAfter)
+		d.setAdrift(d.config.Now().Sub(heard) > d.config.AdriftAfter)
 		select {
 		case <-ctx.Done():
 			return context.Cause(ctx)

@@ -26,10 +26,6 @@ const (
 	// KeySize is the length of a key, in bytes.
 	KeySize = 32
 
-	probeInterval  = 200 * time.Millisecond
-	probeTimeout   = 100 * time.Millisecond
-	gossipInterval = 50 * time.Millisecond
-	suspicionMult  = 3
 	// exchangeInterval is how often each node compares its whole list with another's:
 	// the news of a join is sent to a few members at random and may miss one.
 	exchangeInterval = 5 * time.Second
@@ -55,6 +51,8 @@ type Config struct {
 	// Keys are the cluster's gossip keys, KeySize bytes each: the first one sends, all
 	// of them are understood. At least one.
 	Keys [][]byte
+	// Timing is how patient this member is; the zero value means that of a LAN.
+	Timing cluster.Timing
 	// RejoinEvery is how often a missing seed is tried again; 0 means 10 s.
 	RejoinEvery time.Duration
 	// Transport carries packets and streams in tests; nil means UDP and TCP.
@@ -100,6 +98,9 @@ func Start(config Config) (*Gossip, error) {
 	}
 	if config.RejoinEvery == 0 {
 		config.RejoinEvery = 10 * time.Second
+	}
+	if config.Timing == (cluster.Timing{}) {
+		config.Timing, _ = cluster.TimingFor(cluster.LatencyLAN)
 	}
 	if config.Now == nil {
 		config.Now = time.Now
@@ -147,9 +148,9 @@ func (g *Gossip) memberlistConfig() *memberlist.Config {
 	c.Keyring = g.ring
 	c.GossipVerifyIncoming, c.GossipVerifyOutgoing = true, true
 	c.RequireNodeNames = true
-	c.ProbeInterval, c.ProbeTimeout = probeInterval, probeTimeout
-	c.SuspicionMult = suspicionMult
-	c.GossipInterval = gossipInterval
+	c.ProbeInterval, c.ProbeTimeout = g.config.Timing.ProbeInterval, g.config.Timing.ProbeTimeout
+	c.SuspicionMult = g.config.Timing.SuspicionMult
+	c.GossipInterval = g.config.Timing.GossipInterval
 	c.PushPullInterval = exchangeInterval
 	c.TCPTimeout = streamTimeout
 	c.DeadNodeReclaimTime = reclaimAfter

@@ -39,7 +39,7 @@ func (e events) NotifyUpdate(*memberlist.Node) {}
 // watch signals changes of suspicion and goes back to missing seeds, until done.
 func (g *Gossip) watch() {
 	defer close(g.watched)
-	look := time.NewTicker(probeInterval)
+	look := time.NewTicker(g.config.Timing.ProbeInterval)
 	defer look.Stop()
 	rejoin := time.NewTicker(g.config.RejoinEvery)
 	defer rejoin.Stop()

@@ -16,6 +16,8 @@
 //     finishRoot, which ends a change of the root CA.
 //   - watch: publishes who leads to everybody who waits for it.
 //   - hasten: stands for election at once when the leader's process has ended.
+//   - heed: stands for election when most voters find the leader silent.
+//   - spare: keeps connections to the other managers ready.
 //   - compact: takes a snapshot when the log has grown enough.
 //   - dispatch.Run: this manager's agents.
 //

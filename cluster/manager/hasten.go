@@ -20,9 +20,9 @@ import (
 // This is about time only. Who may be elected, and that there is one leader in a
 // term, stays raft's: a needless election costs a moment without a leader.
 
-// hastenStep is how much later than the one before it each follower stands, so
-// that they don't split the votes.
-const hastenStep = 60 * time.Millisecond
+// step is how much later than the one before it each follower stands, so that they
+// don't split the votes.
+func (m *Manager) step() time.Duration { return m.cfg.Beat / 5 }
 
 // hasten stands for election when the leader's process has ended.
 func (m *Manager) hasten(ctx context.Context) error {
@@ -47,7 +47,7 @@ func (m *Manager) hastenOnce(ctx context.Context, lost string) {
 	if place < 0 {
 		return
 	}
-	pause(ctx, time.Duration(place)*hastenStep)
+	pause(ctx, time.Duration(place)*m.step())
 	// Somebody who stood earlier may have failed for want of the newest entries, and
 	// only moved the term on: what counts is whether there is a leader.
 	if _, now := m.raft.LeaderWithID(); ctx.Err() != nil || (now != "" && now != leader) || m.raft.State() != raft.Follower {

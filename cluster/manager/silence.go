@@ -51,7 +51,7 @@ func (m *Manager) patience() time.Duration {
 	if place < 0 {
 		return m.cfg.Beat
 	}
-	return m.cfg.Beat + time.Duration(place)*hastenStep - time.Since(m.raft.LastContact())
+	return m.cfg.Beat + time.Duration(place)*m.step() - time.Since(m.raft.LastContact())
 }
 
 // askOthers has the account of each voter but the leader and this one; of one that

@@ -23,7 +23,7 @@ func (m *Manager) Health() cluster.ManagerHealth {
 		NodeID: m.cfg.NodeID, Addr: m.cfg.Addr, Reachable: true,
 		Leader: m.raft.State() == raft.Leader, Term: m.raft.CurrentTerm(),
 		LastIndex: m.raft.LastIndex(), CommitIndex: m.raft.CommitIndex(), AppliedIndex: m.raft.AppliedIndex(),
-		SnapshotIndex: snapshot,
+		SnapshotIndex: snapshot, Beat: m.cfg.Beat,
 	}
 	if contact := m.raft.LastContact(); !health.Leader && !contact.IsZero() {
 		health.LastContact = time.Since(contact) // Raft's clock, not the wall's.
@@ -165,6 +165,15 @@ func problems(status cluster.Status) []string {
 		case manager.AppliedIndex+lagging < commit:
 			say("manager %s (%s) is %d entries behind", manager.Hostname, manager.NodeID, commit-manager.AppliedIndex)
 		}
+	}
+	beats := map[time.Duration]bool{}
+	for _, manager := range status.Managers {
+		if manager.Reachable {
+			beats[manager.Beat] = true
+		}
+	}
+	if len(beats) > 1 {
+		say("managers differ in how long they let a leader be silent: give all daemons the same --latency")
 	}
 	if voters == 2 {
 		say("two managers tolerate no failure: add a third")

@@ -44,7 +44,7 @@ func (m *member) manageOnce(ctx context.Context) error {
 		Listen: known.Addresses.Listen, Addr: known.Addresses.Control,
 		Credentials: m.credentials, Ring: m.ring, Dir: m.node.files.raft(), OpenDisk: cfg.OpenDisk,
 		Network: cfg.Network, Members: m.gossip.Members, MembersChanged: m.gossip.Changed(), API: m.node.api.Remote(),
-		Beat: cfg.Beat, SnapshotBytes: cfg.SnapshotBytes, SnapshotEntries: cfg.SnapshotEntries, GossipKeyPeriod: cfg.GossipKeyPeriod,
+		Beat: m.node.timing.Beat, SnapshotBytes: cfg.SnapshotBytes, SnapshotEntries: cfg.SnapshotEntries, GossipKeyPeriod: cfg.GossipKeyPeriod,
 		Now: cfg.Now, Random: cfg.Random, Log: cfg.Log, Fatal: cfg.Fatal,
 	}
 	if known.Fresh != nil {

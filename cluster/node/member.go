@@ -149,7 +149,7 @@ func (m *member) run(ctx context.Context) (err error) {
 	id, known := m.credentials.Identity(), m.known()
 	m.gossip, err = m.node.cfg.Gossip(gossip.Config{
 		NodeID: id.NodeID, BindAddr: known.Addresses.Bind, AdvertiseAddr: known.Addresses.IP, Port: gossipPort,
-		Keys: known.Peers.GossipKeys, ClusterID: id.ClusterID, Now: m.node.cfg.Now, Log: m.node.log,
+		Timing: m.node.timing, Keys: known.Peers.GossipKeys, ClusterID: id.ClusterID, Now: m.node.cfg.Now, Log: m.node.log,
 	})
 	if err != nil {
 		return err

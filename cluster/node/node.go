@@ -49,8 +49,8 @@ type Config struct {
 	// empty leaves it to swarm unlock.
 	UnlockKeyFile string
 
-	// Beat is raft's heartbeat timeout; 0 means the manager's default.
-	Beat time.Duration
+	// Latency names the node's timing; see cluster.TimingFor.
+	Latency string
 	// SnapshotEntries, SnapshotBytes and GossipKeyPeriod are as in manager.Config.
 	SnapshotBytes, SnapshotEntries uint64
 	GossipKeyPeriod                time.Duration
@@ -84,6 +84,8 @@ type Node struct {
 	log   *slog.Logger
 	files files
 	api   *api.Server
+	// timing is what Config.Latency names.
+	timing cluster.Timing
 	// orders lets one init, join or leave happen at a time.
 	orders chan struct{}
 	// runCtx is Run's: a membership outlives the request that began it.
@@ -108,6 +110,10 @@ var _ api.Node = (*Node)(nil)
 func New(cfg Config) (*Node, error) {
 	if cfg.DataDir == "" || cfg.Driver == nil {
 		return nil, cluster.Say(cluster.ErrInvalid, "make node: a data directory and a driver are needed")
+	}
+	timing, err := cluster.TimingFor(cfg.Latency)
+	if err != nil {
+		return nil, fmt.Errorf("make node: %w", err)
 	}
 	if cfg.Hostname == "" {
 		name, err := os.Hostname()
@@ -137,7 +143,7 @@ func New(cfg Config) (*Node, error) {
 	if cfg.Gossip == nil {
 		cfg.Gossip = func(c gossip.Config) (Gossip, error) { return gossip.Start(c) }
 	}
-	n := &Node{cfg: cfg, log: cfg.Log, files: files{cfg.DataDir}, orders: make(chan struct{}, 1), ready: make(chan struct{}), failed: make(chan error, 1)}
+	n := &Node{cfg: cfg, timing: timing, log: cfg.Log, files: files{cfg.DataDir}, orders: make(chan struct{}, 1), ready: make(chan struct{}), failed: make(chan error, 1)}
 	n.api = api.New(api.Config{
 		Node: n, Engine: cfg.Engine, Version: cfg.Version, Hostname: cfg.Hostname,
 		Now: cfg.Now, Random: cfg.Random, Log: cfg.Log,

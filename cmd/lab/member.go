@@ -34,7 +34,7 @@ type setting struct {
 	// swarm is set when the nodes are Docker Swarm's instead of skep's.
 	swarm    bool
 	driver   string
-	latency  string // "" for the daemon's own
+	latency  string // see cluster.TimingFor
 	isolated bool
 }
 
@@ -122,10 +122,7 @@ func (x *experiment) add(ctx context.Context, role string) (*member, error) {
 		}
 		host = m.engine.socket()
 	}
-	flags := []string{"--driver", x.driver, "--engine", host}
-	if x.latency != "" {
-		flags = append(flags, "--latency", x.latency)
-	}
+	flags := []string{"--driver", x.driver, "--engine", host, "--latency", x.latency}
 	n := newNode(m.name, m.addr, dir, filepath.Join(x.bin, "skep"), flags...)
 	n.in = m.in
 	m.proc, m.start = &n.process, n.start

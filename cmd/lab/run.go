@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"runtime"
 	"slices"
@@ -16,6 +15,7 @@ import (
 
 	"golang.org/x/term"
 
+	"skep/cluster"
 	"skep/cmd/lab/report"
 	"skep/cmd/lab/scenario"
 )
@@ -81,9 +81,8 @@ func (o runOptions) settings(ctx context.Context, l lab, names []string) ([]sett
 	if all {
 		names = scenario.Names()
 	}
-	latency, err := latencyFlag(ctx, l, o.latency)
-	if err != nil {
-		return nil, err
+	if _, err := cluster.TimingFor(o.latency); err != nil {
+		return nil, fmt.Errorf("-latency: %w", err)
 	}
 	isolated := canIsolate()
 	var settings []setting
@@ -98,7 +97,7 @@ func (o runOptions) settings(ctx context.Context, l lab, names []string) ([]sett
 		if o.workers >= 0 {
 			s.Workers = o.workers
 		}
-		set := setting{lab: l, scenario: s, driver: o.driver, latency: latency, isolated: isolated}
+		set := setting{lab: l, scenario: s, driver: o.driver, latency: o.latency, isolated: isolated}
 		if set.driver == "" {
 			set.driver = s.Driver
 		}
@@ -138,24 +137,6 @@ func readScenario(name string) (scenario.Scenario, error) {
 		return scenario.Scenario{}, fmt.Errorf("read scenario: %w", err)
 	}
 	return scenario.Parse(strings.TrimSuffix(filepath.Base(name), filepath.Ext(name)), string(text))
-}
-
-// latencyFlag is what to tell the daemons: nothing when they have one timing only, and
-// that is what is asked for.
-func latencyFlag(ctx context.Context, l lab, latency string) (string, error) {
-	if !slices.Contains([]string{"local", "lan", "wan"}, latency) {
-		return "", fmt.Errorf("-latency %q: want local, lan or wan", latency)
-	}
-	help, err := exec.CommandContext(ctx, filepath.Join(l.bin, "skep"), "daemon", "--help").CombinedOutput()
-	switch {
-	case err != nil:
-		return "", fmt.Errorf("ask skep for its options (is it beside lab? see -bin): %w: %s", err, help)
-	case strings.Contains(string(help), "--latency"):
-		return latency, nil
-	case latency == "lan":
-		return "", nil
-	}
-	return "", fmt.Errorf("-latency %s: this skep has one timing only, for a LAN", latency)
 }
 
 // runAll runs the settings, shows the table, and writes the results. Numbers out of

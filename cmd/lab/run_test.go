@@ -162,12 +162,7 @@ func TestVerify_AMissingWriteIsLost(t *testing.T) {
 }
 
 func TestSettings_Refuses(t *testing.T) {
-	dir := t.TempDir()
-	skep := filepath.Join(dir, "skep")
-	if err := os.WriteFile(skep, []byte("#!/bin/sh\necho the options\n"), 0o700); err != nil {
-		t.Fatal(err)
-	}
-	l := lab{bin: dir, engine: "unix:///nowhere"}
+	l := lab{engine: "unix:///nowhere"}
 	for name, test := range map[string]struct {
 		options runOptions
 		names   []string
@@ -179,7 +174,6 @@ func TestSettings_Refuses(t *testing.T) {
 		"no engine":           {runOptions{latency: "lan", workers: -1, driver: "docker"}, []string{"leader-crash"}, "use -driver simulate"},
 		"an engine's restart": {runOptions{latency: "lan", workers: -1, driver: "simulate"}, []string{"engine-restart"}, "for --driver docker only"},
 		"a timing":            {runOptions{latency: "moon", workers: -1}, []string{"leader-crash"}, "want local, lan or wan"},
-		"a timing skep lacks": {runOptions{latency: "wan", workers: -1}, []string{"leader-crash"}, "has one timing only"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			_, err := test.options.settings(t.Context(), l, test.names)

@@ -14,6 +14,8 @@ import (
 	"github.com/docker/cli/cli"
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
+
+	"skep/cluster"
 )
 
 // daemonOptions are what the flags of `skep daemon` say.
@@ -23,6 +25,7 @@ type daemonOptions struct {
 	engine   string
 	driver   string
 	hostname string
+	latency  string
 	// runtimeDir is where the docker driver keeps secrets and configs, on a tmpfs.
 	runtimeDir string
 
@@ -73,6 +76,7 @@ func (o *daemonOptions) install(fs *pflag.FlagSet) {
 	fs.StringVar(&o.driver, "driver", "docker", `What runs tasks ("docker", or "simulate": nothing runs, but behaves)`)
 	fs.StringVar(&o.runtimeDir, "runtime-dir", "/run/skep/tasks", "Where tasks' secrets and configs are, in memory only; the engine must see it at the same path")
 	fs.StringVar(&o.hostname, "hostname", "", "Name of the node (default the machine's)")
+	fs.StringVar(&o.latency, "latency", cluster.LatencyLAN, `How far apart the cluster's nodes are ("local", "lan", "wan"): how long they wait before they act; the same for all of them`)
 	fs.StringVarP(&o.logLevel, "log-level", "l", "info", `Least level to log ("debug", "info", "warn", "error")`)
 	fs.StringVar(&o.logFormat, "log-format", "text", `Form of the log ("text", "json")`)
 	fs.BoolVar(&o.init, "init", false, "Make a new cluster unless the node is in one")
@@ -97,6 +101,7 @@ func (o *daemonOptions) check() error {
 		oneOf("driver", o.driver, "docker", "simulate"),
 		oneOf("log-level", o.logLevel, "debug", "info", "warn", "error"),
 		oneOf("log-format", o.logFormat, "text", "json"),
+		oneOf("latency", o.latency, cluster.LatencyLocal, cluster.LatencyLAN, cluster.LatencyWAN),
 		oneOf("availability", o.availability, "active", "pause", "drain"),
 		checkHosts(o.hosts),
 		o.checkEngine(),

@@ -36,6 +36,7 @@ func runDaemon(ctx context.Context, o daemonOptions) error {
 		Engine:        o.engine,
 		Driver:        driver,
 		Hostname:      o.hostname,
+		Latency:       o.latency,
 		Version:       version,
 		Init:          o.init,
 		Join:          o.join,
