@@ -16,6 +16,7 @@ package agent
 
 import (
 	"context"
+	crand "crypto/rand"
 	"fmt"
 	"io"
 	"log/slog"
@@ -61,7 +62,7 @@ type Config struct {
 	TLSInfo func() swarm.TLSInfo
 	// Now is the clock for time stamps (default time.Now).
 	Now func() time.Time
-	// Random is where jitter comes from (default: a random seed).
+	// Random is where jitter comes from (default crypto/rand).
 	Random io.Reader
 	Log    *slog.Logger
 
@@ -109,15 +110,12 @@ func New(cfg Config) (*Agent, error) {
 	if cfg.ConnectTimeout == 0 {
 		cfg.ConnectTimeout = 5 * time.Second
 	}
+	if cfg.Random == nil {
+		cfg.Random = crand.Reader
+	}
 	seed := [32]byte{}
-	if cfg.Random != nil {
-		if _, err := io.ReadFull(cfg.Random, seed[:]); err != nil {
-			return nil, fmt.Errorf("make agent: read randomness: %w", err)
-		}
-	} else {
-		for i := range seed {
-			seed[i] = byte(rand.Uint32())
-		}
+	if _, err := io.ReadFull(cfg.Random, seed[:]); err != nil {
+		return nil, fmt.Errorf("make agent: read randomness: %w", err)
 	}
 	return &Agent{
 		cfg:     cfg,

@@ -169,9 +169,9 @@ func (m *Machine) Restart() {
 	n, err := node.New(node.Config{
 		DataDir: filepath.Join(c.dir, m.Name), Driver: m.Driver, Hostname: m.Name, Version: "test",
 		UnlockKeyFile: m.UnlockKeyFile, Latency: c.options.Latency,
-		Log:           c.log.With("host", m.Name),
-		Fatal:         func(err error) { panic(fmt.Sprintf("%s stopped at once: %v", m.Name, err)) },
-		Network:       machineNetwork{c.wire, m.IP}, SnapshotEntries: c.options.SnapshotEntries, GossipKeyPeriod: c.options.GossipKeyPeriod,
+		Log:     c.log.With("host", m.Name),
+		Fatal:   func(err error) { panic(fmt.Sprintf("%s stopped at once: %v", m.Name, err)) },
+		Network: machineNetwork{c.wire, m.IP}, SnapshotEntries: c.options.SnapshotEntries, GossipKeyPeriod: c.options.GossipKeyPeriod,
 		Gossip: func(cfg gossip.Config) (node.Gossip, error) { return c.air.join(cfg.NodeID, m.IP, cfg.Keys), nil },
 	})
 	if err != nil {

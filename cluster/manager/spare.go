@@ -12,10 +12,10 @@ const (
 	// spareLines is how many connections to each other manager lie ready: one for
 	// heartbeats and one for votes and entries.
 	spareLines = 2
-	// spareEvery is how often missing ones are made, greetEvery how often a manager
-	// asks the others how they are, which keeps a connection for requests open.
+	// spareEvery is how often missing ones are made. Each greetEvery-th time a manager
+	// also asks the others how they are, which keeps a connection for requests open.
 	spareEvery = time.Second
-	greetEvery = 10 * time.Second
+	greetEvery = 10
 )
 
 // spares are connections to other managers that raft will need when leadership
@@ -128,8 +128,7 @@ func (s *spares) close() {
 
 // spare keeps connections to the other managers ready until ctx ends.
 func (m *Manager) spare(ctx context.Context) error {
-	var greeted time.Time
-	for {
+	for round := 0; ; round++ {
 		var others []string
 		for _, server := range m.servers() {
 			if string(server.ID) != m.cfg.NodeID {
@@ -137,8 +136,7 @@ func (m *Manager) spare(ctx context.Context) error {
 			}
 		}
 		m.streams.spares.fill(ctx, others)
-		if now := time.Now(); now.Sub(greeted) >= greetEvery {
-			greeted = now
+		if round%greetEvery == 0 {
 			for _, addr := range others {
 				go func() { _, _ = m.askHealth(ctx, addr) }()
 			}

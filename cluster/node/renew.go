@@ -3,7 +3,8 @@ package node
 import (
 	"bytes"
 	"context"
-	"math/rand/v2"
+	"encoding/binary"
+	"io"
 	"time"
 
 	"github.com/docker/docker/api/types/swarm"
@@ -33,7 +34,7 @@ func (m *member) renew(ctx context.Context) error {
 		if within := peers.Trust.Within; len(peers.Trust.Issuer) > 0 && !m.credentials.IssuedBy(peers.Trust.Issuer) {
 			// All nodes are to have another issuer: each asks at a moment of its own.
 			if now := m.node.cfg.Now(); at.Sub(now) > within {
-				at = now.Add(rand.N(within + 1))
+				at = now.Add(m.chance(within))
 			}
 		}
 		due := at.Sub(m.node.cfg.Now())
@@ -54,7 +55,7 @@ func (m *member) renew(ctx context.Context) error {
 				return ctx.Err()
 			}
 			m.node.log.Warn("renew certificate; trying again", "err", err, "wait", retry)
-			if !sleep(ctx, retry/2+rand.N(retry)) {
+			if !sleep(ctx, retry/2+m.chance(retry)) {
 				return ctx.Err()
 			}
 			retry = min(2*retry, time.Hour)
@@ -65,6 +66,15 @@ func (m *member) renew(ctx context.Context) error {
 			return ctx.Err() // asked before the store said so
 		}
 	}
+}
+
+// chance is a random part of d. It panics when the node's randomness fails.
+func (m *member) chance(d time.Duration) time.Duration {
+	var bits [8]byte
+	if _, err := io.ReadFull(m.node.cfg.Random, bits[:]); err != nil {
+		panic("read randomness: " + err.Error())
+	}
+	return time.Duration(binary.BigEndian.Uint64(bits[:]) % uint64(d+1))
 }
 
 // renewLimit bounds one attempt at a new certificate.
