@@ -130,7 +130,7 @@ func screenshot(t *testing.T, page string) {
 	for i, scheme := range []string{"light", "dark"} {
 		file := filepath.Join(t.TempDir(), scheme+".png")
 		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
-		args := []string{"--headless", "--no-sandbox", "--disable-gpu", "--hide-scrollbars", "--user-data-dir=" + t.TempDir(), "--window-size=1200,1400", "--screenshot=" + file}
+		args := []string{"--headless", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--hide-scrollbars", "--user-data-dir=" + t.TempDir(), "--window-size=1200,1400", "--screenshot=" + file}
 		if scheme == "dark" {
 			args = append(args, "--blink-settings=preferredColorScheme=0")
 		}
