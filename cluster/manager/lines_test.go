@@ -5,12 +5,12 @@ import (
 	"testing"
 )
 
-func TestLines_CutBreaksAndRefuses(t *testing.T) {
+func TestPort_CutBreaksAndRefuses(t *testing.T) {
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
-	l := newLines(listener)
+	l := port{listener, newLines()}
 	client, err := net.Dial("tcp", listener.Addr().String())
 	if err != nil {
 		t.Fatal(err)

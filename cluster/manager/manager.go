@@ -100,7 +100,7 @@ type Manager struct {
 	disk      Disk
 	streams   *streams
 	dispatch  *dispatch.Dispatcher
-	listener  *lines
+	listener  port
 	client    *http.Client
 	peers     *reachability
 	// alone is Config.Alone until it is done; only lead uses it.
@@ -127,7 +127,7 @@ func Open(cfg Config) (_ *Manager, err error) {
 	if err != nil {
 		return nil, fmt.Errorf("listen on control port %s: %w", cfg.Listen, err)
 	}
-	m.listener = newLines(listener)
+	m.listener = port{listener, newLines()}
 	m.streams = newStreams(m.listener.Addr(), m.dialRaft)
 	defer func() {
 		if err != nil {
@@ -174,8 +174,8 @@ func (m *Manager) openDisk() (Disk, error) {
 
 // fatal ends the process, after the others were told by breaking the connections.
 func (m *Manager) fatal(err error) {
-	m.listener.cut()
-	m.streams.Close()
+	_ = m.listener.cut() // What matters is err.
+	_ = m.streams.Close()
 	m.cfg.Fatal(err)
 }
 

@@ -158,35 +158,28 @@ type streams struct {
 	spares   *spares
 	accepted chan accepted
 	closed   chan struct{}
+	once     sync.Once // closes closed
 	// lost has the last manager whose connection to this one ended.
-	lost chan string
-
-	mu    sync.Mutex // guards conns, and the closing of closed
-	conns map[*stream]bool
+	lost  chan string
+	lines *lines
 }
 
-// stream is a connection of raft's that is known to be open.
+// stream is a connection of raft's that another manager opened.
 type stream struct {
 	net.Conn
-	of *streams
-	// from is who opened it; empty when this manager did.
 	from string
+	lost chan string
 }
 
 // Close closes the connection. Raft does so when it meets its end.
 func (c *stream) Close() error {
-	c.of.mu.Lock()
-	delete(c.of.conns, c)
-	c.of.mu.Unlock()
-	if c.from != "" {
-		select {
-		case <-c.of.lost:
-		default:
-		}
-		select {
-		case c.of.lost <- c.from:
-		default:
-		}
+	select {
+	case <-c.lost:
+	default:
+	}
+	select {
+	case c.lost <- c.from:
+	default:
 	}
 	return c.Conn.Close()
 }
@@ -195,21 +188,7 @@ var _ raft.StreamLayer = (*streams)(nil)
 
 func newStreams(addr net.Addr, dial func(context.Context, string) (net.Conn, error)) *streams {
 	return &streams{addr: addr, spares: newSpares(dial), accepted: make(chan accepted), closed: make(chan struct{}),
-		lost: make(chan string, 1), conns: map[*stream]bool{}}
-}
-
-// keep makes conn one of those that Close closes.
-func (s *streams) keep(conn net.Conn, from string) (net.Conn, error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	select {
-	case <-s.closed:
-		return nil, errors.Join(net.ErrClosed, conn.Close())
-	default:
-	}
-	kept := &stream{conn, s, from}
-	s.conns[kept] = true
-	return kept, nil
+		lost: make(chan string, 1), lines: newLines()}
 }
 
 // accepted is a connection that another manager opened.
@@ -230,35 +209,27 @@ func (s *streams) deliver(conn net.Conn, from string) {
 func (s *streams) Accept() (net.Conn, error) {
 	select {
 	case a := <-s.accepted:
-		return s.keep(a.conn, a.from)
+		conn, err := s.lines.keep(a.conn)
+		if err != nil {
+			return nil, err
+		}
+		return &stream{conn, a.from, s.lost}, nil
 	case <-s.closed:
 		return nil, net.ErrClosed
 	}
 }
 
 func (s *streams) Close() error {
+	s.once.Do(func() { close(s.closed) })
 	s.spares.close()
-	s.mu.Lock()
-	select {
-	case <-s.closed:
-	default:
-		close(s.closed)
-	}
-	conns := s.conns
-	s.conns = map[*stream]bool{}
-	s.mu.Unlock()
-	var errs []error
-	for c := range conns {
-		errs = append(errs, c.Conn.Close())
-	}
-	return errors.Join(errs...)
+	return s.lines.cut()
 }
 
 func (s *streams) Addr() net.Addr { return s.addr }
 
 func (s *streams) Dial(addr raft.ServerAddress, timeout time.Duration) (net.Conn, error) {
 	if conn := s.spares.take(string(addr)); conn != nil {
-		return s.keep(conn, "")
+		return s.lines.keep(conn)
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), timeout)
 	defer cancel()
@@ -266,7 +237,7 @@ func (s *streams) Dial(addr raft.ServerAddress, timeout time.Duration) (net.Conn
 	if err != nil {
 		return nil, err
 	}
-	return s.keep(conn, "")
+	return s.lines.keep(conn)
 }
 
 func (m *Manager) dialRaft(ctx context.Context, addr string) (net.Conn, error) {
