@@ -30,7 +30,8 @@ func (m *Manager) heed(ctx context.Context) error {
 		}
 		_, leader := m.raft.LeaderWithID()
 		term := m.raft.CurrentTerm()
-		if silent(m.askOthers(ctx, string(leader)), term, m.cfg.Beat) && m.patience() <= 0 {
+		own := cluster.ManagerHealth{Term: term, LastIndex: m.raft.LastIndex()}
+		if stands(own, m.askOthers(ctx, string(leader)), m.cfg.Beat) && m.patience() <= 0 {
 			m.stand(string(leader), term, "the leader is silent")
 			pause(ctx, m.cfg.Beat)
 		}
@@ -78,17 +79,23 @@ func (m *Manager) askOthers(ctx context.Context, leader string) []cluster.Manage
 	return accounts
 }
 
-// silent tells whether most voters, the leader counted among them and whoever asks
-// too, have heard nothing of the leader of the term for half a Beat: three heartbeats.
-func silent(others []cluster.ManagerHealth, term uint64, beat time.Duration) bool {
+// stands tells whether a follower should stand: most voters, the leader counted among
+// them, have heard nothing of it for half a Beat, which is three heartbeats, and none
+// of them has entries that this one lacks, since it wouldn't vote for this one; it
+// stands itself.
+func stands(own cluster.ManagerHealth, others []cluster.ManagerHealth, beat time.Duration) bool {
 	agree, voters := 1, len(others)+2
 	for _, other := range others {
-		if other.Term > term || other.Leader {
+		if other.Term > own.Term || other.Leader {
 			return false // There has been an election meanwhile.
 		}
-		if other.NodeID != "" && other.LastContact >= beat/2 {
-			agree++
+		if other.NodeID == "" || other.LastContact < beat/2 {
+			continue
 		}
+		if other.LastIndex > own.LastIndex {
+			return false
+		}
+		agree++
 	}
 	return agree > voters/2
 }
