@@ -27,7 +27,7 @@ type spares struct {
 	mu      sync.Mutex // guards the fields below
 	closed  bool
 	ready   map[string][]*spare
-	dialing map[string]bool
+	dialing map[string]int // how many are being made
 }
 
 // spare is a connection that nobody uses yet. A goroutine reads from it, to which
@@ -40,7 +40,7 @@ type spare struct {
 }
 
 func newSpares(dial func(context.Context, string) (net.Conn, error)) *spares {
-	return &spares{dial: dial, ready: map[string][]*spare{}, dialing: map[string]bool{}}
+	return &spares{dial: dial, ready: map[string][]*spare{}, dialing: map[string]int{}}
 }
 
 // past is a deadline that is over.
@@ -67,10 +67,16 @@ func (s *spares) take(addr string) net.Conn {
 	}
 }
 
-// put keeps a connection until it is taken or ends.
-func (s *spares) put(addr string, conn net.Conn) {
+// put takes in what a dial gave, and keeps the connection until it is taken or ends.
+func (s *spares) put(addr string, conn net.Conn, err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if s.dialing[addr]--; s.dialing[addr] == 0 {
+		delete(s.dialing, addr)
+	}
+	if err != nil {
+		return // The next round tries again.
+	}
 	if s.closed {
 		conn.Close()
 		return
@@ -89,8 +95,8 @@ func (s *spares) put(addr string, conn net.Conn) {
 	}()
 }
 
-// fill makes one of those that are missing to each of addrs, on a goroutine of its own,
-// and closes those to others.
+// fill makes those that are missing to addrs, each on a goroutine of its own, and closes
+// those to others.
 func (s *spares) fill(ctx context.Context, addrs []string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -102,19 +108,13 @@ func (s *spares) fill(ctx context.Context, addrs []string) {
 		}
 	}
 	for _, addr := range addrs {
-		if s.closed || s.dialing[addr] || len(s.ready[addr]) >= spareLines {
-			continue
+		for !s.closed && s.dialing[addr]+len(s.ready[addr]) < spareLines {
+			s.dialing[addr]++
+			go func() {
+				conn, err := s.dial(ctx, addr)
+				s.put(addr, conn, err)
+			}()
 		}
-		s.dialing[addr] = true
-		go func() {
-			conn, err := s.dial(ctx, addr)
-			s.mu.Lock()
-			delete(s.dialing, addr)
-			s.mu.Unlock()
-			if err == nil {
-				s.put(addr, conn)
-			}
-		}()
 	}
 }
 

@@ -3,15 +3,21 @@ package manager
 import (
 	"context"
 	"net"
+	"sync"
 	"testing"
 	"testing/synctest"
 )
 
 // pipes dials connections whose far ends it keeps.
-type pipes struct{ far []net.Conn }
+type pipes struct {
+	mu  sync.Mutex
+	far []net.Conn
+}
 
 func (p *pipes) dial(context.Context, string) (net.Conn, error) {
 	near, far := net.Pipe()
+	p.mu.Lock()
+	defer p.mu.Unlock()
 	p.far = append(p.far, far)
 	return near, nil
 }
