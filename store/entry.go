@@ -71,5 +71,11 @@ func (r record) object() (object any, err error) {
 	if err := cluster.Decode(r.Object, object); err != nil {
 		return nil, err
 	}
+	// CBOR can say times that don't fit into the text that snapshots have them as.
+	for _, at := range times(object) {
+		if year := at.Year(); year < 0 || year > 9999 {
+			return nil, fmt.Errorf("it has a time in the year %d", year)
+		}
+	}
 	return object, nil
 }

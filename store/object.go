@@ -103,6 +103,23 @@ func meta(object any) *cluster.Meta {
 	return nil
 }
 
+// times are all that an object has; a task's are numbers.
+func times(object any) []time.Time {
+	var own []time.Time
+	switch o := object.(type) {
+	case *cluster.Task:
+		return nil
+	case *cluster.Cluster:
+		own = []time.Time{o.GossipKeysAt}
+	case *cluster.Node:
+		own = []time.Time{o.Status.Since}
+	case *cluster.Rollout:
+		own = []time.Time{o.StartedAt, o.CompletedAt}
+	}
+	m := meta(object)
+	return append(own, m.CreatedAt, m.UpdatedAt)
+}
+
 // provisional is the version of an object that the transaction's batch has
 // written but raft hasn't: no reader can have seen it, so whoever checks a
 // version against it conflicts, as they must.
