@@ -114,15 +114,3 @@ func TestLog_DetectsAnEntryUnderAnothersKey(t *testing.T) {
 		t.Errorf("entry 5 under the key of 6: %v", err)
 	}
 }
-
-func FuzzSplit(f *testing.F) {
-	f.Add([]byte{})
-	f.Add(join(&raft.Log{Data: []byte("data"), Extensions: []byte("ext"), AppendedAt: time.Now()}))
-	f.Add([]byte{0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0x01})
-	f.Fuzz(func(t *testing.T, plain []byte) {
-		var entry raft.Log
-		if split(plain, &entry) == nil && len(entry.Data)+len(entry.Extensions) > len(plain) {
-			t.Errorf("split made more of it")
-		}
-	})
-}
