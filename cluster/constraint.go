@@ -104,7 +104,8 @@ func parseConstraint(text string) (Constraint, error) {
 	words := strings.Fields(text)
 	if len(words) == 2 { // exists KEY, or KEY exists
 		for i, key := range []string{words[1], words[0]} {
-			if op := Operator(strings.ToLower(words[i])); op == Exists || op == Absent {
+			op := Operator(strings.ToLower(words[i]))
+			if (op == Exists || op == Absent) && keyCharacters.FindString(key) == key {
 				return Constraint{Key: key, Op: op}, checkKey(key)
 			}
 		}
@@ -150,11 +151,14 @@ func (c *Constraint) read() error {
 		if text == "" || len(text) > maxExpression {
 			return fmt.Errorf("a regular expression has 1 to %d bytes", maxExpression)
 		}
-		form, err := regexp.Compile(`^(?:` + text + `)$`)
+		// One that leaves these parentheses is none.
+		_, err := regexp.Compile(text)
+		if err == nil {
+			c.form, err = regexp.Compile(`^(?:` + text + `)$`)
+		}
 		if err != nil {
 			return fmt.Errorf("'%s' is no regular expression (RE2): %w", text, err)
 		}
-		c.form = form
 		return nil
 	case Less, More:
 		number, err := strconv.ParseFloat(text, 64)

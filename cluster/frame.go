@@ -8,6 +8,11 @@ import (
 	"github.com/fxamacker/cbor/v2"
 )
 
+// maxElements is how many elements a list or a map may have. A byte can be one that
+// takes hundreds in memory, so a full frame of them would take gigabytes. It is more
+// than the changes that fit into the largest entry of the log.
+const maxElements = 1 << 19
+
 // encMode is deterministic, so that equal objects give equal bytes on all managers.
 var encMode, decMode = func() (cbor.EncMode, cbor.DecMode) {
 	options := cbor.CoreDetEncOptions()
@@ -17,7 +22,7 @@ var encMode, decMode = func() (cbor.EncMode, cbor.DecMode) {
 		panic(err)
 	}
 	dec, err := cbor.DecOptions{
-		MaxArrayElements: 1 << 24, MaxMapPairs: 1 << 24, MaxNestedLevels: 64,
+		MaxArrayElements: maxElements, MaxMapPairs: maxElements, MaxNestedLevels: 64,
 		DupMapKey: cbor.DupMapKeyEnforcedAPF,
 	}.DecMode()
 	if err != nil {
