@@ -36,7 +36,7 @@ func expandSecret(text string) (string, error) {
 func TestTemplate_IsBounded(t *testing.T) {
 	for what, c := range map[string]struct {
 		text string
-		size int // 0 where it is refused
+		size int // 0 where it is refused for what it gives, negative for what it does
 	}{
 		"what fits":                   {`{{config "big"}}`, 400 << 10},
 		"padding that fits":           {`{{printf "%100000d" 1}}`, 100000},
@@ -54,11 +54,21 @@ func TestTemplate_IsBounded(t *testing.T) {
 		"doubled by printf":           {`{{$x := "1234567890"}}` + strings.Repeat(`{{$x = printf "%s%s" $x $x}}`, 60), 0},
 		"doubled by join":             {`{{$x := "1234567890"}}` + strings.Repeat(`{{$x = join $x $x $x}}`, 60), 0},
 		"escaped again and again":     {`{{$x := "'"}}` + strings.Repeat(`{{$x = js $x}}`, 60), 0},
+		"a loop for ever":             {`{{range 9223372036854775807}}{{end}}`, -1},
+		"a loop in a loop":            {`{{range 100000}}{{range 100000}}{{else}}x{{end}}{{end}}`, -1},
+		"a loop that ends":            {`{{range $i := 9223372036854775807}}{{if eq $i 9}}{{break}}{{end}}x{{end}}`, 9},
+		"a loop with much to do":      {`{{range $i := 10000}}{{if lt $i 10}}{{continue}}{{end}}0123456789{{else}}none{{end}}`, 99900},
+		"calls that double":           {`{{define "a"}}{{if .}}{{template "a" slice . 1}}{{template "a" slice . 1}}{{end}}{{end}}{{template "a" "` + strings.Repeat("x", 60) + `"}}`, -1},
+		"a call of itself":            {`{{define "a"}}{{template "a"}}{{end}}{{template "a"}}`, -1},
+		"much that isn't shown":       {strings.Repeat(`{{$x := config "big"}}`, 100), -1},
+		"loops in loops in loops":     {strings.Repeat(`{{range 1}}`, 5000) + "x" + strings.Repeat(`{{end}}`, 5000), 1},
 		"labels many times":           {`{{print ` + strings.Repeat(".Service.Labels ", 10000) + `}}`, 0},
 	} {
 		t.Run(what, func(t *testing.T) {
 			got, err := expandSecret(c.text)
 			switch {
+			case c.size < 0 && (err == nil || err.Error() != "expand template of secret key: to fill it in takes more than 2048000 bytes of text and loops"):
+				t.Errorf("%d bytes, %v", len(got), err)
 			case c.size == 0 && (err == nil || err.Error() != "expand template of secret key: it gives more than 511999 bytes"):
 				t.Errorf("%d bytes, %v", len(got), err)
 			case c.size > 0 && (err != nil || len(got) != c.size):

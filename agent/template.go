@@ -68,11 +68,19 @@ var errNoSuch = errors.New("it asks for a secret or config that the service does
 
 // expand fills in a template, whose result must be shorter than limit; functions are
 // known to it beside those that all templates know.
-func (x *Template) expand(what, text string, limit int, functions template.FuncMap) string {
+func (x *Template) expand(what, text string, limit int, functions map[string]func(string) (string, error)) string {
 	if !strings.Contains(text, "{{") || x.err != nil {
 		return text
 	}
-	parsed, err := template.New("").Option("missingkey=error").Funcs(boundedFunctions(limit)).Funcs(functions).Parse(text)
+	work := &budget{left: workPerByte * limit}
+	known := work.boundedFunctions(limit)
+	for name, function := range functions {
+		known[name] = work.spending(function)
+	}
+	parsed, err := template.New("").Option("missingkey=error").Funcs(known).Parse(text)
+	if err == nil {
+		err = work.meter(parsed)
+	}
 	if err == nil {
 		out := &boundedBuilder{limit: limit}
 		if err = parsed.Execute(out, x.values); err == nil {
@@ -85,6 +93,8 @@ func (x *Template) expand(what, text string, limit int, functions template.FuncM
 		why = errNoSuch.Error()
 	case errors.Is(err, errTooLong):
 		why = fmt.Sprintf("it gives more than %d bytes", limit-1)
+	case errors.Is(err, errTooMuch):
+		why = fmt.Sprintf("to fill it in takes more than %d bytes of text and loops", workPerByte*limit)
 	}
 	x.err = cluster.Say(cluster.ErrInvalid, "expand template of %s: %s", what, why)
 	return text
@@ -94,14 +104,14 @@ func (x *Template) expand(what, text string, limit int, functions template.FuncM
 // the service's secrets and configs by the name of their file, as they are.
 func (x *Template) body(what string, data []byte, limit int) ([]byte, error) {
 	spec, env := x.assignment.Revision.Spec.ContainerSpec, x.Env()
-	known := template.FuncMap{
-		"env": func(name string) string {
+	known := map[string]func(string) (string, error){
+		"env": func(name string) (string, error) {
 			for _, entry := range env {
 				if key, value, ok := strings.Cut(entry, "="); ok && key == name {
-					return value
+					return value, nil
 				}
 			}
-			return ""
+			return "", nil
 		},
 		"secret": func(file string) (string, error) {
 			for _, ref := range spec.Secrets {
