@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"fmt"
 	"io"
+	"unicode/utf8"
 
 	"github.com/fxamacker/cbor/v2"
 )
@@ -31,13 +32,48 @@ var encMode, decMode = func() (cbor.EncMode, cbor.DecMode) {
 	return enc, dec
 }()
 
-// Encode gives v's one CBOR encoding: equal values give equal bytes.
+// Encode gives v's one CBOR encoding: equal values give equal bytes. What Decode
+// couldn't read again is refused with ErrInvalid: were it in the log, all managers
+// would stop at it, and again at each start.
 func Encode(v any) ([]byte, error) {
 	data, err := encMode.Marshal(v)
+	if err == nil {
+		err = checkReadable(data)
+	}
 	if err != nil {
 		return nil, fmt.Errorf("encode %T: %w", v, err)
 	}
 	return data, nil
+}
+
+// checkReadable looks through what Marshal wrote for what Unmarshal refuses: texts
+// that aren't UTF-8, and lists and maps that are too long. An item is a head, of three
+// bits of kind and a number, and what belongs to it follows.
+func checkReadable(data []byte) error {
+	for len(data) > 0 {
+		kind, number := data[0]>>5, uint64(data[0]&31)
+		data = data[1:]
+		if number > 23 {
+			size := 1 << (number - 24)
+			var whole [8]byte
+			copy(whole[8-size:], data)
+			number, data = binary.BigEndian.Uint64(whole[:]), data[size:]
+		}
+		switch kind {
+		case 2:
+			data = data[number:]
+		case 3:
+			if !utf8.Valid(data[:number]) {
+				return fmt.Errorf("%w: a text in it isn't UTF-8", ErrInvalid)
+			}
+			data = data[number:]
+		case 4, 5:
+			if number > maxElements {
+				return fmt.Errorf("%w: a list or map in it has %d elements, more than %d", ErrInvalid, number, maxElements)
+			}
+		}
+	}
+	return nil
 }
 
 // Decode reads what Encode wrote into v, a pointer. Fields it doesn't know are

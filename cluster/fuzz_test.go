@@ -11,6 +11,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"unicode/utf8"
 
 	"github.com/docker/docker/api/types/swarm"
 )
@@ -127,19 +128,30 @@ func messages() []any {
 
 // FuzzFrame reads a row of frames as each of the messages there are: each is refused,
 // or says the same when it is written and read again, and takes memory in proportion.
+// And a message with any text is refused, or can be read.
 func FuzzFrame(f *testing.F) {
 	for _, message := range messages() {
 		var frame bytes.Buffer
 		if err := WriteFrame(&frame, message); err != nil {
 			f.Fatal(err)
 		}
-		f.Add(frame.Bytes())
-		f.Add(append(bytes.Clone(frame.Bytes()), frame.Bytes()...))
+		f.Add(frame.Bytes(), "text")
+		f.Add(append(bytes.Clone(frame.Bytes()), frame.Bytes()...), "\xff")
 	}
-	f.Add([]byte{0xff, 0xff, 0xff, 0xff})
-	f.Add([]byte{0, 0xff, 0xff, 0xff, 0xa0})
-	f.Add([]byte{0, 0, 0, 7, 0xa1, 3, 0x9a, 0, 0xff, 0xff, 0xff})
-	f.Fuzz(func(t *testing.T, row []byte) {
+	f.Add([]byte{0xff, 0xff, 0xff, 0xff}, "")
+	f.Add([]byte{0, 0xff, 0xff, 0xff, 0xa0}, strings.Repeat("x", 300))
+	f.Add([]byte{0, 0, 0, 7, 0xa1, 3, 0x9a, 0, 0xff, 0xff, 0xff}, strings.Repeat("ä", 40000))
+	f.Fuzz(func(t *testing.T, row []byte, text string) {
+		whole := FromAgent{Reports: []Report{{TaskID: text, Status: TaskStatus{Since: Time(len(text))}}}, Logs: &LogChunk{
+			Lines: []LogLine{{Data: row, Attrs: map[string]string{text: "x"}}}, Err: text,
+		}}
+		data, err := Encode(whole)
+		if err == nil {
+			err = Decode(data, new(FromAgent))
+		}
+		if (err == nil) != utf8.ValidString(text) || err != nil && !errors.Is(err, ErrInvalid) {
+			t.Fatalf("a message with the text %q: %v", text, err)
+		}
 		reread[FromAgent](t, row)
 		reread[FromManager](t, row)
 		reread[Relay](t, row)
@@ -197,5 +209,23 @@ func TestReadFrame_TakesNoMoreMemoryThanAFew(t *testing.T) {
 		if made := allocated() - before; made > 4*MaxFrame {
 			t.Errorf("%d %s took %d MiB: %v", count, what, made>>20, err)
 		}
+	}
+}
+
+// Were it written to the log, no manager could read it.
+func TestEncode_RefusesWhatCannotBeRead(t *testing.T) {
+	long := make([]string, maxElements+1)
+	for what, v := range map[string]any{
+		"text":   &Revision{ServiceID: "s1", Auth: "caf\xe9"},
+		"key":    LogLine{Attrs: map[string]string{"\xff": ""}},
+		"list":   Relay{Sessions: long},
+		"nested": FromAgent{Logs: &LogChunk{Lines: make([]LogLine, maxElements+1)}},
+	} {
+		if data, err := Encode(v); !errors.Is(err, ErrInvalid) {
+			t.Errorf("%s: %d bytes, %v", what, len(data), err)
+		}
+	}
+	if data, err := Encode(Relay{Sessions: long[1:]}); err != nil || Decode(data, new(Relay)) != nil {
+		t.Errorf("as many as there may be: %v", err)
 	}
 }
