@@ -80,13 +80,12 @@ func FuzzApply(f *testing.F) {
 		if len(object) > 0 {
 			composed = record{Kind: kind(k), Object: object}
 		}
+		applyTwice(t, full, &raft.Log{Index: base + 1, Term: 1, Data: raw})
 		data, err := encodeEntry(entry{Base: base, Changes: []record{composed}})
 		if err != nil {
-			t.Fatal(err)
+			return // The ID isn't UTF-8.
 		}
-		for _, data := range [][]byte{raw, data} {
-			applyTwice(t, full, &raft.Log{Index: base + 1, Term: 1, Data: data})
-		}
+		applyTwice(t, full, &raft.Log{Index: base + 1, Term: 1, Data: data})
 	})
 }
 
