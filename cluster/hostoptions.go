@@ -2,6 +2,7 @@ package cluster
 
 import (
 	"encoding/json"
+	"io"
 	"maps"
 	"path"
 	"regexp"
@@ -60,7 +61,8 @@ var hostOptions = map[string]func(h *container.HostConfig, value string) error{
 		var requests []container.DeviceRequest
 		decoder := json.NewDecoder(strings.NewReader(value))
 		decoder.DisallowUnknownFields()
-		if err := decoder.Decode(&requests); err != nil || decoder.More() || len(requests) == 0 {
+		err := decoder.Decode(&requests)
+		if _, end := decoder.Token(); err != nil || end != io.EOF || len(requests) == 0 {
 			return wants(`the engine's JSON for device requests, such as [{"DeviceIDs":["0"],"Capabilities":[["gpu"]]}]`)
 		}
 		h.DeviceRequests = append(h.DeviceRequests, requests...)

@@ -149,7 +149,7 @@ func TestHostOptions_RefuseWhatMakesNoSense(t *testing.T) {
 		"devices":             {"", "fuse", "/dev/a:b", "/dev/a:/dev/b:x", "/dev/a:/dev/b:r:w", "/dev/a,"},
 		"device-cgroup-rules": {"c 42 r", "c 1:1 x"},
 		"gpus":                {"0", "-1", "some"},
-		"device-requests":     {"", "{}", "[]", `[{"Card":1}]`, `[{}] []`},
+		"device-requests":     {"", "{}", "[]", `[{"Card":1}]`, `[{}] []`, `[{}]]`},
 		"ipc":                 {"container:x", ""},
 		"pid":                 {"container:x"},
 		"cpuset-cpus":         {"a", "1-", ""},
