@@ -154,7 +154,7 @@ func (g *Gossip) memberlistConfig() *memberlist.Config {
 	c.PushPullInterval = exchangeInterval
 	c.TCPTimeout = streamTimeout
 	c.DeadNodeReclaimTime = reclaimAfter
-	c.Events = events{g}
+	c.Events, c.Alive = events{g}, events{g}
 	c.Logger = log.New(newLogWriter(g.config.Log, g.config.Now), "", 0)
 	return c
 }

@@ -1,6 +1,7 @@
 package gossip
 
 import (
+	"fmt"
 	"maps"
 	"net"
 	"strconv"
@@ -14,7 +15,10 @@ import (
 // Node's fields may be read here only; outside they change without a lock.
 type events struct{ g *Gossip }
 
-var _ memberlist.EventDelegate = events{}
+var (
+	_ memberlist.EventDelegate = events{}
+	_ memberlist.AliveDelegate = events{}
+)
 
 // NotifyJoin is called for this node too, and again for one that comes back.
 func (e events) NotifyJoin(n *memberlist.Node) {
@@ -35,6 +39,15 @@ func (e events) NotifyLeave(n *memberlist.Node) {
 
 // NotifyUpdate is about metadata, of which there is none.
 func (e events) NotifyUpdate(*memberlist.Node) {}
+
+// NotifyAlive refuses what can't be a member: memberlist takes a name and an address
+// of any length from whoever has the key.
+func (e events) NotifyAlive(n *memberlist.Node) error {
+	if n.Name == "" || n.Addr.To16() == nil {
+		return fmt.Errorf("%q is no member: its address has %d bytes", n.Name, len(n.Addr))
+	}
+	return nil
+}
 
 // watch signals changes of suspicion and goes back to missing seeds, until done.
 func (g *Gossip) watch() {
