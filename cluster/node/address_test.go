@@ -1,9 +1,13 @@
 package node
 
 import (
+	"errors"
 	"net"
+	"strconv"
 	"strings"
 	"testing"
+
+	"skep/cluster"
 )
 
 func TestResolve(t *testing.T) {
@@ -44,14 +48,27 @@ func TestResolve(t *testing.T) {
 	}
 }
 
+// FuzzParseAddr reads an address: what it is, written out, is read as the same.
 func FuzzParseAddr(f *testing.F) {
-	for _, seed := range []string{"", "127.0.0.1", "eth0:2377", "[::1]:1", "::1", ":2377", "a:b:c"} {
+	for _, seed := range []string{"", "127.0.0.1", "eth0:2377", "eth0", "eth1", "[::1]:1", "::1", ":2377", "a:b:c", "[fe80::1%eth0]:1", "10.0.0.1:0", "10.0.0.1:65536"} {
 		f.Add(seed)
 	}
+	known := map[string][]net.IP{"eth0": {net.IPv4(10, 0, 0, 1), net.IPv6loopback}, "eth1": {net.IPv4(10, 0, 0, 2), net.IPv4(10, 0, 0, 3)}}
 	f.Fuzz(func(t *testing.T, text string) {
-		_, port, err := parseAddr(text, 2377, nil)
-		if err == nil && (port < 1 || port > 65535) {
-			t.Errorf("%q gives port %d", text, port)
+		ip, port, err := parseAddr(text, 2377, known)
+		if err != nil {
+			if !errors.Is(err, cluster.ErrInvalid) {
+				t.Errorf("%q: %v", text, err)
+			}
+			return
+		}
+		host := ""
+		if ip != nil {
+			host = ip.String()
+		}
+		again, same, err := parseAddr(net.JoinHostPort(host, strconv.Itoa(port)), 1, known)
+		if err != nil || port < 1 || port > 65535 || same != port || !again.Equal(ip) {
+			t.Errorf("%q is %v port %d, which is %v port %d, %v", text, ip, port, again, same, err)
 		}
 	})
 }

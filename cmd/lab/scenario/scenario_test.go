@@ -177,7 +177,10 @@ func FuzzParse(f *testing.F) {
 	}
 	f.Fuzz(func(t *testing.T, text string) {
 		s, err := Parse("fuzz", text)
-		if err == nil && (len(s.Steps) == 0 || s.About == "") {
+		switch {
+		case err != nil && !strings.HasPrefix(err.Error(), "scenario fuzz: "):
+			t.Errorf("%q: the error doesn't say where it is: %v", text, err)
+		case err == nil && (len(s.Steps) == 0 || s.About == "" || s.Text != text):
 			t.Errorf("%q was read as %+v", text, s)
 		}
 	})
