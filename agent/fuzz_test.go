@@ -2,6 +2,7 @@ package agent
 
 import (
 	"errors"
+	"fmt"
 	"strings"
 	"testing"
 	"time"
@@ -10,7 +11,7 @@ import (
 )
 
 // slow is far more than a template may take, on a machine that does other things.
-const slow = 20 * time.Second
+const slow = 5 * time.Second
 
 // FuzzTemplate fills a template in, as a secret's and as an environment variable's:
 // it gives less than it may, soon, or an error that doesn't show it.
@@ -30,15 +31,13 @@ func FuzzTemplate(f *testing.F) {
 		if len(text) > 16<<10 {
 			t.Skip("what is long shows nothing new")
 		}
-		begin := time.Now()
+		late := time.AfterFunc(slow, func() { panic(fmt.Sprintf("%.100q isn't filled in yet", text)) })
+		defer late.Stop()
 		got, err := expandSecret(text)
 		check(t, text, got, err, cluster.SecretLimit)
 		a := Assignment{Task: &cluster.Task{ID: "t1", ServiceID: "s1", Slot: 1}, Revision: &cluster.Revision{ServiceName: "web"}}
 		x := NewTemplate(a)
 		check(t, text, x.Expand("hostname", text), x.Err(), cluster.ConfigLimit)
-		if took := time.Since(begin); took > slow {
-			t.Fatalf("%q took %v", text, took)
-		}
 	})
 }
 
