@@ -35,16 +35,7 @@ soak: ## users and faults at once, seed after seed: FOR=1h, SEED=n to begin with
 	SKEP_STORM_SEED=$(SEED) SKEP_STORM_FOR=$(FOR) $(GO) test -count=1 -timeout 0 -v -run TestStorm ./cluster/clustertest
 
 fuzz: ## anything at all into each fuzz target, one after the other: FOR=20s, TARGET=FuzzApply for one
-	@# What is found isn't made smaller, nor what is interesting: it would take nearly all
-	@# of the time. A target that runs nothing fails, too.
-	@targets=$$(grep -rE '^func $(TARGET)\w*\(\w+ \*testing\.F\)' --include='*_test.go' agent cluster cmd scheduler store | sort | sed 's|/[^/]*_test.go:func |:|; s|(.*||'); \
-	test -n "$$targets" || { echo "fuzz: no target begins with $(TARGET)"; exit 1; }; \
-	for target in $$targets; do \
-		log=$$($(GO) test -run '^$$' -fuzz "^$${target#*:}$$" -fuzztime $(FOR) -fuzzminimizetime 1x "./$${target%:*}" 2>&1) && \
-		line=$$(echo "$$log" | grep '^fuzz: elapsed: .* execs: [1-9]' | tail -n 1 | sed 's| ([0-9]*/sec)||') && test -n "$$line" || \
-			{ echo "$$log"; echo "fuzz: FAIL $$target"; exit 1; }; \
-		echo "fuzz: $$target:$${line#*,}"; \
-	done
+	@.ci/fuzz $(FOR) $(TARGET)
 
 planted: ## plants bugs, one after the other, and wants the tests to notice each
 	SKEP_PLANTED=1 $(GO) test -count=1 -timeout 0 -v -run TestPlanted ./cmd
