@@ -50,6 +50,9 @@ type DiskConfig struct {
 	// was good at the start doesn't open any more. It must not return in production:
 	// by default it logs and exits.
 	Fatal func(error)
+	// Write, when a test sets it, runs each write: what is to be written, and the
+	// function that does it. It stands for a disk that is slow, full or broken.
+	Write func(what string, write func() error) error
 	// Log takes what operators should know; slog.Default() by default.
 	Log *slog.Logger
 }
@@ -85,7 +88,7 @@ func OpenDisk(config DiskConfig) (*Disk, error) {
 	if config.StallLimit <= 0 {
 		config.StallLimit = defaultStall
 	}
-	d := &Disk{dog: newWatchdog(config.StallLimit, config.Fatal)}
+	d := &Disk{dog: newWatchdog(config.StallLimit, config.Fatal, config.Write)}
 	if err := prepareDir(config.Dir, d.dog); err != nil {
 		return nil, fmt.Errorf("open disk: %w", err)
 	}

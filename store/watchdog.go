@@ -23,13 +23,15 @@ const watchTicks = 4
 type watchdog struct {
 	limit time.Duration
 	fatal func(error)
+	// run is DiskConfig.Write, or nil.
+	run func(what string, write func() error) error
 
 	mu     sync.Mutex // guards the field below
 	silent bool       // closed, or has barked
 }
 
-func newWatchdog(limit time.Duration, fatal func(error)) *watchdog {
-	return &watchdog{limit: limit, fatal: fatal}
+func newWatchdog(limit time.Duration, fatal func(error), run func(string, func() error) error) *watchdog {
+	return &watchdog{limit: limit, fatal: fatal, run: run}
 }
 
 // watch runs one write, which must neither fail nor hang.
@@ -46,6 +48,9 @@ func (w *watchdog) time(what string, write func() error) error {
 	done := make(chan struct{})
 	defer close(done)
 	go w.count(what, done)
+	if w.run != nil {
+		return w.run(what, write)
+	}
 	return write()
 }
 

@@ -64,16 +64,23 @@ type Machine struct {
 	// Driver holds the machine's containers.
 	Driver *simulate.Driver
 
-	cancel context.CancelFunc
-	done   chan error
+	// UnlockKeyFile is as in node.Config.
+	UnlockKeyFile string
 
-	mu sync.Mutex // guards the fields below, for clients that call meanwhile
+	// daemon is the present run, or the last one.
+	daemon *daemon
+
+	mu sync.Mutex // guards the fields below, for clients and daemons that call meanwhile
 	// node is the daemon, also when it is off; dead is set while it is.
 	node *node.Node
 	dead bool
-
-	// UnlockKeyFile is as in node.Config.
-	UnlockKeyFile string
+	// failure is why the daemon last ended by itself.
+	failure error
+	// fault is what writes to the disk fail with, and hung is closed when they go on; nil
+	// means that nothing is wrong. harmed tells whether it ever was.
+	fault  error
+	hung   chan struct{}
+	harmed bool
 }
 
 // Start starts a cluster of so many managers and workers and waits until all are
@@ -150,14 +157,10 @@ func (c *Cluster) add(number int) *Machine {
 // doesn't wait for all of its goroutines, and a bubble's clock ends with its test.
 func (c *Cluster) stop() {
 	for _, m := range c.Machines {
-		if !m.dead {
-			m.cancel()
-		}
+		m.daemon.cancel()
 	}
 	for _, m := range c.Machines {
-		if !m.dead {
-			<-m.done
-		}
+		<-m.daemon.ended
 	}
 	time.Sleep(15 * time.Second)
 }
@@ -166,44 +169,44 @@ func (c *Cluster) stop() {
 func (m *Machine) Restart() {
 	c := m.cluster
 	c.wire.revive(m.IP)
+	ctx, cancel := context.WithCancel(context.Background())
+	d := &daemon{cancel: cancel, dying: make(chan struct{}), ended: make(chan struct{})}
 	n, err := node.New(node.Config{
 		DataDir: filepath.Join(c.dir, m.Name), Driver: m.Driver, Hostname: m.Name, Version: "test",
 		UnlockKeyFile: m.UnlockKeyFile, Latency: c.options.Latency,
 		Log:     c.log.With("host", m.Name),
-		Fatal:   func(err error) { panic(fmt.Sprintf("%s stopped at once: %v", m.Name, err)) },
+		Fatal:   func(err error) { m.fatal(d, err) },
+		Write:   func(what string, write func() error) error { return m.write(d, what, write) },
 		Network: machineNetwork{c.wire, m.IP}, SnapshotEntries: c.options.SnapshotEntries, GossipKeyPeriod: c.options.GossipKeyPeriod,
 		Gossip: func(cfg gossip.Config) (node.Gossip, error) { return c.air.join(cfg.NodeID, m.IP, cfg.Keys), nil },
 	})
 	if err != nil {
 		c.t.Fatalf("make node %s: %v", m.Name, err)
 	}
-	ctx, cancel := context.WithCancel(context.Background())
-	m.cancel, m.done = cancel, make(chan error, 1)
+	m.daemon = d
 	m.mu.Lock()
 	m.node, m.dead = n, false
 	m.mu.Unlock()
-	go func() { m.done <- n.Run(ctx) }()
-	<-n.Ready()
+	go m.run(ctx, n, d)
+	select {
+	case <-n.Ready():
+	case <-d.ended: // Failure says why.
+	}
 }
 
-// Crash kills the machine's daemon: nothing it does from now on reaches anybody.
+// Crash kills the machine's daemon: nothing it does from now on reaches anybody, nor
+// its disk.
 // Its containers run on.
 func (m *Machine) Crash() {
 	m.cluster.wire.kill(m.IP)
-	m.end()
+	m.daemon.kill()
+	<-m.daemon.ended
 }
 
 // Stop stops the machine's daemon in order.
-func (m *Machine) Stop() { m.end() }
-
-func (m *Machine) end() {
-	m.cancel()
-	if err := <-m.done; err != nil {
-		m.cluster.log.Debug("daemon ended", "host", m.Name, "err", err)
-	}
-	m.mu.Lock()
-	m.dead = true
-	m.mu.Unlock()
+func (m *Machine) Stop() {
+	m.daemon.cancel()
+	<-m.daemon.ended
 }
 
 // off tells whether the machine's daemon is off.
@@ -322,7 +325,7 @@ var ErrStale = errors.New("a stale answer")
 func (c *Cluster) Alive() []*Machine {
 	var alive []*Machine
 	for _, m := range c.Machines {
-		if !m.dead {
+		if !m.off() {
 			alive = append(alive, m)
 		}
 	}

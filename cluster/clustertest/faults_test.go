@@ -25,11 +25,11 @@ func faults(t *testing.T, seed uint64) {
 	for round := range 12 {
 		victim := c.Machines[random.IntN(len(c.Machines))]
 		switch harm := random.IntN(4); {
-		case harm == 0 && len(c.Alive()) > 4 && !victim.dead:
+		case harm == 0 && len(c.Alive()) > 4 && !victim.off():
 			victim.Crash()
 		case harm == 1:
 			c.Partition(victim)
-		case harm == 2 && !victim.dead:
+		case harm == 2 && !victim.off():
 			victim.Stop()
 			victim.Restart()
 		default:
@@ -43,14 +43,14 @@ func faults(t *testing.T, seed uint64) {
 			acknowledged[name] = true
 		}
 		for _, m := range c.Machines {
-			if m.dead && random.IntN(2) == 0 {
+			if m.off() && random.IntN(2) == 0 {
 				m.Restart()
 			}
 		}
 	}
 	c.Heal()
 	for _, m := range c.Machines {
-		if m.dead {
+		if m.off() {
 			m.Restart()
 		}
 	}

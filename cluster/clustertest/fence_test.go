@@ -100,7 +100,7 @@ func divide(c *Cluster, random *rand.Rand, crash bool) *Machine {
 		return nil
 	}
 	for _, m := range c.Machines[:3] {
-		if running := m.node.Manager(); !m.dead && running != nil && running.LeaderID() == running.NodeID() {
+		if running := m.node.Manager(); !m.off() && running != nil && running.LeaderID() == running.NodeID() {
 			time.Sleep(time.Duration(random.IntN(8000)) * time.Millisecond)
 			m.Crash()
 			return m

@@ -30,19 +30,6 @@ type Network interface {
 	Dial(ctx context.Context, addr string) (net.Conn, error)
 }
 
-// Disk is where raft keeps its log and snapshots.
-type Disk struct {
-	Log       raft.LogStore
-	Stable    raft.StableStore
-	Snapshots raft.SnapshotStore
-	// Keep says how many snapshots stay from the next one on. Reseal brings all under
-	// the key that the ring seals with now; it takes a snapshot by the function it is
-	// given. These two and Close may be nil.
-	Keep   func(snapshots int) error
-	Reseal func(snapshot func() error) error
-	Close  func() error
-}
-
 // Config says what a manager is made of.
 type Config struct {
 	// NodeID and ClusterID are this manager's.
@@ -53,8 +40,8 @@ type Config struct {
 	// Ring seals the log and the snapshots, which lie in Dir.
 	Ring *seal.Ring
 	Dir  string
-	// OpenDisk replaces the files in Dir; for tests.
-	OpenDisk func() (Disk, error)
+	// Write is as in store.DiskConfig; for tests.
+	Write func(what string, write func() error) error
 	// Bootstrap has the objects that a new cluster begins with; nil everywhere but
 	// on its first manager at its first start.
 	Bootstrap *Bootstrap
@@ -97,7 +84,7 @@ type Manager struct {
 	fsm       countingFSM
 	raft      *raft.Raft
 	transport *raft.NetworkTransport
-	disk      Disk
+	disk      *store.Disk
 	streams   *streams
 	dispatch  *dispatch.Dispatcher
 	listener  port
@@ -118,9 +105,6 @@ func Open(cfg Config) (_ *Manager, err error) {
 	cfg.SnapshotBytes = defaulted(cfg.SnapshotBytes, 32<<20)
 	cfg.GossipKeyPeriod = defaulted(cfg.GossipKeyPeriod, 12*time.Hour)
 	m := &Manager{cfg: cfg, log: cfg.Log, changed: make(chan struct{}), peers: newReachability(), alone: cfg.Alone}
-	if cfg.OpenDisk == nil {
-		cfg.OpenDisk = m.openDisk
-	}
 	m.store = store.New(store.Config{Now: cfg.Now, Log: cfg.Log, Fatal: m.cfg.Fatal})
 	m.fsm.FSM = m.store.FSM()
 	listener, err := cfg.Network.Listen(cfg.Listen)
@@ -134,7 +118,7 @@ func Open(cfg Config) (_ *Manager, err error) {
 			err = errors.Join(err, m.listener.Close())
 		}
 	}()
-	if m.disk, err = cfg.OpenDisk(); err != nil {
+	if m.disk, err = m.openDisk(); err != nil {
 		return nil, err
 	}
 	m.client = &http.Client{Transport: &http.Transport{
@@ -161,15 +145,11 @@ func Open(cfg Config) (_ *Manager, err error) {
 const stallLimit = 1500 * time.Millisecond
 
 // openDisk opens the files in Dir.
-func (m *Manager) openDisk() (Disk, error) {
-	disk, err := store.OpenDisk(store.DiskConfig{
+func (m *Manager) openDisk() (*store.Disk, error) {
+	return store.OpenDisk(store.DiskConfig{
 		Dir: filepath.Join(m.cfg.Dir), Ring: m.cfg.Ring, ClusterID: m.cfg.ClusterID,
-		StallLimit: max(stallLimit, 4*m.cfg.Beat), Fatal: m.fatal, Log: m.cfg.Log,
+		StallLimit: max(stallLimit, 4*m.cfg.Beat), Fatal: m.fatal, Write: m.cfg.Write, Log: m.cfg.Log,
 	})
-	if err != nil {
-		return Disk{}, err
-	}
-	return Disk{Log: disk.Log, Stable: disk.Stable, Snapshots: disk.Snapshots, Keep: disk.Keep, Reseal: disk.Reseal, Close: disk.Close}, nil
 }
 
 // fatal ends the process, after the others were told by breaking the connections.
@@ -209,9 +189,7 @@ func (m *Manager) Run(ctx context.Context) error {
 		err = errors.Join(err, fmt.Errorf("shut down raft: %w", shutdown))
 	}
 	m.streams.Close()
-	if m.disk.Close != nil {
-		err = errors.Join(err, m.disk.Close())
-	}
+	err = errors.Join(err, m.disk.Close())
 	if errors.Is(err, context.Canceled) && ctx.Err() != nil {
 		return nil
 	}

@@ -110,9 +110,6 @@ func (m *Manager) follow(keeping cluster.RaftKeeping) error {
 			return fmt.Errorf("keep %d trailing entries: %w", keeping.Trailing, err)
 		}
 	}
-	if m.disk.Keep == nil {
-		return nil
-	}
 	return m.disk.Keep(keeping.Snapshots)
 }
 
@@ -145,9 +142,6 @@ func (m *Manager) compact(ctx context.Context) error {
 // Reseal brings all of this manager's log and snapshots under the key that the ring
 // seals with now. When it returns nil, none of them needs an older key.
 func (m *Manager) Reseal() error {
-	if m.disk.Reseal == nil {
-		return nil
-	}
 	return m.disk.Reseal(func() error { return m.raft.Snapshot().Error() })
 }
 

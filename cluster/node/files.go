@@ -68,7 +68,7 @@ type fresh struct {
 	Node    *cluster.Node    `cbor:"2,keyasint"`
 }
 
-func readRecord(file *seal.File) (record, error) {
+func readRecord(file sealedFile) (record, error) {
 	var r record
 	data, err := file.Read()
 	if err != nil {
@@ -77,7 +77,7 @@ func readRecord(file *seal.File) (record, error) {
 	return r, cluster.Decode(data, &r)
 }
 
-func (r record) write(file *seal.File) error {
+func (r record) write(file sealedFile) error {
 	data, err := cluster.Encode(r)
 	if err != nil {
 		return err
@@ -86,6 +86,24 @@ func (r record) write(file *seal.File) error {
 		return fmt.Errorf("write what the node knows of the cluster: %w", err)
 	}
 	return nil
+}
+
+// sealedFile is a file whose writes go through Config.Write, if there is such.
+type sealedFile struct {
+	*seal.File
+	through func(what string, write func() error) error
+}
+
+func (n *Node) sealedFile(path string, ring *seal.Ring, clusterID, kind string) sealedFile {
+	return sealedFile{seal.NewFile(path, ring, clusterID, kind), n.cfg.Write}
+}
+
+// Write replaces the file.
+func (f sealedFile) Write(plain []byte) error {
+	if f.through == nil {
+		return f.File.Write(plain)
+	}
+	return f.through("write file", func() error { return f.File.Write(plain) })
 }
 
 // exists tells whether there is a file at path.

@@ -35,8 +35,8 @@ type member struct {
 	keys        ca.Keys
 	credentials *ca.Credentials
 	ring        *seal.Ring
-	file        *seal.File
-	tasks       *seal.File
+	file        sealedFile
+	tasks       sealedFile
 	agent       *agent.Agent
 	gossip      Gossip
 	// manager is nil while the node runs none.
@@ -91,8 +91,8 @@ func (n *Node) load(key cluster.UnlockKey) (*member, error) {
 		node: n, keys: keys, credentials: credentials, ring: dataRing(keys.DataKeys),
 		called: map[string]time.Time{}, arrived: make(chan struct{}), opened: make(chan struct{}), asking: make(chan struct{}, 1), wake: make(chan struct{}, 1), moved: make(chan struct{}, 1), certified: make(chan struct{}, 1), done: make(chan struct{}),
 	}
-	m.file = seal.NewFile(n.files.known(), m.ring, id.ClusterID, recordKind)
-	m.tasks = seal.NewFile(n.files.tasks(), m.ring, id.ClusterID, tasksKind)
+	m.file = n.sealedFile(n.files.known(), m.ring, id.ClusterID, recordKind)
+	m.tasks = n.sealedFile(n.files.tasks(), m.ring, id.ClusterID, tasksKind)
 	if m.record, err = readRecord(m.file); err != nil {
 		return nil, err
 	}

@@ -21,7 +21,6 @@ import (
 	"skep/cluster/api"
 	"skep/cluster/ca"
 	"skep/cluster/gossip"
-	"skep/cluster/manager"
 )
 
 // Config says what a node is made of. DataDir and Driver are required.
@@ -59,13 +58,13 @@ type Config struct {
 	// Fatal ends the process after a fault that must not be survived, such as a disk
 	// that lost a write; nil logs the error and exits with status 1.
 	Fatal func(error)
-	// Now, Random, Network, Gossip and OpenDisk are the world outside; nil means the
-	// real one.
-	Now      func() time.Time
-	Random   io.Reader
-	Network  Network
-	Gossip   func(gossip.Config) (Gossip, error)
-	OpenDisk func() (manager.Disk, error)
+	// Now, Random, Network and Gossip are the world outside, and Write runs each write
+	// to the disk, as in store.DiskConfig; nil means the real one.
+	Now     func() time.Time
+	Random  io.Reader
+	Network Network
+	Gossip  func(gossip.Config) (Gossip, error)
+	Write   func(what string, write func() error) error
 }
 
 // Gossip is what a node needs of gossip.Gossip.

@@ -208,7 +208,7 @@ func (n *Node) settle(keys ca.Keys, known record, more func() error) (*member, e
 		return nil, err
 	}
 	ring := dataRing(keys.DataKeys)
-	if err := known.write(seal.NewFile(n.files.known(), ring, id.ClusterID, recordKind)); err != nil {
+	if err := known.write(n.sealedFile(n.files.known(), ring, id.ClusterID, recordKind)); err != nil {
 		return nil, err
 	}
 	if more != nil {
