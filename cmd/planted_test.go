@@ -21,7 +21,7 @@ type planted struct {
 var bugs = []planted{
 	{
 		name: "a write is acknowledged before it is synced",
-		file: "store/disk.go", old: "raftboltdb.Options{Path: path, ", new: "raftboltdb.Options{Path: path, NoSync: true, ",
+		file: "store/bolt.go", old: "bbolt.Options{Timeout: lockLimit, ", new: "bbolt.Options{NoSync: true, Timeout: lockLimit, ",
 		pkg: "./store", run: "TestCrash",
 	},
 	{

@@ -7,75 +7,143 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"runtime/debug"
 	"strings"
+	"syscall"
+	"time"
 
 	"github.com/hashicorp/raft"
 
 	"skep/store/seal"
 )
 
-// stableKeys are what raft keeps in its stable store.
-var stableKeys = []string{"CurrentTerm", "LastVoteTerm", "LastVoteCand"}
+// ErrDamaged means that something of a manager's log, terms and votes or snapshots
+// isn't on its disk as it was written. Whoever finds that must not vote any more: it
+// may have promised what it doesn't know.
+var ErrDamaged = errors.New("the database on this disk is damaged")
 
-// checkFile reads all that the log file has: terms and votes, and every entry.
-// covered is the index of the newest snapshot. The file is opened for reading
-// only: opened for writing, bbolt walks through its pages, and where they are
-// damaged it ends the process with a panic that doesn't say which file it is.
+// damaged makes an error about a record that doesn't open one about the database.
+func damaged(err error) error {
+	if errors.Is(err, seal.ErrBad) && !errors.Is(err, ErrDamaged) {
+		return fmt.Errorf("%w: %w", ErrDamaged, err)
+	}
+	return err
+}
+
+// checkFile reads all that the log file has, without bbolt: terms and votes, every
+// entry, and the mark that says whether that is all. covered is the index of the newest
+// snapshot.
 func checkFile(path string, config DiskConfig, covered uint64) error {
-	info, err := os.Stat(path)
-	if errors.Is(err, fs.ErrNotExist) || (err == nil && info.Size() == 0) {
+	file, err := os.Open(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		if config.Expected || covered > 0 {
+			return damage("%s is gone", path)
+		}
 		return nil
 	}
 	if err != nil {
 		return err
 	}
-	bolt, err := openBolt(path, true)
+	defer file.Close()
+	if err := share(file); err != nil {
+		return fmt.Errorf("open %s: %w", path, err)
+	}
+	c := newFileCheck(config, covered)
+	_, err = readBuckets(file, c.record)
+	if err == nil {
+		err = c.end()
+	}
 	if err != nil {
-		return err
-	}
-	defer bolt.Close()
-	stable := seal.NewStable(bolt, config.Ring, config.ClusterID)
-	for _, key := range stableKeys {
-		if _, err := stable.Get([]byte(key)); errors.Is(err, seal.ErrBad) {
-			return fmt.Errorf("check %s: %w", path, err)
-		}
-	}
-	if err := checkLog(seal.NewLog(bolt, config.Ring, config.ClusterID), covered); err != nil {
-		return fmt.Errorf("check %s: %w", path, err)
+		return fmt.Errorf("check %s: %w", path, damaged(err))
 	}
 	return nil
 }
 
-// checkLog reads all entries. Those that the newest snapshot covers may be
-// missing; the others may not.
-func checkLog(log *seal.Log, covered uint64) error {
-	first, err := log.FirstIndex()
+// share takes the lock under which bbolt lets others read; a file that another process
+// writes to looks damaged. It is gone when the file is closed.
+func share(file *os.File) error {
+	for end := time.Now().Add(lockLimit); ; time.Sleep(50 * time.Millisecond) {
+		err := syscall.Flock(int(file.Fd()), syscall.LOCK_SH|syscall.LOCK_NB)
+		if !errors.Is(err, syscall.EWOULDBLOCK) {
+			return err
+		}
+		if time.Now().After(end) {
+			return errOpen
+		}
+	}
+}
+
+// fileCheck takes in the log file's records one by one.
+type fileCheck struct {
+	log     *seal.Log
+	stable  *seal.Stable
+	config  DiskConfig
+	covered uint64
+	// marked is what the mark says, found what there is.
+	marked, found mark
+	hasMark       bool
+}
+
+func newFileCheck(config DiskConfig, covered uint64) *fileCheck {
+	return &fileCheck{
+		log: seal.NewLog(nil, config.Ring, config.ClusterID), stable: seal.NewStable(nil, config.Ring, config.ClusterID),
+		config: config, covered: covered,
+	}
+}
+
+func (c *fileCheck) record(bucket string, key, value []byte) error {
+	switch bucket {
+	case string(logBucket):
+		c.found.toggle(value)
+		return c.entry(indexOf(key), value)
+	case string(stableBucket):
+		c.found.toggle(value)
+		_, err := c.stable.Open(key, value)
+		return err
+	case string(markBucket):
+		c.hasMark = true
+		return c.marked.open(value, c.config.Ring, markPlace(c.config.ClusterID))
+	}
+	return damage("bucket %q isn't known", bucket)
+}
+
+// entry takes in one entry. Those that the newest snapshot covers may be missing before
+// it; others may not.
+func (c *fileCheck) entry(index uint64, record []byte) error {
+	if missing := max(c.found.Last, c.covered) + 1; index > missing {
+		return damage("entries %d to %d are missing; the newest snapshot ends with entry %d", missing, index-1, c.covered)
+	}
+	stored, err := readEntry(index, record)
+	if err == nil {
+		err = c.log.Open(&stored, new(raft.Log))
+	}
+	if c.found.First == 0 {
+		c.found.First = index
+	}
+	c.found.Last = index
 	if err != nil {
-		return err
-	}
-	last, err := log.LastIndex()
-	if err != nil || last == 0 {
-		return err
-	}
-	if first > covered+1 {
-		return fmt.Errorf("the log begins with entry %d, but the newest snapshot ends with entry %d: entries between are missing", first, covered)
-	}
-	for index := first; index <= last; index++ {
-		err := log.GetLog(index, new(raft.Log))
-		if errors.Is(err, raft.ErrLogNotFound) && index <= covered {
-			continue
-		}
-		if err != nil {
-			return fmt.Errorf("entry %d: %w", index, err)
-		}
+		return fmt.Errorf("entry %d: %w", index, err)
 	}
 	return nil
 }
 
-// checkSnapshots makes sure that each snapshot can be opened, reads the newest to
-// its end and returns its index; 0 when there is none. Raft would fall back to an
-// older one without a word, and then apply a log that doesn't reach back to it.
+// end says whether what was there is what must be there.
+func (c *fileCheck) end() error {
+	switch {
+	case !c.hasMark:
+		return damage("the mark that says what is in it is gone")
+	case c.found.First != c.marked.First || c.found.Last != c.marked.Last:
+		return damage("it has the entries %d to %d, but %d to %d were written", c.found.First, c.found.Last, c.marked.First, c.marked.Last)
+	case c.found.Sum != c.marked.Sum:
+		return damage("entries, a term or a vote are missing, or are those of an earlier day")
+	case c.covered < c.marked.Snapshot:
+		return damage("the snapshot up to entry %d is gone", c.marked.Snapshot)
+	}
+	return nil
+}
+
+// checkSnapshots reads each snapshot to its end and returns the newest's index; 0 when
+// there is none. Raft would fall back to an older one without a word, and then apply a
+// log that doesn't reach back to it.
 func checkSnapshots(path string, snapshots *seal.Snapshots) (covered uint64, err error) {
 	entries, err := os.ReadDir(path)
 	if err != nil {
@@ -86,42 +154,35 @@ func checkSnapshots(path string, snapshots *seal.Snapshots) (covered uint64, err
 		if !entry.IsDir() || strings.HasSuffix(entry.Name(), ".tmp") {
 			continue
 		}
-		_, source, err := snapshots.Open(entry.Name())
+		index, err := checkSnapshot(snapshots, entry.Name())
 		if err != nil {
-			return 0, fmt.Errorf("check %s: %w", path, err)
+			return 0, fmt.Errorf("check snapshot %s: %w", filepath.Join(path, entry.Name()), err)
 		}
-		source.Close()
+		covered = max(covered, index)
 	}
-	metas, err := snapshots.List()
-	if err != nil {
-		return 0, fmt.Errorf("check %s: %w", path, err)
-	}
-	if len(metas) == 0 {
-		return 0, nil
-	}
-	meta, source, err := snapshots.Open(metas[0].ID)
-	if err != nil {
-		return 0, fmt.Errorf("check %s: %w", path, err)
-	}
-	defer source.Close()
-	size, err := io.Copy(io.Discard, source)
-	if err == nil && size != meta.Size {
-		err = fmt.Errorf("%w: it has %d bytes instead of %d", seal.ErrBad, size, meta.Size)
-	}
-	if err != nil {
-		return 0, fmt.Errorf("check %s: %w", filepath.Join(path, meta.ID), err)
-	}
-	return meta.Index, nil
+	return covered, nil
 }
 
-// guard runs what reads a bbolt file that may be damaged: bbolt trusts its pages,
-// so it may panic or read past the end of its memory map.
-func guard(path string, read func() error) (err error) {
-	defer debug.SetPanicOnFault(debug.SetPanicOnFault(true))
-	defer func() {
-		if value := recover(); value != nil {
-			err = fmt.Errorf("read %s: it is damaged: %v", path, value)
+// checkSnapshot reads one. What isn't the disk's own refusal is damage: raft says in
+// many ways that what it reads makes no sense.
+func checkSnapshot(snapshots *seal.Snapshots, id string) (index uint64, err error) {
+	meta, source, err := snapshots.Open(id)
+	if err == nil {
+		defer source.Close()
+		var size int64
+		size, err = io.Copy(io.Discard, source)
+		switch {
+		case err != nil:
+		case size != meta.Size:
+			err = damage("it has %d bytes instead of %d", size, meta.Size)
+		case meta.ID != id:
+			err = damage("it says it is %s", meta.ID)
+		default:
+			return meta.Index, nil
 		}
-	}()
-	return read()
+	}
+	if errno := syscall.Errno(0); errors.Is(err, ErrDamaged) || errors.As(err, &errno) && errno != syscall.ENOENT {
+		return 0, err
+	}
+	return 0, fmt.Errorf("%w: %w", ErrDamaged, err)
 }

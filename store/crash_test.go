@@ -142,6 +142,7 @@ func openAt(dir string, fatal func(error)) (*Disk, *seal.File, error) {
 // it opens again, and has what was acknowledged, or that and the one step under way.
 func TestCrash_FindsWhatWasAcknowledged(t *testing.T) {
 	trace := crashtest.Record(t, t.Name(), func(dir string) {
+		crashtest.Ack("log 0–0, term 0, record of 0 bytes")
 		d, file, err := openAt(dir, func(err error) { panic(err) })
 		if err != nil {
 			panic(err)

@@ -13,8 +13,6 @@ import (
 
 	"github.com/hashicorp/go-hclog"
 	"github.com/hashicorp/raft"
-	raftboltdb "github.com/hashicorp/raft-boltdb/v2"
-	"go.etcd.io/bbolt"
 
 	"skep/store/seal"
 )
@@ -43,6 +41,8 @@ type DiskConfig struct {
 	// Ring holds the data keys, ClusterID is bound into every record.
 	Ring      *seal.Ring
 	ClusterID string
+	// Expected says that there was a database: that there is none is damage then.
+	Expected bool
 	// StallLimit is how long a write may take before the process ends; 2 s by
 	// default. A leader whose disk hangs keeps the others from electing a new one.
 	StallLimit time.Duration
@@ -69,15 +69,15 @@ type Disk struct {
 	stable    *seal.Stable
 	snapshots *seal.Snapshots
 	files     *snapshotFiles
-	bolt      *raftboltdb.BoltStore
+	bolt      *boltStore
 	dog       *watchdog
 	// steps, when a test sets it, is told of each step of Reseal.
 	steps func(string)
 }
 
 // OpenDisk opens the folder, after it made sure that the disk takes writes and
-// that all there is can be read: a manager must not vote on half a log. An error
-// about a bad record names the file and the index.
+// that all there is can be read: a manager must not vote on half a log. The error
+// names the file; it wraps ErrDamaged when what is there isn't what was written.
 func OpenDisk(config DiskConfig) (*Disk, error) {
 	if config.Log == nil {
 		config.Log = slog.Default()
@@ -93,9 +93,9 @@ func OpenDisk(config DiskConfig) (*Disk, error) {
 		return nil, fmt.Errorf("open disk: %w", err)
 	}
 	path := filepath.Join(config.Dir, logFile)
-	if err := guard(path, func() error { return d.open(config, path) }); err != nil {
+	if err := d.open(config, path); err != nil {
 		if d.bolt != nil {
-			guard(path, d.bolt.Close) // The first error says more than what this may add.
+			d.bolt.Close() // The first error says more than what this may add.
 		}
 		return nil, fmt.Errorf("open disk: %w", err)
 	}
@@ -116,7 +116,7 @@ func (d *Disk) open(config DiskConfig, path string) error {
 	if err := checkFile(path, config, covered); err != nil {
 		return err
 	}
-	if d.bolt, err = openBolt(path, false); err != nil {
+	if d.bolt, err = openBolt(path, config.Ring, config.ClusterID); err != nil {
 		return err
 	}
 	// The log syncs what it writes, but not its own name, nor its folder's.
@@ -131,24 +131,15 @@ func (d *Disk) open(config DiskConfig, path string) error {
 	}
 	stable := seal.NewStable(d.bolt, config.Ring, config.ClusterID)
 	d.log, d.stable, d.snapshots = log, stable, snapshots
-	d.Stable, d.Snapshots = &watchedStable{StableStore: stable, dog: d.dog}, snapshots
+	d.Stable = &watchedStable{StableStore: stable, dog: d.dog}
+	d.Snapshots = &notedSnapshots{Snapshots: snapshots, note: d.noteSnapshot}
 	d.Log, err = raft.NewLogCache(cachedEntries, &watchedLog{Log: log, dog: d.dog})
 	return err
 }
 
-// openBolt opens the log file. The list of its free pages isn't written with each
-// entry but made anew here, which makes an entry seven times as quick.
-func openBolt(path string, readOnly bool) (*raftboltdb.BoltStore, error) {
-	bolt, err := raftboltdb.New(raftboltdb.Options{Path: path, BoltOptions: &bbolt.Options{
-		Timeout: lockLimit, NoFreelistSync: true, FreelistType: bbolt.FreelistMapType, ReadOnly: readOnly,
-	}})
-	if errors.Is(err, bbolt.ErrTimeout) {
-		err = errors.New("another process has it open")
-	}
-	if err != nil {
-		return nil, fmt.Errorf("open %s: %w", path, err)
-	}
-	return bolt, nil
+// noteSnapshot puts into the log's mark that there is a snapshot.
+func (d *Disk) noteSnapshot(index uint64) error {
+	return d.dog.watch("note a snapshot", func() error { return d.bolt.Covered(index) })
 }
 
 // clearCovered empties a log that ends before the newest snapshot does: the
@@ -225,6 +216,37 @@ func (s *snapshotFiles) List() ([]*raft.SnapshotMeta, error) { return s.current.
 // Open opens one.
 func (s *snapshotFiles) Open(id string) (*raft.SnapshotMeta, io.ReadCloser, error) {
 	return s.current.Load().Open(id)
+}
+
+// notedSnapshots are snapshots that are noted when they are finished.
+type notedSnapshots struct {
+	*seal.Snapshots
+	note func(index uint64) error
+}
+
+// Create begins a snapshot.
+func (s *notedSnapshots) Create(version raft.SnapshotVersion, index, term uint64, configuration raft.Configuration,
+	configurationIndex uint64, trans raft.Transport) (raft.SnapshotSink, error) {
+	sink, err := s.Snapshots.Create(version, index, term, configuration, configurationIndex, trans)
+	if err != nil {
+		return nil, err
+	}
+	return &notedSink{SnapshotSink: sink, note: func() error { return s.note(index) }}, nil
+}
+
+type notedSink struct {
+	raft.SnapshotSink
+	note func() error
+}
+
+// Close finishes the snapshot. The FSM closes it, and raft does once more.
+func (s *notedSink) Close() error {
+	if err := s.SnapshotSink.Close(); err != nil || s.note == nil {
+		return err
+	}
+	note := s.note
+	s.note = nil
+	return note()
 }
 
 // prepareDir makes the folder, for its owner only, and tries a write.

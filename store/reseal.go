@@ -21,6 +21,9 @@ func (d *Disk) Reseal(snapshot func() error) error {
 	if err := d.stable.Reseal(stableKeys...); err != nil {
 		return err
 	}
+	if err := d.bolt.Reseal(); err != nil {
+		return fmt.Errorf("seal the log's mark anew: %w", err)
+	}
 	d.reached("stable")
 	old, newest, err := d.snapshots.Old()
 	if err != nil {

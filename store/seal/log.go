@@ -56,12 +56,18 @@ func (l *Log) GetLog(index uint64, out *raft.Log) error {
 	if entry.Index != index {
 		return fmt.Errorf("open log entry %d: %w: it says it is entry %d", index, ErrBad, entry.Index)
 	}
-	plain, err := l.ring.Open(entry.Data, l.place(&entry))
+	return l.Open(&entry, out)
+}
+
+// Open opens an entry as the inner store has it.
+func (l *Log) Open(stored, out *raft.Log) error {
+	plain, err := l.ring.Open(stored.Data, l.place(stored))
 	if err != nil {
 		return err
 	}
+	entry := *stored
 	if err = split(plain, &entry); err != nil {
-		return fmt.Errorf("open log entry %d: %w", index, err)
+		return fmt.Errorf("open log entry %d: %w", stored.Index, err)
 	}
 	*out = entry
 	return nil

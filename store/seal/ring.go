@@ -21,6 +21,7 @@ var ErrBad = errors.New("sealed record is damaged, out of place or under an unkn
 // A record is a format byte, the ID of its key, the nonce, and the ciphertext
 // with its tag.
 const (
+	// recordFormat will be 2 next, which no bit that flips makes of 1.
 	recordFormat = 1
 	keyIDSize    = 8
 	headSize     = 1 + keyIDSize + chacha20poly1305.NonceSizeX
@@ -158,6 +159,9 @@ func (r *Ring) Open(sealed []byte, place Place) ([]byte, error) {
 // find picks the cipher that a record's head names.
 func (r *Ring) find(head []byte) (cipher.AEAD, [keyIDSize]byte, error) {
 	id := [keyIDSize]byte(head[1 : 1+keyIDSize])
+	if head[0] == recordFormat+1 {
+		return nil, id, fmt.Errorf("its format %d is newer than this version of skep: run the newer one", head[0])
+	}
 	if head[0] != recordFormat {
 		return nil, id, fmt.Errorf("%w: its format %d isn't known", ErrBad, head[0])
 	}

@@ -38,8 +38,11 @@ func (s *Stable) Get(key []byte) ([]byte, error) {
 	if err != nil || len(sealed) == 0 {
 		return nil, err
 	}
-	return s.ring.Open(sealed, s.place(key))
+	return s.Open(key, sealed)
 }
+
+// Open opens a value as the inner store has it.
+func (s *Stable) Open(key, sealed []byte) ([]byte, error) { return s.ring.Open(sealed, s.place(key)) }
 
 // SetUint64 stores a number.
 func (s *Stable) SetUint64(key []byte, value uint64) error {
