@@ -1,6 +1,7 @@
 package manager
 
 import (
+	"context"
 	"crypto/subtle"
 	"encoding/json"
 	"errors"
@@ -8,9 +9,11 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"slices"
 	"time"
 
 	"github.com/docker/docker/api/types/swarm"
+	"github.com/hashicorp/raft"
 
 	"skep/cluster"
 	"skep/cluster/ca"
@@ -245,6 +248,55 @@ func (m *Manager) ready(r *http.Request, request ReadyRequest) (*Admission, erro
 	}
 	return m.admission(m.store.View().Node(id.NodeID), nil), nil
 }
+
+// lost takes the vote of a manager away that lost its database, or some of it: voters
+// does it when it sees that the manager has no address. The answer comes when that is
+// committed. The manager can get its vote back by being ready. It stays in raft's group:
+// were it removed and added, raft would for a while send it the log twice, by two
+// goroutines, and a snapshot that comes late makes raft remove what came after it.
+func (m *Manager) lost(r *http.Request, _ struct{}) (*Admission, error) {
+	ctx, cancel := context.WithTimeout(r.Context(), lostLimit)
+	defer cancel()
+	id := callerOf(r)
+	if id.NodeID == m.cfg.NodeID {
+		return nil, cluster.Say(cluster.ErrPrecondition, "take vote away: node %s leads, so it has a database", id.NodeID)
+	}
+	err := m.store.Update(ctx, func(tx *store.Tx) error {
+		node := tx.Node(id.NodeID)
+		if node == nil || node.ManagerAddr == "" {
+			return nil
+		}
+		changed := *node
+		changed.ManagerAddr = ""
+		return tx.Put(&changed)
+	})
+	if err != nil {
+		return nil, fmt.Errorf("take vote away: %w", err)
+	}
+	votes := func() bool {
+		return slices.ContainsFunc(m.servers(), func(s raft.Server) bool {
+			return string(s.ID) == id.NodeID && s.Suffrage == raft.Voter
+		})
+	}
+	for votes() {
+		if pause(ctx, 20*time.Millisecond); ctx.Err() != nil {
+			return nil, cluster.Say(cluster.ErrUnavailable, "take vote of node %s away: the other managers haven't agreed yet", id.NodeID)
+		}
+	}
+	// What comes after the change is committed, so it is, too.
+	if err := m.raft.Barrier(lostLimit).Error(); err != nil {
+		return nil, fmt.Errorf("take vote away: %w: %w", cluster.ErrUnavailable, err)
+	}
+	node := m.store.View().Node(id.NodeID)
+	if node == nil || m.servers() == nil || votes() {
+		return nil, cluster.Say(cluster.ErrUnavailable, "take vote of node %s away: it was given back meanwhile", id.NodeID)
+	}
+	m.log.Warn("a manager lost its database; it has no vote until it has another", "node", id.NodeID)
+	return m.admission(node, nil), nil
+}
+
+// lostLimit is how long a manager that lost its database waits for one answer.
+const lostLimit = 5 * time.Second
 
 // leave takes a node's word that it leaves the cluster for good: its tasks are
 // replaced at once, not after a grace.

@@ -45,6 +45,12 @@ func (a Asker) Ready(ctx context.Context, addr string) (*Admission, error) {
 	return a.ask(ctx, "/v1/manager", ReadyRequest{Addr: addr})
 }
 
+// Lost has the vote of the asker's manager taken away, whose database is lost. When
+// it returns nil, nobody counts on what that manager knew.
+func (a Asker) Lost(ctx context.Context) (*Admission, error) {
+	return a.ask(ctx, "/v1/lost", struct{}{})
+}
+
 // Leave tells that the node leaves the cluster for good.
 func (a Asker) Leave(ctx context.Context) error {
 	_, err := a.ask(ctx, "/v1/leave", struct{}{})

@@ -190,9 +190,11 @@ func (m *Manager) keepUp(ctx context.Context, complaint string, step func() erro
 
 // voterChange is one step towards voters that follow the roles.
 type voterChange struct {
-	// Add and Remove are changes of raft's configuration; Promote and Demote of a
-	// node's role. HandOver is set when the leader itself is to go.
+	// Add, Suspend and Remove are changes of raft's configuration; Promote and Demote of
+	// a node's role. HandOver is set when the leader itself is to go. Who is suspended
+	// has no vote, but is sent the log: see lost.
 	Add      *raft.Server
+	Suspend  raft.ServerID
 	Remove   raft.ServerID
 	Promote  string
 	Demote   string
@@ -201,27 +203,30 @@ type voterChange struct {
 
 // nextVoterChange decides the next step, or nil when all is as it should be.
 func nextVoterChange(view store.View, servers []raft.Server, self string) *voterChange {
-	voting := map[string]raft.Server{}
+	group := map[string]raft.Server{}
 	for _, server := range servers {
-		voting[string(server.ID)] = server
+		group[string(server.ID)] = server
 	}
 	for node := range view.Nodes() {
 		wanted := node.Spec.Role == swarm.NodeRoleManager
-		server, votes := voting[node.ID]
+		server, in := group[node.ID]
+		votes := in && server.Suffrage == raft.Voter
 		switch {
 		case wanted && node.Role != swarm.NodeRoleManager:
 			return &voterChange{Promote: node.ID}
 		case wanted && node.ManagerAddr != "" && (!votes || string(server.Address) != node.ManagerAddr):
 			return &voterChange{Add: &raft.Server{ID: raft.ServerID(node.ID), Address: raft.ServerAddress(node.ManagerAddr)}}
-		case !wanted && votes && node.ID == self:
+		case wanted && node.ManagerAddr == "" && votes && node.ID != self:
+			return &voterChange{Suspend: server.ID}
+		case !wanted && in && node.ID == self:
 			return &voterChange{HandOver: true}
-		case !wanted && votes:
+		case !wanted && in:
 			return &voterChange{Remove: server.ID}
 		case !wanted && node.Role == swarm.NodeRoleManager:
 			return &voterChange{Demote: node.ID}
 		}
 	}
-	for id, server := range voting {
+	for id, server := range group {
 		if view.Node(id) == nil && id != self {
 			return &voterChange{Remove: server.ID}
 		}
@@ -251,6 +256,9 @@ func (m *Manager) applyVoterChange(ctx context.Context, change *voterChange, pre
 	case change.Add != nil:
 		m.log.Info("add voter", "node", string(change.Add.ID), "addr", string(change.Add.Address))
 		return m.raft.AddVoter(change.Add.ID, change.Add.Address, prev, leadTimeout).Error()
+	case change.Suspend != "":
+		m.log.Info("suspend voter", "node", string(change.Suspend))
+		return m.raft.DemoteVoter(change.Suspend, prev, leadTimeout).Error()
 	case change.HandOver:
 		if err := m.raft.LeadershipTransfer().Error(); err != nil {
 			return fmt.Errorf("hand over leadership: %w", err)

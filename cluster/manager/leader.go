@@ -178,6 +178,9 @@ func (r *reachability) fails(nodeID string) bool {
 func (m *Manager) Reachable() map[string]bool {
 	reachable := map[string]bool{}
 	for _, server := range m.servers() {
+		if server.Suffrage != raft.Voter {
+			continue
+		}
 		reachable[string(server.ID)] = !m.peers.fails(string(server.ID))
 	}
 	return reachable

@@ -9,7 +9,6 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
-	"path/filepath"
 	"sync"
 	"time"
 
@@ -40,6 +39,8 @@ type Config struct {
 	// Ring seals the log and the snapshots, which lie in Dir.
 	Ring *seal.Ring
 	Dir  string
+	// Expected says that there was a database in Dir: see store.DiskConfig.
+	Expected bool
 	// Write is as in store.DiskConfig; for tests.
 	Write func(what string, write func() error) error
 	// Bootstrap has the objects that a new cluster begins with; nil everywhere but
@@ -69,6 +70,10 @@ type Config struct {
 	// Fatal ends the process: see store.Config.
 	Fatal func(error)
 }
+
+// ErrDamaged is store.ErrDamaged: Open fails with it when the manager must not vote on
+// what is left in Dir.
+var ErrDamaged = store.ErrDamaged
 
 // Bootstrap is what a new cluster begins with.
 type Bootstrap struct {
@@ -121,6 +126,11 @@ func Open(cfg Config) (_ *Manager, err error) {
 	if m.disk, err = m.openDisk(); err != nil {
 		return nil, err
 	}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, m.disk.Close())
+		}
+	}()
 	m.client = &http.Client{Transport: &http.Transport{
 		DialTLSContext: func(ctx context.Context, _, addr string) (net.Conn, error) {
 			return m.dial(ctx, addr, cluster.ProtocolHTTP)
@@ -147,7 +157,7 @@ const stallLimit = 1500 * time.Millisecond
 // openDisk opens the files in Dir.
 func (m *Manager) openDisk() (*store.Disk, error) {
 	return store.OpenDisk(store.DiskConfig{
-		Dir: filepath.Join(m.cfg.Dir), Ring: m.cfg.Ring, ClusterID: m.cfg.ClusterID,
+		Dir: m.cfg.Dir, Ring: m.cfg.Ring, ClusterID: m.cfg.ClusterID, Expected: m.cfg.Expected,
 		StallLimit: max(stallLimit, 4*m.cfg.Beat), Fatal: m.fatal, Write: m.cfg.Write, Log: m.cfg.Log,
 	})
 }

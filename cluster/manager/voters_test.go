@@ -19,6 +19,9 @@ func TestNextVoterChange(t *testing.T) {
 	voter := func(id, addr string) raft.Server {
 		return raft.Server{ID: raft.ServerID(id), Address: raft.ServerAddress(addr)}
 	}
+	waiting := func(id, addr string) raft.Server {
+		return raft.Server{ID: raft.ServerID(id), Address: raft.ServerAddress(addr), Suffrage: raft.Nonvoter}
+	}
 	const m, w = swarm.NodeRoleManager, swarm.NodeRoleWorker
 	self := node("a", m, m, "a:1")
 	tests := []struct {
@@ -32,6 +35,11 @@ func TestNextVoterChange(t *testing.T) {
 		{"a new manager that listens", []*cluster.Node{self, node("b", m, m, "b:1")}, []raft.Server{voter("a", "a:1")}, "add b b:1"},
 		{"a manager that moved", []*cluster.Node{self, node("b", m, m, "b:2")}, []raft.Server{voter("a", "a:1"), voter("b", "b:1")}, "add b b:2"},
 		{"promote: the role comes first", []*cluster.Node{self, node("b", m, w, "")}, []raft.Server{voter("a", "a:1")}, "promote b"},
+		{"a manager that lost its database", []*cluster.Node{self, node("b", m, m, "")}, []raft.Server{voter("a", "a:1"), voter("b", "b:1")}, "suspend b"},
+		{"one that waits for its database", []*cluster.Node{self, node("b", m, m, "")}, []raft.Server{voter("a", "a:1"), waiting("b", "b:1")}, ""},
+		{"one that has it again", []*cluster.Node{self, node("b", m, m, "b:1")}, []raft.Server{voter("a", "a:1"), waiting("b", "b:1")}, "add b b:1"},
+		{"one that is demoted meanwhile", []*cluster.Node{self, node("b", w, m, "")}, []raft.Server{voter("a", "a:1"), waiting("b", "b:1")}, "remove b"},
+		{"never the leader, for want of an address", []*cluster.Node{node("a", m, m, "")}, []raft.Server{voter("a", "a:1")}, ""},
 		{"demote: the vote goes first", []*cluster.Node{self, node("b", w, m, "b:1")}, []raft.Server{voter("a", "a:1"), voter("b", "b:1")}, "remove b"},
 		{"demote: then the role", []*cluster.Node{self, node("b", w, m, "b:1")}, []raft.Server{voter("a", "a:1")}, "demote b"},
 		{"the leader itself is demoted", []*cluster.Node{node("a", w, m, "a:1"), node("b", m, m, "b:1")}, []raft.Server{voter("a", "a:1"), voter("b", "b:1")}, "hand over"},
@@ -56,6 +64,8 @@ func TestNextVoterChange(t *testing.T) {
 			got := ""
 			if change := nextVoterChange(memory.View(), test.servers, "a"); change != nil {
 				switch {
+				case change.Suspend != "":
+					got = "suspend " + string(change.Suspend)
 				case change.Add != nil:
 					got = fmt.Sprintf("add %s %s", change.Add.ID, change.Add.Address)
 				case change.HandOver:

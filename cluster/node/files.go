@@ -1,9 +1,11 @@
 package node
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"io/fs"
+	"log/slog"
 	"os"
 	"path/filepath"
 	"syscall"
@@ -38,11 +40,11 @@ func (f files) claim() (release func() error, err error) {
 	return lock.Close, nil
 }
 
-// wipe removes everything that belongs to a membership; the key file last,
-// since without it the rest can't be read.
+// wipe removes everything that belongs to a membership; the key file last, since without
+// it the rest can't be read, and copies before what they would be taken for.
 func (f files) wipe() error {
 	var errs []error
-	for _, path := range []string{f.raft(), f.known(), f.tasks(), f.keys()} {
+	for _, path := range []string{f.raft(), f.known() + copyEnding, f.tasks() + copyEnding, f.known(), f.tasks(), f.keys()} {
 		if err := os.RemoveAll(path); err != nil {
 			errs = append(errs, fmt.Errorf("remove cluster files: %w", err))
 		}
@@ -60,6 +62,9 @@ type record struct {
 	// Alone is set from an order to go on without the other managers until this one
 	// leads: see manager.Config.
 	Alone bool `cbor:"4,keyasint,omitempty"`
+	// Database is set before this node's first term as a manager and until its database
+	// is removed: that it is gone is damage then.
+	Database bool `cbor:"5,keyasint,omitempty"`
 }
 
 // fresh is a new cluster whose first objects aren't in the store yet.
@@ -88,22 +93,75 @@ func (r record) write(file sealedFile) error {
 	return nil
 }
 
-// sealedFile is a file whose writes go through Config.Write, if there is such.
+// sealedFile is kept twice, so that one copy that is damaged can be made anew of the
+// other. Both are on one disk: what is lost with it is for managers to know.
 type sealedFile struct {
-	*seal.File
+	copies [2]*seal.File
+	// through is Config.Write, or nil.
 	through func(what string, write func() error) error
+	log     *slog.Logger
 }
+
+// copyEnding is what the second copy's name has more.
+const copyEnding = ".copy"
 
 func (n *Node) sealedFile(path string, ring *seal.Ring, clusterID, kind string) sealedFile {
-	return sealedFile{seal.NewFile(path, ring, clusterID, kind), n.cfg.Write}
+	return sealedFile{
+		copies:  [2]*seal.File{seal.NewFile(path, ring, clusterID, kind), seal.NewFile(path+copyEnding, ring, clusterID, kind)},
+		through: n.cfg.Write, log: n.log,
+	}
 }
 
-// Write replaces the file.
-func (f sealedFile) Write(plain []byte) error {
-	if f.through == nil {
-		return f.File.Write(plain)
+// Read returns what was last written; after a crash and damage to the first copy, what
+// was written before that. The error of a file that was never written is
+// fs.ErrNotExist.
+func (f sealedFile) Read() ([]byte, error) {
+	first, err := f.copies[0].Read()
+	if err != nil && !errors.Is(err, seal.ErrBad) && !errors.Is(err, fs.ErrNotExist) {
+		return nil, err
 	}
-	return f.through("write file", func() error { return f.File.Write(plain) })
+	second, otherErr := f.copies[1].Read()
+	switch {
+	case err == nil && otherErr == nil && bytes.Equal(first, second):
+		return first, nil
+	case err == nil:
+		if errors.Is(otherErr, seal.ErrBad) {
+			f.log.Error("a file is damaged, and made anew of its other copy", "err", otherErr)
+		}
+		return first, f.Write(first)
+	case otherErr == nil:
+		f.log.Error("a file is damaged, and made anew of its other copy", "err", err)
+		return second, f.Write(second)
+	case errors.Is(err, fs.ErrNotExist) && errors.Is(otherErr, fs.ErrNotExist):
+		return nil, err
+	}
+	return nil, fmt.Errorf("%w; and of its copy: %w", err, otherErr)
+}
+
+// Write replaces both copies, one after the other.
+func (f sealedFile) Write(plain []byte) error {
+	write := func() error {
+		for _, file := range f.copies {
+			if err := file.Write(plain); err != nil {
+				return err
+			}
+		}
+		return nil
+	}
+	if f.through == nil {
+		return write()
+	}
+	return f.through("write file", write)
+}
+
+// Current tells whether both copies are under the key that seals now.
+func (f sealedFile) Current() (bool, error) {
+	for _, file := range f.copies {
+		if current, err := file.Current(); err != nil || !current {
+			return false, err
+		}
+	}
+	return true, nil
 }
 
 // exists tells whether there is a file at path.

@@ -2,8 +2,8 @@ package node
 
 import (
 	"context"
+	"errors"
 	"fmt"
-	"os"
 	"time"
 
 	"github.com/docker/docker/api/types/swarm"
@@ -17,8 +17,8 @@ func (m *member) manage(ctx context.Context) error {
 	for {
 		if m.credentials.Identity().Role != swarm.NodeRoleManager {
 			// A worker keeps no copy of the database.
-			if err := os.RemoveAll(m.node.files.raft()); err != nil {
-				return fmt.Errorf("remove the database of a former manager: %w", err)
+			if err := m.dropDatabase(); err != nil {
+				return err
 			}
 			select {
 			case <-m.certified:
@@ -51,7 +51,17 @@ func (m *member) manageOnce(ctx context.Context) error {
 		config.Bootstrap = &manager.Bootstrap{Cluster: known.Fresh.Cluster, Node: known.Fresh.Node}
 	}
 	config.Alone = known.Alone
+	// A new cluster's first manager has promised nothing yet.
+	config.Expected = known.Database && known.Fresh == nil
+	if !known.Database {
+		if err := m.change(func(r *record) { r.Database = true }); err != nil {
+			return err
+		}
+	}
 	running, err := manager.Open(config)
+	if errors.Is(err, manager.ErrDamaged) {
+		return m.repair(ctx, err)
+	}
 	if err != nil {
 		return fmt.Errorf("start manager: %w", err)
 	}

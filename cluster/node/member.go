@@ -64,8 +64,10 @@ type member struct {
 	asking   chan struct{}
 	renewing sync.Mutex // guards keys and the key file; never held while waiting for anybody
 
-	mu     sync.Mutex // guards the field below
+	mu     sync.Mutex // guards the fields below
 	record record
+	// damage is why the node waits to be a manager again: see repair.
+	damage error
 }
 
 func dataRing(keys [][32]byte) *seal.Ring {
@@ -168,6 +170,9 @@ func (m *member) run(ctx context.Context) (err error) {
 	g.Go(func() error {
 		defer close(agentDone)
 		if err := m.agent.Run(agentCtx); agentCtx.Err() == nil {
+			if errors.Is(err, seal.ErrBad) {
+				err = fmt.Errorf("%w; remove the file and its copy while managers can be reached, and start the daemon again: it learns of its tasks from them", err)
+			}
 			return fmt.Errorf("run agent: %w", err)
 		}
 		return nil

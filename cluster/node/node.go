@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"log/slog"
 	"net"
 	"net/http"
@@ -21,6 +22,7 @@ import (
 	"skep/cluster/api"
 	"skep/cluster/ca"
 	"skep/cluster/gossip"
+	"skep/store/seal"
 )
 
 // Config says what a node is made of. DataDir and Driver are required.
@@ -232,15 +234,24 @@ func (n *Node) restore() (*member, error) {
 	if errors.Is(err, cluster.ErrLocked) {
 		id, err := keys.Identity()
 		if err != nil {
-			return nil, fmt.Errorf("go on as a member: %w", err)
+			return nil, n.unreadable(err)
 		}
 		return n.unlockAlone(id)
 	}
 	member, err := n.load(cluster.UnlockKey{})
 	if err != nil {
-		return nil, fmt.Errorf("go on as a member: %w", err)
+		return nil, n.unreadable(err)
 	}
 	return member, nil
+}
+
+// unreadable says what to do about files that make no sense.
+func (n *Node) unreadable(err error) error {
+	if errors.Is(err, seal.ErrBad) || errors.Is(err, cluster.ErrInvalid) || errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("go on as a member: %w; nobody else has what was in it: %s, join the cluster again, and remove the node that this one was",
+			err, n.startOver())
+	}
+	return fmt.Errorf("go on as a member: %w", err)
 }
 
 // enter does what the command line asks of a node that is no member.
@@ -354,6 +365,8 @@ func (n *Node) Info() swarm.Info {
 	info.LocalNodeState = swarm.LocalNodeStateActive
 	if failure != nil {
 		info.LocalNodeState, info.Error = swarm.LocalNodeStateError, failure.Error()
+	} else if damage := member.damaged(); damage != nil {
+		info.Error = damage.Error()
 	}
 	id := member.credentials.Identity()
 	known := member.known()

@@ -80,7 +80,9 @@ func (n *Node) refound(backup *manager.Backup, addrs addresses, availability swa
 	first := n.firstManager(id.NodeID, addrs, availability)
 	keys := ca.Keys{CertPEM: chain, KeyPEM: keyPEM, RootPEM: root.CertPEM(), DataKeys: [][32]byte{seal.NewKey(n.cfg.Random)},
 		Lock: record.UnlockKey, LockVersion: record.Version}
-	return n.settle(keys, firstRecord(addrs, id.NodeID, record.GossipKeys), func() error {
+	known := firstRecord(addrs, id.NodeID, record.GossipKeys)
+	known.Database = true
+	return n.settle(keys, known, func() error {
 		return backup.Install(n.files.raft(), dataRing(keys.DataKeys), first, now)
 	})
 }
