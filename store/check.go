@@ -61,15 +61,15 @@ func checkFile(path string, config DiskConfig, covered uint64) error {
 // share takes the lock under which bbolt lets others read; a file that another process
 // writes to looks damaged. It is gone when the file is closed.
 func share(file *os.File) error {
-	for end := time.Now().Add(lockLimit); ; time.Sleep(50 * time.Millisecond) {
+	const pause = 50 * time.Millisecond
+	for range lockLimit / pause {
 		err := syscall.Flock(int(file.Fd()), syscall.LOCK_SH|syscall.LOCK_NB)
 		if !errors.Is(err, syscall.EWOULDBLOCK) {
 			return err
 		}
-		if time.Now().After(end) {
-			return errOpen
-		}
+		time.Sleep(pause)
 	}
+	return errOpen
 }
 
 // fileCheck takes in the log file's records one by one.

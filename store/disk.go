@@ -88,16 +88,16 @@ func OpenDisk(config DiskConfig) (*Disk, error) {
 	if config.StallLimit <= 0 {
 		config.StallLimit = defaultStall
 	}
-	d := &Disk{dog: newWatchdog(config.StallLimit, config.Fatal, config.Write)}
+	d := &Disk{dog: newWatchdog(config.Dir, config.StallLimit, config.Fatal, config.Write)}
 	if err := prepareDir(config.Dir, d.dog); err != nil {
-		return nil, fmt.Errorf("open disk: %w", err)
+		return nil, fmt.Errorf("open disk: %w", d.dog.advise(err))
 	}
 	path := filepath.Join(config.Dir, logFile)
 	if err := d.open(config, path); err != nil {
 		if d.bolt != nil {
 			d.bolt.Close() // The first error says more than what this may add.
 		}
-		return nil, fmt.Errorf("open disk: %w", err)
+		return nil, fmt.Errorf("open disk: %w", d.dog.advise(err))
 	}
 	return d, nil
 }

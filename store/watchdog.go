@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"sync"
+	"syscall"
 	"time"
 
 	"github.com/hashicorp/raft"
@@ -21,6 +22,8 @@ const watchTicks = 4
 // data is gone. A write that hangs must not be left behind: it might finish later
 // and break the order of the log.
 type watchdog struct {
+	// dir is where the disk is mounted somewhere above.
+	dir   string
 	limit time.Duration
 	fatal func(error)
 	// run is DiskConfig.Write, or nil.
@@ -30,15 +33,15 @@ type watchdog struct {
 	silent bool       // closed, or has barked
 }
 
-func newWatchdog(limit time.Duration, fatal func(error), run func(string, func() error) error) *watchdog {
-	return &watchdog{limit: limit, fatal: fatal, run: run}
+func newWatchdog(dir string, limit time.Duration, fatal func(error), run func(string, func() error) error) *watchdog {
+	return &watchdog{dir: dir, limit: limit, fatal: fatal, run: run}
 }
 
 // watch runs one write, which must neither fail nor hang.
 func (w *watchdog) watch(what string, write func() error) error {
 	err := w.time(what, write)
 	if err != nil {
-		w.bark(fmt.Errorf("%s: %w", what, err))
+		w.bark(fmt.Errorf("%s: %w", what, w.advise(err)))
 	}
 	return err
 }
@@ -64,7 +67,21 @@ func (w *watchdog) count(what string, done <-chan struct{}) {
 		case <-tick.C:
 		}
 	}
-	w.bark(fmt.Errorf("%s: the disk hangs: it has taken more than %s", what, w.limit))
+	w.bark(fmt.Errorf("%s: the disk with %s hangs: it has taken more than %s; look for errors of the disk in the kernel's log, and start the daemon when it is well",
+		what, w.dir, w.limit))
+}
+
+// advise says what to do about a disk's refusal.
+func (w *watchdog) advise(err error) error {
+	switch {
+	case errors.Is(err, syscall.ENOSPC), errors.Is(err, syscall.EDQUOT):
+		return fmt.Errorf("%w; free space on the disk with %s, and start the daemon again", err, w.dir)
+	case errors.Is(err, syscall.EIO):
+		return fmt.Errorf("%w; the disk with %s fails: replace it, and start the daemon again", err, w.dir)
+	case errors.Is(err, syscall.EROFS):
+		return fmt.Errorf("%w; the disk with %s takes no writes: look for its errors in the kernel's log, and start the daemon when it does", err, w.dir)
+	}
+	return err
 }
 
 func (w *watchdog) bark(err error) {

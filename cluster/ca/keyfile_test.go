@@ -63,8 +63,13 @@ func TestKeyFile_RoundTrip(t *testing.T) {
 }
 
 func TestKeyFile_RefusesEveryDamage(t *testing.T) {
+	plain := newKeys(t, newRoot(t, clusterID), node("n1", worker), 2)
+	t.Run("plain", func(t *testing.T) { refusesEveryDamage(t, plain) })
+	t.Run("locked", func(t *testing.T) { refusesEveryDamage(t, locked(t, plain, 3)) })
+}
+
+func refusesEveryDamage(t *testing.T, keys Keys) {
 	file := KeyFile{Path: filepath.Join(t.TempDir(), "keys")}
-	keys := newKeys(t, newRoot(t, clusterID), node("n1", worker), 2)
 	if err := file.Save(keys); err != nil {
 		t.Fatal(err)
 	}
@@ -74,7 +79,7 @@ func TestKeyFile_RefusesEveryDamage(t *testing.T) {
 	}
 	refused := func(what string, damaged []byte) {
 		t.Helper()
-		_, err := decodeKeys(damaged, cluster.UnlockKey{})
+		_, err := decodeKeys(damaged, keys.Lock)
 		if err == nil {
 			t.Fatalf("%s: accepted", what)
 		}

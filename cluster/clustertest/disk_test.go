@@ -2,9 +2,12 @@ package clustertest
 
 import (
 	"fmt"
+	"log/slog"
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/docker/docker/api/types/swarm"
 )
 
 // A manager whose disk fails, fills up or hangs stops and says what to do; the others
@@ -18,10 +21,10 @@ func TestDisk_AManagerThatCantWriteStops(t *testing.T) {
 		// that is noticed.
 		within time.Duration
 	}{
-		{"full", (*Machine).FillDisk, "no space left on device", time.Second},
-		{"failing", (*Machine).FailDisk, "input/output error", time.Second},
-		{"hung for a minute", func(m *Machine) { m.HangDisk(time.Minute) }, "the disk hangs", 3 * time.Second},
-		{"hung for ever", func(m *Machine) { m.HangDisk(0) }, "the disk hangs", 3 * time.Second},
+		{"full", (*Machine).FillDisk, "free space on the disk with ", time.Second},
+		{"failing", (*Machine).FailDisk, "replace it, and start the daemon again", time.Second},
+		{"hung for a minute", func(m *Machine) { m.HangDisk(time.Minute) }, "look for errors of the disk", 2 * time.Second},
+		{"hung for ever", func(m *Machine) { m.HangDisk(0) }, "look for errors of the disk", 2 * time.Second},
 	}
 	for _, fault := range faults {
 		for _, leads := range []bool{true, false} {
@@ -78,4 +81,58 @@ func indexOf(c *Cluster, m *Machine) int {
 		}
 	}
 	return -1
+}
+
+// A disk that hangs for a second is one that is slow: nobody stops for it.
+func TestDisk_AManagerBearsASecond(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		c := Start(t, 3, 0, Options{})
+		for _, m := range c.Machines {
+			m.HangDisk(time.Second)
+			id := c.Machines[0].Create(Spec("slow-"+m.Name, "app:1", 0))
+			time.Sleep(2 * time.Second)
+			if c.Leader().node.Manager().Store().View().Service(id) == nil {
+				t.Errorf("service %s is lost", id)
+			}
+		}
+		for _, m := range c.Machines {
+			if m.off() {
+				t.Errorf("%s stopped: %v", m.Name, m.Failure())
+			}
+		}
+		c.Same()
+	})
+}
+
+// A daemon that finds a full disk when it starts says so; a worker's goes on, since its
+// containers need nothing of the disk, and writes down what it knows when there is room.
+func TestDisk_FullAtTheStart(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		c := Start(t, 3, 1, Options{Log: slog.New(slog.DiscardHandler)})
+		id := c.Machines[0].Create(Spec("web", "app:1", 4))
+		c.Runs(10*time.Second, id, "app:1", 4)
+		manager, worker := c.Machines[(indexOf(c, c.Leader())+1)%3], c.Machines[3]
+		manager.FillDisk()
+		worker.FillDisk()
+		manager.Crash()
+		manager.Restart()
+		c.Eventually(5*time.Second, "the manager stopped", func() error {
+			if !manager.off() {
+				return fmt.Errorf("it runs")
+			}
+			return nil
+		})
+		if err := manager.Failure(); err == nil || !strings.Contains(err.Error(), "free space on the disk with "+manager.path("raft")) {
+			t.Errorf("it stopped because %v", err)
+		}
+		c.Leader().Update(id, func(spec *swarm.ServiceSpec) { *spec.Mode.Replicated.Replicas = 8 })
+		c.Runs(60*time.Second, id, "app:1", 8)
+		if worker.off() {
+			t.Errorf("the worker stopped: %v", worker.Failure())
+		}
+		worker.MendDisk()
+		manager.MendDisk()
+		manager.Restart()
+		c.vote(3)
+	})
 }

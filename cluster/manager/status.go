@@ -158,6 +158,8 @@ func problems(status cluster.Status) []string {
 	}
 	for _, manager := range status.Managers {
 		switch {
+		case manager.Addr == "":
+			say("manager %s (%s) has no copy of the database: it is new, or its own was damaged and it waits for another", manager.Hostname, manager.NodeID)
 		case !manager.Reachable:
 			say("manager %s (%s) doesn't answer at %s", manager.Hostname, manager.NodeID, manager.Addr)
 		case !manager.Voter:

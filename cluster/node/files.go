@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"syscall"
+	"time"
 
 	"skep/cluster"
 	"skep/store/seal"
@@ -102,6 +103,9 @@ type sealedFile struct {
 	log     *slog.Logger
 }
 
+// lateWrite is after how long a write is complained about. A worker goes on without.
+const lateWrite = 5 * time.Second
+
 // copyEnding is what the second copy's name has more.
 const copyEnding = ".copy"
 
@@ -148,6 +152,10 @@ func (f sealedFile) Write(plain []byte) error {
 		}
 		return nil
 	}
+	late := time.AfterFunc(lateWrite, func() {
+		f.log.Error("a write to the data directory hangs: look for errors of the disk in the kernel's log", "waited", lateWrite)
+	})
+	defer late.Stop()
 	if f.through == nil {
 		return write()
 	}

@@ -64,7 +64,9 @@ type member struct {
 	asking   chan struct{}
 	renewing sync.Mutex // guards keys and the key file; never held while waiting for anybody
 
-	mu     sync.Mutex // guards the fields below
+	changing sync.Mutex // held while the record is written, which may take long
+
+	mu     sync.Mutex // guards the fields below; never held while waiting for the disk
 	record record
 	// damage is why the node waits to be a manager again: see repair.
 	damage error
@@ -212,10 +214,13 @@ func (m *member) known() record {
 
 // change rewrites the record. It is changed in memory also when that fails.
 func (m *member) change(edit func(*record)) error {
+	m.changing.Lock()
+	defer m.changing.Unlock()
 	m.mu.Lock()
-	defer m.mu.Unlock()
 	edit(&m.record)
-	return m.record.write(m.file)
+	next := m.record
+	m.mu.Unlock()
+	return next.write(m.file)
 }
 
 // keep is change for what is found again when it is lost, such as where the

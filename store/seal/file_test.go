@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 )
 
@@ -50,5 +51,35 @@ func TestFile_IsReplacedWhole(t *testing.T) {
 	}
 	if _, err := file.Read(); !errors.Is(err, ErrBad) {
 		t.Errorf("cut short: %v", err)
+	}
+}
+
+// Whatever bit flips, and wherever the file is cut off: reading fails, and names it.
+func TestFile_NoticesEachFlipAndCut(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "record")
+	file := NewFile(path, NewRing(NewKey(rand.Reader)), "c1", "agent")
+	if err := file.Write(bytes.Repeat([]byte("some content "), 9)); err != nil {
+		t.Fatal(err)
+	}
+	good, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	refuses := func(what string, at int, bad []byte) {
+		t.Helper()
+		if err := os.WriteFile(path, bad, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := file.Read(); !errors.Is(err, ErrBad) || !strings.Contains(err.Error(), path) {
+			t.Errorf("%s %d: %v", what, at, err)
+		}
+	}
+	for bit := range 8 * len(good) {
+		good[bit/8] ^= 1 << (bit % 8)
+		refuses("flip of bit", bit, good)
+		good[bit/8] ^= 1 << (bit % 8)
+	}
+	for length := range good {
+		refuses("cut to", length, good[:length])
 	}
 }
