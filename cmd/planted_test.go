@@ -81,6 +81,16 @@ var bugs = []planted{
 		file: "scheduler/service.go", old: "\tc.Task.NotBefore = max(r.notBefore, w.now)\n", new: "\tc.Task.NotBefore = w.now\n",
 		pkg: "./scheduler", run: "TestPlan_Scripts",
 	},
+	{
+		name: "a manager that lost its database goes on voting",
+		file: "cluster/node/repair.go", old: "_, err := m.asker().Lost(asking)", new: "err := asking.Err()",
+		pkg: "./cluster/clustertest", run: "TestRepair",
+	},
+	{
+		name: "a database that is gone isn't missed",
+		file: "cluster/node/manage.go", old: "known.Database && known.Fresh == nil", new: "false",
+		pkg: "./cluster/clustertest", run: "TestRepair",
+	},
 }
 
 // TestPlanted_BugsAreCaught plants each bug in turn and wants the test to fail.

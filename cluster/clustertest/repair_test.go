@@ -146,34 +146,38 @@ func TestRepair_AManagerGetsTheOthersDatabase(t *testing.T) {
 // Acknowledged writes that only one whole manager has, since the other that had them
 // lost its database, aren't lost: the third can't be elected before it has them.
 func TestRepair_LosesNoAcknowledgedWrite(t *testing.T) {
-	bubble(t, func(t *testing.T) {
-		c := Start(t, 3, 0, Options{})
-		leader := c.Leader()
-		at := indexOf(c, leader)
-		lost, behind := c.Machines[(at+1)%3], c.Machines[(at+2)%3]
-		c.Partition(behind)
-		var names []string
-		for range 10 {
-			note(leader, &names)
-		}
-		lost.Crash()
-		flip(t, lost, "raft/raft.db", boltMeta)
-		leader.Crash()
-		c.Heal()
-		lost.Restart()
-		time.Sleep(20 * time.Second)
-		if err := behind.Try(http.MethodPost, "/services/create", Spec("refused", "app:1", 0), nil); err == nil {
-			t.Error("a manager that lacks writes and one that lost them took a write")
-		}
-		var info struct{ Swarm swarm.Info }
-		lost.Do(http.MethodGet, "/info", nil, &info)
-		if !strings.Contains(info.Swarm.Error, "raft.db") || info.Swarm.ControlAvailable {
-			t.Errorf("the damaged manager says %+v", info.Swarm)
-		}
-		leader.Restart()
-		c.vote(3)
-		c.has(names)
-	})
+	for _, what := range []string{"a flipped bit in the log", "an empty log", "no log", "no folder"} {
+		t.Run(what, func(t *testing.T) {
+			bubble(t, func(t *testing.T) {
+				c := Start(t, 3, 0, Options{})
+				leader := c.Leader()
+				at := indexOf(c, leader)
+				lost, behind := c.Machines[(at+1)%3], c.Machines[(at+2)%3]
+				c.Partition(behind)
+				var names []string
+				for range 10 {
+					note(leader, &names)
+				}
+				lost.Crash()
+				spoils[what](t, lost)
+				leader.Crash()
+				c.Heal()
+				lost.Restart()
+				time.Sleep(20 * time.Second)
+				if err := behind.Try(http.MethodPost, "/services/create", Spec("refused", "app:1", 0), nil); err == nil {
+					t.Error("a manager that lacks writes and one that lost them took a write")
+				}
+				var info struct{ Swarm swarm.Info }
+				lost.Do(http.MethodGet, "/info", nil, &info)
+				if !strings.Contains(info.Swarm.Error, "raft.db") || info.Swarm.ControlAvailable {
+					t.Errorf("the damaged manager says %+v", info.Swarm)
+				}
+				leader.Restart()
+				c.vote(3)
+				c.has(names)
+			})
+		})
+	}
 }
 
 // A repair that is cut off at any time goes on at the next start.
