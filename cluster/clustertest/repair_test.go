@@ -225,14 +225,19 @@ func TestRepair_TheOnlyManagerSaysWhatToDo(t *testing.T) {
 }
 
 // Whatever bit flips in whatever file of one manager: it is a whole manager again, or
-// says which file is lost for good, which only the key file can be.
+// says which file is lost for good, which only the key file can be. SKEP_FLIPS=all
+// tries a thousand.
 func TestRepair_AnyBitOfAnyFile(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		c := Start(t, 3, 0, Options{SnapshotEntries: 15})
 		random := rand.New(rand.NewPCG(3, 4))
 		var names []string
 		patterns := []string{"raft/raft.db", "raft/snapshots/*/state.bin", "raft/snapshots/*/meta.json", "node.sealed", "agent.sealed", "node.sealed.copy", "identity.key"}
-		for i := range 40 {
+		rounds := 40
+		if os.Getenv("SKEP_FLIPS") == "all" {
+			rounds = 1000
+		}
+		for i := range rounds {
 			victim := c.Machines[random.IntN(3)]
 			victim.Crash()
 			note(c.Leader(), &names)

@@ -1,0 +1,71 @@
+package store
+
+import (
+	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"testing"
+
+	"github.com/hashicorp/raft"
+)
+
+// Whatever raft does to its log, of short and of long entries, what bbolt makes of it is
+// found to be good.
+func TestPages_AreAsBboltWritesThem(t *testing.T) {
+	for seed := range uint64(4) {
+		random := rand.New(rand.NewPCG(seed, 9))
+		config := diskConfig(t)
+		config.Dir = filepath.Join(inMemory(t), "manager")
+		d := openDisk(t, config)
+		file, err := os.Open(filepath.Join(config.Dir, logFile))
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer file.Close()
+		first, next, most := uint64(1), uint64(1), 0
+		do := func(what string, err error) {
+			t.Helper()
+			if err != nil {
+				t.Fatalf("%s: %v", what, err)
+			}
+		}
+		for range 400 {
+			switch {
+			case next-first > 600 && random.IntN(3) == 0: // compacted
+				to := first + random.Uint64N(next-first)
+				do("note snapshot", d.noteSnapshot(to))
+				do("compact", d.Log.DeleteRange(first, to))
+				first = to + 1
+			case next-first > 20 && random.IntN(12) == 0: // overwritten by another leader
+				from := next - random.Uint64N(20) - 1
+				do("truncate", d.Log.DeleteRange(from, next-1))
+				next = from
+			case random.IntN(6) == 0:
+				do("vote", d.Stable.SetUint64([]byte(stableKeys[random.IntN(2)]), next))
+			default:
+				var entries []*raft.Log
+				for range 1 + random.IntN(12) {
+					size := random.IntN(400)
+					if random.IntN(10) == 0 {
+						size = 1 << random.IntN(16)
+					}
+					entries = append(entries, &raft.Log{Index: next, Term: 1, Data: make([]byte, size)})
+					next++
+				}
+				do("store", d.Log.StoreLogs(entries))
+			}
+			check := newFileCheck(config, first-1)
+			used, err := readBuckets(file, check.record)
+			do("read pages", err)
+			do("check", check.end())
+			if last := check.found.Last; last != next-1 && first != next {
+				t.Fatalf("it has up to entry %d instead of %d", last, next-1)
+			}
+			most = max(most, len(used))
+		}
+		t.Logf("up to %d pages", most)
+		if most < 180 {
+			t.Error("so few pages need no branch of branches")
+		}
+	}
+}
