@@ -194,12 +194,18 @@ func (m *Machine) Restart() {
 	}
 }
 
-// Crash kills the machine's daemon: nothing it does from now on reaches anybody, nor
-// its disk.
+// Crash kills the machine's daemon: nothing it does from now on reaches anybody. What
+// it still writes to its disk is there, unless the disk hangs.
 // Its containers run on.
 func (m *Machine) Crash() {
 	m.cluster.wire.kill(m.IP)
-	m.daemon.kill()
+	m.mu.Lock()
+	hung := m.hung != nil
+	m.mu.Unlock()
+	if hung {
+		m.daemon.kill()
+	}
+	m.daemon.cancel()
 	<-m.daemon.ended
 }
 

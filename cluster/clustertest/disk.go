@@ -55,7 +55,7 @@ func (m *Machine) run(ctx context.Context, n *node.Node, d *daemon) {
 // error of the test unless its disk was harmed.
 func (m *Machine) fatal(d *daemon, err error) {
 	if d.is(d.dying) || d.is(d.ended) {
-		return
+		return // It is known to be dead.
 	}
 	m.mu.Lock()
 	m.failure = err
