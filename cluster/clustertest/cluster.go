@@ -13,6 +13,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime/pprof"
+	"slices"
 	"sync"
 	"syscall"
 	"testing"
@@ -54,6 +55,11 @@ type Options struct {
 	AutoLock bool
 	// Generic are each machine's generic resources.
 	Generic []swarm.GenericResource
+	// Clock is how far the clock of the machine with the number is ahead at first; nil
+	// means that all are right.
+	Clock func(number int) time.Duration
+	// Seed decides what the network loses.
+	Seed uint64
 }
 
 // Machine is one machine: what survives a crash of its daemon, and the daemon.
@@ -63,6 +69,7 @@ type Machine struct {
 	Name, IP string
 	// Driver holds the machine's containers.
 	Driver *simulate.Driver
+	clock  clock
 
 	// UnlockKeyFile is as in node.Config.
 	UnlockKeyFile string
@@ -91,7 +98,7 @@ func Start(t testing.TB, managers, workers int, options Options) *Cluster {
 	if os.Getenv("SKEP_TEST_LOG") != "" {
 		level = slog.LevelDebug
 	}
-	w := newWire()
+	w := newWire(options.Seed)
 	c := &Cluster{t: t, wire: w, air: newAir(w), dir: memoryDir(t), options: options, managers: managers,
 		log: slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: level}))}
 	if options.Log != nil {
@@ -147,7 +154,10 @@ func memoryDir(t testing.TB) string {
 // add starts one more machine, which is in no cluster.
 func (c *Cluster) add(number int) *Machine {
 	m := &Machine{cluster: c, Name: fmt.Sprintf("n%d", number), IP: fmt.Sprintf("127.0.1.%d", number), dead: true}
-	m.Driver = simulate.New(simulate.Config{Seed: uint64(number), Hostname: m.Name, Generic: c.options.Generic})
+	if c.options.Clock != nil {
+		m.SetClock(c.options.Clock(number))
+	}
+	m.Driver = simulate.New(simulate.Config{Seed: uint64(number), Hostname: m.Name, Generic: c.options.Generic, Now: m.clock.Now})
 	c.Machines = append(c.Machines, m)
 	m.Restart()
 	return m
@@ -173,7 +183,7 @@ func (m *Machine) Restart() {
 	d := &daemon{cancel: cancel, dying: make(chan struct{}), ended: make(chan struct{})}
 	n, err := node.New(node.Config{
 		DataDir: filepath.Join(c.dir, m.Name), Driver: m.Driver, Hostname: m.Name, Version: "test",
-		UnlockKeyFile: m.UnlockKeyFile, Latency: c.options.Latency,
+		UnlockKeyFile: m.UnlockKeyFile, Latency: c.options.Latency, Now: m.clock.Now,
 		Log:     c.log.With("host", m.Name),
 		Fatal:   func(err error) { m.fatal(d, err) },
 		Write:   func(what string, write func() error) error { return m.write(d, what, write) },
@@ -375,15 +385,14 @@ func (c *Cluster) Leader() *Machine {
 }
 
 // Partition cuts the machines of one side off from all others, until Heal.
-func (c *Cluster) Partition(side ...*Machine) {
-	in := map[*Machine]bool{}
-	for _, m := range side {
-		in[m] = true
-	}
+func (c *Cluster) Partition(side ...*Machine) { c.split(side, c.wire.sever) }
+
+// split does something to each pair of a machine of one side and one of the other.
+func (c *Cluster) split(side []*Machine, to func(a, b string, on bool)) {
 	for _, a := range side {
 		for _, b := range c.Machines {
-			if !in[b] {
-				c.wire.sever(a.IP, b.IP, true)
+			if !slices.Contains(side, b) {
+				to(a.IP, b.IP, true)
 			}
 		}
 	}
@@ -399,13 +408,26 @@ func (c *Cluster) Mute(from, to *Machine) { c.wire.silence(from.IP, to.IP, true)
 // Delay has everything to and from the machine take so long, until Heal.
 func (c *Cluster) Delay(m *Machine, by time.Duration) { c.wire.delay(m.IP, by) }
 
+// Refuse has the machines of one side and all others refuse each other, until Heal,
+// as a firewall that rejects does: connections break and new ones are refused at once.
+func (c *Cluster) Refuse(side ...*Machine) { c.split(side, c.wire.refuse) }
+
+// Lose has a part, from 0 to 1, of what the machine sends and is sent get lost, until
+// Heal: on a connection it comes later then, and in order.
+func (c *Cluster) Lose(m *Machine, part float64) { c.wire.lose(m.IP, part) }
+
+// Snap breaks all connections of the machine. New ones can be made.
+func (c *Cluster) Snap(m *Machine) { c.wire.snap(m.IP) }
+
 // Heal mends the network.
 func (c *Cluster) Heal() {
 	for _, a := range c.Machines {
 		c.wire.delay(a.IP, 0)
+		c.wire.lose(a.IP, 0)
 		for _, b := range c.Machines {
 			c.wire.silence(a.IP, b.IP, false)
 			c.wire.sever(a.IP, b.IP, false)
+			c.wire.refuse(a.IP, b.IP, false)
 		}
 	}
 }

@@ -56,6 +56,9 @@ func (a *air) reached(ip string) []cluster.Member {
 		if a.wire.down[other] || a.wire.down[ip] || a.wire.strangersLocked(ip, other) {
 			continue
 		}
+		if a.wire.lostLocked(other, ip) {
+			continue
+		}
 		members = append(members, e.member)
 	}
 	return members

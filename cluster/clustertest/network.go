@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math/rand/v2"
 	"net"
 	"os"
 	"sync"
@@ -17,7 +18,9 @@ const window = 256 << 10
 
 // wire is the network that all machines of a cluster share.
 type wire struct {
-	mu        sync.Mutex // guards the fields below, and all connections' buffers
+	mu sync.Mutex // guards the fields below, and all connections' buffers
+	// changed is closed when something changes that may mean something for everybody;
+	// what only the two ends of a connection need to know is told to them.
 	changed   chan struct{}
 	listeners map[string]*listener
 	conns     map[*conn]bool
@@ -27,15 +30,22 @@ type wire struct {
 	down map[string]bool
 	// mute has the pairs of which the second hears nothing from the first.
 	mute map[[2]string]bool
-	// far has how long what a machine sends or is sent is under way, by its address.
-	far  map[string]time.Duration
-	port int
+	// refused has the pairs of which each refuses the other's connections.
+	refused map[[2]string]bool
+	// far has how long what a machine sends or is sent is under way, by its address,
+	// and lossy how likely it is lost.
+	far   map[string]time.Duration
+	lossy map[string]float64
+	// random decides what is lost.
+	random *rand.Rand
+	port   int
 }
 
-func newWire() *wire {
+func newWire(seed uint64) *wire {
 	return &wire{
 		changed: make(chan struct{}), listeners: map[string]*listener{}, conns: map[*conn]bool{},
-		cut: map[[2]string]bool{}, down: map[string]bool{}, mute: map[[2]string]bool{}, far: map[string]time.Duration{}, port: 40000,
+		cut: map[[2]string]bool{}, down: map[string]bool{}, mute: map[[2]string]bool{}, refused: map[[2]string]bool{},
+		far: map[string]time.Duration{}, lossy: map[string]float64{}, random: rand.New(rand.NewPCG(seed, 2)), port: 40000,
 	}
 }
 
@@ -43,12 +53,9 @@ func newWire() *wire {
 func (w *wire) wakeLocked() {
 	close(w.changed)
 	w.changed = make(chan struct{})
-}
-
-func (w *wire) wake() {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	w.wakeLocked()
+	for c := range w.conns {
+		c.wakeLocked()
+	}
 }
 
 // severedLocked tells whether nothing gets through between two addresses, in
@@ -64,7 +71,50 @@ func (w *wire) deafLocked(from, to string) bool {
 
 // strangersLocked tells whether two addresses can't make a connection: that takes
 // both directions.
-func (w *wire) strangersLocked(a, b string) bool { return w.deafLocked(a, b) || w.deafLocked(b, a) }
+func (w *wire) strangersLocked(a, b string) bool {
+	return w.deafLocked(a, b) || w.deafLocked(b, a) || w.refusedLocked(a, b)
+}
+
+func (w *wire) refusedLocked(a, b string) bool {
+	return w.refused[[2]string{a, b}] || w.refused[[2]string{b, a}]
+}
+
+// refuse has two addresses refuse each other, or ends that. Connections break at once.
+func (w *wire) refuse(a, b string, refuse bool) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if delete(w.refused, [2]string{b, a}); !refuse {
+		delete(w.refused, [2]string{a, b})
+		return
+	}
+	w.refused[[2]string{a, b}] = true
+	w.breakLocked(func(c *conn) bool { return w.refusedLocked(c.local.host, c.remote.host) })
+}
+
+// lose has a part of what an address sends and is sent get lost.
+func (w *wire) lose(ip string, part float64) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.lossy[ip] = part
+}
+
+// snap breaks the connections of an address. New ones can be made.
+func (w *wire) snap(ip string) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.breakLocked(func(c *conn) bool { return c.local.host == ip || c.remote.host == ip })
+}
+
+// breakLocked resets connections, as seen from both ends.
+func (w *wire) breakLocked(which func(*conn) bool) {
+	for c := range w.conns {
+		if which(c) {
+			c.in.closed, c.in.reset = true, true
+			c.out.closed, c.out.reset = true, true
+		}
+	}
+	w.wakeLocked()
+}
 
 // silence cuts or mends one direction. What is under way in the other one arrives.
 func (w *wire) silence(from, to string, mute bool) {
@@ -104,18 +154,12 @@ func (w *wire) kill(ip string) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.down[ip] = true
-	for c := range w.conns {
-		if c.local.host == ip || c.remote.host == ip {
-			c.in.closed, c.in.reset = true, true
-			c.out.closed, c.out.reset = true, true
-		}
-	}
 	for addr, l := range w.listeners {
 		if l.addr.host == ip {
 			delete(w.listeners, addr)
 		}
 	}
-	w.wakeLocked()
+	w.breakLocked(func(c *conn) bool { return c.local.host == ip || c.remote.host == ip })
 }
 
 func (w *wire) revive(ip string) {
@@ -168,7 +212,7 @@ func (m machineNetwork) Dial(ctx context.Context, text string) (net.Conn, error)
 	}
 	w := m.wire
 	w.mu.Lock()
-	for w.strangersLocked(m.ip, addr.host) {
+	for w.strangersLocked(m.ip, addr.host) && !w.refusedLocked(m.ip, addr.host) {
 		changed := w.changed
 		w.mu.Unlock()
 		select {
@@ -180,14 +224,15 @@ func (m machineNetwork) Dial(ctx context.Context, text string) (net.Conn, error)
 	}
 	defer w.mu.Unlock()
 	l := w.listeners[addr.String()]
-	if l == nil || w.down[m.ip] {
+	if l == nil || w.down[m.ip] || w.refusedLocked(m.ip, addr.host) {
 		return nil, fmt.Errorf("dial %s: %w", addr, syscall.ECONNREFUSED)
 	}
 	w.port++
 	local := address{m.ip, fmt.Sprint(w.port)}
 	there, back := &stream{}, &stream{}
-	near := &conn{wire: w, local: local, remote: addr, in: back, out: there}
-	far := &conn{wire: w, local: addr, remote: local, in: there, out: back}
+	near := &conn{wire: w, local: local, remote: addr, in: back, out: there, changed: make(chan struct{})}
+	far := &conn{wire: w, local: addr, remote: local, in: there, out: back, changed: make(chan struct{}), peer: near}
+	near.peer = far
 	w.conns[near], w.conns[far] = true, true
 	l.pending = append(l.pending, far)
 	w.wakeLocked()
@@ -287,12 +332,50 @@ func (s *stream) take(p []byte, arrived int) int {
 	return n
 }
 
+// How TCP takes loss: what isn't acknowledged is sent again, each time after twice as
+// long, and who has tried for too long gives the connection up.
+const (
+	resendAfter = 200 * time.Millisecond
+	giveUpAfter = 15 * time.Second
+)
+
+// lostLocked decides whether one packet is lost.
+func (w *wire) lostLocked(from, to string) bool {
+	lost := 1 - (1-w.lossy[from])*(1-w.lossy[to])
+	return lost > 0 && w.random.Float64() < lost
+}
+
+// travelLocked is how long what is sent now is under way, if it ever arrives.
+func (w *wire) travelLocked(from, to string) (by time.Duration, arrives bool) {
+	by = w.far[from] + w.far[to]
+	for again := resendAfter; w.lostLocked(from, to); again *= 2 {
+		if by += again; by > giveUpAfter {
+			return 0, false
+		}
+	}
+	return by, true
+}
+
 type conn struct {
 	wire          *wire
 	local, remote address
 	in, out       *stream
+	peer          *conn
+	// changed is closed when whoever reads or writes should look again.
+	changed chan struct{}
 	// readBy and writeBy are deadlines; zero means none.
 	readBy, writeBy time.Time
+}
+
+func (c *conn) wakeLocked() {
+	close(c.changed)
+	c.changed = make(chan struct{})
+}
+
+func (c *conn) wake() {
+	c.wire.mu.Lock()
+	defer c.wire.mu.Unlock()
+	c.wakeLocked()
 }
 
 // wait runs with the wire's lock held until ready does something, the deadline
@@ -315,7 +398,7 @@ func (c *conn) wait(deadline func() time.Time, ready func() (int, error, bool)) 
 			timer = time.NewTimer(left)
 			expired = timer.C
 		}
-		changed := w.changed
+		changed := c.changed
 		w.mu.Unlock()
 		select {
 		case <-changed:
@@ -340,7 +423,7 @@ func (c *conn) Read(p []byte) (int, error) {
 		}
 		if n := c.in.arrived(time.Now()); n > 0 {
 			n = c.in.take(p, n)
-			c.wire.wakeLocked()
+			c.peer.wakeLocked()
 			return n, nil, true
 		}
 		if c.in.closed && len(c.in.data) == 0 {
@@ -364,11 +447,15 @@ func (c *conn) Write(p []byte) (int, error) {
 			}
 			n := min(len(p)-written, window-len(c.out.data))
 			now := time.Now()
-			by := c.wire.far[c.local.host] + c.wire.far[c.remote.host]
-			if arrives := c.out.send(p[written:written+n], now.Add(by)); arrives.After(now) {
-				time.AfterFunc(arrives.Sub(now), c.wire.wake)
+			by, arrives := c.wire.travelLocked(c.local.host, c.remote.host)
+			if !arrives {
+				c.wire.breakLocked(func(of *conn) bool { return of == c || of == c.peer })
+				return 0, errReset, true
 			}
-			c.wire.wakeLocked()
+			if at := c.out.send(p[written:written+n], now.Add(by)); at.After(now) {
+				time.AfterFunc(at.Sub(now), c.peer.wake)
+			}
+			c.peer.wakeLocked()
 			return n, nil, true
 		})
 		if written += n; err != nil || len(p) == 0 {
@@ -388,7 +475,8 @@ func (c *conn) Close() error {
 	delete(w.conns, c)
 	c.in.closed, c.in.reset = true, true
 	c.out.closed = true
-	w.wakeLocked()
+	c.wakeLocked()
+	c.peer.wakeLocked()
 	return nil
 }
 
@@ -410,6 +498,6 @@ func (c *conn) setDeadlines(read, write *time.Time) error {
 	if write != nil {
 		c.writeBy = *write
 	}
-	c.wire.wakeLocked()
+	c.wakeLocked()
 	return nil
 }
