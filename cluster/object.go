@@ -13,7 +13,7 @@ import (
 type Meta struct {
 	// Version is the log index of the object's last change. Apply stamps it.
 	Version uint64 `cbor:"v,omitempty"`
-	// CreatedAt and UpdatedAt are the leader's clock at the write.
+	// CreatedAt and UpdatedAt are the database's time at the write.
 	CreatedAt time.Time `cbor:"c,omitempty"`
 	UpdatedAt time.Time `cbor:"u,omitempty"`
 }
@@ -86,7 +86,7 @@ type NodeStatus struct {
 	Message string
 	// Addr is the IP address of the node.
 	Addr string
-	// Since is when State last changed, by the leader's clock.
+	// Since is when State last changed, by the database's time.
 	Since time.Time
 }
 
@@ -267,7 +267,7 @@ type Task struct {
 	// Desired is where managers want the task; it never goes back.
 	Desired State `cbor:"7,keyasint,omitempty"`
 	// CreatedAt, UpdatedAt and RunningAt (first seen running; zero if never) are
-	// the leader's clock.
+	// the database's time.
 	CreatedAt Time `cbor:"8,keyasint,omitempty"`
 	UpdatedAt Time `cbor:"9,keyasint,omitempty"`
 	RunningAt Time `cbor:"10,keyasint,omitempty"`

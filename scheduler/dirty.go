@@ -92,6 +92,7 @@ func (l *loop) take(c store.Change) {
 		before, _ := c.Before.(*cluster.Node)
 		after, _ := c.After.(*cluster.Node)
 		l.ledger.ChangeNode(before, after)
+		l.note(o.ID, before != nil && before.Status.State == cluster.NodeDown, after != nil && after.Status.State == cluster.NodeDown)
 		l.takeNode(o.ID, before, after)
 	case *cluster.Service:
 		l.dirty.service(o.ID)
@@ -115,6 +116,7 @@ func (l *loop) take(c store.Change) {
 		before, _ := c.Before.(*cluster.Task)
 		after, _ := c.After.(*cluster.Task)
 		l.ledger.ChangeTask(before, after)
+		l.note(o.ID, before != nil && before.Status.State == cluster.StateOrphaned, after != nil && after.Status.State == cluster.StateOrphaned)
 		if matters(before, after) {
 			l.dirty.service(o.ServiceID)
 		}
@@ -127,6 +129,16 @@ func (l *loop) take(c store.Change) {
 		} else if before != nil && after != nil && before.Desired != after.Desired {
 			l.fuller()
 		}
+	}
+}
+
+// note keeps since when a node or a task is lost.
+func (l *loop) note(id string, before, after bool) {
+	switch {
+	case !after:
+		delete(l.lost, id)
+	case !before:
+		l.lost[id] = l.config.Steady()
 	}
 }
 

@@ -30,16 +30,23 @@ func (w *work) stopped(t *cluster.Task) bool {
 // fencedUntil is when a fenced task whose node is gone must have been stopped there;
 // 0 when nobody knows: its node's engine doesn't answer, so that the agent can't stop
 // it either, or the node was just removed and the task isn't given up yet.
+//
+// It counts from when this leader knew, by a clock that nobody sets: times in the
+// database may be another manager's, whose clock may differ by any amount.
 func (w *work) fencedUntil(t *cluster.Task) cluster.Time {
-	wait := w.revision(t).FenceWait()
-	if t.Status.State == cluster.StateOrphaned {
-		return t.Status.Applied.Add(wait)
+	id := t.ID
+	if t.Status.State != cluster.StateOrphaned {
+		n := w.Ledger.Node(t.NodeID)
+		if n == nil || n.Status.Message == cluster.MessageNoEngine {
+			return 0
+		}
+		id = n.ID
 	}
-	n := w.Ledger.Node(t.NodeID)
-	if n == nil || n.Status.Message == cluster.MessageNoEngine {
-		return 0
+	since, ok := w.Lost[id]
+	if !ok {
+		since = w.Began
 	}
-	return cluster.At(n.Status.Since).Add(wait)
+	return w.now.Add(w.revision(t).FenceWait() - w.Steady.Sub(since))
 }
 
 // waitsFor says what a task waits for that may start when before has stopped.

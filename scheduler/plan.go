@@ -27,7 +27,15 @@ type Input struct {
 	Services, Nodes []string
 	// Limit is after how many intents no further service is begun; 0 is no limit.
 	Limit int
-	Now   time.Time
+	// Now is the database's time.
+	Now time.Time
+	// Steady is a time of a clock that nobody sets, for what must really have passed.
+	Steady time.Time
+	// Lost has since when this leader has known of each node that is down, and of each
+	// task that was given up, by ID; what isn't in it has been so since Began or before.
+	// Both are Steady's times.
+	Lost  map[string]time.Time
+	Began time.Time
 	NewID func() string
 }
 

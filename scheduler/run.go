@@ -35,8 +35,11 @@ var _ Store = (*store.Store)(nil)
 // Config is what Run needs from outside.
 type Config struct {
 	Store Store
-	// Now is the clock; time.Now by default. It must be the one that the store stamps with.
+	// Now is the clock that the store stamps with; time.Now by default.
 	Now func() time.Time
+	// Steady is a clock of which only differences count, which must be how much time has
+	// really passed, whoever sets a clock; Now by default.
+	Steady func() time.Time
 	// NewID makes IDs of tasks; cluster.NewID of crypto/rand by default.
 	NewID func() string
 	// Log takes what operators should know; slog.Default() by default.
@@ -107,11 +110,17 @@ type loop struct {
 	// global are the services with a task on each node.
 	global map[string]struct{}
 	forgot time.Time
+	// lost and began are as Input's.
+	lost  map[string]time.Time
+	began time.Time
 }
 
 func newLoop(config Config) *loop {
 	if config.Now == nil {
 		config.Now = time.Now
+	}
+	if config.Steady == nil {
+		config.Steady = config.Now
 	}
 	if config.NewID == nil {
 		random := bufio.NewReader(rand.Reader)
@@ -127,6 +136,7 @@ func newLoop(config Config) *loop {
 func (l *loop) relist(view store.View) {
 	l.view, l.ledger, l.dirty, l.wakes, l.waiting = view, List(view), newDirty(), newWakes(), make(map[string]struct{})
 	l.following = make(map[string]struct{})
+	l.lost, l.began = make(map[string]time.Time), l.config.Steady()
 	l.dirty.all(view)
 	l.global = make(map[string]struct{})
 	for s := range view.Services() {
@@ -182,7 +192,7 @@ func (l *loop) plan() (Result, Input) {
 	services, nodes := l.dirty.take(planLimit)
 	input := Input{
 		View: l.view, Ledger: l.ledger, Services: services, Nodes: nodes, Limit: planLimit,
-		Now: l.config.Now(), NewID: l.config.NewID,
+		Now: l.config.Now(), Steady: l.config.Steady(), NewID: l.config.NewID, Lost: l.lost, Began: l.began,
 	}
 	result := Plan(input)
 	l.dirty.add(services[result.Planned:], nil)

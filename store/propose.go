@@ -92,6 +92,7 @@ func (s *Store) Lead(ctx context.Context, r Raft) error {
 		}
 		return fmt.Errorf("lead: wait for earlier entries: %w", outcome(err))
 	}
+	s.clock.raise(s.View().newest())
 	lead := &leadership{requests: make(chan *request), ended: make(chan struct{})}
 	if !s.leading.CompareAndSwap(nil, lead) {
 		return errors.New("lead: the proposer runs already")
@@ -152,7 +153,7 @@ type batch struct {
 func (s *Store) newBatch() *batch {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return &batch{scratch: s.current.copy(), now: s.now().UTC().Round(0)}
+	return &batch{scratch: s.current.copy(), now: s.clock.now()}
 }
 
 // run runs one Update's function on the scratch copy. What fails leaves no trace

@@ -12,8 +12,8 @@ import (
 
 // Config is what a Store needs from outside. The zero value works.
 type Config struct {
-	// Now is the clock that Tx.Now and the times of objects come from; time.Now by
-	// default.
+	// Now is the machine's clock, which Store.Now, Tx.Now and the times of objects come
+	// from; time.Now by default.
 	Now func() time.Time
 	// Log takes what operators should know; slog.Default() by default.
 	Log *slog.Logger
@@ -25,7 +25,7 @@ type Config struct {
 
 // Store is one manager's copy of the database.
 type Store struct {
-	now    func() time.Time
+	clock  clock
 	log    *slog.Logger
 	fatal  func(error)
 	intern *interner // used by raft's FSM goroutine only
@@ -43,13 +43,13 @@ type Store struct {
 // New makes an empty Store; raft fills it through FSM.
 func New(config Config) *Store {
 	s := &Store{
-		now: config.Now, log: config.Log, fatal: config.Fatal,
+		clock: clock{machine: config.Now}, log: config.Log, fatal: config.Fatal,
 		intern:        newInterner(),
 		subscriptions: make(map[*Subscription]struct{}),
 		waiters:       make(map[*waiter]struct{}),
 	}
-	if s.now == nil {
-		s.now = time.Now
+	if s.clock.machine == nil {
+		s.clock.machine = time.Now
 	}
 	if s.log == nil {
 		s.log = slog.Default()

@@ -30,7 +30,7 @@ type txChange struct {
 	record        record
 }
 
-// Now is the leader's clock, the same through the whole transaction.
+// Now is the database's time, the same through the whole transaction.
 func (tx *Tx) Now() time.Time { return tx.now }
 
 // Put creates or replaces an object: a *cluster.Cluster, Node, Service,

@@ -72,7 +72,7 @@ func (m *Manager) lead(ctx context.Context) error {
 		m.log.Info("lead the cluster", "node", m.cfg.NodeID, "term", term)
 		g.Go(func() error {
 			return scheduler.Run(ctx, scheduler.Config{
-				Store: m.store, Now: m.cfg.Now, Log: m.log,
+				Store: m.store, Now: m.store.Now, Steady: m.cfg.Now, Log: m.log,
 				NewID: func() string { return cluster.NewID(m.cfg.Random) },
 			})
 		})
