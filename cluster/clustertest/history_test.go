@@ -23,6 +23,7 @@ const (
 	opRead     = "read"
 	opCreate   = "create"
 	opUpdate   = "update"
+	opScale    = "scale"
 	opRollback = "rollback"
 	opRemove   = "remove"
 )
@@ -38,19 +39,36 @@ const (
 	present = "present"
 )
 
-// request is what was asked; a value is in one spec only, ever.
+// request is what was asked; a value is in one spec only, ever, but for its number of
+// replicas.
 type request struct {
 	name, kind string
-	// from is the value that the client had read before, to the value it wants.
-	from, to string
+	// from is what the client had read before, to the value and replicas the number that
+	// it wants.
+	from     seen
+	to       string
+	replicas int
 }
 
-// answer is what came of it; value is what was read.
-type answer struct{ outcome, value string }
+// seen is what a client sees of a service.
+type seen struct {
+	value    string
+	replicas int
+}
 
-// held is a service as the model has it: its value and the one that a rollback
-// goes back to. No value means that there is no service.
-type held struct{ value, previous string }
+// answer is what came of it, and what was read.
+type answer struct {
+	outcome string
+	seen
+}
+
+// held is a service as the model has it: what is seen, and the value that a rollback
+// goes back to, with as many replicas: scaling changes the number in both. No value
+// means that there is no service.
+type held struct {
+	seen
+	previous string
+}
 
 // model is what a database that does one thing after another would answer.
 var model = porcupine.NondeterministicModel{
@@ -81,19 +99,21 @@ var model = porcupine.NondeterministicModel{
 			return only(was.value != "", was)
 		}
 		if asked.kind == opRead {
-			return only(got.outcome == done && was.value == got.value, was)
+			return only(got.outcome == done && was.seen == got.seen, was)
 		}
 		// What was read before was still so: the version says it.
-		can := was.value == asked.from
+		can := was.seen == asked.from
 		next := was
 		switch asked.kind {
 		case opCreate:
-			next = held{value: asked.to}
+			can, next = was.value == "", held{seen: seen{asked.to, asked.replicas}}
 		case opUpdate:
-			next = held{asked.to, was.value}
+			next = held{seen{asked.to, was.replicas}, was.value}
+		case opScale:
+			next.replicas = asked.replicas
 		case opRollback:
 			can = can && was.previous != ""
-			next = held{was.previous, was.value}
+			next = held{seen{was.previous, was.replicas}, was.value}
 		case opRemove:
 			// By ID, and so without a version: whatever its value is.
 			can, next = was.value != "", held{}
@@ -133,7 +153,7 @@ func (h *history) client(c *Cluster, id int, random *rand.Rand, stop <-chan stru
 		select {
 		case <-stop:
 			return
-		case <-time.After(time.Duration(20+random.IntN(600)) * time.Millisecond):
+		case <-time.After(time.Duration(20+random.IntN(1500)) * time.Millisecond):
 		}
 		m := c.Machines[random.IntN(c.managers)]
 		if m.off() {
@@ -149,24 +169,44 @@ func (h *history) step(m *Machine, client int, random *rand.Rand) {
 	var service swarm.Service
 	switch read := h.do(m, client, request{name: name, kind: opRead}, &service); {
 	case read.outcome == absent:
-		h.do(m, client, request{name: name, kind: opCreate, to: h.value()}, nil)
+		h.do(m, client, request{name: name, kind: opCreate, to: h.value(), replicas: 3 + random.IntN(4)}, nil)
 		return
 	case read.outcome != done:
 		return
 	}
-	asked := request{name: name, kind: opUpdate, from: service.Spec.Labels[valueLabel]}
-	switch random.IntN(8) {
+	asked := request{name: name, kind: opUpdate, from: sight(service)}
+	switch random.IntN(16) {
 	case 0:
 		asked.kind = opRemove
 	case 1, 2:
 		asked.kind = opRollback
-	case 3, 4, 5:
+	case 3, 4:
+		asked.kind, asked.replicas = opScale, 3+random.IntN(4)
+	case 5, 6, 7, 8, 9:
 		asked.to = h.value()
 	default:
 		return
 	}
 	h.do(m, client, asked, &service)
 }
+
+// hurry asks for a service again and again for a second, and changes it unless it is
+// only to read. It is one without tasks, so that this is all that happens.
+func (h *history) hurry(m *Machine, read bool, client int, random *rand.Rand) {
+	for end := time.Now().Add(time.Second); time.Now().Before(end) && !m.off(); {
+		var service swarm.Service
+		switch got := h.do(m, client, request{name: hurried, kind: opRead}, &service); {
+		case got.outcome == done && !read:
+			h.do(m, client, request{name: hurried, kind: opUpdate, from: sight(service), to: h.value()}, &service)
+		case got.outcome == absent && !read:
+			h.do(m, client, request{name: hurried, kind: opCreate, to: h.value()}, nil)
+		}
+		time.Sleep(time.Duration(1+random.IntN(20)) * time.Millisecond)
+	}
+}
+
+// hurried is the name of the service that is asked for in a hurry.
+const hurried = "hurried"
 
 func (h *history) value() string {
 	h.mu.Lock()
@@ -189,10 +229,10 @@ func (h *history) do(m *Machine, client int, asked request, service *swarm.Servi
 	case asked.kind == opRead && got.outcome == unknown:
 		return got
 	case asked.kind == opRead && got.outcome == done:
-		got.value = service.Spec.Labels[valueLabel]
+		got.seen = sight(*service)
 	case got.outcome == unknown:
 		end = math.MaxInt64 // it may yet happen
-	case got.outcome == absent && (asked.kind == opUpdate || asked.kind == opRollback):
+	case got.outcome == absent && asked.kind != opRead && asked.kind != opRemove:
 		got.outcome = refused // another service of that name may be there by now
 	}
 	h.mu.Lock()
@@ -201,13 +241,19 @@ func (h *history) do(m *Machine, client int, asked request, service *swarm.Servi
 	return got
 }
 
+func sight(service swarm.Service) seen {
+	return seen{service.Spec.Labels[valueLabel], int(*service.Spec.Mode.Replicated.Replicas)}
+}
+
 // ask sends the request.
 func (m *Machine) ask(asked request, service *swarm.Service) error {
 	switch asked.kind {
 	case opRead:
 		return m.Try(http.MethodGet, "/services/"+asked.name, nil, service)
 	case opCreate:
-		spec := Spec(asked.name, "app:1", 2)
+		spec := Spec(asked.name, "app:1", uint64(asked.replicas))
+		spec.UpdateConfig.Parallelism = 1 + uint64(asked.name[len(asked.name)-1]%2)
+		spec.RollbackConfig = spec.UpdateConfig
 		spec.Labels = map[string]string{valueLabel: asked.to}
 		return m.Try(http.MethodPost, "/services/create", spec, nil)
 	case opRemove:
@@ -218,6 +264,11 @@ func (m *Machine) ask(asked request, service *swarm.Service) error {
 		return m.Try(http.MethodPost, path+"&rollback=previous", service.Spec, nil)
 	}
 	spec := service.Spec
+	if asked.kind == opScale {
+		replicas := uint64(asked.replicas)
+		spec.Mode.Replicated = &swarm.ReplicatedService{Replicas: &replicas}
+		return m.Try(http.MethodPost, path, spec, nil)
+	}
 	spec.Labels = map[string]string{valueLabel: asked.to}
 	if len(asked.to)%2 == 0 {
 		spec.TaskTemplate.ContainerSpec.Image = "app:" + asked.to // a rollout, too
@@ -275,24 +326,28 @@ func TestHistory_KnowsAStaleRead(t *testing.T) {
 		return porcupine.Operation{Input: asked, Call: call, Output: got, Return: end}
 	}
 	create := op(0, 1, request{kind: opCreate, to: "v1"}, answer{outcome: done})
-	lost := op(2, math.MaxInt64, request{kind: opUpdate, from: "v1", to: "v2"}, answer{outcome: unknown})
+	lost := op(2, math.MaxInt64, request{kind: opUpdate, from: seen{value: "v1"}, to: "v2"}, answer{outcome: unknown})
 	tests := []struct {
 		name string
 		ops  []porcupine.Operation
 		ok   bool
 	}{
 		{"a lost answer's write is seen late", []porcupine.Operation{create, lost,
-			op(3, 4, request{kind: opRead}, answer{done, "v1"}), op(5, 6, request{kind: opRead}, answer{done, "v2"})}, true},
+			op(3, 4, request{kind: opRead}, answer{done, seen{value: "v1"}}), op(5, 6, request{kind: opRead}, answer{done, seen{value: "v2"}})}, true},
 		{"never back", []porcupine.Operation{create, lost,
-			op(3, 4, request{kind: opRead}, answer{done, "v2"}), op(5, 6, request{kind: opRead}, answer{done, "v1"})}, false},
-		{"a stale read", []porcupine.Operation{create, op(2, 3, request{kind: opUpdate, from: "v1", to: "v2"}, answer{outcome: done}),
-			op(4, 5, request{kind: opRead}, answer{done, "v1"})}, false},
-		{"two updates of one value", []porcupine.Operation{create, op(2, 3, request{kind: opUpdate, from: "v1", to: "v2"}, answer{outcome: done}),
-			op(2, 3, request{kind: opUpdate, from: "v1", to: "v3"}, answer{outcome: done})}, false},
+			op(3, 4, request{kind: opRead}, answer{done, seen{value: "v2"}}), op(5, 6, request{kind: opRead}, answer{done, seen{value: "v1"}})}, false},
+		{"a stale read", []porcupine.Operation{create, op(2, 3, request{kind: opUpdate, from: seen{value: "v1"}, to: "v2"}, answer{outcome: done}),
+			op(4, 5, request{kind: opRead}, answer{done, seen{value: "v1"}})}, false},
+		{"two updates of one value", []porcupine.Operation{create, op(2, 3, request{kind: opUpdate, from: seen{value: "v1"}, to: "v2"}, answer{outcome: done}),
+			op(2, 3, request{kind: opUpdate, from: seen{value: "v1"}, to: "v3"}, answer{outcome: done})}, false},
 		{"a lost write", []porcupine.Operation{create, op(2, 3, request{kind: opRead}, answer{outcome: absent})}, false},
-		{"a rollback of a rollback", []porcupine.Operation{create, op(2, 3, request{kind: opUpdate, from: "v1", to: "v2"}, answer{outcome: done}),
-			op(4, 5, request{kind: opRollback, from: "v2"}, answer{outcome: done}), op(6, 7, request{kind: opRollback, from: "v1"}, answer{outcome: done}),
-			op(8, 9, request{kind: opRead}, answer{done, "v2"})}, true},
+		{"a rollback of a rollback", []porcupine.Operation{create, op(2, 3, request{kind: opUpdate, from: seen{value: "v1"}, to: "v2"}, answer{outcome: done}),
+			op(4, 5, request{kind: opRollback, from: seen{value: "v2"}}, answer{outcome: done}), op(6, 7, request{kind: opRollback, from: seen{value: "v1"}}, answer{outcome: done}),
+			op(8, 9, request{kind: opRead}, answer{done, seen{value: "v2"}})}, true},
+		{"a rollback after scaling", []porcupine.Operation{create, op(2, 3, request{kind: opUpdate, from: seen{value: "v1"}, to: "v2"}, answer{outcome: done}),
+			op(4, 5, request{kind: opScale, from: seen{value: "v2"}, replicas: 3}, answer{outcome: done}),
+			op(6, 7, request{kind: opRollback, from: seen{"v2", 3}}, answer{outcome: done}),
+			op(8, 9, request{kind: opRead}, answer{done, seen{"v1", 3}})}, true},
 	}
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {

@@ -15,6 +15,7 @@ type mirror struct {
 	sub     *store.Subscription
 	objects map[string]any
 	index   uint64
+	updates *updates
 }
 
 func newMirror(of Manager) *mirror {
@@ -26,6 +27,7 @@ func newMirror(of Manager) *mirror {
 
 func (m *mirror) relist(view store.View) {
 	m.objects, m.index = list(view), view.Index()
+	m.updates = newUpdates()
 }
 
 // follow takes what has changed and tells what was wrong with it.
@@ -39,7 +41,15 @@ func (m *mirror) follow() error {
 		m.relist(view)
 		return nil
 	}
+	entry := uint64(0)
 	for _, change := range changes {
+		// What comes in one entry comes at once, in whatever order it stands there.
+		if next := versionOf(change.After); next != 0 && next != entry {
+			if wrong := m.updates.check(m.objects); wrong != nil {
+				return fmt.Errorf("at index %d: %v", entry, wrong)
+			}
+			entry = next
+		}
 		object := change.After
 		if object == nil {
 			object = change.Before
@@ -51,6 +61,10 @@ func (m *mirror) follow() error {
 		if m.objects[key] = change.After; change.After == nil {
 			delete(m.objects, key)
 		}
+		m.updates.take(change.Before, change.After, m.objects)
+	}
+	if wrong := m.updates.check(m.objects); wrong != nil {
+		return fmt.Errorf("at index %d: %v", m.index, wrong)
 	}
 	have := list(view)
 	for key, object := range have {
@@ -62,6 +76,14 @@ func (m *mirror) follow() error {
 		return fmt.Errorf("at index %d there are %d objects, and the changes say %d", m.index, len(have), len(m.objects))
 	}
 	return nil
+}
+
+// versionOf is the index of the entry that wrote the object; 0 for none.
+func versionOf(object any) uint64 {
+	if object == nil {
+		return 0
+	}
+	return reflect.ValueOf(object).Elem().FieldByName("Version").Uint()
 }
 
 // keyOf names an object: its type, and what makes it unique.

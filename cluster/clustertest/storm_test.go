@@ -28,8 +28,10 @@ type storm struct {
 	began  time.Time
 	// gentle leaves the workers' daemons and engines alive, so that fenced tasks can
 	// be held to never run twice: nobody else would stop them.
-	gentle bool
-	log    []string
+	gentle  bool
+	log     []string
+	history *history
+	clients sync.WaitGroup
 }
 
 func (s *storm) note(format string, args ...any) {
@@ -45,17 +47,14 @@ func (s *storm) harm() {
 	if s.gentle {
 		mortal = c.Machines[s.random.IntN(c.managers)]
 	}
-	switch s.random.IntN(13) {
+	switch s.random.IntN(18) {
 	case 0, 1:
 		s.end(mortal, "crash", (*Machine).Crash)
 	case 2:
 		s.end(mortal, "stop", (*Machine).Stop)
 	case 3:
-		for _, m := range c.Machines {
-			if running := m.manager(); running != nil && running.LeaderID() == running.NodeID() {
-				s.end(m, "crash leader", (*Machine).Crash)
-				return
-			}
+		if leader := s.leader(); leader != nil {
+			s.end(leader, "crash leader", (*Machine).Crash)
 		}
 	case 4, 5:
 		for _, m := range c.Machines {
@@ -85,9 +84,61 @@ func (s *storm) harm() {
 			s.note("the engine of %s goes away", one.Name)
 			one.Driver.SetAway(true)
 		}
+	case 12:
+		s.note("%s and the rest refuse each other", one.Name)
+		c.Refuse(one)
+	case 13:
+		// Who is refused may think at once that the leader's process is gone, while the
+		// leader has yet to miss the others: now is the time to ask it for old news.
+		if leader := s.leader(); leader != nil {
+			s.note("the rest refuses the leader %s", leader.Name)
+			c.Refuse(leader)
+			s.hurry(leader)
+		}
+	case 14:
+		s.note("the connections of %s break", one.Name)
+		c.Snap(one)
+	case 15:
+		part := 0.02 + 0.3*s.random.Float64()
+		s.note("%s loses %.0f %%", one.Name, 100*part)
+		c.Lose(one, part)
+	case 16:
+		ahead := s.clock()
+		s.note("the clock of %s is set to %v ahead", one.Name, ahead)
+		one.SetClock(ahead)
 	default:
 		s.note("heal")
 		s.heal()
+	}
+}
+
+// clock is how far ahead a clock is: two seconds at most, mostly.
+func (s *storm) clock() time.Duration {
+	ahead := time.Duration(s.random.IntN(4001)-2000) * time.Millisecond
+	if s.random.IntN(4) == 0 {
+		ahead *= 200
+	}
+	return ahead
+}
+
+// leader is a machine that leads, as it sees it itself; nil when there is none.
+func (s *storm) leader() *Machine {
+	for _, m := range s.c.Machines {
+		if running := m.manager(); running != nil && running.LeaderID() == running.NodeID() {
+			return m
+		}
+	}
+	return nil
+}
+
+// hurry has users change something, by all other managers, and others ask the leader
+// of before, as fast as they can.
+func (s *storm) hurry(old *Machine) {
+	seed := s.random.Uint64()
+	for i, m := range s.c.Machines[:s.c.managers] {
+		s.clients.Go(func() {
+			s.history.hurry(m, m == old, 50+i, rand.New(rand.NewPCG(seed, uint64(i))))
+		})
 	}
 }
 
@@ -126,7 +177,9 @@ func (s *storm) heal() {
 // hold then.
 func weather(t *testing.T, seed uint64, faults int) {
 	s := &storm{t: t, random: rand.New(rand.NewPCG(seed, 1)), gentle: seed%2 == 0}
-	s.c = Start(t, 3+2*int(seed%3/2), 3, Options{SnapshotEntries: 60})
+	s.c = Start(t, 3+2*int(seed%3/2), 3, Options{
+		SnapshotEntries: 60, Seed: seed, Clock: func(int) time.Duration { return s.clock() },
+	})
 	c := s.c
 	fenced := fencedSpec(3, true)
 	fenced.TaskTemplate.Placement = &swarm.Placement{Constraints: []string{"node.role==worker"}}
@@ -135,7 +188,7 @@ func weather(t *testing.T, seed uint64, faults int) {
 	slots := watch(c, only)
 	eye := look(c)
 	h := &history{began: time.Now()}
-	s.began = h.began
+	s.began, s.history = h.began, h
 	defer func() {
 		if t.Failed() {
 			for _, line := range s.log {
@@ -145,9 +198,8 @@ func weather(t *testing.T, seed uint64, faults int) {
 	}()
 
 	stop := make(chan struct{})
-	var clients sync.WaitGroup
 	for i := range 4 {
-		clients.Go(func() { h.client(c, i, rand.New(rand.NewPCG(seed, uint64(100+i))), stop) })
+		s.clients.Go(func() { h.client(c, i, rand.New(rand.NewPCG(seed, uint64(100+i))), stop) })
 	}
 	rest := func(d time.Duration) {
 		for end := time.Now().Add(d); time.Now().Before(end); time.Sleep(50 * time.Millisecond) {
@@ -168,7 +220,7 @@ func weather(t *testing.T, seed uint64, faults int) {
 	}
 	rest(20 * time.Second)
 	close(stop)
-	clients.Wait()
+	s.clients.Wait()
 	rest(time.Second)
 
 	h.check(t)
