@@ -276,3 +276,22 @@ func TestEventsBeginWithTheHead(t *testing.T) {
 		t.Errorf("the client saw %q", got)
 	}
 }
+
+// TestRecorder_TimesAreUniqueAndNeverGoBack is what a client relies on that comes back
+// and asks for what was since the last event that it saw.
+func TestRecorder_TimesAreUniqueAndNeverGoBack(t *testing.T) {
+	r := newRecorder()
+	for _, at := range []int64{5e9, 5e9, 3e9, 5e9 + 1, 7e9} {
+		r.record(events.Message{Time: at / 1e9, TimeNano: at})
+	}
+	var got []int64
+	for _, m := range r.kept_() {
+		if m.Time != m.TimeNano/1e9 {
+			t.Errorf("an event is of second %d and of nanosecond %d", m.Time, m.TimeNano)
+		}
+		got = append(got, m.TimeNano-5e9)
+	}
+	if want := []int64{0, 1, 2, 3, 2e9}; !slices.Equal(got, want) {
+		t.Errorf("events are %v ns after the first; want %v", got, want)
+	}
+}

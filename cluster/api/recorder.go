@@ -50,9 +50,16 @@ func (r *recorder) listen() (past []events.Message, live <-chan events.Message, 
 	}
 }
 
+// record gives the event a time of its own, later than that of the one before:
+// several come of one write, clocks differ, and a client that asks for what was after
+// the last one that it saw must be told neither more nor less.
 func (r *recorder) record(message events.Message) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	if n := len(r.kept); n > 0 && message.TimeNano <= r.kept[n-1].TimeNano {
+		message.TimeNano = r.kept[n-1].TimeNano + 1
+		message.Time = message.TimeNano / int64(time.Second)
+	}
 	if len(r.kept) == 2*keptEvents {
 		r.kept = append(r.kept[:0:0], r.kept[keptEvents:]...)
 	}
