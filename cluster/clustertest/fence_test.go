@@ -18,16 +18,28 @@ import (
 // watcher looks at the containers of all machines and notes when two of them are
 // alive for one slot of a service.
 type watcher struct {
-	c       *Cluster
+	c *Cluster
+	// service is the ID of the one it looks at, or empty for all.
 	service string
-	slots   map[string]uint32 // by task, for ever: records are reaped
+	slots   map[string]place // by task, for ever: records are reaped
+	// doubled tells what was seen, and whether the service is fenced. Where it isn't, it
+	// must be so that a slot has two when a node was given up or the service was scaled.
 	doubled map[string]bool
 	// most is how many containers were alive at a time.
 	most int
 }
 
+// place is a slot of a service. lost is set when managers once gave up the task that
+// it is of.
+type place struct {
+	service string
+	slot    uint32
+	fenced  bool
+	lost    bool
+}
+
 func watch(c *Cluster, service string) *watcher {
-	return &watcher{c: c, service: service, slots: map[string]uint32{}, doubled: map[string]bool{}}
+	return &watcher{c: c, service: service, slots: map[string]place{}, doubled: map[string]bool{}}
 }
 
 // rest sleeps for d and looks all the time.
@@ -39,11 +51,20 @@ func (w *watcher) rest(d time.Duration) {
 
 func (w *watcher) look() {
 	for _, view := range w.c.Views() {
-		for t := range view.TasksOfService(w.service) {
-			w.slots[t.ID] = t.Slot
+		for t := range view.Tasks() {
+			if w.service != "" && t.ServiceID != w.service {
+				continue
+			}
+			node := view.Node(t.NodeID)
+			lost := t.Desired == cluster.StateRemove || t.NodeID != "" && (node == nil || node.Status.State == cluster.NodeDown)
+			w.slots[t.ID] = place{t.ServiceID, t.Slot, view.Revision(t.ServiceID, t.Revision).Fenced(), lost || w.slots[t.ID].lost}
 		}
 	}
-	alive := map[uint32]string{}
+	type key struct {
+		service string
+		slot    uint32
+	}
+	alive := map[key]string{}
 	count := 0
 	for _, m := range w.c.Machines {
 		containers, err := m.Driver.List(w.c.t.Context(), nodeID(m))
@@ -51,15 +72,17 @@ func (w *watcher) look() {
 			continue
 		}
 		for _, container := range containers {
-			slot, ours := w.slots[container.TaskID]
+			at, ours := w.slots[container.TaskID]
 			if !ours || container.Phase != agent.Running {
 				continue
 			}
 			count++
-			if other := alive[slot]; other != "" {
-				w.doubled[fmt.Sprintf("slot %d: %s and %s on %s", slot, other, container.TaskID, m.Name)] = true
+			slot := key{at.service, at.slot}
+			other := alive[slot]
+			if alive[slot] = container.TaskID; other == "" || !at.fenced && (at.lost || w.slots[other].lost) {
+				continue
 			}
-			alive[slot] = container.TaskID + " on " + m.Name
+			w.doubled[fmt.Sprintf("slot %d of %s: %s and %s on %s", at.slot, at.service, other, container.TaskID, m.Name)] = at.fenced
 		}
 	}
 	w.most = max(w.most, count)

@@ -2,6 +2,7 @@ package clustertest
 
 import (
 	"fmt"
+	"math/rand/v2"
 	"reflect"
 
 	"skep/cluster"
@@ -16,6 +17,9 @@ type mirror struct {
 	objects map[string]any
 	index   uint64
 	updates *updates
+	// told is what happened to services, in order; relisted is set when that has gaps.
+	told     []string
+	relisted bool
 }
 
 func newMirror(of Manager) *mirror {
@@ -38,6 +42,7 @@ func (m *mirror) follow() error {
 	}
 	m.index = view.Index()
 	if lost {
+		m.relisted = true
 		m.relist(view)
 		return nil
 	}
@@ -62,6 +67,7 @@ func (m *mirror) follow() error {
 			delete(m.objects, key)
 		}
 		m.updates.take(change.Before, change.After, m.objects)
+		m.tell(change)
 	}
 	if wrong := m.updates.check(m.objects); wrong != nil {
 		return fmt.Errorf("at index %d: %v", m.index, wrong)
@@ -76,6 +82,20 @@ func (m *mirror) follow() error {
 		return fmt.Errorf("at index %d there are %d objects, and the changes say %d", m.index, len(have), len(m.objects))
 	}
 	return nil
+}
+
+// tell notes what happened to a service, as events should tell it.
+func (m *mirror) tell(change store.Change) {
+	before, _ := change.Before.(*cluster.Service)
+	after, _ := change.After.(*cluster.Service)
+	switch {
+	case before == nil && after != nil:
+		m.told = append(m.told, "create "+after.ID)
+	case before != nil && after != nil:
+		m.told = append(m.told, "update "+after.ID)
+	case before != nil:
+		m.told = append(m.told, "remove "+before.ID)
+	}
 }
 
 // versionOf is the index of the entry that wrote the object; 0 for none.
@@ -130,30 +150,49 @@ func list(view store.View) map[string]any {
 // onlooker watches all managers, and notes what must never be.
 type onlooker struct {
 	c       *Cluster
+	random  *rand.Rand
 	mirrors map[*Machine]*mirror
+	// audiences listen to the events of each manager.
+	audiences map[*Machine]*audience
+	// looks counts the looks, since some things are looked at less often.
+	looks int
 	// digests has the state at each index, whoever had it; leaders who led in a term.
 	digests map[uint64][32]byte
 	leaders map[uint64]string
 	wrong   map[string]bool
 }
 
-func look(c *Cluster) *onlooker {
-	return &onlooker{c: c, mirrors: map[*Machine]*mirror{}, digests: map[uint64][32]byte{}, leaders: map[uint64]string{}, wrong: map[string]bool{}}
+func look(c *Cluster, random *rand.Rand) *onlooker {
+	return &onlooker{c: c, random: random, mirrors: map[*Machine]*mirror{}, audiences: map[*Machine]*audience{}, digests: map[uint64][32]byte{}, leaders: map[uint64]string{}, wrong: map[string]bool{}}
 }
 
 func (o *onlooker) look() {
+	o.looks++
 	for _, m := range o.c.Machines {
 		running := m.manager()
+		seen := o.mirrors[m]
+		if seen != nil && seen.of != running {
+			o.turn(m)
+			seen = nil
+		}
 		if running == nil {
-			delete(o.mirrors, m)
 			continue
 		}
-		seen := o.mirrors[m]
-		if seen == nil || seen.of != running {
+		if seen == nil {
 			o.mirrors[m] = newMirror(running)
+			o.audiences[m] = attend(m, rand.New(rand.NewPCG(o.random.Uint64(), 0)))
 		} else if err := seen.follow(); err != nil {
 			o.wrong[fmt.Sprintf("%s: %v", m.Name, err)] = true
 			seen.relist(running.Store().View())
+		}
+		if health := running.Health(); health.Leader {
+			if other := o.leaders[health.Term]; other != "" && other != m.Name {
+				o.wrong[fmt.Sprintf("%s and %s lead in term %d", other, m.Name, health.Term)] = true
+			}
+			o.leaders[health.Term] = m.Name
+		}
+		if o.looks%10 != 0 {
+			continue // What differs stays so; and this costs most.
 		}
 		view := running.Store().View()
 		digest := view.Digest()
@@ -161,11 +200,27 @@ func (o *onlooker) look() {
 			o.wrong[fmt.Sprintf("%s: another state at index %d than somebody had before", m.Name, view.Index())] = true
 		}
 		o.digests[view.Index()] = digest
-		if health := running.Health(); health.Leader {
-			if other := o.leaders[health.Term]; other != "" && other != m.Name {
-				o.wrong[fmt.Sprintf("%s and %s lead in term %d", other, m.Name, health.Term)] = true
-			}
-			o.leaders[health.Term] = m.Name
-		}
+	}
+}
+
+// turn ends with a manager whose daemon ended.
+func (o *onlooker) turn(m *Machine) {
+	seen := o.mirrors[m]
+	told := seen.told
+	if seen.relisted {
+		told = nil
+	}
+	for _, wrong := range o.audiences[m].leave(told) {
+		o.wrong[wrong] = true
+	}
+	delete(o.mirrors, m)
+	delete(o.audiences, m)
+}
+
+// end looks for the last time.
+func (o *onlooker) end() {
+	o.look()
+	for m := range o.mirrors {
+		o.turn(m)
 	}
 }

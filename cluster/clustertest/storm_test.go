@@ -31,6 +31,8 @@ type storm struct {
 	gentle  bool
 	log     []string
 	history *history
+	eye     *onlooker
+	slots   *watcher
 	clients sync.WaitGroup
 }
 
@@ -43,11 +45,11 @@ func (s *storm) harm() {
 	c := s.c
 	at := s.random.IntN(len(c.Machines))
 	one, other := c.Machines[at], c.Machines[(at+1+s.random.IntN(len(c.Machines)-1))%len(c.Machines)]
-	mortal := one
+	manager, mortal := c.Machines[s.random.IntN(c.managers)], one
 	if s.gentle {
-		mortal = c.Machines[s.random.IntN(c.managers)]
+		mortal = manager
 	}
-	switch s.random.IntN(18) {
+	switch s.random.IntN(22) {
 	case 0, 1:
 		s.end(mortal, "crash", (*Machine).Crash)
 	case 2:
@@ -106,6 +108,24 @@ func (s *storm) harm() {
 		ahead := s.clock()
 		s.note("the clock of %s is set to %v ahead", one.Name, ahead)
 		one.SetClock(ahead)
+	case 17:
+		s.note("the disk of %s is full", manager.Name)
+		manager.FillDisk()
+	case 18:
+		s.note("the disk of %s fails", manager.Name)
+		manager.FailDisk()
+	case 19:
+		by := time.Duration(100+s.random.IntN(4000)) * time.Millisecond
+		s.note("the disk of %s hangs for %v", manager.Name, by)
+		manager.HangDisk(by)
+	case 20:
+		// What others see of a machine that is paused. Its clocks go on, though.
+		by := time.Duration(100+s.random.IntN(1700)) * time.Millisecond
+		s.note("%s stands still for %v", manager.Name, by)
+		c.Partition(manager)
+		manager.HangDisk(by)
+		s.rest(by)
+		c.Heal()
 	default:
 		s.note("heal")
 		s.heal()
@@ -170,6 +190,15 @@ func (s *storm) heal() {
 	s.c.Heal()
 	for _, m := range s.c.Machines {
 		m.Driver.SetAway(false)
+		m.MendDisk()
+	}
+}
+
+// rest looks on for a while.
+func (s *storm) rest(d time.Duration) {
+	for end := time.Now().Add(d); time.Now().Before(end); time.Sleep(50 * time.Millisecond) {
+		s.eye.look()
+		s.slots.look()
 	}
 }
 
@@ -185,8 +214,7 @@ func weather(t *testing.T, seed uint64, faults int) {
 	fenced.TaskTemplate.Placement = &swarm.Placement{Constraints: []string{"node.role==worker"}}
 	only := c.Machines[0].Create(fenced)
 	c.Runs(time.Minute, only, "app:1", 3)
-	slots := watch(c, only)
-	eye := look(c)
+	s.slots, s.eye = watch(c, ""), look(c, rand.New(rand.NewPCG(seed, 2)))
 	h := &history{began: time.Now()}
 	s.began, s.history = h.began, h
 	defer func() {
@@ -201,35 +229,31 @@ func weather(t *testing.T, seed uint64, faults int) {
 	for i := range 4 {
 		s.clients.Go(func() { h.client(c, i, rand.New(rand.NewPCG(seed, uint64(100+i))), stop) })
 	}
-	rest := func(d time.Duration) {
-		for end := time.Now().Add(d); time.Now().Before(end); time.Sleep(50 * time.Millisecond) {
-			eye.look()
-			slots.look()
-		}
-	}
 	for range faults {
 		s.harm()
-		rest(time.Duration(100+s.random.IntN(4000)) * time.Millisecond)
+		s.rest(time.Duration(100+s.random.IntN(4000)) * time.Millisecond)
 	}
 	s.note("all is healed")
 	s.heal()
+	s.rest(time.Second) // What dies of its disk does so by now.
 	for _, m := range c.Machines {
 		if m.off() {
 			m.Restart()
 		}
 	}
-	rest(20 * time.Second)
+	s.rest(20 * time.Second)
 	close(stop)
 	s.clients.Wait()
-	rest(time.Second)
+	s.rest(time.Second)
+	s.eye.end()
 
 	h.check(t)
-	for what := range eye.wrong {
+	for what := range s.eye.wrong {
 		t.Error(what)
 	}
-	if s.gentle {
-		for what := range slots.doubled {
-			t.Errorf("two live containers of a fenced slot: %s", what)
+	for what, fenced := range s.slots.doubled {
+		if s.gentle || !fenced {
+			t.Errorf("two live containers of a slot: %s", what)
 		}
 	}
 	s.whole()
