@@ -32,7 +32,7 @@ var bugs = []planted{
 	{
 		name: "the term is ignored: who was elected leads before it has applied what was committed",
 		file: "cluster/manager/leader.go", old: "\tself = m.leader.term != 0\n", new: "\tself = m.leader.term != 0 || m.raft.State() == raft.Leader\n",
-		pkg: "./cluster/clustertest", run: "TestStorm", env: []string{"SKEP_STORM_SEEDS=60"},
+		pkg: "./cluster/clustertest", run: "TestStorm_What", env: []string{"SKEP_STORM_SEEDS=60"},
 	},
 	{
 		name: "the base isn't checked: a write builds on what isn't so any more",
@@ -48,12 +48,12 @@ var bugs = []planted{
 		name: "a watcher misses an event",
 		file: "store/subscribe.go", old: "\t\tsub.pending = append(sub.pending, changes...)\n",
 		new: "\t\tif sub.pending = append(sub.pending, changes...); view.Index()%50 == 0 {\n\t\t\tsub.pending = sub.pending[:len(sub.pending)-1]\n\t\t}\n",
-		pkg: "./cluster/clustertest", run: "TestStorm", env: []string{"SKEP_STORM_SEEDS=60"},
+		pkg: "./cluster/clustertest", run: "TestStorm_What", env: []string{"SKEP_STORM_SEEDS=60"},
 	},
 	{
 		name: "a read isn't confirmed by a quorum",
 		file: "cluster/manager/leader.go", old: "\tverified := make(chan error, 1)\n", new: "\tif ctx != nil {\n\t\treturn nil\n\t}\n\tverified := make(chan error, 1)\n",
-		pkg: "./cluster/clustertest", run: "TestStorm", env: []string{"SKEP_STORM_SEEDS=60"},
+		pkg: "./cluster/clustertest", run: "TestStorm_What", env: []string{"SKEP_STORM_SEEDS=60"},
 	},
 	{
 		name: "a drained node gets tasks",
@@ -67,6 +67,11 @@ var bugs = []planted{
 		pkg: "./scheduler", run: "TestPlan_Parallelism",
 	},
 	{
+		name: "a fence is forgotten",
+		file: "scheduler/fence.go", old: "\tcase !w.revision(t).Fenced():\n", new: "\tcase true:\n",
+		pkg: "./cluster/clustertest", run: "TestStorm_What", env: []string{"SKEP_STORM_SEEDS=60"},
+	},
+	{
 		name: "a nonce is used again",
 		file: "store/seal/ring.go", old: "\trand.Read(nonce) //", new: "\trand.Read(nonce[:0]) //",
 		pkg: "./store/seal", run: ".",
@@ -74,7 +79,7 @@ var bugs = []planted{
 	{
 		name: "the order of a map decides what an entry makes of the state",
 		file: "store/apply.go", old: "\tfor i, object := range objects {\n\t\tbefore :=", new: "\tshuffled := map[int]any{}\n\tfor i, object := range objects {\n\t\tshuffled[i] = object\n\t}\n\tfor i, object := range shuffled {\n\t\tindex += uint64(len(changes) % 2)\n\t\tbefore :=",
-		pkg: "./cluster/clustertest", run: "TestStorm", env: []string{"SKEP_STORM_SEEDS=60"},
+		pkg: "./cluster/clustertest", run: "TestStorm_What", env: []string{"SKEP_STORM_SEEDS=60"},
 	},
 	{
 		name: "the restart delay isn't stored, so that a new leader forgets it",
