@@ -33,6 +33,8 @@ type storm struct {
 	history *history
 	eye     *onlooker
 	slots   *watcher
+	// spoilt is the manager whose files are damaged, if there is one.
+	spoilt *Machine
 	clients sync.WaitGroup
 }
 
@@ -49,7 +51,7 @@ func (s *storm) harm() {
 	if s.gentle {
 		mortal = manager
 	}
-	switch s.random.IntN(22) {
+	switch s.random.IntN(26) {
 	case 0, 1:
 		s.end(mortal, "crash", (*Machine).Crash)
 	case 2:
@@ -106,8 +108,8 @@ func (s *storm) harm() {
 		c.Lose(one, part)
 	case 16:
 		ahead := s.clock()
-		s.note("the clock of %s is set to %v ahead", one.Name, ahead)
-		one.SetClock(ahead)
+		s.note("the clock of %s is set to %v ahead", manager.Name, ahead)
+		manager.SetClock(ahead)
 	case 17:
 		s.note("the disk of %s is full", manager.Name)
 		manager.FillDisk()
@@ -126,16 +128,34 @@ func (s *storm) harm() {
 		manager.HangDisk(by)
 		s.rest(by)
 		c.Heal()
+	case 21:
+		s.spoil(manager)
 	default:
 		s.note("heal")
 		s.heal()
 	}
 }
 
-// clock is how far ahead a clock is: two seconds at most, mostly.
+// spoil damages a file of a manager that is off then: of one manager only, since those
+// who have their databases must be more than the others.
+func (s *storm) spoil(m *Machine) {
+	if s.spoilt == nil {
+		s.spoilt = m
+	}
+	m = s.spoilt
+	s.end(m, "crash", (*Machine).Crash)
+	patterns := []string{"raft/raft.db", "raft/snapshots/*/state.bin", "raft/snapshots/*/meta.json", "*.sealed"}
+	pattern, spoil := patterns[s.random.IntN(len(patterns))], (*Machine).FlipBit
+	if s.random.IntN(2) == 0 {
+		spoil = (*Machine).CutFile
+	}
+	s.note("%s loses %s", m.Name, spoil(m, s.random, pattern))
+}
+
+// clock is how far ahead a clock is: two seconds at most, or some minutes.
 func (s *storm) clock() time.Duration {
 	ahead := time.Duration(s.random.IntN(4001)-2000) * time.Millisecond
-	if s.random.IntN(4) == 0 {
+	if s.random.IntN(2) == 0 {
 		ahead *= 200
 	}
 	return ahead
@@ -257,7 +277,7 @@ func weather(t *testing.T, seed uint64, faults int) {
 		}
 	}
 	s.whole()
-	c.Same()
+	c.vote(c.managers)
 	s.noOrphans()
 	s.rollsBackExactly(only)
 }
