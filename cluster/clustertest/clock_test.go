@@ -5,19 +5,20 @@ import (
 	"time"
 )
 
-func TestShift_MovesTheWallClockOnly(t *testing.T) {
-	for _, by := range []time.Duration{time.Hour, -time.Hour, 999 * time.Millisecond} {
-		before := time.Now()
-		moved := shift(before, by)
-		if d := moved.Sub(before); d != 0 {
-			t.Errorf("moved by %v, the monotonic clock shows %v; want 0", by, d)
+func TestClock_IsSetAndMeasuresSpansRightly(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		var c clock
+		for _, by := range []time.Duration{0, time.Hour, -time.Hour, 999 * time.Millisecond} {
+			before, truth := c.Now(), time.Now()
+			c.ahead.Store(int64(by))
+			time.Sleep(3 * time.Second)
+			after := c.Now()
+			if d := after.Sub(before); d != 3*time.Second {
+				t.Errorf("the clock was set %v ahead, and 3s took %v by it", by, d)
+			}
+			if want := truth.Add(3*time.Second + by); !after.Round(0).Equal(want) || after.Nanosecond() != want.Nanosecond() {
+				t.Errorf("set %v ahead, the clock shows %v; want %v", by, after, want)
+			}
 		}
-		if d := moved.Round(0).Sub(before.Round(0)); d != by {
-			t.Errorf("moved by %v, the wall clock shows %v", by, d)
-		}
-		plain := before.Round(0)
-		if d := shift(plain, by).Sub(plain); d != by {
-			t.Errorf("a time of the wall clock only, moved by %v, shows %v", by, d)
-		}
-	}
+	})
 }

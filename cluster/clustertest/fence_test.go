@@ -82,7 +82,11 @@ func (w *watcher) look() {
 			if alive[slot] = container.TaskID; other == "" || !at.fenced && (at.lost || w.slots[other].lost) {
 				continue
 			}
-			w.doubled[fmt.Sprintf("slot %d of %s: %s and %s on %s", at.slot, at.service, other, container.TaskID, m.Name)] = at.fenced
+			what := fmt.Sprintf("slot %d of %s (fenced: %v): %s and %s on %s", at.slot, at.service, at.fenced, other, container.TaskID, m.Name)
+			if _, known := w.doubled[what]; !known {
+				w.c.log.Debug("two live containers", "what", what)
+			}
+			w.doubled[what] = at.fenced
 		}
 	}
 	w.most = max(w.most, count)
