@@ -64,7 +64,8 @@ type member struct {
 	asking   chan struct{}
 	renewing sync.Mutex // guards keys and the key file; never held while waiting for anybody
 
-	changing sync.Mutex // held while the record is written, which may take long
+	// changing lets one write of the record happen at a time; it may take long.
+	changing chan struct{}
 
 	mu     sync.Mutex // guards the fields below; never held while waiting for the disk
 	record record
@@ -93,7 +94,7 @@ func (n *Node) load(key cluster.UnlockKey) (*member, error) {
 	id := credentials.Identity()
 	m := &member{
 		node: n, keys: keys, credentials: credentials, ring: dataRing(keys.DataKeys),
-		called: map[string]time.Time{}, arrived: make(chan struct{}), opened: make(chan struct{}), asking: make(chan struct{}, 1), wake: make(chan struct{}, 1), moved: make(chan struct{}, 1), certified: make(chan struct{}, 1), done: make(chan struct{}),
+		called: map[string]time.Time{}, arrived: make(chan struct{}), opened: make(chan struct{}), asking: make(chan struct{}, 1), changing: make(chan struct{}, 1), wake: make(chan struct{}, 1), moved: make(chan struct{}, 1), certified: make(chan struct{}, 1), done: make(chan struct{}),
 	}
 	m.file = n.sealedFile(n.files.known(), m.ring, id.ClusterID, recordKind)
 	m.tasks = n.sealedFile(n.files.tasks(), m.ring, id.ClusterID, tasksKind)
@@ -214,8 +215,8 @@ func (m *member) known() record {
 
 // change rewrites the record. It is changed in memory also when that fails.
 func (m *member) change(edit func(*record)) error {
-	m.changing.Lock()
-	defer m.changing.Unlock()
+	m.changing <- struct{}{}
+	defer func() { <-m.changing }()
 	m.mu.Lock()
 	edit(&m.record)
 	next := m.record
