@@ -22,9 +22,9 @@ type watcher struct {
 	// service is the ID of the one it looks at, or empty for all.
 	service string
 	slots   map[string]place // by task, for ever: records are reaped
-	// doubled tells what was seen, and whether the service is fenced. Where it isn't, it
-	// must be so that a slot has two when a node was given up or the service was scaled.
-	doubled map[string]bool
+	// doubled tells what was seen, and whether the service is fenced; wrong has those of
+	// them that must not be in any service: no node was given up, and no slot removed.
+	doubled, wrong map[string]bool
 	// most is how many containers were alive at a time.
 	most int
 }
@@ -39,7 +39,7 @@ type place struct {
 }
 
 func watch(c *Cluster, service string) *watcher {
-	return &watcher{c: c, service: service, slots: map[string]place{}, doubled: map[string]bool{}}
+	return &watcher{c: c, service: service, slots: map[string]place{}, doubled: map[string]bool{}, wrong: map[string]bool{}}
 }
 
 // rest sleeps for d and looks all the time.
@@ -79,7 +79,7 @@ func (w *watcher) look() {
 			count++
 			slot := key{at.service, at.slot}
 			other := alive[slot]
-			if alive[slot] = container.TaskID; other == "" || !at.fenced && (at.lost || w.slots[other].lost) {
+			if alive[slot] = container.TaskID; other == "" {
 				continue
 			}
 			what := fmt.Sprintf("slot %d of %s (fenced: %v): %s and %s on %s", at.slot, at.service, at.fenced, other, container.TaskID, m.Name)
@@ -87,6 +87,9 @@ func (w *watcher) look() {
 				w.c.log.Debug("two live containers", "what", what)
 			}
 			w.doubled[what] = at.fenced
+			if !at.lost && !w.slots[other].lost {
+				w.wrong[what] = true
+			}
 		}
 	}
 	w.most = max(w.most, count)
@@ -230,10 +233,11 @@ func TestFence_ReplacesALostNode(t *testing.T) {
 		leader := c.Leader()
 		c.Partition(c.Machines[5])
 		began := time.Now()
-		time.Sleep(5 * time.Second)
-		leader.Stop() // Another leader goes on waiting.
+		const later = 5 * time.Second
+		time.Sleep(later)
+		leader.Stop() // Another leader counts from when it knows.
 		defer leader.Restart()
-		wait := cluster.FenceLease + 3*time.Second
+		wait := later + c.Manager().manager().Store().View().Revision(id, 1).FenceWait()
 		c.Eventually(time.Minute, "all run again", func() error {
 			tasks, err := c.Manager().Tasks(id, "running")
 			if err != nil {
@@ -250,8 +254,8 @@ func TestFence_ReplacesALostNode(t *testing.T) {
 			}
 			return nil
 		})
-		if took := time.Since(began); took < wait || took > wait+10*time.Second {
-			t.Errorf("the replacement took %v; want from %v to 10s more", took, wait)
+		if took := time.Since(began); took < wait || took > wait+2*time.Second {
+			t.Errorf("the replacement took %v; want from %v to 2s more", took, wait)
 		}
 	})
 }
