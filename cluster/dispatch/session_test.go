@@ -29,6 +29,7 @@ func TestServeSession_SendsWelcomePeersAndAssignments(t *testing.T) {
 		w.addNode("n2")
 		w.addTask("t1", "n1")
 		w.addTask("t2", "n2")
+		synctest.Wait() // m2 knows of all that: a session that came earlier would be told later.
 		a := w.connect("n1", "m2")
 		if got := a.inbox[0].Welcome; got == nil || got.HeartbeatMillis != 1000 {
 			t.Fatalf("first message: %+v", a.inbox[0])
