@@ -20,7 +20,8 @@ import (
 // heed stands for election when the leader has fallen silent.
 func (m *Manager) heed(ctx context.Context) error {
 	for ctx.Err() == nil {
-		if wait := m.patience(); wait > 0 {
+		leader, silence := m.silence()
+		if wait := m.cfg.Beat - silence; wait > 0 {
 			began := time.Now()
 			if pause(ctx, wait); time.Since(began)-wait > m.cfg.Beat/4 {
 				// This process stood still; what the leader sent meanwhile is yet to be read.
@@ -28,11 +29,12 @@ func (m *Manager) heed(ctx context.Context) error {
 			}
 			continue
 		}
-		_, leader := m.raft.LeaderWithID()
-		term := m.raft.CurrentTerm()
-		own := cluster.ManagerHealth{Term: term, LastIndex: m.raft.LastIndex()}
-		if stands(own, m.askOthers(ctx, string(leader)), m.cfg.Beat) && m.patience() <= 0 {
-			m.stand(string(leader), term, "the leader is silent")
+		servers := m.servers()
+		place := standing(servers, m.cfg.NodeID, leader)
+		own := cluster.ManagerHealth{NodeID: m.cfg.NodeID, Term: m.raft.CurrentTerm(), LastIndex: m.raft.LastIndex(), LastContact: silence}
+		stand := place >= 0 && stands(own, m.askOthers(ctx, servers, leader), m.cfg.Beat, time.Duration(place)*m.step())
+		if now, silence := m.silence(); stand && now == leader && silence >= m.cfg.Beat {
+			m.stand(leader, own.Term, "the leader is silent")
 			pause(ctx, m.cfg.Beat)
 		}
 		pause(ctx, m.cfg.Beat/8)
@@ -40,28 +42,23 @@ func (m *Manager) heed(ctx context.Context) error {
 	return ctx.Err()
 }
 
-// patience is how long the leader may still be silent before this follower asks the
-// others; zero or less when it has been for too long. Those who come later in the
-// order of standing wait longer.
-func (m *Manager) patience() time.Duration {
-	_, leader := m.raft.LeaderWithID()
-	if leader == "" || m.raft.State() != raft.Follower {
-		return m.cfg.Beat / 2 // Nobody is missed.
+// silence is for how long this follower has heard nothing of its leader; none when it
+// has no leader, since nobody is missed then.
+func (m *Manager) silence() (leader string, silence time.Duration) {
+	_, id := m.raft.LeaderWithID()
+	if id == "" || m.raft.State() != raft.Follower {
+		return "", 0
 	}
-	place := standing(m.servers(), m.cfg.NodeID, string(leader))
-	if place < 0 {
-		return m.cfg.Beat
-	}
-	return m.cfg.Beat + time.Duration(place)*m.step() - time.Since(m.raft.LastContact())
+	return string(id), time.Since(m.raft.LastContact())
 }
 
 // askOthers has the account of each voter but the leader and this one; of one that
 // doesn't answer in time it is empty.
-func (m *Manager) askOthers(ctx context.Context, leader string) []cluster.ManagerHealth {
+func (m *Manager) askOthers(ctx context.Context, servers []raft.Server, leader string) []cluster.ManagerHealth {
 	ctx, cancel := context.WithTimeout(ctx, m.cfg.Beat/3)
 	defer cancel()
 	var others []raft.Server
-	for _, server := range m.servers() {
+	for _, server := range servers {
 		if server.Suffrage == raft.Voter && string(server.ID) != m.cfg.NodeID && string(server.ID) != leader {
 			others = append(others, server)
 		}
@@ -80,11 +77,12 @@ func (m *Manager) askOthers(ctx context.Context, leader string) []cluster.Manage
 }
 
 // stands tells whether a follower should stand: most voters, the leader counted among
-// them, have heard nothing of it for half a Beat, which is three heartbeats, and none
-// of them has entries that this one lacks, since it wouldn't vote for this one; it
-// stands itself.
-func stands(own cluster.ManagerHealth, others []cluster.ManagerHealth, beat time.Duration) bool {
-	agree, voters := 1, len(others)+2
+// them, have heard nothing of it for half a Beat, which is three heartbeats. One of them
+// goes first, so that they don't split the votes: whose log is the longest, since that
+// one gets all votes, and the first by ID of several. When nothing comes of that the
+// others try, each at its turn.
+func stands(own cluster.ManagerHealth, others []cluster.ManagerHealth, beat, turn time.Duration) bool {
+	agree, voters, first := 1, len(others)+2, true
 	for _, other := range others {
 		if other.Term > own.Term || other.Leader {
 			return false // There has been an election meanwhile.
@@ -92,10 +90,10 @@ func stands(own cluster.ManagerHealth, others []cluster.ManagerHealth, beat time
 		if other.NodeID == "" || other.LastContact < beat/2 {
 			continue
 		}
-		if other.LastIndex > own.LastIndex {
-			return false
-		}
 		agree++
+		if other.LastIndex > own.LastIndex || other.LastIndex == own.LastIndex && other.NodeID < own.NodeID {
+			first = false
+		}
 	}
-	return agree > voters/2
+	return agree > voters/2 && (first || own.LastContact >= beat+beat/2+turn)
 }

@@ -8,29 +8,38 @@ import (
 )
 
 func TestStands(t *testing.T) {
-	own := cluster.ManagerHealth{NodeID: "a", Term: 7, LastIndex: 40}
-	quiet := cluster.ManagerHealth{NodeID: "b", Term: 7, LastContact: 200 * time.Millisecond}
-	hears := cluster.ManagerHealth{NodeID: "c", Term: 7, LastContact: 40 * time.Millisecond}
-	newer := cluster.ManagerHealth{NodeID: "d", Term: 8, LastContact: 400 * time.Millisecond}
+	const beat = 300 * time.Millisecond
+	own := cluster.ManagerHealth{NodeID: "c", Term: 7, LastIndex: 40, LastContact: beat}
+	late := own
+	late.LastContact = beat + beat/2 + 60*time.Millisecond
+	quiet := func(id string, last uint64) cluster.ManagerHealth {
+		return cluster.ManagerHealth{NodeID: id, Term: 7, LastIndex: last, LastContact: 200 * time.Millisecond}
+	}
+	hears := cluster.ManagerHealth{NodeID: "d", Term: 7, LastIndex: 41, LastContact: 40 * time.Millisecond}
+	newer := cluster.ManagerHealth{NodeID: "e", Term: 8, LastContact: 400 * time.Millisecond}
 	leads := cluster.ManagerHealth{NodeID: "e", Term: 7, Leader: true}
 	away := cluster.ManagerHealth{}
-	ahead := cluster.ManagerHealth{NodeID: "f", Term: 7, LastIndex: 41, LastContact: 200 * time.Millisecond}
+	type list = []cluster.ManagerHealth
 	for _, test := range []struct {
 		name   string
-		others []cluster.ManagerHealth
+		own    cluster.ManagerHealth
+		others list
 		want   bool
 	}{
-		{"two managers: there is nobody to ask", nil, false},
-		{"three, the other agrees", []cluster.ManagerHealth{quiet}, true},
-		{"three, the other hears the leader", []cluster.ManagerHealth{hears}, false},
-		{"three, the other is away", []cluster.ManagerHealth{away}, false},
-		{"five, two agree", []cluster.ManagerHealth{quiet, quiet, hears}, true},
-		{"five, one agrees", []cluster.ManagerHealth{quiet, hears, away}, false},
-		{"one knows a newer term", []cluster.ManagerHealth{quiet, quiet, newer}, false},
-		{"one who agrees has more entries", []cluster.ManagerHealth{quiet, ahead}, false},
-		{"one leads", []cluster.ManagerHealth{quiet, quiet, leads}, false},
+		{"two managers: there is nobody to ask", own, nil, false},
+		{"three, the other agrees", own, list{quiet("d", 40)}, true},
+		{"three, the other hears the leader", own, list{hears}, false},
+		{"three, the other is away", own, list{away}, false},
+		{"five, two agree", own, list{quiet("d", 40), quiet("e", 40), hears}, true},
+		{"five, one agrees", own, list{quiet("d", 40), hears, away}, false},
+		{"one knows a newer term", own, list{quiet("d", 40), quiet("f", 40), newer}, false},
+		{"one leads", own, list{quiet("d", 40), quiet("f", 40), leads}, false},
+		{"another comes first by its ID", own, list{quiet("a", 40)}, false},
+		{"another comes first by its log", own, list{quiet("d", 41)}, false},
+		{"this one comes first by its log", own, list{quiet("a", 39)}, true},
+		{"another came first, and nothing came of it", late, list{quiet("a", 41)}, true},
 	} {
-		if got := stands(own, test.others, 300*time.Millisecond); got != test.want {
+		if got := stands(test.own, test.others, beat, 60*time.Millisecond); got != test.want {
 			t.Errorf("%s: %v; want %v", test.name, got, test.want)
 		}
 	}

@@ -9,8 +9,8 @@ import (
 )
 
 const (
-	// spareLines is how many connections to each other manager lie ready: one for
-	// heartbeats and one for votes and entries.
+	// spareLines is how many connections to each manager lie ready: one for heartbeats,
+	// and one for votes and entries.
 	spareLines = 2
 	// spareEvery is how often missing ones are made. Each greetEvery-th time a manager
 	// also asks the others how they are, which keeps a connection for requests open.
@@ -129,15 +129,13 @@ func (s *spares) close() {
 // spare keeps connections to the other managers ready until ctx ends.
 func (m *Manager) spare(ctx context.Context) error {
 	for round := 0; ; round++ {
-		var others []string
+		var all []string // And this one, which tells itself to stand.
 		for _, server := range m.servers() {
-			if string(server.ID) != m.cfg.NodeID {
-				others = append(others, string(server.Address))
-			}
+			all = append(all, string(server.Address))
 		}
-		m.streams.spares.fill(ctx, others)
+		m.streams.spares.fill(ctx, all)
 		if round%greetEvery == 0 {
-			for _, addr := range others {
+			for _, addr := range all {
 				go func() { _, _ = m.askHealth(ctx, addr) }()
 			}
 		}
