@@ -398,14 +398,6 @@ func TestCluster_VotersFollowRoles(t *testing.T) {
 		c := Start(t, 3, 2, Options{})
 		id := c.Machines[0].Create(Spec("web", "app:1", 5))
 		c.Runs(10*time.Second, id, "app:1", 5)
-		setRole := func(of *Machine, role swarm.NodeRole) {
-			t.Helper()
-			by := c.Leader()
-			var n swarm.Node
-			by.Do(http.MethodGet, "/nodes/"+nodeID(of), nil, &n)
-			n.Spec.Role = role
-			by.Do(http.MethodPost, fmt.Sprintf("/nodes/%s/update?version=%d", n.ID, n.Version.Index), n.Spec, nil)
-		}
 		managers := func(want int) {
 			t.Helper()
 			c.Eventually(30*time.Second, fmt.Sprintf("%d managers run", want), func() error {
@@ -415,10 +407,10 @@ func TestCluster_VotersFollowRoles(t *testing.T) {
 				return nil
 			})
 		}
-		setRole(c.Machines[3], swarm.NodeRoleManager)
+		c.Leader().setRole(c.Machines[3], swarm.NodeRoleManager)
 		managers(4)
 		c.Same()
-		setRole(c.Leader(), swarm.NodeRoleWorker)
+		c.Leader().setRole(c.Leader(), swarm.NodeRoleWorker)
 		managers(3)
 		c.Same()
 		c.Runs(10*time.Second, id, "app:1", 5)

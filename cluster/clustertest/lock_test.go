@@ -230,10 +230,7 @@ func TestAutolock_FromTheBeginning(t *testing.T) {
 		c.lockedUnder("", c.Machines[2:]...)
 		role := func(m *Machine, role swarm.NodeRole) {
 			t.Helper()
-			var n swarm.Node
-			c.Machines[0].Do(http.MethodGet, "/nodes/"+m.Name, nil, &n)
-			n.Spec.Role = role
-			c.Machines[0].Do(http.MethodPost, fmt.Sprintf("/nodes/%s/update?version=%d", n.ID, n.Version.Index), n.Spec, nil)
+			c.Machines[0].setRole(m, role)
 			c.Eventually(30*time.Second, "the role is changed", func() error {
 				if runs := m.node.Manager() != nil; runs != (role == swarm.NodeRoleManager) {
 					return fmt.Errorf("a manager runs: %v", runs)

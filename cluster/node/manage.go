@@ -112,6 +112,7 @@ func (m *member) report(ctx context.Context, running *manager.Manager) error {
 		}
 		m.keep(func(r *record) { r.Fresh, r.Alone = nil, false })
 		m.arrive()
+		m.comeHome()
 		return nil
 	}
 }

@@ -53,9 +53,6 @@ type member struct {
 	// holds one signal.
 	wake, moved, certified chan struct{}
 
-	// called is when connect last called each manager.
-	called map[string]time.Time
-
 	cancel context.CancelFunc
 	done   chan struct{}
 
@@ -71,6 +68,11 @@ type member struct {
 	record record
 	// damage is why the node waits to be a manager again: see repair.
 	damage error
+	// called is when connect last called each manager; session is the connection that it
+	// made last, and host whose that is.
+	called  map[string]time.Time
+	session net.Conn
+	host    string
 }
 
 func dataRing(keys [][32]byte) *seal.Ring {
@@ -281,6 +283,7 @@ func (m *member) connect(ctx context.Context) (net.Conn, error) {
 	config := m.credentials.ClientTLS(cluster.Identity{Role: swarm.NodeRoleManager}, cluster.ProtocolSession)
 	last := cluster.Say(cluster.ErrUnavailable, "open session: no manager's address is known")
 	now := m.node.cfg.Now()
+	m.mu.Lock()
 	recent := func(peer cluster.Peer) time.Time {
 		if called := m.called[peer.NodeID]; now.Sub(called) < stayed {
 			return called
@@ -288,15 +291,34 @@ func (m *member) connect(ctx context.Context) (net.Conn, error) {
 		return time.Time{}
 	}
 	sort.SliceStable(managers, func(i, j int) bool { return recent(managers[i]).Before(recent(managers[j])) })
+	m.mu.Unlock()
 	for _, peer := range managers {
+		m.mu.Lock()
 		m.called[peer.NodeID] = now
+		m.mu.Unlock()
 		conn, err := manager.Dial(ctx, m.node.cfg.Network, peer.Addr, config)
 		if err == nil {
+			m.mu.Lock()
+			m.session, m.host = conn, peer.NodeID
+			m.mu.Unlock()
 			return conn, nil
 		}
 		last = err
 	}
 	return nil, last
+}
+
+// comeHome ends a session with another manager, now that this node has one of its own: the
+// agent would have to find another when that one stops.
+func (m *member) comeHome() {
+	own := m.credentials.Identity().NodeID
+	m.mu.Lock()
+	session, away := m.session, m.host != own
+	delete(m.called, own)
+	m.mu.Unlock()
+	if session != nil && away {
+		session.Close()
+	}
 }
 
 // rank orders managers differently for each node.

@@ -1,0 +1,45 @@
+package clustertest
+
+import (
+	"fmt"
+	"net/http"
+	"testing"
+	"time"
+
+	"github.com/docker/docker/api/types/swarm"
+
+	"skep/cluster/manager"
+)
+
+// setRole gives another machine's node a role.
+func (m *Machine) setRole(of *Machine, role swarm.NodeRole) {
+	m.cluster.t.Helper()
+	var n swarm.Node
+	m.Do(http.MethodGet, "/nodes/"+of.Name, nil, &n)
+	n.Spec.Role = role
+	m.Do(http.MethodPost, fmt.Sprintf("/nodes/%s/update?version=%d", n.ID, n.Version.Index), n.Spec, nil)
+}
+
+// A manager's agent has its session with its own manager, however it became one.
+func TestSessions_ManagersAreAtHome(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		c := Start(t, 3, 2, Options{})
+		home := func(managers ...*Machine) {
+			t.Helper()
+			c.Eventually(5*time.Second, "the managers' agents are at home", func() error {
+				sessions := c.Leader().node.Manager().(*manager.Manager).Sessions()
+				for _, m := range managers {
+					if id := nodeID(m); sessions[id] != id {
+						return fmt.Errorf("%s has its session with %s", id, sessions[id])
+					}
+				}
+				return nil
+			})
+		}
+		home(c.Machines[:3]...)
+		c.Leader().Crash()
+		home(c.Alive()[:2]...)
+		c.Leader().setRole(c.Machines[4], swarm.NodeRoleManager)
+		home(append(c.Alive()[:2:2], c.Machines[4])...)
+	})
+}
