@@ -9,11 +9,12 @@ import (
 )
 
 const (
-	// spareLines is how many connections to each manager lie ready: one for heartbeats,
-	// and one for votes and entries.
+	// spareLines is how many connections to each manager lie ready: for raft, one for
+	// heartbeats, and one for votes and entries; and as many for what is forwarded.
 	spareLines = 2
 	// spareEvery is how often missing ones are made. Each greetEvery-th time a manager
-	// also asks the others how they are, which keeps a connection for requests open.
+	// also asks the others how they are, at once on each connection for what is forwarded:
+	// those that nobody uses for half a minute are closed.
 	spareEvery = time.Second
 	greetEvery = 10
 )
@@ -136,7 +137,9 @@ func (m *Manager) spare(ctx context.Context) error {
 		m.streams.spares.fill(ctx, all)
 		if round%greetEvery == 0 {
 			for _, addr := range all {
-				go func() { _, _ = m.askHealth(ctx, addr) }()
+				for range spareLines {
+					go func() { _, _ = m.askHealth(ctx, addr) }()
+				}
 			}
 		}
 		if pause(ctx, spareEvery); ctx.Err() != nil {
