@@ -21,7 +21,7 @@ func (m *Machine) setRole(of *Machine, role swarm.NodeRole) {
 }
 
 // A manager's agent has its session with its own manager, however it became one.
-func TestSessions_ManagersAreAtHome(t *testing.T) {
+func TestManagers_AreAtHome(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		c := Start(t, 3, 2, Options{})
 		home := func(managers ...*Machine) {
@@ -41,5 +41,35 @@ func TestSessions_ManagersAreAtHome(t *testing.T) {
 		home(c.Alive()[:2]...)
 		c.Leader().setRole(c.Machines[4], swarm.NodeRoleManager)
 		home(append(c.Alive()[:2:2], c.Machines[4])...)
+	})
+}
+
+// A manager that is demoted and promoted again before it hears of either is a voter in
+// the end.
+func TestManagers_DemotedAndPromotedUnheard(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		c := Start(t, 3, 1, Options{SnapshotEntries: 15})
+		var names []string
+		for range 30 {
+			note(c.Leader(), &names)
+		}
+		leader := c.Leader()
+		deaf := c.Machines[(indexOf(c, leader)+1)%3]
+		c.Partition(deaf)
+		leader.setRole(deaf, swarm.NodeRoleWorker)
+		time.Sleep(5 * time.Second)
+		for range 30 {
+			note(leader, &names)
+		}
+		leader.setRole(deaf, swarm.NodeRoleManager)
+		time.Sleep(5 * time.Second)
+		c.Heal()
+		c.vote(3)
+		c.has(names)
+		leader.setRole(deaf, swarm.NodeRoleWorker)
+		leader.setRole(deaf, swarm.NodeRoleManager)
+		note(leader, &names)
+		c.vote(3)
+		c.has(names)
 	})
 }

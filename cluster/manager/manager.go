@@ -89,6 +89,7 @@ type Manager struct {
 	fsm       countingFSM
 	raft      *raft.Raft
 	transport *raft.NetworkTransport
+	retaining *retaining
 	disk      *store.Disk
 	streams   *streams
 	dispatch  *dispatch.Dispatcher
@@ -198,6 +199,7 @@ func (m *Manager) Run(ctx context.Context) error {
 	if shutdown := m.raft.Shutdown().Error(); shutdown != nil {
 		err = errors.Join(err, fmt.Errorf("shut down raft: %w", shutdown))
 	}
+	m.retaining.stop()
 	m.streams.Close()
 	err = errors.Join(err, m.disk.Close())
 	if errors.Is(err, context.Canceled) && ctx.Err() != nil {

@@ -58,8 +58,11 @@ func (m *Manager) startRaft() (*raft.Raft, error) {
 		}
 	}
 	transport := newPatient(m.transport)
-	r, err := raft.NewRaft(config, &m.fsm, m.disk.Log, m.disk.Stable, m.disk.Snapshots, transport)
+	m.retaining = newRetaining(transport, m.disk.Log)
+	go m.retaining.run()
+	r, err := raft.NewRaft(config, &m.fsm, m.disk.Log, m.disk.Stable, m.disk.Snapshots, m.retaining)
 	if err != nil {
+		m.retaining.stop()
 		return nil, fmt.Errorf("start raft: %w", err)
 	}
 	transport.raft.Store(r)

@@ -121,12 +121,19 @@ func (m *member) report(ctx context.Context, running *manager.Manager) error {
 const doubtEvery = 5 * time.Second
 
 // doubt asks for this node's role, by renewing its certificate, whenever its
-// manager is out of touch: one that was demoted isn't told by the log any more.
+// manager is out of touch: one that was demoted isn't told by the log any more. One
+// that was promoted again since must say anew where it listens.
 func (m *member) doubt(ctx context.Context, running *manager.Manager) error {
 	for {
 		wait := time.Second
 		if running.Adrift() {
-			if err := m.renewOnce(ctx); err != nil {
+			err := m.renewOnce(ctx)
+			if err == nil && m.credentials.Identity().Role == swarm.NodeRoleManager {
+				asking, cancel := context.WithTimeout(ctx, renewLimit)
+				_, err = m.asker().Ready(asking, m.known().Addresses.Control)
+				cancel()
+			}
+			if err != nil {
 				m.node.log.Debug("ask for this node's role", "err", err)
 			}
 			wait = doubtEvery
