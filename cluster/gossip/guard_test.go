@@ -365,7 +365,7 @@ func beside(b *testing.B, do func(*testing.B, answering)) {
 		transport := answering{newLoopless(), make(chan struct{}, 1)}
 		c := memberlist.DefaultLANConfig()
 		c.Name, c.Label, c.Transport, c.SecretKey, c.EnableCompression = "node1", "c1", transport, key(1), false
-		c.LogOutput = io.Discard
+		c.Alive, c.LogOutput = events{new(Gossip)}, io.Discard
 		list, err := memberlist.Create(c)
 		if err != nil {
 			b.Fatal(err)

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"slices"
 
 	"github.com/hashicorp/memberlist"
 )
@@ -207,12 +208,10 @@ func checkFields(from []byte, fields []field, see func(field string, s scalar)) 
 		if key, rest, err = readScalar(rest); err != nil {
 			return nil, err
 		}
-		at := -1
-		for i := range fields {
-			if key.kind == text && string(key.text) == fields[i].name {
-				at = i
-			}
+		if key.kind != text {
+			return nil, errors.New("it has a field without a name")
 		}
+		at := slices.IndexFunc(fields, func(f field) bool { return f.name == string(key.text) })
 		if at < 0 || seen&(1<<at) != 0 {
 			return nil, fmt.Errorf("field %.20q: unknown, or there twice", key.text)
 		}
