@@ -72,11 +72,7 @@ func TestGuard_LetsNoHarmThrough(t *testing.T) {
 		t.Run(h.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				transport, out := newLoopless(), new(lines)
-				g, err := Start(Config{NodeID: "node1", ClusterID: "c1", Keys: [][]byte{key(1)}, Transport: transport, Log: slog.New(slog.NewTextHandler(out, nil))})
-				if err != nil {
-					t.Fatal(err)
-				}
-				defer g.Close()
+				g := startLone(t, transport, slog.New(slog.NewTextHandler(out, nil)))
 				var before, after runtime.MemStats
 				runtime.ReadMemStats(&before)
 				if h.packet {
@@ -202,11 +198,7 @@ func TestGuard_UnderstandsMemberlist(t *testing.T) {
 func TestGuard_TakesAllMembersAtOnce(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		transport := newLoopless()
-		g, err := Start(Config{NodeID: "node1", ClusterID: "c1", Keys: [][]byte{key(1)}, Transport: transport})
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer g.Close()
+		g := startLone(t, transport, nil)
 		exchange := func(first, n int) []byte {
 			text := msgpack(6, "Nodes", n, "UserStateLen", 0)
 			for i := range n {
@@ -243,11 +235,7 @@ func TestGuard_TakesAllMembersAtOnce(t *testing.T) {
 func TestGuard_SilenceKeepsNobodyOut(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		transport := newLoopless()
-		g, err := Start(Config{NodeID: "node1", ClusterID: "c1", Keys: [][]byte{key(1)}, Transport: transport})
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer g.Close()
+		g := startLone(t, transport, nil)
 		var before, after runtime.MemStats
 		runtime.ReadMemStats(&before)
 		var silent []net.Conn
@@ -284,16 +272,32 @@ func TestGuard_SilenceKeepsNobodyOut(t *testing.T) {
 	})
 }
 
+// TestGuard_ClosesWhatBeginsBadly, at once: nobody has to wait for the rest.
+func TestGuard_ClosesWhatBeginsBadly(t *testing.T) {
+	announced := func(kind byte, n uint32) []byte { return binary.BigEndian.AppendUint32([]byte{kind}, n) }
+	for name, begin := range map[string][]byte{
+		"another label": {244, 2, 'c', '2'},
+		"not encrypted": labelled(t, announced(6, 100)),
+		"too long":      labelled(t, announced(10, maxStream+sealOverhead+1)),
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			transport := newLoopless()
+			startLone(t, transport, nil)
+			began := time.Now()
+			transport.sendStream(begin)
+			if took := time.Since(began); took > 0 {
+				t.Errorf("%s: closed after %v", name, took)
+			}
+		})
+	}
+}
+
 // TestGuard_AnswersFewAtOnce: who has the key and doesn't listen to the answers may hold
 // few of them, for a while.
 func TestGuard_AnswersFewAtOnce(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		transport := newLoopless()
-		g, err := Start(Config{NodeID: "node1", ClusterID: "c1", Keys: [][]byte{key(1)}, Transport: transport})
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer g.Close()
+		g := startLone(t, transport, nil)
 		exchange := labelled(t, messageOf(t, 1, exchangeOf("node2", []byte{10, 0, 0, 2}, vsn)))
 		for range maxAnswers {
 			near, far := net.Pipe()
@@ -306,6 +310,7 @@ func TestGuard_AnswersFewAtOnce(t *testing.T) {
 			t.Errorf("answered with %d bytes", len(answer))
 		}
 		time.Sleep(streamTimeout)
+		synctest.Wait()
 		if answer := transport.sendStream(exchange); len(answer) == 0 {
 			t.Error("not answered any more")
 		}
