@@ -16,18 +16,24 @@
 //   - Packets and streams are encrypted (AES-256-GCM) and carry the cluster's ID as
 //     authenticated label; what doesn't decrypt, or is of another cluster, changes
 //     nothing.
+//   - No packet and no stream ends the process, or takes memory out of proportion,
+//     also not from a node that has the keys: the guard drops what no member sends.
+//     It is strict about it, so a newer memberlist that says more needs a newer
+//     guard, on all nodes first.
 //   - A node that stops answering is suspect after about half a second and not
 //     listed any more after about a second, on all others; one that leaves in order
-//     is gone at once.
+//     is gone at once. Who loses several at once first doubts itself, and may take
+//     some seconds for the last of them.
 //   - Changed never blocks anybody and never misses the last change: receive, then
 //     read Members. Several changes may be one signal.
 //   - No call waits without a deadline.
 //
 // # Goroutines
 //
-// Besides memberlist's own there is watch, which ends with Close. It looks for
-// changes of suspicion, of which memberlist sends no event, and goes back to the
-// seeds that Join was given while they are missing: memberlist forgets the dead
-// after half a minute, so the two sides of a long partition would never find each
-// other again.
+// Besides memberlist's own there are two, which end with Close. The guard's takes
+// packets from the network, checks them and hands them on; streams are read and checked
+// by the goroutines of memberlist that wait for them. The other one is watch. It looks
+// for changes of suspicion, of which memberlist sends no event, and goes back to the
+// seeds that Join was given while they are missing: memberlist forgets the dead after
+// half a minute, so the two sides of a long partition would never find each other again.
 package gossip

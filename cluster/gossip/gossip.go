@@ -13,6 +13,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/hashicorp/memberlist"
@@ -67,8 +68,9 @@ type Config struct {
 type Gossip struct {
 	config  Config
 	list    *memberlist.Memberlist
-	ring    *memberlist.Keyring
-	states  states
+	ring    ring
+	guard   *guard
+	states  atomic.Pointer[states]
 	changed chan struct{}
 	done    chan struct{} // closed by Close: ends watch
 	watched chan struct{} // closed when watch has ended
@@ -85,7 +87,8 @@ type Gossip struct {
 // Start begins to listen and to gossip. Nobody is known until Join, or until
 // another node joins this one.
 func Start(config Config) (*Gossip, error) {
-	if config.NodeID == "" || strings.Contains(config.NodeID, "/") || config.ClusterID == "" {
+	if config.NodeID == "" || len(config.NodeID) > maxName || strings.Contains(config.NodeID, "/") ||
+		config.ClusterID == "" || len(config.ClusterID) > memberlist.LabelMaxSize {
 		return nil, fmt.Errorf("start gossip: node ID %q, cluster ID %q: %w", config.NodeID, config.ClusterID, cluster.ErrInvalid)
 	}
 	for _, addr := range []string{config.BindAddr, config.AdvertiseAddr} {
@@ -108,45 +111,57 @@ func Start(config Config) (*Gossip, error) {
 	if config.Log == nil {
 		config.Log = slog.New(slog.DiscardHandler)
 	}
-	keys, err := checkKeys(config.Keys)
-	if err != nil {
-		return nil, fmt.Errorf("start gossip: %w", err)
-	}
-	config.Keys = nil
-	ring, err := memberlist.NewKeyring(keys, keys[0])
-	if err != nil {
-		return nil, fmt.Errorf("start gossip: make key ring: %w", err)
-	}
 	g := &Gossip{
 		config:  config,
-		ring:    ring,
 		changed: make(chan struct{}, 1),
 		done:    make(chan struct{}),
 		watched: make(chan struct{}),
 		members: make(map[string]string),
 	}
-	if g.list, err = memberlist.Create(g.memberlistConfig()); err != nil {
+	if err := g.ring.set(config.Keys); err != nil {
+		return nil, fmt.Errorf("start gossip: %w", err)
+	}
+	g.config.Keys = nil
+	logger := log.New(newLogWriter(config.Log, config.Now), "", 0)
+	transport, err := g.transport(logger)
+	if err != nil {
 		return nil, fmt.Errorf("start gossip on %s port %d: %w", config.BindAddr, config.Port, err)
 	}
-	if g.states, err = statesOf(g.list); err != nil {
+	g.guard = newGuard(transport, &g.ring, config.ClusterID, logger)
+	if g.list, err = memberlist.Create(g.memberlistConfig(logger)); err != nil {
+		return nil, errors.Join(fmt.Errorf("start gossip on %s port %d: %w", config.BindAddr, config.Port, err), g.guard.Shutdown())
+	}
+	states, err := statesOf(g.list)
+	if err != nil {
 		return nil, errors.Join(fmt.Errorf("start gossip: %w", err), g.list.Shutdown())
 	}
+	g.states.Store(&states)
 	go g.watch()
 	return g, nil
 }
 
-func (g *Gossip) memberlistConfig() *memberlist.Config {
+// transport is what the guard stands in front of.
+func (g *Gossip) transport(logger *log.Logger) (memberlist.Transport, error) {
+	if g.config.Transport != nil {
+		return g.config.Transport, nil
+	}
+	addr := g.config.BindAddr
+	if addr == "" {
+		addr = "0.0.0.0"
+	}
+	return memberlist.NewNetTransport(&memberlist.NetTransportConfig{BindAddrs: []string{addr}, BindPort: g.config.Port, Logger: logger})
+}
+
+func (g *Gossip) memberlistConfig(logger *log.Logger) *memberlist.Config {
 	c := memberlist.DefaultLANConfig()
 	c.Name = g.config.NodeID
-	c.Label = g.config.ClusterID
-	if g.config.BindAddr != "" {
-		c.BindAddr = g.config.BindAddr
-	}
 	c.BindPort, c.AdvertisePort = g.config.Port, g.config.Port
 	c.AdvertiseAddr = g.config.AdvertiseAddr
-	c.Transport = g.config.Transport
-	c.Keyring = g.ring
-	c.GossipVerifyIncoming, c.GossipVerifyOutgoing = true, true
+	// Label and encryption are the guard's, so memberlist has neither, and has to leave
+	// room for them. What is compressed the guard can't look into.
+	c.Transport = g.guard
+	c.UDPBufferSize -= g.guard.overhead()
+	c.EnableCompression = false
 	c.RequireNodeNames = true
 	c.ProbeInterval, c.ProbeTimeout = g.config.Timing.ProbeInterval, g.config.Timing.ProbeTimeout
 	c.SuspicionMult = g.config.Timing.SuspicionMult
@@ -155,14 +170,14 @@ func (g *Gossip) memberlistConfig() *memberlist.Config {
 	c.TCPTimeout = streamTimeout
 	c.DeadNodeReclaimTime = reclaimAfter
 	c.Events, c.Alive = events{g}, events{g}
-	c.Logger = log.New(newLogWriter(g.config.Log, g.config.Now), "", 0)
+	c.Logger = logger
 	return c
 }
 
 // Members lists the nodes that are here, this one included, in order of their
 // IDs. Addr is IP:port. Nodes that were given up, or left, are not in it.
 func (g *Gossip) Members() []cluster.Member {
-	suspects := g.states.suspects()
+	suspects := g.states.Load().suspects()
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	members := make([]cluster.Member, 0, len(g.members))

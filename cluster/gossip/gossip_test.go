@@ -242,6 +242,8 @@ func TestStart_RefusesBadConfig(t *testing.T) {
 		"key twice":     func(c *Config) { c.Keys = [][]byte{key(1), key(1)} },
 		"host name":     func(c *Config) { c.BindAddr = "localhost" },
 		"bad advertise": func(c *Config) { c.AdvertiseAddr = "host:7946" },
+		"long node":     func(c *Config) { c.NodeID = strings.Repeat("n", maxName+1) },
+		"long cluster":  func(c *Config) { c.ClusterID = strings.Repeat("c", 256) },
 		"foreign IP":    func(c *Config) { c.BindAddr = "192.0.2.1" },
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -290,9 +292,6 @@ func TestSetKeys_KeepsMembers(t *testing.T) {
 			})
 		}
 	}
-	if got := all[0].ring.GetKeys(); len(got) != 1 || !bytes.Equal(got[0], fresh) {
-		t.Errorf("ring has %d keys", len(got))
-	}
 	late := start(t, Config{NodeID: "late", BindAddr: addr(40, 6), Keys: [][]byte{fresh}})
 	if err := late.Join(t.Context(), []cluster.Member{{NodeID: "node1", Addr: addr(40, 1)}}); err != nil {
 		t.Error(err)
@@ -305,6 +304,21 @@ func TestSetKeys_KeepsMembers(t *testing.T) {
 
 func TestSetKeys_OrdersAndRefuses(t *testing.T) {
 	g := start(t, Config{NodeID: "node1", BindAddr: addr(41, 1), Keys: [][]byte{key(1), key(2), key(3)}})
+	check := func(want []byte) {
+		t.Helper()
+		for b := byte(1); b <= 5; b++ {
+			var other ring
+			if err := other.set([][]byte{key(b)}); err != nil {
+				t.Fatal(err)
+			}
+			if _, err := g.ring.open(other.seal(nil, nil, nil), nil); (err == nil) != slices.Contains(want, b) {
+				t.Errorf("ring %v opens what key %d sealed: %v", want, b, err)
+			}
+			if _, err := other.open(g.ring.seal(nil, nil, nil), nil); (err == nil) != (b == want[0]) {
+				t.Errorf("key %d opens what ring %v sealed: %v", b, want, err)
+			}
+		}
+	}
 	for _, want := range [][]byte{{2, 1, 3}, {4, 2}, {5}, {1, 2, 3, 4, 5}, {3, 5, 1}} {
 		var keys [][]byte
 		for _, b := range want {
@@ -313,18 +327,14 @@ func TestSetKeys_OrdersAndRefuses(t *testing.T) {
 		if err := g.SetKeys(keys); err != nil {
 			t.Fatal(err)
 		}
-		if got := g.ring.GetKeys(); !slices.EqualFunc(got, keys, bytes.Equal) {
-			t.Errorf("ring %v, want %v", got, keys)
-		}
+		check(want)
 	}
 	for _, keys := range [][][]byte{nil, {key(1)[:31]}, {key(9), key(9)}} {
 		if err := g.SetKeys(keys); err == nil {
 			t.Errorf("took %d keys", len(keys))
 		}
 	}
-	if got := g.ring.GetPrimaryKey(); !bytes.Equal(got, key(3)) {
-		t.Error("a refused call changed the ring")
-	}
+	check([]byte{3, 5, 1}) // a refused call changes nothing
 }
 
 // TestForeign_IsIgnored: neither another key nor another cluster's label gets a
@@ -380,11 +390,17 @@ func (l *lines) Write(p []byte) (int, error) {
 	return l.buf.Write(p)
 }
 
+func (l *lines) String() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.buf.String()
+}
+
 func TestLog_LevelsAndLimit(t *testing.T) {
 	var out lines
 	now := time.Unix(0, 0)
 	w := newLogWriter(slog.New(slog.NewTextHandler(&out, nil)), func() time.Time { return now })
-	for _, line := range []string{"[DEBUG] memberlist: quiet", "[INFO] memberlist: i", "[WARN] memberlist: w", "[ERR] memberlist: e", "plain"} {
+	for _, line := range []string{"[DEBUG] memberlist: quiet", "[INFO] memberlist: i", "[WARN] memberlist: w", "[ERR] memberlist: e", "plain", "[WARN] memberlist: " + notEncrypted} {
 		fmt.Fprintln(w, line)
 	}
 	for _, want := range []string{"level=INFO msg=gossip said=i", "level=WARN msg=gossip said=w", "level=ERROR msg=gossip said=e", "level=INFO msg=gossip said=plain"} {
@@ -394,6 +410,9 @@ func TestLog_LevelsAndLimit(t *testing.T) {
 	}
 	if strings.Contains(out.buf.String(), "quiet") {
 		t.Error("debug line let through")
+	}
+	if strings.Contains(out.buf.String(), notEncrypted) {
+		t.Error("said that nothing is encrypted")
 	}
 	for range 1000 {
 		fmt.Fprintln(w, "[ERR] memberlist: flood")

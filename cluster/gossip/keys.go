@@ -2,74 +2,87 @@ package gossip
 
 import (
 	"bytes"
+	"crypto/aes"
+	"crypto/cipher"
+	"errors"
 	"fmt"
 	"slices"
+	"sync/atomic"
 
 	"skep/cluster"
 )
+
+// sealVersion is the form of what is sealed: AES-GCM without padding, memberlist's
+// encryption version 1. After it come the nonce, the text and the tag.
+const sealVersion = 1
+
+// sealOverhead is what sealing adds to a text, in bytes.
+const sealOverhead = 1 + 12 + 16
+
+// ring seals what is sent with the first key, and opens what any of them sealed. It
+// is replaced as a whole, so a key that is only added never sends.
+type ring struct {
+	ciphers atomic.Pointer[[]cipher.AEAD]
+}
+
+func (r *ring) set(keys [][]byte) error {
+	if err := checkKeys(keys); err != nil {
+		return err
+	}
+	ciphers := make([]cipher.AEAD, len(keys))
+	for i, key := range keys {
+		block, err := aes.NewCipher(key)
+		if err != nil {
+			return err
+		}
+		if ciphers[i], err = cipher.NewGCMWithRandomNonce(block); err != nil {
+			return err
+		}
+	}
+	r.ciphers.Store(&ciphers)
+	return nil
+}
+
+// seal appends the sealed text to dst, bound to what it is about.
+func (r *ring) seal(dst, text, about []byte) []byte {
+	return (*r.ciphers.Load())[0].Seal(append(dst, sealVersion), nil, text, about)
+}
+
+// open returns a text that was sealed with one of the keys, in memory of its own.
+func (r *ring) open(sealed, about []byte) ([]byte, error) {
+	if len(sealed) < sealOverhead || sealed[0] != sealVersion {
+		return nil, errors.New("it isn't encrypted, or in another way")
+	}
+	for _, c := range *r.ciphers.Load() {
+		if text, err := c.Open(nil, nil, sealed[1:], about); err == nil {
+			return text, nil
+		}
+	}
+	return nil, errors.New("no key opens it")
+}
 
 // SetKeys replaces the ring: the first key sends from now on, all of them are
 // understood, all others are forgotten. To rotate without losing members, give
 // every node the new key as a second one first, then as the first one, and only
 // then drop the old one.
 func (g *Gossip) SetKeys(keys [][]byte) error {
-	keys, err := checkKeys(keys)
-	if err != nil {
+	if err := g.ring.set(keys); err != nil {
 		return fmt.Errorf("set gossip keys: %w", err)
 	}
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	// What nobody needs goes before what is new comes. So a key that is only added
-	// lands behind the others and never sends, not even for a moment.
-	if err := g.dropOthers(keys); err != nil {
-		return err
-	}
-	for _, key := range keys {
-		if err := g.ring.AddKey(key); err != nil {
-			return fmt.Errorf("set gossip keys: add key: %w", err)
-		}
-	}
-	if !slices.EqualFunc(g.ring.GetKeys(), keys, bytes.Equal) {
-		// Used last to first, the keys end up in our order and the old ones after them.
-		for _, key := range slices.Backward(keys) {
-			if err := g.ring.UseKey(key); err != nil {
-				return fmt.Errorf("set gossip keys: use key: %w", err)
-			}
-		}
-	}
-	return g.dropOthers(keys)
+	return nil
 }
 
-// dropOthers forgets keys that aren't wanted, from the ring's end up to one that
-// is. RemoveKey moves what follows the removed key within a slice that receivers
-// are reading, which is a race unless nothing follows.
-func (g *Gossip) dropOthers(keys [][]byte) error {
-	for {
-		installed := g.ring.GetKeys()
-		last := installed[len(installed)-1]
-		if len(installed) == 1 || slices.ContainsFunc(keys, func(key []byte) bool { return bytes.Equal(key, last) }) {
-			return nil
-		}
-		if err := g.ring.RemoveKey(last); err != nil {
-			return fmt.Errorf("set gossip keys: remove key: %w", err)
-		}
-	}
-}
-
-// checkKeys returns a copy of usable keys.
-func checkKeys(keys [][]byte) ([][]byte, error) {
+func checkKeys(keys [][]byte) error {
 	if len(keys) == 0 {
-		return nil, fmt.Errorf("no gossip key: %w", cluster.ErrInvalid)
+		return fmt.Errorf("no gossip key: %w", cluster.ErrInvalid)
 	}
-	checked := make([][]byte, 0, len(keys))
-	for _, key := range keys {
+	for i, key := range keys {
 		if len(key) != KeySize {
-			return nil, fmt.Errorf("gossip key of %d bytes, want %d: %w", len(key), KeySize, cluster.ErrInvalid)
+			return fmt.Errorf("gossip key of %d bytes, want %d: %w", len(key), KeySize, cluster.ErrInvalid)
 		}
-		if slices.ContainsFunc(checked, func(other []byte) bool { return bytes.Equal(key, other) }) {
-			return nil, fmt.Errorf("gossip key given twice: %w", cluster.ErrInvalid)
+		if slices.ContainsFunc(keys[:i], func(other []byte) bool { return bytes.Equal(key, other) }) {
+			return fmt.Errorf("gossip key given twice: %w", cluster.ErrInvalid)
 		}
-		checked = append(checked, bytes.Clone(key))
 	}
-	return checked, nil
+	return nil
 }

@@ -1,7 +1,7 @@
 package gossip
 
 import (
-	"bytes"
+	"errors"
 	"sync"
 	"testing"
 	"time"
@@ -9,35 +9,51 @@ import (
 	"skep/cluster"
 )
 
-// TestSetKeys_AnAddedKeyNeverSends looks at the sending key all the time, while a
-// new key takes the place of the oldest, as in the leader's rotation.
-func TestSetKeys_AnAddedKeyNeverSends(t *testing.T) {
+// TestRing_TheFirstKeySends: of a ring's keys each opens, and the first one alone seals,
+// also while the ring is replaced all the time, as in the leader's rotation.
+func TestRing_TheFirstKeySends(t *testing.T) {
 	sending, before, oldest, added := key(1), key(2), key(3), key(4)
-	g := start(t, Config{NodeID: "node1", BindAddr: addr(46, 1), Keys: [][]byte{sending, before, oldest}})
+	var all, first ring
+	if err := errors.Join(all.set([][]byte{sending, before, oldest}), first.set([][]byte{sending})); err != nil {
+		t.Fatal(err)
+	}
+	for _, key := range [][]byte{sending, before, oldest} {
+		var other ring
+		if err := other.set([][]byte{key}); err != nil {
+			t.Fatal(err)
+		}
+		text, err := all.open(other.seal(nil, []byte("text"), []byte("c1")), []byte("c1"))
+		if err != nil || string(text) != "text" {
+			t.Errorf("opened %q: %v", text, err)
+		}
+		if _, err := all.open(other.seal(nil, []byte("text"), []byte("c2")), []byte("c1")); err == nil {
+			t.Error("opened what is about something else")
+		}
+	}
 	stop := make(chan struct{})
-	var watching sync.WaitGroup
-	watching.Go(func() {
+	var rotating sync.WaitGroup
+	rotating.Go(func() {
 		for {
+			for _, third := range [][]byte{added, oldest} {
+				if err := all.set([][]byte{sending, before, third}); err != nil {
+					t.Error(err)
+				}
+			}
 			select {
 			case <-stop:
 				return
 			default:
 			}
-			if !bytes.Equal(g.ring.GetPrimaryKey(), sending) {
-				t.Error("another key sent for a moment")
-				return
-			}
 		}
 	})
 	for range 20000 {
-		for _, keys := range [][][]byte{{sending, before, added}, {sending, before, oldest}} {
-			if err := g.SetKeys(keys); err != nil {
-				t.Error(err)
-			}
+		if _, err := first.open(all.seal(nil, []byte("text"), nil), nil); err != nil {
+			t.Error("another key sent for a moment")
+			break
 		}
 	}
 	close(stop)
-	watching.Wait()
+	rotating.Wait()
 }
 
 // TestSetKeys_LetsAnOutdatedNodeBackIn: a node that slept through several rotations

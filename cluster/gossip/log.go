@@ -30,10 +30,13 @@ func newLogWriter(log *slog.Logger, now func() time.Time) *logWriter {
 	return &logWriter{log: log, now: now}
 }
 
+// notEncrypted is what memberlist says at a public address. It doesn't know the guard.
+const notEncrypted = "Binding to public address without encryption!"
+
 // Write takes one line; it never fails.
 func (w *logWriter) Write(line []byte) (int, error) {
 	level, text := parseLine(line)
-	if level < slog.LevelInfo {
+	if level < slog.LevelInfo || text == notEncrypted {
 		return len(line), nil
 	}
 	pass, dropped := w.admit()

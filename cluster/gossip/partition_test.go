@@ -3,6 +3,7 @@ package gossip
 import (
 	"errors"
 	"fmt"
+	"math"
 	"net"
 	"slices"
 	"sync"
@@ -124,6 +125,18 @@ func swarmOn(t *testing.T, net *network, n int) []*Gossip {
 	return all
 }
 
+// noticedWithin is how long memberlist may take, by its rules, until a member lists none
+// of any number that n members have lost at once. It may come to each only at the end of
+// its next round of probes, the more slowly the less it hears (Lifeguard's awareness),
+// and when nobody else confirms its suspicion, that takes its longest time.
+func noticedWithin(g *Gossip, n int) time.Duration {
+	c := g.memberlistConfig(nil)
+	probes := time.Duration(2*(n-1)*c.AwarenessMaxMultiplier) * c.ProbeInterval
+	scale := max(1, math.Log10(float64(n)))
+	suspicion := time.Duration(float64(c.SuspicionMaxTimeoutMult*c.SuspicionMult) * scale * float64(c.ProbeInterval))
+	return probes + suspicion
+}
+
 // TestPartition_HealsHowLongSoever: memberlist alone forgets the other side after
 // half a minute and would stay apart for ever.
 func TestPartition_HealsHowLongSoever(t *testing.T) {
@@ -139,7 +152,7 @@ func TestPartition_HealsHowLongSoever(t *testing.T) {
 					if i >= 4 {
 						size = 3
 					}
-					await(t, 5*time.Second, g, func(m []cluster.Member) bool { return len(m) == size })
+					await(t, noticedWithin(g, len(all)), g, func(m []cluster.Member) bool { return len(m) == size })
 				}
 				time.Sleep(length)
 				net.setCut(nil)

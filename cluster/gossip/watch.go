@@ -40,13 +40,19 @@ func (e events) NotifyLeave(n *memberlist.Node) {
 // NotifyUpdate is about metadata, of which there is none.
 func (e events) NotifyUpdate(*memberlist.Node) {}
 
-// NotifyAlive refuses what can't be a member: memberlist takes a name and an address
-// of any length from whoever has the key.
+// NotifyAlive refuses more members than a cluster can have: whoever has the key could
+// make up so many that no memory suffices, and memberlist counts nothing.
 func (e events) NotifyAlive(n *memberlist.Node) error {
-	if n.Name == "" || n.Addr.To16() == nil {
-		return fmt.Errorf("%q is no member: its address has %d bytes", n.Name, len(n.Addr))
+	states := e.g.states.Load()
+	if states == nil || states.nodes.Len() < maxNodes {
+		return nil
 	}
-	return nil
+	e.g.mu.Lock()
+	defer e.g.mu.Unlock()
+	if _, here := e.g.members[n.Name]; here {
+		return nil
+	}
+	return fmt.Errorf("%d members are known already", maxNodes)
 }
 
 // watch signals changes of suspicion and goes back to missing seeds, until done.
@@ -64,7 +70,7 @@ func (g *Gossip) watch() {
 		case <-g.done:
 			return
 		case <-look.C:
-			if now := g.states.suspects(); !maps.Equal(now, before) {
+			if now := g.states.Load().suspects(); !maps.Equal(now, before) {
 				before = now
 				g.signal()
 			}

@@ -1,0 +1,327 @@
+package gossip
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"math"
+	"slices"
+
+	"github.com/hashicorp/memberlist"
+)
+
+// memberlist's types of messages, as far as members of ours send them. Compressed
+// ones (9), which memberlist expands without a limit, and messages of users (8)
+// aren't among them; nor are encrypted (10) or labelled (244) ones within others.
+const (
+	pingMsg         = 0
+	indirectPingMsg = 1
+	ackMsg          = 2
+	suspectMsg      = 3
+	aliveMsg        = 4
+	deadMsg         = 5
+	pushPullMsg     = 6
+	compoundMsg     = 7
+	encryptMsg      = 10
+	nackMsg         = 11
+	crcMsg          = 12
+	errMsg          = 13
+	labelMsg        = 244
+)
+
+const (
+	// maxName is the longest name of a member, in bytes: memberlist passes on what it is
+	// told, and what doesn't fit into a packet would stay in its queue for ever.
+	maxName = 64
+	// maxSaid is the longest error that another member may answer with, in bytes.
+	maxSaid = 1024
+)
+
+// field is one of a message's: MessagePack's scalars are all that there are.
+type field struct {
+	name     string
+	holds    func(scalar) bool
+	required bool
+}
+
+// The messages, by type. memberlist knows no other fields, and doesn't look at what
+// it reads into these.
+var (
+	messages = [...][]field{
+		pingMsg: {
+			{"SeqNo", number(math.MaxUint32), false}, {"Node", nameOrNone, false},
+			{"SourceAddr", addressOrNone, false}, {"SourcePort", number(math.MaxUint16), false}, {"SourceNode", nameOrNone, false},
+		},
+		indirectPingMsg: {
+			{"SeqNo", number(math.MaxUint32), false}, {"Target", address, true}, {"Port", number(math.MaxUint16), false},
+			{"Node", nameOrNone, false}, {"Nack", yesOrNo, false},
+			{"SourceAddr", addressOrNone, false}, {"SourcePort", number(math.MaxUint16), false}, {"SourceNode", nameOrNone, false},
+		},
+		ackMsg:     {{"SeqNo", number(math.MaxUint32), false}, {"Payload", nothing, false}},
+		nackMsg:    {{"SeqNo", number(math.MaxUint32), false}},
+		suspectMsg: accusation,
+		deadMsg:    accusation,
+		aliveMsg: {
+			{"Incarnation", number(math.MaxUint32), false}, {"Node", name, true}, {"Addr", address, true},
+			{"Port", number(math.MaxUint16), false}, {"Meta", nothing, false}, {"Vsn", versions, true},
+		},
+		pushPullMsg: {
+			{"Nodes", number(maxStream), true}, {"UserStateLen", number(0), false}, {"Join", yesOrNo, false},
+		},
+		errMsg: {{"Error", func(s scalar) bool { return s.kind == text && len(s.text) <= maxSaid }, true}},
+	}
+	accusation = []field{
+		{"Incarnation", number(math.MaxUint32), false}, {"Node", name, true}, {"From", nameOrNone, false},
+	}
+	// nodeState follows the head of a push/pull, once for each node.
+	nodeState = []field{
+		{"Name", name, true}, {"Addr", address, true}, {"Port", number(math.MaxUint16), false}, {"Meta", nothing, false},
+		{"Incarnation", number(math.MaxUint32), false}, {"State", number(uint64(memberlist.StateLeft)), false}, {"Vsn", versions, true},
+	}
+)
+
+func number(most uint64) func(scalar) bool {
+	return func(s scalar) bool { return s.kind == whole && s.number <= most }
+}
+
+func yesOrNo(s scalar) bool    { return s.kind == boolean }
+func name(s scalar) bool       { return s.kind == text && 0 < len(s.text) && len(s.text) <= maxName }
+func nameOrNone(s scalar) bool { return s.kind == text && len(s.text) <= maxName }
+func address(s scalar) bool    { return s.kind == text && (len(s.text) == 4 || len(s.text) == 16) }
+
+func addressOrNone(s scalar) bool { return nothing(s) || address(s) }
+
+// nothing is what members of ours have for metadata, and say with an ack.
+func nothing(s scalar) bool { return s.kind == null || s.kind == text && len(s.text) == 0 }
+
+// versions are least, most and present version of the protocol and of what is spoken
+// over it. memberlist exchanges states with nobody while one member of the cluster
+// understands less than the others speak, so nobody may say that.
+func versions(s scalar) bool {
+	const speak = memberlist.ProtocolVersion2Compatible
+	v := s.text
+	return s.kind == text && len(v) == 6 && 0 < v[0] && v[0] <= speak && speak <= v[1] && v[2] == speak && v[3]|v[4]|v[5] == 0
+}
+
+// checkPacket says what is wrong with the text of a packet, if anything.
+func checkPacket(packet []byte) error {
+	if len(packet) > 5 && packet[0] == crcMsg {
+		packet = packet[5:] // the checksum, which memberlist compares
+	}
+	if len(packet) < 2 || packet[0] != compoundMsg {
+		return checkPart(packet, true)
+	}
+	parts := int(packet[1])
+	lengths, rest := packet[2:], packet[2:]
+	if parts == 0 || len(rest) < 2*parts {
+		return fmt.Errorf("compound of %d parts in %d bytes", parts, len(packet))
+	}
+	rest = rest[2*parts:]
+	for i := range parts {
+		n := int(binary.BigEndian.Uint16(lengths[2*i:]))
+		if n > len(rest) {
+			return fmt.Errorf("part %d of %d: has %d bytes of %d", i+1, parts, len(rest), n)
+		}
+		// News ride with one message, which alone may want an answer.
+		if err := checkPart(rest[:n], i == 0); err != nil {
+			return fmt.Errorf("part %d of %d: %w", i+1, parts, err)
+		}
+		rest = rest[n:]
+	}
+	return nothingMore(rest)
+}
+
+func checkPart(part []byte, first bool) error {
+	if len(part) == 0 {
+		return errors.New("it is empty")
+	}
+	switch kind := part[0]; kind {
+	case pingMsg, indirectPingMsg, ackMsg, nackMsg:
+		if !first {
+			return fmt.Errorf("message of type %d behind another", kind)
+		}
+	case suspectMsg, aliveMsg, deadMsg:
+	default:
+		return fmt.Errorf("message of type %d in a packet", kind)
+	}
+	return checkMessage(part)
+}
+
+// checkStream says what is wrong with the text of a stream, if anything.
+func checkStream(stream []byte) error {
+	if len(stream) == 0 {
+		return errors.New("it is empty")
+	}
+	switch kind := stream[0]; kind {
+	case pingMsg, ackMsg, errMsg:
+		return checkMessage(stream)
+	case pushPullMsg:
+	default:
+		return fmt.Errorf("message of type %d in a stream", kind)
+	}
+	var nodes uint64
+	rest, err := checkFields(stream[1:], messages[pushPullMsg], func(field string, s scalar) {
+		if field == "Nodes" {
+			nodes = s.number
+		}
+	})
+	if err != nil {
+		return fmt.Errorf("message of type %d: %w", pushPullMsg, err)
+	}
+	for i := range nodes {
+		if rest, err = checkFields(rest, nodeState, nil); err != nil {
+			return fmt.Errorf("node %d of %d: %w", i+1, nodes, err)
+		}
+	}
+	return nothingMore(rest)
+}
+
+func checkMessage(message []byte) error {
+	rest, err := checkFields(message[1:], messages[message[0]], nil)
+	if err == nil {
+		err = nothingMore(rest)
+	}
+	if err != nil {
+		return fmt.Errorf("message of type %d: %w", message[0], err)
+	}
+	return nil
+}
+
+func nothingMore(rest []byte) error {
+	if len(rest) > 0 {
+		return fmt.Errorf("%d bytes too many", len(rest))
+	}
+	return nil
+}
+
+// checkFields reads a map of MessagePack's and returns what comes after it. Each
+// value is shown to see, if that isn't nil.
+func checkFields(from []byte, fields []field, see func(field string, s scalar)) (rest []byte, err error) {
+	if len(from) == 0 || from[0]&0xf0 != 0x80 {
+		return nil, errors.New("it has no fields")
+	}
+	n := from[0] & 0x0f
+	rest = from[1:]
+	seen := 0 // a bit for each field
+	for range n {
+		var key, value scalar
+		if key, rest, err = readScalar(rest); err != nil {
+			return nil, err
+		}
+		if key.kind != text {
+			return nil, errors.New("it has a field without a name")
+		}
+		at := slices.IndexFunc(fields, func(f field) bool { return f.name == string(key.text) })
+		if at < 0 || seen&(1<<at) != 0 {
+			return nil, fmt.Errorf("field %.20q: unknown, or there twice", key.text)
+		}
+		seen |= 1 << at
+		if value, rest, err = readScalar(rest); err != nil {
+			return nil, fmt.Errorf("field %s: %w", fields[at].name, err)
+		}
+		if !fields[at].holds(value) {
+			return nil, fmt.Errorf("field %s can't be %v", fields[at].name, value)
+		}
+		if see != nil {
+			see(fields[at].name, value)
+		}
+	}
+	for i := range fields {
+		if fields[i].required && seen&(1<<i) == 0 {
+			return nil, fmt.Errorf("field %s is missing", fields[i].name)
+		}
+	}
+	return rest, nil
+}
+
+// The kinds of scalars.
+const (
+	null = iota
+	boolean
+	whole
+	text
+)
+
+// scalar is a value of MessagePack's, in one of the forms that memberlist gives it.
+type scalar struct {
+	kind   int
+	number uint64
+	text   []byte // within what was read
+}
+
+func (s scalar) String() string {
+	switch s.kind {
+	case null:
+		return "nil"
+	case boolean:
+		return "a bool"
+	case whole:
+		return fmt.Sprint(s.number)
+	}
+	return fmt.Sprintf("%.20q (%d bytes)", s.text, len(s.text))
+}
+
+func readScalar(from []byte) (s scalar, rest []byte, err error) {
+	if len(from) == 0 {
+		return scalar{}, nil, errEnds
+	}
+	form, rest := from[0], from[1:]
+	if form <= 0x7f {
+		return scalar{kind: whole, number: uint64(form)}, rest, nil
+	}
+	if form&0xe0 == 0xa0 {
+		return readText(rest, int(form&0x1f))
+	}
+	size := 0
+	switch form {
+	case nilForm:
+		return scalar{kind: null}, rest, nil
+	case falseForm, trueForm:
+		return scalar{kind: boolean}, rest, nil
+	case uint8Form:
+		size = 1
+	case uint16Form, int16Form, text16Form:
+		size = 2
+	case uint32Form, int32Form:
+		size = 4
+	default:
+		return scalar{}, nil, fmt.Errorf("value of form %#x", form)
+	}
+	if len(rest) < size {
+		return scalar{}, nil, errEnds
+	}
+	var n uint64
+	for _, b := range rest[:size] {
+		n = n<<8 | uint64(b)
+	}
+	rest = rest[size:]
+	if form == text16Form {
+		return readText(rest, int(n))
+	}
+	if (form == int16Form || form == int32Form) && n>>(8*size-1) != 0 {
+		return scalar{}, nil, errors.New("value below zero")
+	}
+	return scalar{kind: whole, number: n}, rest, nil
+}
+
+func readText(from []byte, n int) (scalar, []byte, error) {
+	if n > len(from) {
+		return scalar{}, nil, errEnds
+	}
+	return scalar{kind: text, text: from[:n]}, from[n:], nil
+}
+
+var errEnds = errors.New("it ends early")
+
+// The forms of scalars, besides small numbers and short texts, that memberlist writes.
+const (
+	nilForm    = 0xc0
+	falseForm  = 0xc2
+	trueForm   = 0xc3
+	uint8Form  = 0xcc
+	uint16Form = 0xcd
+	uint32Form = 0xce
+	int16Form  = 0xd1
+	int32Form  = 0xd2
+	text16Form = 0xda
+)
