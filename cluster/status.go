@@ -17,7 +17,8 @@ type Status struct {
 // ManagerHealth is one manager as the leader sees it.
 type ManagerHealth struct {
 	NodeID, Hostname, Addr string
-	Leader, Voter          bool
+	// Leader is set when raft says that it leads, and Ready when it also takes writes.
+	Leader, Ready, Voter bool
 	// Reachable tells whether the manager answered when it was asked just now. What
 	// follows is zero when it didn't.
 	Reachable                            bool

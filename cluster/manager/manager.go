@@ -208,12 +208,17 @@ func (m *Manager) Run(ctx context.Context) error {
 	return err
 }
 
-// successorLimit is how long a manager that stops waits to know who leads next,
-// so that its last news, such as its agent's farewell, reach them.
-const successorLimit = time.Second
+const (
+	// successorLimit is how long a manager that stops waits until its successor takes
+	// writes. Its last news, such as its agent's farewell, then reach that one; and the
+	// agents that must find another manager don't do so while everybody waits for it.
+	successorLimit = time.Second
+	// successorLook is how often it looks.
+	successorLook = 2 * time.Millisecond
+)
 
 // StepDown hands leadership to another manager, if this one leads and there is
-// another that is up to date, and returns when that one is known to lead.
+// another that is up to date, and returns when that one takes writes.
 func (m *Manager) StepDown() {
 	if m.raft.State() != raft.Leader || len(m.servers()) < 2 {
 		return
@@ -222,20 +227,17 @@ func (m *Manager) StepDown() {
 		m.log.Warn("hand over leadership", "node", m.cfg.NodeID, "err", err)
 		return
 	}
-	limit := time.NewTimer(successorLimit)
-	defer limit.Stop()
-	for {
-		_, self, ok, changed := m.leads()
-		if ok && !self {
-			return
+	limited, cancel := context.WithTimeout(context.Background(), successorLimit)
+	defer cancel()
+	for limited.Err() == nil {
+		if peer, self, err := m.Leader(limited); err == nil && !self {
+			if health, err := m.askHealth(limited, peer.Addr); err == nil && health.Ready {
+				return
+			}
 		}
-		select {
-		case <-changed:
-		case <-limit.C:
-			m.log.Warn("hand over leadership: nobody took it yet", "node", m.cfg.NodeID)
-			return
-		}
+		pause(limited, successorLook)
 	}
+	m.log.Warn("hand over leadership: nobody took it yet", "node", m.cfg.NodeID)
 }
 
 // Adrift tells whether no leader has heard of this manager for some time: there

@@ -25,6 +25,7 @@ func (m *Manager) Health() cluster.ManagerHealth {
 		LastIndex: m.raft.LastIndex(), CommitIndex: m.raft.CommitIndex(), AppliedIndex: m.raft.AppliedIndex(),
 		SnapshotIndex: snapshot, Beat: m.cfg.Beat,
 	}
+	_, health.Ready, _, _ = m.leads()
 	if contact := m.raft.LastContact(); !health.Leader && !contact.IsZero() {
 		health.LastContact = time.Since(contact) // Raft's clock, not the wall's.
 	}
