@@ -16,7 +16,7 @@ import (
 
 const (
 	// keptEvents is how many events are kept for clients that ask with since.
-	keptEvents = 256
+	keptEvents = 2048
 	// behindEvents is how many events a client may be behind before it is cut off.
 	behindEvents = 1024
 	// managerCheck is how often Run looks whether this node is a manager now, and who
