@@ -18,10 +18,16 @@ func RenewAt(cert *x509.Certificate, random io.Reader) time.Time {
 		issued = cert.NotBefore // not one of ours
 	}
 	life := cert.NotAfter.Sub(issued)
+	return issued.Add(life/2 + Part(life/10*3, random))
+}
+
+// Part is a random part of d, so that many who wait for the same don't come at once.
+// It panics when random fails.
+func Part(d time.Duration, random io.Reader) time.Duration {
 	var bits [8]byte
 	if _, err := io.ReadFull(random, bits[:]); err != nil {
 		panic(fmt.Sprintf("read randomness for a renewal time: %v", err))
 	}
 	share := float64(binary.BigEndian.Uint64(bits[:])>>11) / (1 << 53) // in [0, 1)
-	return issued.Add(life/2 + time.Duration(share*0.3*float64(life)))
+	return time.Duration(share * float64(d))
 }

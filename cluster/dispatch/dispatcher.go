@@ -41,7 +41,7 @@ type Config struct {
 	// default is one second.
 	Heartbeat time.Duration
 	// AdriftAfter is when a manager that no leader hears of lets its agents go: later
-	// than any election should take. The default is three seconds.
+	// than any election should take. It is three seconds at least.
 	AdriftAfter time.Duration
 	// Now is the clock; the default is time.Now.
 	Now func() time.Time
@@ -53,7 +53,7 @@ type Config struct {
 
 const (
 	defaultHeartbeat = time.Second
-	defaultAdrift    = 3 * time.Second
+	leastAdrift      = 3 * time.Second
 	// silentHeartbeats is how many heartbeats may be missing before a side is given up.
 	silentHeartbeats = 3
 )
@@ -86,9 +86,7 @@ func New(config Config) *Dispatcher {
 	if config.Heartbeat <= 0 {
 		config.Heartbeat = defaultHeartbeat
 	}
-	if config.AdriftAfter <= 0 {
-		config.AdriftAfter = defaultAdrift
-	}
+	config.AdriftAfter = max(config.AdriftAfter, leastAdrift)
 	if config.Now == nil {
 		config.Now = time.Now
 	}

@@ -3,8 +3,6 @@ package node
 import (
 	"bytes"
 	"context"
-	"encoding/binary"
-	"io"
 	"time"
 
 	"github.com/docker/docker/api/types/swarm"
@@ -34,7 +32,7 @@ func (m *member) renew(ctx context.Context) error {
 		if within := peers.Trust.Within; len(peers.Trust.Issuer) > 0 && !m.credentials.IssuedBy(peers.Trust.Issuer) {
 			// All nodes are to have another issuer: each asks at a moment of its own.
 			if now := m.node.cfg.Now(); at.Sub(now) > within {
-				at = now.Add(m.chance(within))
+				at = now.Add(ca.Part(within, m.node.cfg.Random))
 			}
 		}
 		due := at.Sub(m.node.cfg.Now())
@@ -55,7 +53,7 @@ func (m *member) renew(ctx context.Context) error {
 				return ctx.Err()
 			}
 			m.node.log.Warn("renew certificate; trying again", "err", err, "wait", retry)
-			if !sleep(ctx, retry/2+m.chance(retry)) {
+			if !sleep(ctx, retry/2+ca.Part(retry, m.node.cfg.Random)) {
 				return ctx.Err()
 			}
 			retry = min(2*retry, time.Hour)
@@ -66,15 +64,6 @@ func (m *member) renew(ctx context.Context) error {
 			return ctx.Err() // asked before the store said so
 		}
 	}
-}
-
-// chance is a random part of d. It panics when the node's randomness fails.
-func (m *member) chance(d time.Duration) time.Duration {
-	var bits [8]byte
-	if _, err := io.ReadFull(m.node.cfg.Random, bits[:]); err != nil {
-		panic("read randomness: " + err.Error())
-	}
-	return time.Duration(binary.BigEndian.Uint64(bits[:]) % uint64(d+1))
 }
 
 // renewLimit bounds one attempt at a new certificate.
