@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"slices"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -30,9 +31,14 @@ func (a *testAgent) leases() (stamps []int64) {
 func TestLease_IsGrantedOnlyByALeaderThatCountsOnTheNode(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t, 2)
-		leads := error(nil)
+		var deposed atomic.Bool
 		for _, m := range w.managers {
-			m.config.Verify = func(context.Context) error { return leads }
+			m.config.Verify = func(context.Context) error {
+				if deposed.Load() {
+					return fmt.Errorf("another one may lead: %w", cluster.ErrNotLeader)
+				}
+				return nil
+			}
 		}
 		w.addNode("n1")
 		a := w.connect("n1", "m2")
@@ -58,9 +64,9 @@ func TestLease_IsGrantedOnlyByALeaderThatCountsOnTheNode(t *testing.T) {
 		}
 		ask(11, true)
 		ask(12, true)
-		leads = fmt.Errorf("another one may lead: %w", cluster.ErrNotLeader)
+		deposed.Store(true)
 		ask(13, false)
-		leads = nil
+		deposed.Store(false)
 		time.Sleep(2 * relayEvery)
 		if got := a.leases(); got[len(got)-1] != 13 {
 			t.Errorf("what could not be granted then isn't granted later: %v", got)
