@@ -11,13 +11,18 @@ import (
 	"skep/cluster/manager"
 )
 
-// setRole gives another machine's node a role.
+// setRole gives another machine's node a role. The node may change meanwhile; then it
+// is read anew.
 func (m *Machine) setRole(of *Machine, role swarm.NodeRole) {
 	m.cluster.t.Helper()
-	var n swarm.Node
-	m.Do(http.MethodGet, "/nodes/"+of.Name, nil, &n)
-	n.Spec.Role = role
-	m.Do(http.MethodPost, fmt.Sprintf("/nodes/%s/update?version=%d", n.ID, n.Version.Index), n.Spec, nil)
+	m.cluster.Eventually(5*time.Second, fmt.Sprint(of.Name, " is to be a ", role), func() error {
+		var n swarm.Node
+		if err := m.Try(http.MethodGet, "/nodes/"+of.Name, nil, &n); err != nil {
+			return err
+		}
+		n.Spec.Role = role
+		return m.Try(http.MethodPost, fmt.Sprintf("/nodes/%s/update?version=%d", n.ID, n.Version.Index), n.Spec, nil)
+	})
 }
 
 // A manager's agent has its session with its own manager, however it became one.
