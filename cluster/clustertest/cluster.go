@@ -2,6 +2,7 @@ package clustertest
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -312,8 +313,8 @@ func (m *Machine) call(method, path string, body any) ([]byte, error) {
 	m.mu.Lock()
 	api := m.node.API()
 	m.mu.Unlock()
-	api.ServeHTTP(response, request)
-	if err := ctx.Err(); err != nil {
+	err := serve(api, response, request)
+	if err = cmp.Or(ctx.Err(), err); err != nil {
 		return nil, fmt.Errorf("%s %s: %w", method, path, err) // what was recorded is no answer
 	}
 	if response.Code >= 300 {
@@ -323,6 +324,22 @@ func (m *Machine) call(method, path string, body any) ([]byte, error) {
 		return response.Body.Bytes(), fmt.Errorf("%s %s: %w: %s", method, path, ErrStale, stale)
 	}
 	return response.Body.Bytes(), nil
+}
+
+// serve has the API answer. An answer that breaks off is an error, as it is for a client
+// at the other end of a connection.
+func serve(api http.Handler, response http.ResponseWriter, request *http.Request) (err error) {
+	defer func() {
+		switch fault := recover(); fault {
+		case nil:
+		case http.ErrAbortHandler:
+			err = io.ErrUnexpectedEOF
+		default:
+			panic(fault)
+		}
+	}()
+	api.ServeHTTP(response, request)
+	return nil
 }
 
 // Refusal is an answer of the API that isn't success: the HTTP status and the body.

@@ -73,6 +73,14 @@ func (m *Machine) fatal(d *daemon, err error) {
 	}
 }
 
+// settle waits for the end of a daemon that is as good as gone: to come to its end takes
+// its code some seconds.
+func (m *Machine) settle() {
+	if m.daemon.is(m.daemon.dying) {
+		<-m.daemon.ended
+	}
+}
+
 // Failure is why the machine's daemon ended by itself, the last time it did; nil
 // if it never did.
 func (m *Machine) Failure() error {

@@ -4,9 +4,11 @@ import (
 	"cmp"
 	"errors"
 	"fmt"
+	"io"
 	"math"
 	"math/rand/v2"
 	"net/http"
+	"net/http/httptest"
 	"slices"
 	"sort"
 	"strings"
@@ -355,5 +357,19 @@ func TestHistory_KnowsAStaleRead(t *testing.T) {
 				t.Errorf("linearizable: %v; want %v", got, test.ok)
 			}
 		})
+	}
+}
+
+// TestHistory_ABrokenOffAnswerIsUnknown: a leader that dies while it answers has the manager
+// in between break its own answer off.
+func TestHistory_ABrokenOffAnswerIsUnknown(t *testing.T) {
+	half := http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		w.WriteHeader(http.StatusCreated)
+		io.WriteString(w, `{"ID":`)
+		panic(http.ErrAbortHandler)
+	})
+	err := serve(half, httptest.NewRecorder(), httptest.NewRequest(http.MethodPost, "/services/create", nil))
+	if !errors.Is(err, io.ErrUnexpectedEOF) || outcomeOf(err) != unknown {
+		t.Errorf("the client is told: %v", err)
 	}
 }

@@ -257,6 +257,7 @@ func weather(t *testing.T, seed uint64, faults int) {
 	s.heal()
 	s.rest(time.Second) // What dies of its disk does so by now.
 	for _, m := range c.Machines {
+		m.settle()
 		if m.off() {
 			m.Restart()
 		}
