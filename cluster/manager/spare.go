@@ -3,20 +3,24 @@ package manager
 import (
 	"context"
 	"net"
+	"net/http/httptrace"
 	"slices"
 	"sync"
 	"time"
 )
 
 const (
-	// spareLines is how many connections to each manager lie ready: for raft, one for
-	// heartbeats, and one for votes and entries; and as many for what is forwarded.
-	spareLines = 2
-	// spareEvery is how often missing ones are made. Each greetEvery-th time a manager
-	// also asks the others how they are, at once on each connection for what is forwarded:
-	// those that nobody uses for half a minute are closed.
+	// spareLines is how many connections to each manager lie ready for raft: one for
+	// heartbeats, and one for votes and entries. spareForwards is how many do for what is
+	// forwarded, such as requests of users and the news of agents.
+	spareLines    = 2
+	spareForwards = 4
+	// spareEvery is how often missing ones are made. A manager also greets the others on each
+	// connection for what is forwarded, at first and each greetEvery-th time: those that
+	// nobody uses for half a minute are closed.
 	spareEvery = time.Second
 	greetEvery = 10
+	greetPause = 20 * time.Millisecond
 )
 
 // spares are connections to other managers that raft will need when leadership
@@ -129,21 +133,51 @@ func (s *spares) close() {
 
 // spare keeps connections to the other managers ready until ctx ends.
 func (m *Manager) spare(ctx context.Context) error {
+	var before []string
 	for round := 0; ; round++ {
 		var all []string // And this one, which tells itself to stand.
 		for _, server := range m.servers() {
 			all = append(all, string(server.Address))
 		}
 		m.streams.spares.fill(ctx, all)
-		if round%greetEvery == 0 {
-			for _, addr := range all {
-				for range spareLines {
-					go func() { _, _ = m.askHealth(ctx, addr) }()
-				}
-			}
-		}
+		greeted := slices.DeleteFunc(slices.Clone(all), func(addr string) bool {
+			return addr == m.cfg.Addr || round%greetEvery != 0 && slices.Contains(before, addr)
+		})
+		go m.greet(ctx, greeted)
+		before = all
 		if pause(ctx, spareEvery); ctx.Err() != nil {
 			return ctx.Err()
 		}
+	}
+}
+
+// greet asks managers how they are, on spareForwards connections each: every question
+// keeps its connection until the last one has one. They are made one after the other, with
+// pauses: who makes them has other things to do.
+func (m *Manager) greet(ctx context.Context, addrs []string) {
+	for _, addr := range addrs {
+		met := make(chan struct{})
+		for range spareForwards {
+			connected := make(chan bool, 1) // whether the connection is new; closed when there is none
+			asking := httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{GotConn: func(got httptrace.GotConnInfo) {
+				select {
+				case connected <- !got.Reused:
+				default: // It is the second one, since the first one had ended.
+				}
+				<-met
+			}})
+			go func() {
+				defer close(connected)
+				_, _ = m.askHealth(asking, addr)
+			}()
+			fresh, ok := <-connected
+			if !ok {
+				break
+			}
+			if fresh {
+				pause(ctx, greetPause)
+			}
+		}
+		close(met)
 	}
 }

@@ -3,9 +3,15 @@ package manager
 import (
 	"context"
 	"net"
+	"net/http"
 	"sync"
+	"sync/atomic"
+	"syscall"
 	"testing"
 	"testing/synctest"
+	"time"
+
+	"skep/cluster"
 )
 
 // pipes dials connections whose far ends it keeps.
@@ -64,5 +70,42 @@ func TestSpares(t *testing.T) {
 		if s.take("b") != nil {
 			t.Fatal("took a connection of what is closed")
 		}
+	})
+}
+
+// A manager that greets has so many connections after it, and uses them again.
+func TestGreet(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		conns := newHandoff(&net.TCPAddr{})
+		var dials, asked atomic.Int32
+		server := &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+			asked.Add(1)
+			writeBody(w, cluster.ManagerHealth{})
+		})}
+		go func() { _ = server.Serve(conns) }()
+		m := &Manager{client: &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: 64, DialTLSContext: func(_ context.Context, _, addr string) (net.Conn, error) {
+			if addr == "gone:1" {
+				return nil, syscall.ECONNREFUSED
+			}
+			dials.Add(1)
+			near, far := net.Pipe()
+			go conns.deliver(far)
+			return near, nil
+		}}}}
+		for round := range int32(3) {
+			began := time.Now()
+			m.greet(t.Context(), []string{"gone:1", "a:1"})
+			took := time.Since(began)
+			synctest.Wait()
+			if dials.Load() != spareForwards || asked.Load() != spareForwards*(round+1) {
+				t.Fatalf("%d connections were made, and %d questions asked", dials.Load(), asked.Load())
+			}
+			if fresh := round == 0; fresh != (took >= spareForwards*greetPause) {
+				t.Errorf("round %d took %v", round, took)
+			}
+		}
+		m.client.CloseIdleConnections()
+		server.Close()
+		synctest.Wait()
 	})
 }
