@@ -17,7 +17,7 @@ const (
 	spareForwards = 4
 	// spareEvery is how often missing ones are made. A manager also greets the others on each
 	// connection for what is forwarded, at first and each greetEvery-th time: those that
-	// nobody uses for half a minute are closed.
+	// nobody uses for half a minute are closed. greetPause follows each that had to be made.
 	spareEvery = time.Second
 	greetEvery = 10
 	greetPause = 20 * time.Millisecond
