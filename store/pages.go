@@ -217,7 +217,7 @@ func (p *pages) load(id uint64) (boltNode, error) {
 		return boltNode{}, err
 	}
 	n, err := parse(data)
-	if err == nil && (n.id != id || n.overflow != n.size/p.pageSize) {
+	if err == nil && (n.id != id || n.overflow != (n.size-1)/p.pageSize) {
 		err = damage("it says it is page %d, and %d bytes of %d are in use", n.id, n.size, len(data))
 	}
 	return n, err

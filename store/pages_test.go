@@ -69,3 +69,27 @@ func TestPages_AreAsBboltWritesThem(t *testing.T) {
 		}
 	}
 }
+
+// Pages that are filled to their last byte have no page more than they need.
+func TestPages_OfEverySize(t *testing.T) {
+	config := diskConfig(t)
+	config.Dir = filepath.Join(inMemory(t), "manager")
+	d := openDisk(t, config)
+	file, err := os.Open(filepath.Join(config.Dir, logFile))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer file.Close()
+	for size := range 3 * os.Getpagesize() {
+		if err := d.Log.StoreLogs([]*raft.Log{{Index: 1, Term: 1, Data: make([]byte, size)}}); err != nil {
+			t.Fatal(err)
+		}
+		check := newFileCheck(config, 0)
+		if _, err := readBuckets(file, check.record); err != nil {
+			t.Fatalf("with %d bytes in an entry: %v", size, err)
+		}
+		if err := check.end(); err != nil {
+			t.Fatalf("with %d bytes in an entry: %v", size, err)
+		}
+	}
+}
