@@ -237,6 +237,7 @@ func (m *Machine) off() bool {
 type Manager interface {
 	NodeID() string
 	LeaderID() string
+	Fresh(context.Context) error
 	Store() *store.Store
 	Health() cluster.ManagerHealth
 }
@@ -386,17 +387,25 @@ func (c *Cluster) Leader() *Machine {
 	c.t.Helper()
 	var leader *Machine
 	c.Eventually(30*time.Second, "there is a leader", func() error {
-		for _, m := range c.Alive() {
-			if running := m.node.Manager(); running != nil && running.LeaderID() == running.NodeID() {
+		failed := fmt.Errorf("nobody leads: %w", cluster.ErrNoLeader)
+		for _, m := range c.Machines {
+			switch running := m.manager(); {
+			case running == nil:
+				failed = fmt.Errorf("%w\n%s is off, or no manager: %v", failed, m.Name, m.Failure())
+			case running.LeaderID() != running.NodeID():
+				failed = fmt.Errorf("%w\n%s follows %q: %+v", failed, m.Name, running.LeaderID(), running.Health())
+			default:
 				ctx, cancel := context.WithTimeout(context.Background(), time.Second)
-				defer cancel()
-				if err := running.Fresh(ctx); err == nil {
+				err := running.Fresh(ctx)
+				cancel()
+				if err == nil {
 					leader = m
 					return nil
 				}
+				failed = fmt.Errorf("%w\n%s leads: %w: %+v", failed, m.Name, err, running.Health())
 			}
 		}
-		return fmt.Errorf("nobody leads: %w", cluster.ErrNoLeader)
+		return failed
 	})
 	return leader
 }

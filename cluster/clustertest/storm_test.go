@@ -384,6 +384,7 @@ var kept = []struct {
 	{0, "two containers of a fenced slot: a new leader counted from the time that the one before wrote"},
 	{1, "a rollback that did nothing: a new leader's clock was behind, so old tasks were the newest"},
 	{125, "events that a client who was away for less than a second never heard of: 256 were kept"},
+	{160, "two managers whose logs were called damaged though they were well: a page was full to its last byte"},
 }
 
 // TestStorm_SeedsThatFoundSomething runs those first, unless the other test does.
