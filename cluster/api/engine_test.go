@@ -58,8 +58,12 @@ func (e *fakeEngine) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	case path == "/v1.41/info":
 		io.WriteString(w, `{"Name":"engine","Odd":[1,2],"Swarm":{"NodeID":"not ours","LocalNodeState":"active"},"Warnings":["w1"]}`)
 	case strings.HasSuffix(path, "/events"):
-		if r.URL.Query().Get("since") <= "0.000000005" {
-			json.NewEncoder(w).Encode(events.Message{Type: "container", Action: "start", Scope: "local", TimeNano: 5, Actor: events.Actor{ID: "c1"}})
+		// The engine takes an event's time before it queues it, so two may change places.
+		for _, e := range []events.Message{{Action: "start", TimeNano: 5}, {Action: "mount", TimeNano: 4}} {
+			if r.URL.Query().Get("since") <= stamp(time.Unix(0, e.TimeNano)) {
+				e.Type, e.Scope, e.Actor.ID = "container", "local", "c1"
+				json.NewEncoder(w).Encode(e)
+			}
 		}
 		json.NewEncoder(w).Encode(events.Message{Type: "service", Action: "create", Scope: "swarm", TimeNano: 6, Actor: events.Actor{ID: "foreign"}})
 		w.(http.Flusher).Flush()

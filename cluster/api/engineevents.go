@@ -17,7 +17,7 @@ import (
 func (s *Server) followEngineEvents(ctx context.Context, r *request, query eventQuery, to chan<- events.Message) {
 	for {
 		s.readEngineEvents(ctx, r, query, func(message events.Message) bool {
-			query.since = time.Unix(0, message.TimeNano+1)
+			query.goOnAfter(message)
 			select {
 			case to <- message:
 				return true

@@ -86,7 +86,7 @@ func (s *Server) writeEvents(ctx context.Context, w http.ResponseWriter, r *requ
 		short, cancel := context.WithTimeout(ctx, engineTimeout)
 		s.readEngineEvents(short, r, before, func(m events.Message) bool {
 			past = append(past, m)
-			engines.since = time.Unix(0, m.TimeNano+1)
+			engines.goOnAfter(m)
 			return true
 		})
 		cancel()
@@ -130,6 +130,14 @@ func (s *Server) writeEvents(ctx context.Context, w http.ResponseWriter, r *requ
 				return
 			}
 		}
+	}
+}
+
+// goOnAfter leaves out what has been told already. The engine takes an event's time before
+// it queues it, so the last one that it tells may not be the newest.
+func (q *eventQuery) goOnAfter(told events.Message) {
+	if next := time.Unix(0, told.TimeNano+1); next.After(q.since) {
+		q.since = next
 	}
 }
 

@@ -156,8 +156,8 @@ func TestEvents_OfTheEngineInOrder(t *testing.T) {
 	b.create(spec("web"))
 	until(t, "the service's event", func() bool { return len(b.replay(`filters={"service":["web"]}`)) == 1 })
 	body := b.do("GET", "/events?since=0.000000001&until="+stamp(time.Now().Add(200*time.Millisecond)), nil).want(t, 200, "").body
-	container, service := strings.Index(body, `"start"`), strings.Index(body, `"create"`)
-	if container < 0 || container > service || strings.Count(body, `"start"`) != 1 {
+	mount, start, service := strings.Index(body, `"mount"`), strings.Index(body, `"start"`), strings.Index(body, `"create"`)
+	if mount < 0 || mount > start || start > service || strings.Count(body, `"start"`) != 1 {
 		t.Errorf("the stream is\n%s", body)
 	}
 }

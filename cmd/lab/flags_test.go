@@ -452,7 +452,9 @@ func TestFlags_OfServices(t *testing.T) {
 	}
 	events := func(filters ...string) (found []event, words []string) {
 		t.Helper()
-		args := []string{"events", "--format", "{{json .}}", "--since", began, "--until", fmt.Sprint(time.Now().Unix() + 1)}
+		// Until now and no longer: what comes while the stream is open is told as it comes.
+		now := time.Now()
+		args := []string{"events", "--format", "{{json .}}", "--since", began, "--until", fmt.Sprintf("%d.%09d", now.Unix(), now.Nanosecond())}
 		for _, filter := range filters {
 			args = append(args, "--filter", filter)
 		}
