@@ -50,9 +50,21 @@ type experiment struct {
 	latest   map[string]int    // place in round.Views of each manager's last
 }
 
+// errHuddled means that a cluster came out as no scenario wants it: see spread.
+var errHuddled = errors.New("all workers have their sessions with one manager")
+
 // runRound does the scenario once. What went wrong with the round itself stands in its
 // Failure; the error is for a lab that can't go on.
 func runRound(ctx context.Context, s setting, number int, keep string, say func(string)) (round report.Round, err error) {
+	for {
+		if round, err = tryRound(ctx, s, number, keep, say); !errors.Is(err, errHuddled) {
+			return round, err
+		}
+	}
+}
+
+// tryRound is runRound, but fails with errHuddled when the cluster is to be made anew.
+func tryRound(ctx context.Context, s setting, number int, keep string, say func(string)) (round report.Round, err error) {
 	dir, err := os.MkdirTemp("", "skep-lab-")
 	if err != nil {
 		return round, err
@@ -64,6 +76,9 @@ func runRound(ctx context.Context, s setting, number int, keep string, say func(
 	failure := x.do(ctx)
 	if ctx.Err() != nil {
 		return round, ctx.Err()
+	}
+	if errors.Is(failure, errHuddled) {
+		return round, failure
 	}
 	if failure != nil {
 		x.round.Failure = failure.Error()
@@ -148,13 +163,45 @@ func (x *experiment) form(ctx context.Context) error {
 	if err := form(ctx, peers, x.scenario.Managers); err != nil {
 		return err
 	}
+	if err := x.settle(ctx); err != nil {
+		return err
+	}
+	return x.spread(ctx)
+}
+
+// settle waits until all nodes are there.
+func (x *experiment) settle(ctx context.Context) error {
 	return until(ctx, 2*time.Minute, "the cluster to settle", func(ctx context.Context) error {
 		list, err := x.nodes(ctx, x.members[0])
 		if err != nil {
 			return err
 		}
-		return allThere(list, x.scenario.Managers, len(peers))
+		return allThere(list, x.scenario.Managers, len(x.members))
 	})
+}
+
+// spread refuses a cluster whose workers all have their sessions with the same manager: a
+// fault that hits that one and its agents would leave nobody to run the tasks. Which one an
+// agent prefers is decided by the IDs, so it stays as it is.
+func (x *experiment) spread(ctx context.Context) error {
+	if x.scenario.Managers < 2 || x.scenario.Workers < 2 {
+		return nil
+	}
+	with, err := x.sessions(ctx)
+	if err == nil && huddled(with, x.namesOf("worker")) {
+		err = errHuddled
+	}
+	return err
+}
+
+// huddled tells whether all workers have their sessions with the same manager.
+func huddled(with map[string]string, workers []string) bool {
+	for _, name := range workers {
+		if with[name] == "" || with[name] != with[workers[0]] {
+			return false
+		}
+	}
+	return true
 }
 
 // nodes asks a manager for the nodes, and learns their names.

@@ -303,6 +303,23 @@ a broken line
 	}
 }
 
+func TestHuddled(t *testing.T) {
+	workers := []string{"w1", "w2"}
+	for name, test := range map[string]struct {
+		with map[string]string
+		want bool
+	}{
+		"all with one manager":  {map[string]string{"m1": "m2", "w1": "m1", "w2": "m1"}, true},
+		"with two":              {map[string]string{"m1": "m1", "w1": "m1", "w2": "m2"}, false},
+		"one between managers":  {map[string]string{"w1": "m1"}, false},
+		"Docker Swarm, unknown": {nil, false},
+	} {
+		if got := huddled(test.with, workers); got != test.want {
+			t.Errorf("%s: %v", name, got)
+		}
+	}
+}
+
 func TestReason(t *testing.T) {
 	err := errors.New(`error during connect: Post "http://%2Ftmp%2Fx/v1.51/configs/create": dial unix /tmp/skep-lab-1/m1/skep.sock: config write-1-2 ` + strings.Repeat("é", 100))
 	if got := reason(err, "write-1-2", "/tmp/skep-lab-1"); !strings.HasPrefix(got, "dial unix /m1/skep.sock: config … é") || len(got) > 150 {
