@@ -31,7 +31,7 @@ const (
 
 var timings = map[string]Timing{
 	LatencyLocal: {Beat: 150 * time.Millisecond, ProbeInterval: 100 * time.Millisecond, ProbeTimeout: 50 * time.Millisecond, GossipInterval: 25 * time.Millisecond, SuspicionMult: 3},
-	LatencyLAN:   {Beat: 300 * time.Millisecond, ProbeInterval: 200 * time.Millisecond, ProbeTimeout: 100 * time.Millisecond, GossipInterval: 50 * time.Millisecond, SuspicionMult: 3},
+	LatencyLAN:   {Beat: 300 * time.Millisecond, ProbeInterval: 180 * time.Millisecond, ProbeTimeout: 90 * time.Millisecond, GossipInterval: 50 * time.Millisecond, SuspicionMult: 3},
 	LatencyWAN:   {Beat: 1500 * time.Millisecond, ProbeInterval: time.Second, ProbeTimeout: 700 * time.Millisecond, GossipInterval: 200 * time.Millisecond, SuspicionMult: 4},
 }
 
