@@ -43,6 +43,9 @@ type Config struct {
 	// AdriftAfter is when a manager that no leader hears of lets its agents go: later
 	// than any election should take. It is three seconds at least.
 	AdriftAfter time.Duration
+	// SuspectLong is how long gossip may suspect a node without a session before that is
+	// as good as having lost it. The default is three seconds.
+	SuspectLong time.Duration
 	// Now is the clock; the default is time.Now.
 	Now func() time.Time
 	// Log is where noteworthy things go; the default is nowhere.
@@ -53,6 +56,7 @@ type Config struct {
 
 const (
 	defaultHeartbeat = time.Second
+	defaultSuspect   = 3 * time.Second
 	leastAdrift      = 3 * time.Second
 	// silentHeartbeats is how many heartbeats may be missing before a side is given up.
 	silentHeartbeats = 3
@@ -85,6 +89,9 @@ type Dispatcher struct {
 func New(config Config) *Dispatcher {
 	if config.Heartbeat <= 0 {
 		config.Heartbeat = defaultHeartbeat
+	}
+	if config.SuspectLong <= 0 {
+		config.SuspectLong = defaultSuspect
 	}
 	config.AdriftAfter = max(config.AdriftAfter, leastAdrift)
 	if config.Now == nil {

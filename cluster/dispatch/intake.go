@@ -240,6 +240,7 @@ func (in *intake) judge(live *liveness, waiting []*delivery, wake *time.Timer) (
 		}
 	}
 	scene, where, next := live.observe(in.d.config.Store.View(), in.d.members(), now)
+	scene.suspectLong = in.d.config.SuspectLong
 	in.mu.Lock()
 	in.where = where
 	in.mu.Unlock()

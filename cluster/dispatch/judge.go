@@ -15,8 +15,6 @@ const (
 	// confirm is how long a session must be gone before gossip's word that the node is
 	// gone too is acted upon: long enough to be with another manager.
 	confirm = 300 * time.Millisecond
-	// suspectLong is after what time suspected is as good as gone.
-	suspectLong = 3 * time.Second
 	// disconnectAfter is when a node without a session gets no new tasks.
 	disconnectAfter = 2 * time.Second
 	// grace is when a node without a session loses its tasks although gossip sees it, or
@@ -80,7 +78,9 @@ type scene struct {
 	// alive haven't told it of their sessions yet.
 	started time.Time
 	unheard int
-	nodes   []sighting
+	// suspectLong is Config.SuspectLong.
+	suspectLong time.Duration
+	nodes       []sighting
 }
 
 // verdict is the state that a node should have.
@@ -121,7 +121,7 @@ func judge(s scene) (verdicts []verdict, wake time.Time) {
 			}
 		case !settled:
 		default:
-			judgeMissing(n, brake, passed, &want)
+			judgeMissing(n, s.suspectLong, brake, passed, &want)
 		}
 		if want.state != n.status.State || want.message != n.status.Message {
 			verdicts = append(verdicts, want)
@@ -131,7 +131,7 @@ func judge(s scene) (verdicts []verdict, wake time.Time) {
 }
 
 // judgeMissing decides on a node without a session that didn't say goodbye.
-func judgeMissing(n sighting, brake bool, passed func(time.Time) bool, want *verdict) {
+func judgeMissing(n sighting, suspectLong time.Duration, brake bool, passed func(time.Time) bool, want *verdict) {
 	deadline, message := n.lost.Add(grace), messageSeen
 	switch {
 	case n.rumour == rumourNone, n.rumour == rumourGone && n.turned.Add(grace).Before(n.lost):

@@ -123,7 +123,7 @@ func TestJudge(t *testing.T) {
 			for i := range c.others {
 				c.others[i].nodeID = fmt.Sprint("other", i)
 			}
-			verdicts, wake := judge(scene{now: noon, started: ago(c.started), unheard: c.unheard, nodes: append([]sighting{c.node}, c.others...)})
+			verdicts, wake := judge(scene{now: noon, started: ago(c.started), unheard: c.unheard, suspectLong: 3 * time.Second, nodes: append([]sighting{c.node}, c.others...)})
 			got := verdict{"n", unchanged, ""}
 			for _, v := range verdicts {
 				if v.nodeID == "n" {
@@ -170,7 +170,7 @@ func stopped() sighting {
 func TestJudge_PropertySettles(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		second := func(name string) time.Time { return ago(float64(rapid.IntRange(0, 200).Draw(t, name)) / 10) }
-		s := scene{now: noon, started: second("started"), unheard: rapid.IntRange(0, 1).Draw(t, "unheard")}
+		s := scene{now: noon, started: second("started"), unheard: rapid.IntRange(0, 1).Draw(t, "unheard"), suspectLong: time.Second}
 		for i := range rapid.IntRange(1, 8).Draw(t, "nodes") {
 			n := sighting{
 				nodeID:  fmt.Sprint(i),

@@ -61,6 +61,26 @@ func TestLiveness_KilledWorkerIsDownWhenGossipSaysSo(t *testing.T) {
 	})
 }
 
+// A suspicion that nobody confirms, and nobody refutes, is believed after SuspectLong.
+func TestLiveness_KilledWorkerIsDownWhenLongSuspected(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, 3)
+		w.settle()
+		w.addNode("n1")
+		a := w.connect("n1", "m2")
+		time.Sleep(time.Minute)
+		a.close()
+		time.Sleep(100 * time.Millisecond)
+		w.suspect("n1")
+		if took := w.until("n1", cluster.NodeDown, time.Second); took < suspectLong || took > suspectLong+10*time.Millisecond {
+			t.Errorf("down %v after gossip began to suspect it", took)
+		}
+		if status := w.node("n1").Status; status.Message != messageFading {
+			t.Errorf("status %+v", status)
+		}
+	})
+}
+
 func TestLiveness_PowerCutIsDownSoonAfterGossip(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t, 3)

@@ -192,7 +192,7 @@ func (w *world) start(id string) *manager {
 			defer w.mu.Unlock()
 			return w.turned
 		},
-		Client: &http.Client{Transport: wire{w, id}},
+		Client: &http.Client{Transport: wire{w, id}}, SuspectLong: suspectLong,
 	})
 	ctx, cancel := context.WithCancel(context.Background())
 	m.stop = cancel
@@ -275,13 +275,28 @@ func (w *world) gossiped() []cluster.Member {
 	return members
 }
 
+// suspectLong is the world's Config.SuspectLong.
+const suspectLong = 750 * time.Millisecond
+
 // see has gossip see a node, or lose it.
 func (w *world) see(nodeID string, seen bool) {
+	w.rumour(func() {
+		if delete(w.members, nodeID); seen {
+			w.members[nodeID] = cluster.Member{NodeID: nodeID}
+		}
+	})
+}
+
+// suspect has gossip suspect a node.
+func (w *world) suspect(nodeID string) {
+	w.rumour(func() { w.members[nodeID] = cluster.Member{NodeID: nodeID, Suspect: true} })
+}
+
+// rumour changes what gossip says, and tells the managers.
+func (w *world) rumour(change func()) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if delete(w.members, nodeID); seen {
-		w.members[nodeID] = cluster.Member{NodeID: nodeID}
-	}
+	change()
 	for _, m := range w.managers {
 		notify(m.members)
 	}

@@ -143,7 +143,7 @@ func Open(cfg Config) (_ *Manager, err error) {
 	m.dispatch = dispatch.New(dispatch.Config{
 		NodeID: cfg.NodeID, Store: m.store, Members: cfg.Members, MembersChanged: cfg.MembersChanged,
 		Leader: m.dispatchLeader, LeaderChanged: m.LeaderChanged, Verify: m.Fresh, Client: m.client,
-		AdriftAfter: 4 * cfg.Beat, Now: cfg.Now, Log: cfg.Log, Random: cfg.Random,
+		AdriftAfter: 4 * cfg.Beat, SuspectLong: 5 * cfg.Beat / 2, Now: cfg.Now, Log: cfg.Log, Random: cfg.Random,
 	})
 	if m.raft, err = m.startRaft(); err != nil {
 		return nil, err
