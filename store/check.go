@@ -48,11 +48,7 @@ func checkFile(path string, config DiskConfig, covered uint64) error {
 		return fmt.Errorf("open %s: %w", path, err)
 	}
 	c := newFileCheck(config, covered)
-	_, err = readBuckets(file, c.record)
-	if err == nil {
-		err = c.end()
-	}
-	if err != nil {
+	if _, err = c.read(file); err != nil {
 		return fmt.Errorf("check %s: %w", path, damaged(err))
 	}
 	return nil
@@ -88,6 +84,16 @@ func newFileCheck(config DiskConfig, covered uint64) *fileCheck {
 		log: seal.NewLog(nil, config.Ring, config.ClusterID), stable: seal.NewStable(nil, config.Ring, config.ClusterID),
 		config: config, covered: covered,
 	}
+}
+
+// read takes in the whole file, and says whether that is what must be there. It returns
+// the numbers of the pages that are in use.
+func (c *fileCheck) read(file io.ReaderAt) (used map[uint64]bool, err error) {
+	used, err = readBuckets(file, c.record)
+	if err == nil {
+		err = c.end()
+	}
+	return used, err
 }
 
 func (c *fileCheck) record(bucket string, key, value []byte) error {

@@ -65,6 +65,22 @@ func readMeta(file io.ReaderAt, at int64) (m boltMeta, err error) {
 	return m, nil
 }
 
+// readNewest reads both meta pages, and gives the one that was written last.
+func readNewest(file io.ReaderAt) (boltMeta, error) {
+	first, err := readMeta(file, 0)
+	if err != nil {
+		return boltMeta{}, err
+	}
+	second, err := readMeta(file, int64(first.PageSize))
+	if err != nil {
+		return boltMeta{}, err
+	}
+	if second.Tx > first.Tx {
+		return second, nil
+	}
+	return first, nil
+}
+
 // damage is an error that says what isn't as it was written.
 func damage(format string, args ...any) error {
 	return fmt.Errorf("%w: %s", ErrDamaged, fmt.Sprintf(format, args...))
@@ -83,16 +99,9 @@ func readAt(file io.ReaderAt, data []byte, at int64) error {
 // content, bucket by bucket, in the order of the keys. It returns the numbers of the
 // pages that are in use.
 func readBuckets(file io.ReaderAt, each func(bucket string, key, value []byte) error) (used map[uint64]bool, err error) {
-	newest, err := readMeta(file, 0)
+	newest, err := readNewest(file)
 	if err != nil {
 		return nil, err
-	}
-	other, err := readMeta(file, int64(newest.PageSize))
-	if err != nil {
-		return nil, err
-	}
-	if other.Tx > newest.Tx {
-		newest = other
 	}
 	if newest.Freelist != noFreelist {
 		return nil, damage("it has a list of free pages")

@@ -9,19 +9,31 @@ import (
 	"github.com/hashicorp/raft"
 )
 
+// openChecked opens a disk, and gives a function that checks its log file while it is
+// open, and tells what is in it and which pages are in use.
+func openChecked(t *testing.T) (*Disk, func(covered uint64) (mark, map[uint64]bool, error)) {
+	t.Helper()
+	config := diskConfig(t)
+	config.Dir = filepath.Join(inMemory(t), "manager")
+	d := openDisk(t, config)
+	file, err := os.Open(filepath.Join(config.Dir, logFile))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { file.Close() })
+	return d, func(covered uint64) (mark, map[uint64]bool, error) {
+		check := newFileCheck(config, covered)
+		used, err := check.read(file)
+		return check.found, used, err
+	}
+}
+
 // Whatever raft does to its log, of short and of long entries, what bbolt makes of it is
 // found to be good.
 func TestPages_AreAsBboltWritesThem(t *testing.T) {
 	for seed := range uint64(4) {
 		random := rand.New(rand.NewPCG(seed, 9))
-		config := diskConfig(t)
-		config.Dir = filepath.Join(inMemory(t), "manager")
-		d := openDisk(t, config)
-		file, err := os.Open(filepath.Join(config.Dir, logFile))
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer file.Close()
+		d, check := openChecked(t)
 		first, next, most := uint64(1), uint64(1), 0
 		do := func(what string, err error) {
 			t.Helper()
@@ -54,11 +66,9 @@ func TestPages_AreAsBboltWritesThem(t *testing.T) {
 				}
 				do("store", d.Log.StoreLogs(entries))
 			}
-			check := newFileCheck(config, first-1)
-			used, err := readBuckets(file, check.record)
-			do("read pages", err)
-			do("check", check.end())
-			if last := check.found.Last; last != next-1 && first != next {
+			found, used, err := check(first - 1)
+			do("check", err)
+			if last := found.Last; last != next-1 && first != next {
 				t.Fatalf("it has up to entry %d instead of %d", last, next-1)
 			}
 			most = max(most, len(used))
@@ -72,23 +82,12 @@ func TestPages_AreAsBboltWritesThem(t *testing.T) {
 
 // Pages that are filled to their last byte have no page more than they need.
 func TestPages_OfEverySize(t *testing.T) {
-	config := diskConfig(t)
-	config.Dir = filepath.Join(inMemory(t), "manager")
-	d := openDisk(t, config)
-	file, err := os.Open(filepath.Join(config.Dir, logFile))
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer file.Close()
+	d, check := openChecked(t)
 	for size := range 3 * os.Getpagesize() {
 		if err := d.Log.StoreLogs([]*raft.Log{{Index: 1, Term: 1, Data: make([]byte, size)}}); err != nil {
 			t.Fatal(err)
 		}
-		check := newFileCheck(config, 0)
-		if _, err := readBuckets(file, check.record); err != nil {
-			t.Fatalf("with %d bytes in an entry: %v", size, err)
-		}
-		if err := check.end(); err != nil {
+		if _, _, err := check(0); err != nil {
 			t.Fatalf("with %d bytes in an entry: %v", size, err)
 		}
 	}
