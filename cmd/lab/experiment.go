@@ -163,21 +163,16 @@ func (x *experiment) form(ctx context.Context) error {
 	if err := form(ctx, peers, x.scenario.Managers); err != nil {
 		return err
 	}
-	if err := x.settle(ctx); err != nil {
-		return err
-	}
-	return x.spread(ctx)
-}
-
-// settle waits until all nodes are there.
-func (x *experiment) settle(ctx context.Context) error {
-	return until(ctx, 2*time.Minute, "the cluster to settle", func(ctx context.Context) error {
+	if err := until(ctx, 2*time.Minute, "the cluster to settle", func(ctx context.Context) error {
 		list, err := x.nodes(ctx, x.members[0])
 		if err != nil {
 			return err
 		}
-		return allThere(list, x.scenario.Managers, len(x.members))
-	})
+		return allThere(list, x.scenario.Managers, len(peers))
+	}); err != nil {
+		return err
+	}
+	return x.spread(ctx)
 }
 
 // spread refuses a cluster whose workers all have their sessions with the same manager: a
