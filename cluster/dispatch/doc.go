@@ -45,12 +45,11 @@
 // Liveness (judge) goes by two signals: whether any manager has a live session
 // of the node, and whether gossip sees it. A session means ready. Without one, a
 // node that gossip gave up, or has suspected for Config.SuspectLong, is down within
-// fractions of a second, and a node
-// that gossip sees is disconnected (gets no new tasks) after 2 s and down (loses
-// its tasks) after 10 s. An agent that says that it stops is not a lost one: its containers
-// go on running and it is about to come back, so its node is unknown (no new
-// tasks) at once and down only after 10 s. When more than a third of the nodes
-// (and at least three) vanish at once, it is more likely the leader's network than
-// theirs: they wait 15 s, and their status says so. A new leader waits until the
-// other managers have had time to tell it of their sessions.
+// fractions of a second, and a node that gossip sees is disconnected (gets no new
+// tasks) after 2 s and down (loses its tasks) after 10 s. An agent that says that it
+// stops is not a lost one: its containers go on running and it is about to come back,
+// so its node is unknown (no new tasks) at once and down only after 10 s. When more
+// than a third of the nodes (and at least three) vanish at once, it is more likely the
+// leader's network than theirs: they wait 15 s, and their status says so. A new leader
+// waits until the other managers have had time to tell it of their sessions.
 package dispatch

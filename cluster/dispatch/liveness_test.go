@@ -34,13 +34,20 @@ func (w *world) settle() map[string]*testAgent {
 	return agents
 }
 
+// newWorldOfWorker is a world of three managers with the worker n1, which has been well
+// for a minute. Its session is with m2.
+func newWorldOfWorker(t *testing.T) (*world, *testAgent) {
+	w := newWorld(t, 3)
+	w.settle()
+	w.addNode("n1")
+	a := w.connect("n1", "m2")
+	time.Sleep(time.Minute)
+	return w, a
+}
+
 func TestLiveness_KilledWorkerIsDownWhenGossipSaysSo(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		w := newWorld(t, 3)
-		w.settle()
-		w.addNode("n1")
-		a := w.connect("n1", "m2")
-		time.Sleep(time.Minute)
+		w, a := newWorldOfWorker(t)
 		a.close()
 		time.Sleep(time.Second)
 		if got := w.node("n1").Status.State; got != cluster.NodeReady {
@@ -64,11 +71,7 @@ func TestLiveness_KilledWorkerIsDownWhenGossipSaysSo(t *testing.T) {
 // A suspicion that nobody confirms, and nobody refutes, is believed after SuspectLong.
 func TestLiveness_KilledWorkerIsDownWhenLongSuspected(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		w := newWorld(t, 3)
-		w.settle()
-		w.addNode("n1")
-		a := w.connect("n1", "m2")
-		time.Sleep(time.Minute)
+		w, a := newWorldOfWorker(t)
 		a.close()
 		time.Sleep(100 * time.Millisecond)
 		w.suspect("n1")
@@ -83,11 +86,7 @@ func TestLiveness_KilledWorkerIsDownWhenLongSuspected(t *testing.T) {
 
 func TestLiveness_PowerCutIsDownSoonAfterGossip(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		w := newWorld(t, 3)
-		w.settle()
-		w.addNode("n1")
-		a := w.connect("n1", "m2")
-		time.Sleep(time.Minute)
+		w, a := newWorldOfWorker(t)
 		a.hush() // No more heartbeats, but no end of the connection either.
 		time.Sleep(time.Second)
 		w.see("n1", false)
@@ -99,11 +98,7 @@ func TestLiveness_PowerCutIsDownSoonAfterGossip(t *testing.T) {
 
 func TestLiveness_NodeThatGossipSeesGetsTime(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		w := newWorld(t, 3)
-		w.settle()
-		w.addNode("n1")
-		a := w.connect("n1", "m2")
-		time.Sleep(time.Minute)
+		w, a := newWorldOfWorker(t)
 		a.close()
 		if took := w.until("n1", cluster.NodeDisconnected, time.Minute); took < disconnectAfter || took > disconnectAfter+50*time.Millisecond {
 			t.Errorf("disconnected after %v", took)
