@@ -21,6 +21,9 @@ const (
 	spareEvery = time.Second
 	greetEvery = 10
 	greetPause = 20 * time.Millisecond
+	// greetLimit is how long greeting one manager may take: its connections are used only
+	// when all are there, each after its handshake, and one that is given up is closed.
+	greetLimit = 8 * time.Second
 )
 
 // spares are connections to other managers that raft will need when leadership
@@ -156,7 +159,9 @@ func (m *Manager) spare(ctx context.Context) error {
 // pauses: who makes them has other things to do.
 func (m *Manager) greet(ctx context.Context, addrs []string) {
 	for _, addr := range addrs {
+		ctx, cancel := context.WithTimeout(ctx, greetLimit)
 		met := make(chan struct{})
+		var asked sync.WaitGroup
 		for range spareForwards {
 			connected := make(chan bool, 1) // whether the connection is new; closed when there is none
 			asking := httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{GotConn: func(got httptrace.GotConnInfo) {
@@ -166,10 +171,10 @@ func (m *Manager) greet(ctx context.Context, addrs []string) {
 				}
 				<-met
 			}})
-			go func() {
+			asked.Go(func() {
 				defer close(connected)
 				_, _ = m.askHealth(asking, addr)
-			}()
+			})
 			fresh, ok := <-connected
 			if !ok {
 				break
@@ -179,5 +184,9 @@ func (m *Manager) greet(ctx context.Context, addrs []string) {
 			}
 		}
 		close(met)
+		go func() {
+			asked.Wait() // A manager that hangs keeps the next one from nothing.
+			cancel()
+		}()
 	}
 }

@@ -73,7 +73,11 @@ func TestSpares(t *testing.T) {
 	})
 }
 
-// A manager that greets has so many connections after it, and uses them again.
+// farHandshake is what a handshake takes with a manager that is 360 ms away.
+const farHandshake = 720 * time.Millisecond
+
+// A manager that greets has so many connections after it, and uses them again, however
+// far the other one is.
 func TestGreet(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		conns := newHandoff(&net.TCPAddr{})
@@ -87,6 +91,7 @@ func TestGreet(t *testing.T) {
 			if addr == "gone:1" {
 				return nil, syscall.ECONNREFUSED
 			}
+			time.Sleep(farHandshake)
 			dials.Add(1)
 			near, far := net.Pipe()
 			go conns.deliver(far)

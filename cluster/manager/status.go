@@ -34,10 +34,8 @@ func (m *Manager) Health() cluster.ManagerHealth {
 
 func (m *Manager) serveHealth(w http.ResponseWriter, r *http.Request) { writeBody(w, m.Health()) }
 
-// askHealth asks another manager for its account.
+// askHealth asks another manager for its account. The caller says how long it may take.
 func (m *Manager) askHealth(ctx context.Context, addr string) (health cluster.ManagerHealth, err error) {
-	ctx, cancel := context.WithTimeout(ctx, time.Second)
-	defer cancel()
 	request, err := http.NewRequestWithContext(ctx, http.MethodGet, "https://"+addr+"/v1/health", nil)
 	if err != nil {
 		return health, err
@@ -115,8 +113,10 @@ func (m *Manager) Status(ctx context.Context) (cluster.Status, error) {
 	return status, nil
 }
 
-// fillHealth asks all managers at once.
+// fillHealth asks all managers at once, and waits a second for their answers.
 func (m *Manager) fillHealth(ctx context.Context, managers []cluster.ManagerHealth) {
+	ctx, cancel := context.WithTimeout(ctx, time.Second)
+	defer cancel()
 	var asked sync.WaitGroup
 	for i := range managers {
 		asked.Go(func() {
