@@ -216,6 +216,9 @@ type Relay struct {
 	Leases []string `cbor:"8,keyasint,omitempty"`
 	// Number counts an epoch's relays: one can overtake another that its sender gave up.
 	Number uint64 `cbor:"9,keyasint,omitempty"`
+	// Unseen are the nodes that the sender's own gossip suspects or doesn't see, always
+	// all of them.
+	Unseen []string `cbor:"10,keyasint,omitempty"`
 }
 
 // RelayAnswer is what the leader says to a relay; nothing when it is empty.

@@ -49,7 +49,9 @@
 // tasks) after 2 s and down (loses its tasks) after 10 s. An agent that says that it
 // stops is not a lost one: its containers go on running and it is about to come back,
 // so its node is unknown (no new tasks) at once and down only after 10 s. When more
-// than a third of the nodes (and at least three) vanish at once, it is more likely the
-// leader's network than theirs: they wait 15 s, and their status says so. A new leader
-// waits until the other managers have had time to tell it of their sessions.
+// than a third of the nodes (and at least three) vanish at once, it may be the leader's
+// network rather than theirs: those that a majority of the managers, and one besides
+// the leader, miss by their own gossip are down as usual; the others wait 15 s, and
+// their status says so. A new leader waits until the other managers have had time to
+// tell it of their sessions.
 package dispatch

@@ -21,6 +21,7 @@ func (d *Dispatcher) hub(ctx context.Context) error {
 	d.mu.Unlock()
 	close(d.started)
 	seen := d.members()
+	d.outbox.setUnseen(unseen(d.published, seen))
 	for {
 		select {
 		case <-ctx.Done():
@@ -28,6 +29,9 @@ func (d *Dispatcher) hub(ctx context.Context) error {
 		case <-sub.Ready():
 			changes, view, lost := sub.Take()
 			d.publish(changes, view, lost)
+			if lost || slices.ContainsFunc(changes, comesOrGoes) {
+				d.outbox.setUnseen(unseen(view, seen))
+			}
 		case <-d.config.MembersChanged:
 			seen = d.watchMembers(seen)
 		}
@@ -142,8 +146,25 @@ func (d *Dispatcher) watchMembers(before map[string]cluster.Member) map[string]c
 			s.silence.setLimit(s.silenceLimit() / 2)
 		}
 	}
+	d.outbox.setUnseen(unseen(d.published, now))
 	d.intake.look()
 	return now
+}
+
+// unseen lists the nodes of the database that gossip suspects or doesn't see.
+func unseen(view store.View, members map[string]cluster.Member) []string {
+	var nodeIDs []string
+	for node := range view.Nodes() {
+		if said := rumourOf(node.ID, members); said == rumourGone || said == rumourSuspect {
+			nodeIDs = append(nodeIDs, node.ID)
+		}
+	}
+	return nodeIDs
+}
+
+// comesOrGoes tells whether a change adds or removes a node.
+func comesOrGoes(c store.Change) bool {
+	return isA[*cluster.Node](c) && (c.Before == nil || c.After == nil)
 }
 
 // members gives what gossip sees by node ID, this node always included; nil when

@@ -69,6 +69,8 @@ type sighting struct {
 	turned time.Time
 	// engineLost is since when a node with a session has no engine; zero while it has.
 	engineLost time.Time
+	// witnesses is how many managers say now that their own gossip misses the node.
+	witnesses int
 }
 
 // scene is all that judge goes by.
@@ -80,7 +82,16 @@ type scene struct {
 	unheard int
 	// suspectLong is Config.SuspectLong.
 	suspectLong time.Duration
-	nodes       []sighting
+	// managers is how many there are, here or not.
+	managers int
+	nodes    []sighting
+}
+
+// corroborated tells whether a majority of the managers, and one besides the leader,
+// miss a node by their own gossip. None of them has a session of it either, so what
+// separates it from all of them isn't a fault of the leader.
+func (s *scene) corroborated(n sighting) bool {
+	return n.witnesses > 1 && 2*n.witnesses > s.managers
 }
 
 // verdict is the state that a node should have.
@@ -121,7 +132,7 @@ func judge(s scene) (verdicts []verdict, wake time.Time) {
 			}
 		case !settled:
 		default:
-			judgeMissing(n, s.suspectLong, brake, passed, &want)
+			judgeMissing(n, s.suspectLong, brake && !s.corroborated(n), passed, &want)
 		}
 		if want.state != n.status.State || want.message != n.status.Message {
 			verdicts = append(verdicts, want)

@@ -47,9 +47,11 @@ func TestJudge(t *testing.T) {
 		started float64 // Seconds ago; 0 means long.
 		unheard int
 		others  []sighting
-		want    cluster.NodeState
-		message string
-		wake    time.Duration // From now; 0 means never.
+		// managers is how many there are; 0 means one, whose word alone counts for nothing.
+		managers int
+		want     cluster.NodeState
+		message  string
+		wake     time.Duration // From now; 0 means never.
 	}{
 		{name: "a session keeps it ready", node: seen(func(*sighting) {}), want: unchanged},
 		{name: "a session makes it ready", node: with(seen(func(*sighting) {}), cluster.NodeDown, messageLost), want: cluster.NodeReady},
@@ -103,6 +105,14 @@ func TestJudge(t *testing.T) {
 			want: unchanged, wake: time.Second},
 		{name: "the brake ends", node: with(missing(15, rumourGone, 14), cluster.NodeDisconnected, messageBrake), others: []sighting{missing(15, rumourGone, 14), missing(15, rumourGone, 14)},
 			want: cluster.NodeDown, message: messageLost},
+		{name: "the brake isn't for what most managers miss", node: missed(2), others: []sighting{missed(2), missed(2), seen(func(*sighting) {})}, managers: 3,
+			want: cluster.NodeDown, message: messageLost},
+		{name: "the leader and one of four others are too few", node: missed(2), others: []sighting{missed(2), missed(2), seen(func(*sighting) {})}, managers: 5,
+			want: cluster.NodeDisconnected, message: messageBrake, wake: 14 * time.Second},
+		{name: "the leader alone is too few", node: missed(1), others: []sighting{missed(1), missed(1), seen(func(*sighting) {})}, managers: 1,
+			want: cluster.NodeDisconnected, message: messageBrake, wake: 14 * time.Second},
+		{name: "most managers miss others, not this one", node: missed(1), others: []sighting{missed(2), missed(2), seen(func(*sighting) {})}, managers: 3,
+			want: cluster.NodeDisconnected, message: messageBrake, wake: 14 * time.Second},
 		{name: "three of ten are not too many", node: missing(1, rumourGone, 0), others: append(ready(7), missing(1, rumourGone, 0), missing(1, rumourGone, 0)),
 			want: cluster.NodeDown, message: messageLost, wake: 0},
 		{name: "those that gossip just lost count before their sessions end", node: missing(1, rumourGone, 0), others: append(ready(3), fading(1), fading(1)),
@@ -123,7 +133,7 @@ func TestJudge(t *testing.T) {
 			for i := range c.others {
 				c.others[i].nodeID = fmt.Sprint("other", i)
 			}
-			verdicts, wake := judge(scene{now: noon, started: ago(c.started), unheard: c.unheard, suspectLong: 3 * time.Second, nodes: append([]sighting{c.node}, c.others...)})
+			verdicts, wake := judge(scene{now: noon, started: ago(c.started), unheard: c.unheard, suspectLong: 3 * time.Second, managers: max(1, c.managers), nodes: append([]sighting{c.node}, c.others...)})
 			got := verdict{"n", unchanged, ""}
 			for _, v := range verdicts {
 				if v.nodeID == "n" {
@@ -139,6 +149,13 @@ func TestJudge(t *testing.T) {
 			}
 		})
 	}
+}
+
+// missed makes a sighting of a node that was just lost, as so many managers say.
+func missed(witnesses int) sighting {
+	n := missing(1, rumourGone, 0)
+	n.witnesses = witnesses
+	return n
 }
 
 func ready(count int) []sighting {
@@ -170,7 +187,7 @@ func stopped() sighting {
 func TestJudge_PropertySettles(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		second := func(name string) time.Time { return ago(float64(rapid.IntRange(0, 200).Draw(t, name)) / 10) }
-		s := scene{now: noon, started: second("started"), unheard: rapid.IntRange(0, 1).Draw(t, "unheard"), suspectLong: time.Second}
+		s := scene{now: noon, started: second("started"), unheard: rapid.IntRange(0, 1).Draw(t, "unheard"), suspectLong: time.Second, managers: rapid.IntRange(1, 5).Draw(t, "managers")}
 		for i := range rapid.IntRange(1, 8).Draw(t, "nodes") {
 			n := sighting{
 				nodeID:  fmt.Sprint(i),
@@ -179,6 +196,8 @@ func TestJudge_PropertySettles(t *testing.T) {
 				lost:    second("lost"),
 				rumour:  rumour(rapid.IntRange(0, 3).Draw(t, "rumour")),
 				turned:  second("turned"),
+
+				witnesses: rapid.IntRange(0, s.managers).Draw(t, "witnesses"),
 			}
 			n.status.State = cluster.NodeState(rapid.IntRange(0, 3).Draw(t, "state"))
 			n.status.Since = second("since")
@@ -201,7 +220,7 @@ func TestJudge_PropertySettles(t *testing.T) {
 				if n.session && v.state != cluster.NodeReady {
 					t.Fatalf("%+v with a session", v)
 				}
-				if v.state == cluster.NodeDown && brake && !n.left && noon.Sub(n.lost) < brakeWait && n.status.State != cluster.NodeDown {
+				if v.state == cluster.NodeDown && brake && !s.corroborated(*n) && !n.left && noon.Sub(n.lost) < brakeWait && n.status.State != cluster.NodeDown {
 					t.Fatalf("%+v in spite of the brake", v)
 				}
 				if n.status.State != v.state {

@@ -27,6 +27,8 @@ type hearing struct {
 	sessions []string
 	// engineAway are those of sessions whose engine is away.
 	engineAway []string
+	// unseen are the nodes that the manager's own gossip suspects or doesn't see.
+	unseen []string
 }
 
 // signal is what is remembered of a node.
@@ -50,8 +52,8 @@ func (l *liveness) hear(r cluster.Relay, now time.Time) bool {
 	if old != nil && old.epoch == r.Epoch && old.number > r.Number {
 		return false
 	}
-	same := old != nil && old.epoch == r.Epoch && now.Sub(old.at) < staleAfter && slices.Equal(old.sessions, r.Sessions) && slices.Equal(old.engineAway, r.EngineAway)
-	l.managers[r.Manager] = &hearing{at: now, epoch: r.Epoch, number: r.Number, sessions: r.Sessions, engineAway: r.EngineAway}
+	same := old != nil && old.epoch == r.Epoch && now.Sub(old.at) < staleAfter && slices.Equal(old.sessions, r.Sessions) && slices.Equal(old.engineAway, r.EngineAway) && slices.Equal(old.unseen, r.Unseen)
+	l.managers[r.Manager] = &hearing{at: now, epoch: r.Epoch, number: r.Number, sessions: r.Sessions, engineAway: r.EngineAway, unseen: r.Unseen}
 	for _, nodeID := range r.Left {
 		// Whoever is in a session, here or with another manager, has come back already;
 		// observe sees to that.
@@ -86,6 +88,7 @@ func (l *liveness) signal(nodeID string, now time.Time) *signal {
 // there is no gossip.
 func (l *liveness) observe(view store.View, members map[string]cluster.Member, now time.Time) (s scene, where map[string]string, stale time.Time) {
 	where = make(map[string]string)
+	witnesses := make(map[string]int)
 	for id, h := range l.managers {
 		end := h.at.Add(staleAfter)
 		if !end.After(now) {
@@ -101,6 +104,11 @@ func (l *liveness) observe(view store.View, members map[string]cluster.Member, n
 			// While a node moves, two managers may have it: the one heard of last knows best.
 			if other := l.managers[where[nodeID]]; other == nil || other.at.Before(h.at) {
 				where[nodeID] = id
+			}
+		}
+		if node := view.Node(id); node != nil && node.ManagerAddr != "" {
+			for _, nodeID := range h.unseen {
+				witnesses[nodeID]++
 			}
 		}
 	}
@@ -126,12 +134,16 @@ func (l *liveness) observe(view store.View, members map[string]cluster.Member, n
 		case sig.lost.IsZero():
 			sig.lost = now
 		}
+		if node.ManagerAddr != "" {
+			s.managers++
+		}
 		if node.ManagerAddr != "" && l.managers[node.ID] == nil && (sig.rumour == rumourAlive || sig.rumour == rumourNone) {
 			s.unheard++
 		}
 		s.nodes = append(s.nodes, sighting{
 			nodeID: node.ID, status: node.Status, session: session,
 			lost: sig.lost, left: sig.left, rumour: sig.rumour, turned: sig.turned, engineLost: sig.engineLost,
+			witnesses: witnesses[node.ID],
 		})
 	}
 	if len(l.nodes) > len(s.nodes) {

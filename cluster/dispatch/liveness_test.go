@@ -250,6 +250,54 @@ func TestLiveness_BrakeWhenManyVanishAtOnce(t *testing.T) {
 	})
 }
 
+// loseFive has five of eight workers lose their sessions, which are spread over the
+// managers, and gossip lose them too, as far as the managers say that it should.
+func loseFive(w *world, whose ...string) {
+	w.settle()
+	agents := make(map[string]*testAgent)
+	for i := range 8 {
+		nodeID := fmt.Sprint("n", i)
+		w.addNode(nodeID)
+		agents[nodeID] = w.connect(nodeID, w.names[i%len(w.names)])
+	}
+	time.Sleep(time.Minute)
+	for i := range 5 {
+		agents[fmt.Sprint("n", i)].close()
+		w.seenBy(whose, fmt.Sprint("n", i), false)
+	}
+}
+
+func TestLiveness_NoBrakeForWhatMostManagersMiss(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, 3)
+		loseFive(w, "m1", "m3")
+		for i := range 5 {
+			if took := w.until(fmt.Sprint("n", i), cluster.NodeDown, time.Minute); took > confirm+50*time.Millisecond {
+				t.Errorf("node %d was down after %v", i, took)
+			}
+		}
+		time.Sleep(time.Minute)
+		for i := range 3 {
+			if status := w.node(fmt.Sprint("n", 5+i)).Status; status.State != cluster.NodeReady {
+				t.Errorf("node %d, which is well: %+v", 5+i, status)
+			}
+		}
+	})
+}
+
+func TestLiveness_BrakeForWhatTheLeaderAloneMisses(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, 3)
+		loseFive(w, "m1")
+		time.Sleep(14 * time.Second)
+		for i := range 5 {
+			if status := w.node(fmt.Sprint("n", i)).Status; status.State != cluster.NodeDisconnected || status.Message != messageBrake {
+				t.Errorf("node %d: %+v", i, status)
+			}
+		}
+	})
+}
+
 // TestLiveness_ARelayThatWasOvertakenIsOld: a manager that stops gives up the relay
 // under way and sends its last one, in which its agent has left; the leader may hear of
 // them in the other order.

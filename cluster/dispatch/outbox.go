@@ -37,6 +37,8 @@ type outbox struct {
 	left    map[string]uint64
 	// leases are what agents of sessions asked for last, until it is granted.
 	leases map[string]int64
+	// unseen are the nodes that gossip suspects or doesn't see; replaced, never written to.
+	unseen []string
 }
 
 // stamped is an item with the sequence number under which it came in, by which
@@ -94,6 +96,16 @@ func (o *outbox) ask(nodeID string, lease int64) {
 	defer o.mu.Unlock()
 	if _, session := o.sessions[nodeID]; session {
 		o.leases[nodeID] = lease
+	}
+}
+
+// setUnseen notes which nodes gossip suspects or doesn't see.
+func (o *outbox) setUnseen(nodeIDs []string) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if !slices.Equal(o.unseen, nodeIDs) {
+		o.unseen = nodeIDs
+		o.ring()
 	}
 }
 
@@ -171,7 +183,7 @@ func (o *outbox) pack(manager, epoch string) parcel {
 	defer o.mu.Unlock()
 	o.packed++
 	p := parcel{
-		relay:    cluster.Relay{Manager: manager, Epoch: epoch, Number: o.packed, Sessions: o.sessionIDsLocked()},
+		relay:    cluster.Relay{Manager: manager, Epoch: epoch, Number: o.packed, Sessions: o.sessionIDsLocked(), Unseen: o.unseen},
 		upTo:     o.sequence,
 		complete: true,
 	}

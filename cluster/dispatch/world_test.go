@@ -126,6 +126,7 @@ type manager struct {
 	depose  context.CancelFunc
 	led     chan struct{}
 	members chan struct{}
+	blind   map[string]bool // Nodes that this manager's gossip alone doesn't see.
 	cut     bool
 	asked   int
 	log     *bytes.Buffer
@@ -174,13 +175,13 @@ func newWorld(t *testing.T, managers int) *world {
 
 func (w *world) start(id string) *manager {
 	r := &replica{Store: store.New(store.Config{Now: time.Now, Log: slog.New(slog.DiscardHandler), Fatal: func(err error) { w.t.Error(err) }})}
-	m := &manager{replica: r, ran: make(chan struct{}), members: make(chan struct{}, 1), log: &bytes.Buffer{}}
+	m := &manager{replica: r, ran: make(chan struct{}), members: make(chan struct{}, 1), blind: make(map[string]bool), log: &bytes.Buffer{}}
 	w.journal.mu.Lock()
 	w.journal.stores = append(w.journal.stores, r)
 	w.journal.mu.Unlock()
 	m.Dispatcher = New(Config{
 		NodeID: id, Store: r.Store, Now: time.Now, Log: slog.New(slog.NewTextHandler(m, nil)),
-		Members:        w.gossiped,
+		Members:        func() []cluster.Member { return w.gossiped(id) },
 		MembersChanged: m.members,
 		Leader: func() (cluster.Peer, bool, bool) {
 			w.mu.Lock()
@@ -265,12 +266,14 @@ func (w *world) update(fn func(*store.Tx) error) {
 	}
 }
 
-func (w *world) gossiped() []cluster.Member {
+func (w *world) gossiped(to string) []cluster.Member {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	var members []cluster.Member
 	for _, m := range w.members {
-		members = append(members, m)
+		if !w.managers[to].blind[m.NodeID] {
+			members = append(members, m)
+		}
 	}
 	return members
 }
@@ -283,6 +286,15 @@ func (w *world) see(nodeID string, seen bool) {
 	w.rumour(func() {
 		if delete(w.members, nodeID); seen {
 			w.members[nodeID] = cluster.Member{NodeID: nodeID}
+		}
+	})
+}
+
+// seenBy has the gossip of some managers only see a node, or lose it.
+func (w *world) seenBy(managers []string, nodeID string, seen bool) {
+	w.rumour(func() {
+		for _, id := range managers {
+			w.managers[id].blind[nodeID] = !seen
 		}
 	})
 }

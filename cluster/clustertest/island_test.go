@@ -1,0 +1,57 @@
+package clustertest
+
+import (
+	"fmt"
+	"testing"
+	"time"
+)
+
+// TestIsland cuts the leader off together with workers, more than a third of all
+// nodes: the managers that are left agree that they are gone, so nothing waits.
+func TestIsland(t *testing.T) {
+	for workers := range 4 {
+		t.Run(fmt.Sprint("the leader and workers, ", workers), func(t *testing.T) {
+			bubble(t, func(t *testing.T) {
+				c := Start(t, 3, 5, Options{})
+				id := c.Machines[0].Create(Spec("web", "app:1", 16))
+				c.Runs(10*time.Second, id, "app:1", 16)
+				leader := c.Leader()
+				var other *Machine
+				for _, m := range c.Machines[:3] {
+					if m != leader {
+						other = m
+					}
+				}
+				island := append([]*Machine{leader}, c.Machines[3:3+workers]...)
+				lost := map[string]bool{}
+				for _, m := range island {
+					lost[nodeID(m)] = true
+				}
+				c.Partition(island...)
+				cut := time.Now()
+				c.Eventually(time.Minute, "16 tasks run beyond the cut", func() error {
+					tasks, err := other.Tasks(id, "running")
+					if err != nil {
+						return err
+					}
+					run := 0
+					for _, task := range tasks {
+						if !lost[task.NodeID] && task.Status.State == "running" {
+							run++
+						}
+					}
+					if run != 16 {
+						return fmt.Errorf("%d tasks run there%s", run, describe(tasks))
+					}
+					return nil
+				})
+				if took := time.Since(cut); took > 2*time.Second {
+					t.Errorf("the services were whole again after %v", took)
+				}
+				c.Heal()
+				c.Runs(20*time.Second, id, "app:1", 16)
+				c.Same()
+			})
+		})
+	}
+}
