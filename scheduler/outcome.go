@@ -112,14 +112,26 @@ func (w *work) outcome(s *slot, t *cluster.Task) (at cluster.Time, failed bool, 
 	return 0, false, ""
 }
 
+// failure finds the first of the slot's tasks that failed, when that was, and why if
+// it doesn't say so itself; nil when none did. What replaced it fails for the same
+// cause, so a slot counts once.
+func (w *work) failure(s *slot) (t *cluster.Task, at cluster.Time, why string) {
+	for _, t := range s.rolling {
+		if at, failed, why := w.outcome(s, t); failed {
+			return t, at, why
+		}
+	}
+	return nil, 0, ""
+}
+
 // counts tells whether the running rollout counts the task as a failure, and may
 // act on it, so that the record must stay.
 func (w *work) counts(s *slot, t *cluster.Task) bool {
-	if !w.running || w.policy.action == swarm.UpdateFailureActionContinue || !slices.Contains(s.rolling, t) {
+	if !w.running || w.policy.action == swarm.UpdateFailureActionContinue {
 		return false
 	}
-	_, failed, _ := w.outcome(s, t)
-	return failed
+	failed, _, _ := w.failure(s)
+	return failed == t
 }
 
 // firstOutcome is when the first of the slot's tasks came to something.

@@ -134,16 +134,13 @@ func (w *work) judge() (abandoned bool) {
 	var lastAt cluster.Time
 	var lastWhy string
 	for i := range w.slots {
-		s := &w.slots[i]
-		for _, t := range s.rolling {
-			at, failed, why := w.outcome(s, t)
-			if !failed {
-				continue
-			}
-			failures++
-			if last == nil || cmp.Or(cmp.Compare(at, lastAt), cmp.Compare(t.ID, last.ID)) > 0 {
-				last, lastAt, lastWhy = t, at, why
-			}
+		t, at, why := w.failure(&w.slots[i])
+		if t == nil {
+			continue
+		}
+		failures++
+		if last == nil || cmp.Or(cmp.Compare(at, lastAt), cmp.Compare(t.ID, last.ID)) > 0 {
+			last, lastAt, lastWhy = t, at, why
 		}
 	}
 	if failures == 0 || float32(failures)/float32(max(w.rollout.Total, 1)) <= w.policy.ratio {
