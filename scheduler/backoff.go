@@ -88,7 +88,7 @@ func (w *work) endsInARow(s *slot, t *cluster.Task, stable time.Duration) int {
 		if other != t && endedItself(s, other) {
 			ends++
 		}
-		if other.RunningAt != 0 && other.Status.Applied.Sub(other.RunningAt) >= stable {
+		if ran(other) >= stable {
 			break
 		}
 	}

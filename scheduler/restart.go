@@ -2,6 +2,7 @@ package scheduler
 
 import (
 	"cmp"
+	"slices"
 	"time"
 
 	"github.com/docker/docker/api/types/swarm"
@@ -57,9 +58,20 @@ func endedItself(s *slot, t *cluster.Task) bool {
 	return true
 }
 
+// ran is for how long a task that has ended ran.
+func ran(t *cluster.Task) time.Duration {
+	if t.RunningAt == 0 || !t.Status.State.Terminal() {
+		return 0
+	}
+	return t.Status.Applied.Sub(t.RunningAt)
+}
+
 // restartable tells whether the policy of its own revision lets a task be
 // replaced that has ended, or that its node lost. Attempts are counted from the
-// tasks of the same revision that the slot keeps.
+// tasks of the same revision that the slot keeps, back to one that ran for longer
+// than the window, which has succeeded and is as good as a first one. Swarm counts
+// those that began within the window before the end instead, of which there are none
+// when the delay is longer.
 func (w *work) restartable(s *slot, t *cluster.Task) bool {
 	p := w.restartPolicy(w.revision(t))
 	switch {
@@ -74,21 +86,17 @@ func (w *work) restartable(s *slot, t *cluster.Task) bool {
 	case p.attempts == 0 || !endedItself(s, t):
 		return true
 	}
-	earlier, found := 0, false
-	for i := len(s.tasks) - 1; i >= 0; i-- {
+	earlier := 0
+	for i := slices.Index(s.tasks, t); i >= 0; i-- {
 		other := s.tasks[i]
-		if other == t {
-			found = true
-			continue
-		}
-		if !found || other.Desired == cluster.StateRemove {
-			continue
-		}
 		if other.Revision != t.Revision {
 			break
 		}
-		if endedItself(s, other) && (p.window == 0 || other.Status.Applied > t.Status.Applied.Add(-p.window)) {
+		if other != t && other.Desired != cluster.StateRemove && endedItself(s, other) {
 			earlier++
+		}
+		if p.window > 0 && ran(other) > p.window {
+			break
 		}
 	}
 	return earlier < p.attempts
