@@ -40,7 +40,8 @@ func CreateService(id string, spec swarm.ServiceSpec, auth string) Change {
 // made in the spec that a rollback goes back to, and so is no new rollback
 // target; nor is a request that changes nothing, by which users resume a paused
 // update. The rollout ends and the scheduler begins a new one if there is need,
-// but one that is under way to the same revision goes on, unless it is a rebalance.
+// but one that is under way to the same revision goes on, and a paused one stays
+// paused unless it is to be resumed; a rebalance ends.
 //
 // A job has a new revision whatever the spec, since each update runs it anew.
 func UpdateService(old *Service, current *Revision, rollout *Rollout, spec swarm.ServiceSpec, auth string) Change {
@@ -71,7 +72,8 @@ func UpdateService(old *Service, current *Revision, rollout *Rollout, spec swarm
 			same.Auth, same.ServiceName, same.ServiceLabels = auth, spec.Name, spec.Labels
 			change.Revision = &same
 		}
-		if rollout != nil && rollout.Revision == next.Revision && !rollout.Paused() && !rollout.Done() && !rollout.Rebalance {
+		if rollout != nil && rollout.Revision == next.Revision && !rollout.Done() && !rollout.Rebalance &&
+			(!rollout.Paused() || !resumes(&old.Spec, &spec)) {
 			kept := *rollout
 			change.Rollout = &kept
 		}
@@ -81,6 +83,13 @@ func UpdateService(old *Service, current *Revision, rollout *Rollout, spec swarm
 	next.Revision = next.LastRevision
 	change.Revision = newRevision(&next, auth)
 	return change
+}
+
+// resumes tells whether an update that changes no task resumes one that is paused:
+// one that changes nothing at all, as Docker's manual says, or how to update. A label
+// or a number of replicas says nothing of the spec that failed.
+func resumes(old, next *swarm.ServiceSpec) bool {
+	return sameJSON(old, next) || !sameJSON(old.UpdateConfig, next.UpdateConfig) || !sameJSON(old.RollbackConfig, next.RollbackConfig)
 }
 
 // RollbackService goes back to the previous spec, as a user asks for it; asked

@@ -88,8 +88,8 @@ func TestUpdateService_TheFenceIsPartOfWhatRuns(t *testing.T) {
 func TestUpdateService_RolloutGoesOnOnlyWhileItRuns(t *testing.T) {
 	first := CreateService("s", changeSpec("app:1", 1), "")
 	for state, kept := range map[swarm.UpdateState]bool{
-		swarm.UpdateStateUpdating: true, swarm.UpdateStateRollbackStarted: true, swarm.UpdateStatePaused: false,
-		swarm.UpdateStateRollbackPaused: false, swarm.UpdateStateCompleted: false, swarm.UpdateStateRollbackCompleted: false,
+		swarm.UpdateStateUpdating: true, swarm.UpdateStateRollbackStarted: true, swarm.UpdateStatePaused: true,
+		swarm.UpdateStateRollbackPaused: true, swarm.UpdateStateCompleted: false, swarm.UpdateStateRollbackCompleted: false,
 	} {
 		change := UpdateService(first.Service, first.Revision, &Rollout{ServiceID: "s", Revision: 1, State: state}, changeSpec("app:1", 3), "")
 		if (change.Rollout != nil) != kept {
@@ -99,6 +99,38 @@ func TestUpdateService_RolloutGoesOnOnlyWhileItRuns(t *testing.T) {
 	change := UpdateService(first.Service, first.Revision, &Rollout{ServiceID: "s", Revision: 1, State: swarm.UpdateStateUpdating}, changeSpec("app:2", 1), "")
 	if change.Rollout != nil {
 		t.Error("a rollout to the revision before is kept")
+	}
+}
+
+// TestUpdateService_WhatResumes holds that a paused update goes on only where the user
+// asks for that: else any label would put one more slot on the spec that failed.
+func TestUpdateService_WhatResumes(t *testing.T) {
+	config := &swarm.UpdateConfig{Parallelism: 1, FailureAction: swarm.UpdateFailureActionContinue}
+	for name, c := range map[string]struct {
+		change  func(*swarm.ServiceSpec)
+		resumes bool
+	}{
+		"nothing":              {func(*swarm.ServiceSpec) {}, true},
+		"how to update":        {func(s *swarm.ServiceSpec) { s.UpdateConfig = config }, true},
+		"how to roll back":     {func(s *swarm.ServiceSpec) { s.RollbackConfig = config }, true},
+		"a label":              {func(s *swarm.ServiceSpec) { s.Labels = map[string]string{"team": "a"} }, false},
+		"a label and config":   {func(s *swarm.ServiceSpec) { s.Labels, s.UpdateConfig = map[string]string{"team": "a"}, config }, true},
+		"a number of replicas": {func(s *swarm.ServiceSpec) { n := uint64(5); s.Mode.Replicated = &swarm.ReplicatedService{Replicas: &n} }, false},
+	} {
+		for _, state := range []swarm.UpdateState{swarm.UpdateStatePaused, swarm.UpdateStateRollbackPaused} {
+			first := CreateService("s", changeSpec("app:1", 1), "")
+			spec := changeSpec("app:1", 1)
+			c.change(&spec)
+			change := UpdateService(first.Service, first.Revision, &Rollout{ServiceID: "s", Revision: 1, State: state}, spec, "")
+			if resumes := change.Rollout == nil; resumes != c.resumes {
+				t.Errorf("%s changed, %s: resumed: %v", name, state, resumes)
+			}
+		}
+	}
+	first := CreateService("s", changeSpec("app:1", 1), "")
+	change := UpdateService(first.Service, first.Revision, &Rollout{ServiceID: "s", Revision: 1, State: swarm.UpdateStatePaused, Rebalance: true}, changeSpec("app:1", 2), "")
+	if change.Rollout != nil {
+		t.Error("a paused rebalance is kept")
 	}
 }
 

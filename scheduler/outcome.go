@@ -50,7 +50,15 @@ func (w *work) replaced(s *slot, i int) bool {
 	if w.rollout.Rebalance {
 		return moved(s, i)
 	}
-	return w.replacedOutdated(s, i)
+	return w.replacedOutdated(s, i) || w.retried(s, i)
+}
+
+// retried tells whether the i-th task of the slot is a new try of what had failed
+// when the rollout began: the resumed one of a paused update.
+func (w *work) retried(s *slot, i int) bool {
+	return !w.rollout.RollingBack() && slices.ContainsFunc(s.tasks[:i], func(t *cluster.Task) bool {
+		return t.Revision == w.rollout.Revision && !w.ofRollout(t) && endedItself(s, t)
+	})
 }
 
 // replacedOutdated tells whether the i-th task of the slot came in the place of

@@ -74,6 +74,7 @@ func TestPlan_Properties(t *testing.T) {
 			"update": func(r *rapid.T) {
 				h.service(pick("service", services), func(s *swarm.ServiceSpec) { randomSpec(r, s, order) })
 			},
+			"resume": func(*rapid.T) { h.service(pick("service", services), func(*swarm.ServiceSpec) {}) },
 			"force": func(*rapid.T) {
 				h.service(pick("service", services), func(s *swarm.ServiceSpec) { s.TaskTemplate.ForceUpdate++ })
 			},

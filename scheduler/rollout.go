@@ -81,6 +81,7 @@ func (w *work) openRollout() {
 	switch {
 	case rollout == nil && dirty > 0, rollout != nil && (rollout.Done() || rollout.Rebalance) && dirty > 0 && w.unsettled():
 		w.policy = policyOf(w.service, false)
+		dirty += w.markRetries(w.now)
 		w.write(cluster.Rollout{
 			ServiceID: w.id, State: swarm.UpdateStateUpdating, Revision: w.service.Revision,
 			Total: uint32(dirty), StartedAt: w.Now, Message: "update in progress",
@@ -95,11 +96,43 @@ func (w *work) openRollout() {
 	}
 	w.paused = w.rollout.Paused()
 	w.running = !w.paused && !w.rollout.Done()
+	if w.running && !w.rollout.RollingBack() && !w.rollout.Rebalance {
+		w.markRetries(cluster.At(w.rollout.StartedAt))
+	}
 	if w.running {
 		for i := range w.slots {
 			w.findRolling(&w.slots[i])
 		}
 	}
+}
+
+// markRetries marks the slots that were at the current revision when the rollout
+// began, at start, had failed and don't run: the update was paused, and is resumed. They
+// are tried anew before any other slot gets what failed there. It returns how many.
+func (w *work) markRetries(start cluster.Time) (marked int) {
+	for i := range w.slots {
+		if s := &w.slots[i]; !s.dirty && !s.idle && !s.held && w.failedBefore(s, start) {
+			s.dirty, s.retry = true, true
+			marked++
+		}
+	}
+	return marked
+}
+
+// failedBefore tells whether a task of the current revision failed in the slot, and
+// nothing runs there nor was made there since start.
+func (w *work) failedBefore(s *slot, start cluster.Time) bool {
+	failed := false
+	for _, t := range s.tasks {
+		switch {
+		case t.Desired == cluster.StateRemove:
+		case t.CreatedAt >= start, t.Live() && (t.Revision != w.current.Number || t.Status.State == cluster.StateRunning):
+			return false
+		case t.Revision == w.current.Number:
+			failed = endedItself(s, t) && t.Status.State != cluster.StateComplete || failed && t.RunningAt == 0
+		}
+	}
+	return failed
 }
 
 // write plans to write the rollout. A later call changes what the first writes.
@@ -230,6 +263,10 @@ func (w *work) update() {
 			return
 		}
 		busy++
+		if s.retry {
+			w.replace(s, replacement{stop: slices.Clone(s.live)})
+			continue
+		}
 		w.move(s)
 	}
 }
@@ -266,8 +303,8 @@ func (w *work) failing(t *cluster.Task) bool { return t.Status.State.Terminal() 
 // move replaces the tasks of a slot in the order that the policy says. With
 // start-first, one of them goes on for now: the oldest that runs, if any does.
 // What has no node yet is just stopped: there is nothing to keep running. One that
-// holds the only place for the new one, for its port or the most tasks on a node,
-// is stopped first all the same: the new one would wait for ever.
+// holds the only place for the new one, by its port, the most tasks on a node or what it
+// reserves, is stopped first all the same: the new one would wait for ever.
 func (w *work) move(s *slot) *cluster.Task {
 	r := replacement{}
 	var kept *cluster.Task

@@ -64,6 +64,9 @@ type slot struct {
 	// dirty is set when the slot has no wanted task that is up to date, or when it is
 	// finished with one that isn't.
 	dirty bool
+	// retry is set when the slot is dirty though it is at the current revision: what a
+	// resumed update is to try again first.
+	retry bool
 	// created is set when this plan makes a task here.
 	created bool
 }
