@@ -65,7 +65,8 @@ func (w *work) dropFailed(s *slot, failed []*cluster.Task) {
 }
 
 // keepOne keeps the best of the good tasks. Others, which it replaces, go when it
-// runs, or at once when the order is stop-first. After a pause it is rather the
+// runs, or at once when the order is stop-first, or when they hold the only place for
+// it. After a pause it is rather the
 // newcomer that goes while it doesn't run: the slot must not stay doubled.
 func (w *work) keepOne(s *slot, good, others []*cluster.Task) {
 	best := good[0]
@@ -86,9 +87,16 @@ func (w *work) keepOne(s *slot, good, others []*cluster.Task) {
 		return t.Status.State == cluster.StateRunning && !w.drained(t)
 	}):
 		w.drop(s, "", best)
-	case runs || !w.policy.startFirst:
+	case runs || !w.policy.startFirst || w.obstructed(s, best, others):
 		w.drop(s, "", others...)
 	}
+}
+
+// obstructed tells whether a task waits for the place of one of the others.
+func (w *work) obstructed(s *slot, t *cluster.Task, others []*cluster.Task) bool {
+	return !t.Assigned() && t.NotBefore <= w.now && slices.ContainsFunc(others, func(other *cluster.Task) bool {
+		return w.Ledger.InTheWay(&w.requirement, other, s.node, w.Now)
+	})
 }
 
 // inTransit tells whether the slot's task was stopped, or is to be, for no fault

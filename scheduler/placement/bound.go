@@ -41,27 +41,44 @@ func (l *Ledger) PlaceOn(q *Requirement, nodeID string) (c Choice, why string) {
 }
 
 // InTheWay tells whether no node takes another task now, but that of t would without
-// it: since a port of the node is one task's at a time, or since no more tasks of
-// the service may be there. nodeID is the only node that will do; empty means any.
+// it: since a port of the node is one task's at a time, since no more tasks of the
+// service may be there, or since there is room for only one. nodeID is the only node
+// that will do; empty means any. For room it is worth waiting where tasks are about to
+// stop; what is exclusive is t's own.
 func (l *Ledger) InTheWay(q *Requirement, t *cluster.Task, nodeID string, now time.Time) bool {
 	n := l.nodes[t.NodeID]
 	w := l.weight(t)
-	if n == nil || n.node == nil || w.present == 0 || !slices.ContainsFunc(filters, func(f filter) bool {
+	if n == nil || n.node == nil || w.present == 0 {
+		return false
+	}
+	if _, rejected := l.reject(q, n); !rejected || nodeID == "" && l.Fits(q, now) {
+		return false
+	}
+	exclusive := slices.ContainsFunc(filters, func(f filter) bool {
 		if !f.exclusive {
 			return false
 		}
 		_, ok := f.check(l, q, n)
 		return !ok
-	}) {
-		return false
-	}
-	if nodeID == "" && l.Fits(q, now) {
+	})
+	if !exclusive && l.roomToCome(q, nodeID) {
 		return false
 	}
 	l.add(n, t.ServiceID, w.negative())
 	_, rejected := l.reject(q, n)
 	l.add(n, t.ServiceID, w)
 	return !rejected
+}
+
+// roomToCome tells whether tasks that are to stop are still on a node that will do.
+func (l *Ledger) roomToCome(q *Requirement, nodeID string) bool {
+	leaving := func(n *Node) bool {
+		return n != nil && n.node != nil && n.present > n.tasks && n.node.Schedulable() && q.Meets(n.node)
+	}
+	if nodeID != "" {
+		return leaving(l.nodes[nodeID])
+	}
+	return slices.ContainsFunc(l.sorted, leaving)
 }
 
 // Surplus chooses those of a node's tasks that must go since the node has less
