@@ -62,6 +62,9 @@ type Manager interface {
 type Node interface {
 	// Manager is nil unless the node is a manager now.
 	Manager() Manager
+	// Starting says why Manager is nil, when the node is to be a manager or doesn't know yet
+	// whether it is; otherwise it is nil.
+	Starting() error
 	Init(ctx context.Context, request swarm.InitRequest) (nodeID string, err error)
 	Join(ctx context.Context, request swarm.JoinRequest) error
 	Leave(ctx context.Context, force bool) error

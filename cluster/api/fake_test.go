@@ -163,18 +163,26 @@ func (m *fakeManager) Status(context.Context) (cluster.Status, error) {
 type fakeNode struct {
 	mu      sync.Mutex
 	manager Manager
-	info    swarm.Info
-	init    swarm.InitRequest
-	join    swarm.JoinRequest
-	force   bool
-	unlock  cluster.UnlockKey
-	err     error
+	// starting is why manager is nil, if it is to be there.
+	starting error
+	info     swarm.Info
+	init     swarm.InitRequest
+	join     swarm.JoinRequest
+	force    bool
+	unlock   cluster.UnlockKey
+	err      error
 }
 
 func (n *fakeNode) Manager() Manager {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	return n.manager
+}
+
+func (n *fakeNode) Starting() error {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return n.starting
 }
 
 func (n *fakeNode) Init(_ context.Context, request swarm.InitRequest) (string, error) {

@@ -57,6 +57,9 @@ func (s *Server) swarmInfo() swarm.Info {
 	if manager == nil {
 		return info
 	}
+	if manager.LeaderID() == "" && info.Error == "" {
+		info.Error = textNoLeader
+	}
 	view := manager.Store().View()
 	record := view.Cluster()
 	if record == nil {
@@ -75,9 +78,6 @@ func (s *Server) swarmInfo() swarm.Info {
 		if addManagers {
 			info.RemoteManagers = append(info.RemoteManagers, swarm.Peer{NodeID: node.ID, Addr: node.ManagerAddr})
 		}
-	}
-	if manager.LeaderID() == "" && info.Error == "" {
-		info.Error = textNoLeader
 	}
 	return info
 }

@@ -2,9 +2,9 @@ package api
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
-	"fmt"
 	"io"
 	"net/http"
 	"time"
@@ -21,11 +21,8 @@ const (
 	// electedWait is how long a forwarded request waits for a manager that has been
 	// elected, but can't answer yet, or doesn't know so yet.
 	electedWait = 250 * time.Millisecond
-	// staleAfter is how long a read waits for a leader before it is answered from this
-	// manager's own copy: longer than any election takes.
-	staleAfter = 3 * time.Second
-	// staleHeader marks such an answer, and says since which state.
-	staleHeader = "Skep-Stale"
+	// readHold is how long a read waits for a leader: longer than any election takes.
+	readHold = 3 * time.Second
 	// countTimeout bounds the question which managers answer.
 	countTimeout = 1500 * time.Millisecond
 	// writeTimeout bounds a write on the leader, which commits within milliseconds.
@@ -91,20 +88,23 @@ func (s *Server) answer(w http.ResponseWriter, r *http.Request, request *request
 
 // lead sees a request of the leader's routes done: here if this manager leads,
 // there otherwise. While there is no leader the request waits; it is tried
-// again only when it certainly changed nothing. When none appears, a read is
-// answered from this manager's own copy and marked as stale; a write is refused.
+// again only when it certainly changed nothing. When none appears it is refused.
 func (s *Server) lead(w http.ResponseWriter, r *http.Request, c call, request *request) {
 	limit := s.Hold
 	if c.route.kind == read {
-		limit = min(limit, staleAfter)
+		limit = min(limit, readHold)
 	}
 	hold, cancel := context.WithTimeout(r.Context(), limit)
 	defer cancel()
 	for wait := retryFirst; ; wait = min(2*wait, retryLast) {
 		manager := s.Node.Manager()
 		if manager == nil {
-			s.writeError(w, r, s.notManager())
-			return
+			starting := s.Node.Starting()
+			if starting == nil || !pause(hold, wait) {
+				s.writeError(w, r, cmp.Or(starting, s.notManager()))
+				return
+			}
+			continue
 		}
 		peer, self, err := manager.Leader(hold)
 		if err != nil {
@@ -124,39 +124,38 @@ func (s *Server) lead(w http.ResponseWriter, r *http.Request, c call, request *r
 		} else if s.forward(w, r, c, request, manager, peer) {
 			return
 		}
-		select {
-		case <-hold.Done():
+		if !pause(hold, wait) {
 			s.leaderless(w, r, c, request, manager)
 			return
-		case <-time.After(wait):
 		}
 	}
 }
 
-// leaderless is the end of a request for which there was no leader in time.
+// pause waits; false means that ctx ended first.
+func pause(ctx context.Context, d time.Duration) bool {
+	select {
+	case <-ctx.Done():
+		return false
+	case <-time.After(d):
+		return true
+	}
+}
+
+// leaderless is the end of a request for which there was no leader in time. Nothing is read
+// from this manager's own copy: it may lack what was acknowledged, and all that came after
+// its last snapshot if the manager was restarted. No client shows a mark on an answer, and
+// whoever is told that there is nothing believes it.
 func (s *Server) leaderless(w http.ResponseWriter, r *http.Request, c call, from *request, manager Manager) {
-	if c.route.kind != read {
-		ctx, cancel := context.WithTimeout(r.Context(), countTimeout)
-		defer cancel()
-		answer, needed, all := manager.Quorum(ctx)
-		s.writeError(w, r, fail(cluster.ErrNoLeader, "%s (%d of %d managers answer, and %d are needed)", textNoLeader, answer, all, needed))
+	if c.route.alone {
+		request := *from
+		request.manager = manager
+		s.answer(w, r, &request, c.route.handle)
 		return
 	}
-	request := *from
-	request.manager = manager
-	index := manager.Store().View().Index()
-	answer, err := c.route.handle(r.Context(), &request)
-	switch {
-	case errors.Is(err, cluster.ErrNotFound):
-		// Whoever is told that there is none believes it, be it marked or not.
-		s.writeError(w, r, fail(cluster.ErrNoLeader, "%s (this manager's copy, as of index %d, says: %v)", textNoLeader, index, err))
-		return
-	case err != nil:
-		s.writeError(w, r, err)
-		return
-	}
-	w.Header().Set(staleHeader, fmt.Sprintf("no leader; as of index %d", index))
-	s.write(r.Context(), w, r, answer)
+	ctx, cancel := context.WithTimeout(r.Context(), countTimeout)
+	defer cancel()
+	answer, needed, all := manager.Quorum(ctx)
+	s.writeError(w, r, fail(cluster.ErrNoLeader, "%s (%d of %d managers answer, and %d are needed)", textNoLeader, answer, all, needed))
 }
 
 // remote serves another manager's request.

@@ -59,8 +59,8 @@ func (s *Server) showVersion(ctx context.Context, r *request) (response, error) 
 	return response{body: version}, nil
 }
 
-// showStatus is the health of the cluster, for `skep cluster status`. Any manager
-// answers, so that it works best when it is needed most.
+// showStatus is the health of the cluster, for `skep cluster status`. Without a
+// leader the asked manager answers for itself: it is needed most then.
 func (s *Server) showStatus(ctx context.Context, r *request) (response, error) {
 	manager := s.Node.Manager()
 	if manager == nil {

@@ -27,6 +27,8 @@ type route struct {
 	// anywhere means that with follow=1 any manager serves it from its own copy of
 	// the database, which catches up by itself: the stream outlives the leader.
 	anywhere bool
+	// alone means that without a leader this manager answers for itself.
+	alone bool
 
 	segments []string
 }
@@ -40,7 +42,7 @@ func (s *Server) table() []route {
 		{method: http.MethodGet, pattern: "/info", kind: local, handle: s.showInfo},
 		{method: http.MethodGet, pattern: "/events", kind: local, handle: s.streamEvents},
 		{method: http.MethodGet, pattern: "/distribution/{name...}/json", kind: local, handle: s.inspectDistribution},
-		{method: http.MethodGet, pattern: "/skep/v1/status", kind: read, handle: s.showStatus},
+		{method: http.MethodGet, pattern: "/skep/v1/status", kind: read, handle: s.showStatus, alone: true},
 		{method: http.MethodPost, pattern: "/skep/v1/backup", kind: read, handle: s.backUp},
 		{method: http.MethodPost, pattern: "/skep/v1/restore", kind: local, handle: s.restore},
 		{method: http.MethodGet, pattern: "/skep/v1/services/{id}/revisions", kind: read, handle: s.listRevisions},

@@ -5,7 +5,6 @@ import (
 	"cmp"
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -275,7 +274,7 @@ func (m *Machine) Do(method, path string, body, into any) {
 	}
 }
 
-// Try calls the machine's API. An answer that is marked as stale is an error.
+// Try calls the machine's API.
 func (m *Machine) Try(method, path string, body, into any) error {
 	answer, err := m.call(method, path, body)
 	if err != nil || into == nil {
@@ -321,9 +320,6 @@ func (m *Machine) call(method, path string, body any) ([]byte, error) {
 	if response.Code >= 300 {
 		return nil, &Refusal{Request: method + " " + path, Code: response.Code, Text: string(bytes.TrimSpace(response.Body.Bytes()))}
 	}
-	if stale := response.Header().Get("Skep-Stale"); stale != "" {
-		return response.Body.Bytes(), fmt.Errorf("%s %s: %w: %s", method, path, ErrStale, stale)
-	}
 	return response.Body.Bytes(), nil
 }
 
@@ -351,9 +347,6 @@ type Refusal struct {
 }
 
 func (r *Refusal) Error() string { return fmt.Sprintf("%s: %d %s", r.Request, r.Code, r.Text) }
-
-// ErrStale is returned beside an answer from memory that is marked as such.
-var ErrStale = errors.New("a stale answer")
 
 // Alive lists the machines whose daemon runs.
 func (c *Cluster) Alive() []*Machine {

@@ -223,9 +223,6 @@ func (h *history) do(m *Machine, client int, asked request, service *swarm.Servi
 	call := time.Since(h.began)
 	err := m.ask(asked, service)
 	got := answer{outcome: outcomeOf(err)}
-	if errors.Is(err, ErrStale) {
-		return answer{outcome: unknown} // it said so itself, and promises nothing
-	}
 	end := time.Since(h.began)
 	switch {
 	case asked.kind == opRead && got.outcome == unknown:

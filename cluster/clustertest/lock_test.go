@@ -125,6 +125,12 @@ func TestAutolock_WholeWay(t *testing.T) {
 			c.Machines[i%3].Create(Spec(fmt.Sprint("note-", i), "app:1", 0))
 		}
 		c.Same()
+		backup := filepath.Join(c.dir, "backup")
+		restore := cluster.RestoreRequest{Path: backup, Key: make([]byte, 32), ListenAddr: locked.IP, AdvertiseAddr: locked.IP}
+		sealed, err := c.Machines[0].call(http.MethodPost, "/skep/v1/backup", cluster.BackupRequest{Key: restore.Key})
+		if err := errors.Join(err, os.WriteFile(backup, sealed, 0o600)); err != nil {
+			t.Fatal(err)
+		}
 
 		locked.Stop()
 		// Whoever kept the data key from before can't read what was written since.
@@ -174,6 +180,8 @@ func TestAutolock_WholeWay(t *testing.T) {
 		for what, err := range map[string]error{
 			"init":  locked.Try(http.MethodPost, "/swarm/init", swarm.InitRequest{ListenAddr: locked.IP, AdvertiseAddr: locked.IP, ForceNewCluster: true}, nil),
 			"leave": locked.Try(http.MethodPost, "/swarm/leave", nil, nil),
+			// It would remove a database that may be the last one.
+			"restore": locked.Try(http.MethodPost, "/skep/v1/restore", restore, nil),
 		} {
 			if err == nil || !strings.Contains(err.Error(), "encrypted and") {
 				t.Errorf("%s: %v", what, err)

@@ -51,7 +51,7 @@ func (s *storm) harm() {
 	if s.gentle {
 		mortal = manager
 	}
-	switch s.random.IntN(26) {
+	switch s.random.IntN(27) {
 	case 0, 1:
 		s.end(mortal, "crash", (*Machine).Crash)
 	case 2:
@@ -130,9 +130,32 @@ func (s *storm) harm() {
 		c.Heal()
 	case 21:
 		s.spoil(manager)
+	case 22:
+		s.forsake(manager)
 	default:
 		s.note("heal")
 		s.heal()
+	}
+}
+
+// forsake leaves a manager alone, which starts anew: it has its last snapshot, and what the
+// others took part in isn't known to it as committed. Users ask it meanwhile.
+func (s *storm) forsake(m *Machine) {
+	for _, other := range s.c.Machines[:s.c.managers] {
+		s.end(other, "crash", (*Machine).Crash)
+	}
+	s.note("restart %s alone", m.Name)
+	m.Restart()
+	for i := range 2 {
+		seed := s.random.Uint64()
+		s.clients.Go(func() { s.history.hurry(m, true, 60+i, rand.New(rand.NewPCG(seed, 0))) })
+	}
+	s.rest(time.Duration(4000+s.random.IntN(4000)) * time.Millisecond)
+	for _, other := range s.c.Machines[:s.c.managers] {
+		if other.off() {
+			s.note("restart %s", other.Name)
+			other.Restart()
+		}
 	}
 }
 

@@ -89,6 +89,13 @@ func (m *Manager) Status(ctx context.Context) (cluster.Status, error) {
 			})
 		}
 	}
+	// A manager that was just started knows the others by its log before it knows them by the
+	// database.
+	for _, server := range m.servers() {
+		if id := string(server.ID); view.Node(id) == nil {
+			status.Managers = append(status.Managers, cluster.ManagerHealth{NodeID: id, Addr: string(server.Address), Voter: votes[id]})
+		}
+	}
 	m.fillHealth(ctx, status.Managers)
 	gossip := map[string]string{}
 	for _, member := range m.cfg.Members() {

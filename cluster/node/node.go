@@ -346,6 +346,24 @@ func (n *Node) Manager() api.Manager {
 	return nil
 }
 
+// Starting says why there is no Manager yet; nil when there is one, or when the node is
+// none.
+func (n *Node) Starting() error {
+	select {
+	case <-n.ready:
+	default:
+		return errStarting
+	}
+	member := n.current()
+	if member == nil || member.credentials.Identity().Role != swarm.NodeRoleManager || member.manager.Load() != nil {
+		return nil
+	}
+	if damage := member.damaged(); damage != nil {
+		return fmt.Errorf("this node's manager doesn't run: %w: %w", cluster.ErrUnavailable, damage)
+	}
+	return errStarting
+}
+
 // Info is the part of /info that is this node's own.
 func (n *Node) Info() swarm.Info {
 	n.mu.Lock()

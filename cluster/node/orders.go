@@ -21,8 +21,17 @@ const orderLimit = 20 * time.Second
 // errMember is what init and join say on a node that is part of a cluster.
 var errMember = cluster.Say(cluster.ErrUnavailable, "This node is already part of a swarm. Use \"docker swarm leave\" to leave this swarm and join another one.")
 
-// order takes the right to change the membership; done gives it back.
+// errStarting is what a node says that doesn't know yet what it is.
+var errStarting = cluster.Say(cluster.ErrUnavailable, "This node is starting: its part in the swarm isn't taken up yet. Try again in a moment.")
+
+// order takes the right to change the membership; done gives it back. It waits until Run has
+// found what an earlier run left: an order to a node that is nobody would remove that.
 func (n *Node) order(ctx context.Context) (done func(), err error) {
+	select {
+	case <-n.ready:
+	case <-ctx.Done():
+		return nil, errStarting
+	}
 	select {
 	case n.orders <- struct{}{}:
 		return func() { <-n.orders }, nil
@@ -236,13 +245,14 @@ func (n *Node) Leave(ctx context.Context, force bool) error {
 	if member == nil {
 		return cluster.Say(cluster.ErrUnavailable, "This node is not part of a swarm")
 	}
-	if member.manager.Load() != nil && !force {
+	// A manager that is starting, or waits for its database, is one, too.
+	worker := member.credentials.Identity().Role != swarm.NodeRoleManager
+	if !worker && !force {
 		return cluster.Say(cluster.ErrUnavailable, "You are attempting to leave the swarm on a node that is participating as a manager. "+
 			"Demote it first, or use `--force` to suppress this message; the last manager takes the swarm's data with it")
 	}
 	// A manager that is forced out may be the last; nobody else could be told.
 	var asker manager.Asker
-	worker := member.manager.Load() == nil
 	if worker {
 		asker = member.asker()
 	}

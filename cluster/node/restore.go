@@ -26,6 +26,9 @@ func (n *Node) Restore(ctx context.Context, request cluster.RestoreRequest) (str
 		return "", err
 	}
 	defer done()
+	if n.locked() != nil {
+		return "", errLocked
+	}
 	if n.current() != nil {
 		return "", errMember
 	}

@@ -82,20 +82,17 @@ func newClusterBackupCommand(dockerCLI command.Cli) *cobra.Command {
 		Long: `Write the cluster's whole database to a file, sealed under a passphrase.
 
 It has everything that a manager knows: services, tasks, nodes, join tokens, the key
-of the cluster's CA. Works without a leader too, from the copy of the manager that is
-asked. "skep cluster restore" makes a cluster of it again.`,
+of the cluster's CA, and all that was acknowledged before. So it takes a leader. "skep
+cluster restore" makes a cluster of it again.`,
 		Args: cli.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			passphrase, err := readPassphrase(passphraseFile, dockerCLI.In())
 			if err != nil {
 				return err
 			}
-			size, stale, err := backUp(cmd.Context(), dockerCLI, args[0], passphrase)
+			size, err := backUp(cmd.Context(), dockerCLI, args[0], passphrase)
 			if err != nil {
 				return err
-			}
-			if stale != "" {
-				fmt.Fprintf(dockerCLI.Err(), "WARNING: this is one manager's copy, which may lack the latest changes (%s)\n", stale)
 			}
 			fmt.Fprintf(dockerCLI.Out(), "%s: %d bytes\n", args[0], size)
 			return nil
@@ -106,14 +103,14 @@ asked. "skep cluster restore" makes a cluster of it again.`,
 }
 
 // backUp writes the file whole or not at all, and never over another one.
-func backUp(ctx context.Context, dockerCLI command.Cli, path string, passphrase []byte) (size int64, stale string, err error) {
+func backUp(ctx context.Context, dockerCLI command.Cli, path string, passphrase []byte) (size int64, err error) {
 	header := backupHeader{Magic: backupMagic, Format: backupFormat}
 	if _, err := rand.Read(header.Salt[:]); err != nil {
-		return 0, "", err
+		return 0, err
 	}
 	file, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
 	if err != nil {
-		return 0, "", fmt.Errorf("write backup: %w", err)
+		return 0, fmt.Errorf("write backup: %w", err)
 	}
 	defer func() {
 		if err = errors.Join(err, file.Close()); err != nil {
@@ -121,21 +118,21 @@ func backUp(ctx context.Context, dockerCLI command.Cli, path string, passphrase 
 		}
 	}()
 	if err := binary.Write(file, binary.BigEndian, header); err != nil {
-		return 0, "", fmt.Errorf("write backup: %w", err)
+		return 0, fmt.Errorf("write backup: %w", err)
 	}
 	resp, err := open(ctx, dockerCLI.Client(), http.MethodPost, "backup", cluster.BackupRequest{Key: header.key(passphrase)})
 	if err != nil {
-		return 0, "", err
+		return 0, err
 	}
 	defer resp.Body.Close()
 	size, err = io.Copy(file, resp.Body)
 	if err != nil {
-		return 0, "", fmt.Errorf("read backup from %s: %w", dockerCLI.Client().DaemonHost(), err)
+		return 0, fmt.Errorf("read backup from %s: %w", dockerCLI.Client().DaemonHost(), err)
 	}
 	if err := file.Sync(); err != nil {
-		return 0, "", fmt.Errorf("write backup: %w", err)
+		return 0, fmt.Errorf("write backup: %w", err)
 	}
-	return size + int64(binary.Size(header)), resp.Header.Get("Skep-Stale"), nil
+	return size + int64(binary.Size(header)), nil
 }
 
 func newClusterRestoreCommand(dockerCLI command.Cli) *cobra.Command {
