@@ -33,7 +33,7 @@ func (f fsm) Apply(log *raft.Log) any {
 }
 
 func (s *Store) apply(index uint64, data []byte) error {
-	e, objects, err := s.decode(data)
+	e, objects, forms, err := s.decode(index, data)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	switch {
@@ -56,12 +56,13 @@ func (s *Store) apply(index uint64, data []byte) error {
 		if e.Changes[i].Object == nil {
 			if before != nil {
 				s.current.delete(before)
+				s.current.keep(before, nil)
 				changes = append(changes, Change{Before: before})
 			}
 			continue
 		}
-		setVersion(object, index)
 		s.current.put(before, object)
+		s.current.keep(object, forms[i])
 		changes = append(changes, Change{Before: before, After: object})
 	}
 	s.current.applied = index
@@ -69,20 +70,23 @@ func (s *Store) apply(index uint64, data []byte) error {
 	return nil
 }
 
-// decode reads an entry and all the objects in it.
-func (s *Store) decode(data []byte) (entry, []any, error) {
+// decode reads an entry and all the objects in it, as they are at its index.
+func (s *Store) decode(index uint64, data []byte) (entry, []any, []form, error) {
 	e, err := decodeEntry(data)
 	if err != nil {
-		return e, nil, err
+		return e, nil, nil, err
 	}
-	objects := make([]any, len(e.Changes))
+	objects, forms := make([]any, len(e.Changes)), make([]form, len(e.Changes))
 	for i, r := range e.Changes {
-		if objects[i], err = r.object(); err != nil {
-			return e, nil, fmt.Errorf("decode change %d: %w", i, err)
+		if objects[i], err = r.object(); err == nil && r.Object != nil {
+			forms[i], err = r.finish(objects[i], index)
+		}
+		if err != nil {
+			return e, nil, nil, fmt.Errorf("decode change %d: %w", i, err)
 		}
 		s.intern.object(objects[i])
 	}
-	return e, objects, nil
+	return e, objects, forms, nil
 }
 
 // Snapshot costs nothing: the published state never changes.

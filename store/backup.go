@@ -48,9 +48,14 @@ func (r *Restored) Edit(now time.Time, fn func(*Tx) error) error {
 	}
 	scratch.applied++
 	for _, c := range tx.changes {
-		if c.after != nil {
-			setVersion(c.after, scratch.applied)
+		if c.after == nil {
+			continue
 		}
+		f, err := c.record.finish(c.after, scratch.applied)
+		if err != nil {
+			return fmt.Errorf("edit backup: %w", err)
+		}
+		scratch.keep(c.after, f)
 	}
 	r.s = scratch
 	return nil

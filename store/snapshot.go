@@ -50,7 +50,7 @@ func (v View) write(out io.Writer) (digest [32]byte, err error) {
 		return digest, fmt.Errorf("write snapshot: %w", err)
 	}
 	for object := range v.s.objects() {
-		data, err := cluster.Encode(object)
+		data, err := v.s.encode(object)
 		if err != nil {
 			return digest, fmt.Errorf("write snapshot: %w", err)
 		}
@@ -130,7 +130,11 @@ func readObject(in *summing, s *state, intern *interner) error {
 		return errors.New("it is there twice")
 	}
 	s.put(nil, object)
-	return nil
+	known, err := cluster.Encode(object)
+	if err == nil && !bytes.Equal(known, data) {
+		s.keep(object, data)
+	}
+	return err
 }
 
 // whole makes a premature end look like one.

@@ -31,6 +31,10 @@ type state struct {
 	secretNames *table[cluster.Secret] // by lower-case name
 	configs     *table[cluster.Config]
 	configNames *table[cluster.Config] // by lower-case name
+
+	// came are the objects of which this version would write something else than came:
+	// another version wrote them, with fields that this one doesn't know.
+	came *btree.Map[string, form] // by cameKey
 }
 
 // table has objects by their ID. It compares inline and looks up without
@@ -50,6 +54,7 @@ func newState() *state {
 		tasks:    new(table[cluster.Task]),
 		secrets:  new(table[cluster.Secret]), secretNames: new(table[cluster.Secret]),
 		configs: new(table[cluster.Config]), configNames: new(table[cluster.Config]),
+		came: new(btree.Map[string, form]),
 		revisions: newTree(func(a, b *cluster.Revision) bool {
 			if c := strings.Compare(a.ServiceID, b.ServiceID); c != 0 {
 				return c < 0
@@ -83,6 +88,7 @@ func (s *state) copy() *state {
 	c.tasks, c.byService, c.byNode = s.tasks.Copy(), s.byService.Copy(), s.byNode.Copy()
 	c.secrets, c.secretNames = s.secrets.Copy(), s.secretNames.Copy()
 	c.configs, c.configNames = s.configs.Copy(), s.configNames.Copy()
+	c.came = s.came.Copy()
 	return &c
 }
 

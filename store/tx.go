@@ -28,6 +28,8 @@ type Tx struct {
 type txChange struct {
 	before, after any
 	record        record
+	// form is before's.
+	form form
 }
 
 // Now is the database's time, the same through the whole transaction.
@@ -53,7 +55,7 @@ func (tx *Tx) Put(object any) error {
 		return fmt.Errorf("put %s %s: %w: %s %s already exists", what, id, cluster.ErrNameTaken, what, name)
 	}
 	stamp(object, before, tx.now)
-	data, err := cluster.Encode(object)
+	data, err := encodeNext(k, tx.s.formOf(before), object)
 	if err != nil {
 		return fmt.Errorf("put %T %s: %w", object, id, err)
 	}
@@ -96,6 +98,7 @@ func (tx *Tx) Delete(object any) {
 		return
 	}
 	tx.s.delete(before)
+	tx.s.keep(before, nil)
 }
 
 // add notes a change, unless there are too many: then Update fails, whatever its
@@ -107,7 +110,7 @@ func (tx *Tx) add(before, after any, r record) error {
 	if tx.refused != nil {
 		return tx.refused
 	}
-	tx.changes = append(tx.changes, txChange{before: before, after: after, record: r})
+	tx.changes = append(tx.changes, txChange{before: before, after: after, record: r, form: tx.s.formOf(before)})
 	tx.size += r.size()
 	return nil
 }
@@ -119,6 +122,7 @@ func (tx *Tx) undo() {
 			tx.s.delete(c.after)
 		} else {
 			tx.s.put(c.after, c.before)
+			tx.s.keep(c.before, c.form)
 		}
 	}
 	tx.changes, tx.size = nil, 0
