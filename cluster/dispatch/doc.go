@@ -31,6 +31,9 @@
 //     tasks at a store index, and the index never goes back. Between two messages
 //     lies no change that the second one lacks. A change of nothing but what the
 //     agent itself reported isn't sent back to it.
+//   - What an agent says is bounded and can be shown, wherever it goes (report.go). It
+//     says nothing of other nodes' tasks, takes no other node's turn in a relay, and has
+//     so many reports waiting as it has tasks, and a few more.
 //   - A session costs bounded memory: changes that the agent is too slow for are
 //     joined, and beyond a limit replaced by one complete set.
 //   - A node has at most one session on a manager; a new one ends the old one.

@@ -26,6 +26,8 @@ type intake struct {
 	changed    chan struct{}
 	// ended is closed when Lead returns.
 	ended chan struct{}
+	// refusals is how many reports were refused; the committer's.
+	refusals uint64
 
 	mu sync.Mutex // guards the field below
 	// where tells which manager has the session of each node; replaced, never written to.
@@ -274,9 +276,11 @@ func (in *intake) write(ctx context.Context, b *batch) error {
 	case err != nil:
 		return fmt.Errorf("write %s: %w", b, err)
 	}
-	if count := len(b.foreign); count > 0 {
-		r := b.foreign[count-1]
-		in.d.config.Log.Warn("reports refused: the task is not the node's", "node", r.NodeID, "task", r.Report.TaskID, "count", count)
+	for _, r := range b.foreign {
+		// Less and less often: who says such things may say them without end.
+		if in.refusals++; in.refusals&(in.refusals-1) == 0 {
+			in.d.config.Log.Warn("report refused: the task is not the node's", "node", r.NodeID, "task", r.Report.TaskID, "count", in.refusals)
+		}
 	}
 	for _, v := range b.verdicts {
 		in.d.config.Log.Info("node changes state", "node", v.nodeID, "state", v.state.String(), "reason", v.message)

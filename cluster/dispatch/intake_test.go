@@ -65,7 +65,7 @@ func TestReports_OfAnotherNodesTaskAreRefused(t *testing.T) {
 		if got := w.task("t1").Status.State; got != cluster.StateAssigned {
 			t.Fatalf("task is %s", got)
 		}
-		if log := w.now().logged(); !strings.Contains(log, "refused") || !strings.Contains(log, "node=n2") || !strings.Contains(log, "task=t1") {
+		if log := w.managers["m2"].logged(); !strings.Contains(log, "refused") || !strings.Contains(log, "node=n2") || !strings.Contains(log, "task t1") {
 			t.Errorf("log: %s", log)
 		}
 		owner := w.connect("n1", "m2")
@@ -252,17 +252,17 @@ func loseNothing(t *testing.T, seed uint64) {
 
 func TestOutbox_KeepsTheNewestUntilAcknowledged(t *testing.T) {
 	o := newOutbox()
-	report := func(state cluster.State) cluster.NodeReport {
-		return cluster.NodeReport{NodeID: "n", Report: cluster.Report{TaskID: "t", Status: cluster.TaskStatus{State: state}}}
+	report := func(state cluster.State) cluster.Report {
+		return cluster.Report{TaskID: "t", Status: cluster.TaskStatus{State: state}}
 	}
-	o.addReports([]cluster.NodeReport{report(cluster.StateRunning), report(cluster.StateStarting)})
-	first := o.pack("m", "e")
+	o.addReports("n", []cluster.Report{report(cluster.StateRunning), report(cluster.StateStarting)})
+	first := o.pack("m", "e", noon)
 	if len(first.relay.Reports) != 1 || first.relay.Reports[0].Report.Status.State != cluster.StateRunning {
 		t.Fatalf("packed %+v", first.relay.Reports)
 	}
-	o.addReports([]cluster.NodeReport{report(cluster.StateFailed)})
+	o.addReports("n", []cluster.Report{report(cluster.StateFailed)})
 	o.strike(first)
-	second := o.pack("m", "e")
+	second := o.pack("m", "e", noon)
 	if len(second.relay.Reports) != 1 || second.relay.Reports[0].Report.Status.State != cluster.StateFailed {
 		t.Fatalf("packed %+v", second.relay.Reports)
 	}
@@ -270,15 +270,15 @@ func TestOutbox_KeepsTheNewestUntilAcknowledged(t *testing.T) {
 	if !o.empty() {
 		t.Fatal("not empty")
 	}
-	var many []cluster.NodeReport
+	var many []cluster.Report
 	for i := range maxRelayReports + 10 {
-		many = append(many, cluster.NodeReport{NodeID: "n", Report: cluster.Report{TaskID: fmt.Sprint(i)}})
+		many = append(many, cluster.Report{TaskID: fmt.Sprint(i)})
 	}
-	o.addReports(many)
+	o.addReports("n", many)
 	<-o.news
-	third := o.pack("m", "e")
+	third := o.pack("m", "e", noon)
 	o.strike(third)
-	if fourth := o.pack("m", "e"); len(third.relay.Reports) != maxRelayReports || len(fourth.relay.Reports) != 10 {
+	if fourth := o.pack("m", "e", noon); len(third.relay.Reports) != maxRelayReports || len(fourth.relay.Reports) != 10 {
 		t.Fatalf("%d and %d reports", len(third.relay.Reports), len(fourth.relay.Reports))
 	}
 	select {

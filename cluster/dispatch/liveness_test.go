@@ -305,9 +305,9 @@ func TestLiveness_ARelayThatWasOvertakenIsOld(t *testing.T) {
 	now := time.Date(2026, 1, 1, 12, 0, 0, 0, time.UTC)
 	o := newOutbox()
 	o.addSession(cluster.NodeNews{NodeID: "n1"}, 1, false)
-	first := o.pack("m1", "e1").relay
+	first := o.pack("m1", "e1", noon).relay
 	o.removeSession("n1", true)
-	last := o.pack("m1", "e1").relay
+	last := o.pack("m1", "e1", noon).relay
 	l := newLiveness(now)
 	if !l.hear(last, now) || l.hear(first, now.Add(time.Millisecond)) {
 		t.Error("want the last relay to count, and the one before it not to")

@@ -4,6 +4,7 @@ import (
 	"maps"
 	"slices"
 	"sync"
+	"time"
 
 	"skep/cluster"
 )
@@ -11,6 +12,14 @@ import (
 const (
 	// maxPendingReports is how many tasks may have news that the leader hasn't acknowledged.
 	maxPendingReports = 500_000
+	// leastShare is how many reports of a node may go into a relay, however many nodes
+	// have some.
+	leastShare = 64
+	// maxDescribed is how many descriptions of a node the leader is told within
+	// describedSpan: each one that differs is a write, and agents look at their machines
+	// every 20 s.
+	maxDescribed  = 4
+	describedSpan = 20 * time.Second
 	// maxRelayReports and maxRelayBytes bound one relay.
 	maxRelayReports = 4096
 	maxRelayBytes   = 2 << 20
@@ -31,14 +40,25 @@ type outbox struct {
 	// sessions tells of each node that has one whether its engine is away.
 	sessions map[string]bool
 	// sorted is sessions as a list; nil when it has to be made again.
-	sorted  []string
-	reports map[string]stamped[cluster.NodeReport]
+	sorted []string
+	// reports are by node, then by task: what one agent says of a task never takes the
+	// place of what another one says of it. No node without reports is in it.
+	reports map[string]map[string]stamped[cluster.Report]
+	// pending is how many reports there are.
+	pending int
 	nodes   map[string]stamped[cluster.NodeNews]
-	left    map[string]uint64
+	// described is how many descriptions of a node the leader took in, and since when.
+	described map[string]described
+	left      map[string]uint64
 	// leases are what agents of sessions asked for last, until it is granted.
 	leases map[string]int64
 	// unseen are the nodes that gossip suspects or doesn't see; replaced, never written to.
 	unseen []string
+}
+
+type described struct {
+	since time.Time
+	count int
 }
 
 // stamped is an item with the sequence number under which it came in, by which
@@ -52,12 +72,13 @@ type stamped[T any] struct {
 
 func newOutbox() *outbox {
 	return &outbox{
-		news:     make(chan struct{}, 1),
-		sessions: make(map[string]bool),
-		reports:  make(map[string]stamped[cluster.NodeReport]),
-		nodes:    make(map[string]stamped[cluster.NodeNews]),
-		left:     make(map[string]uint64),
-		leases:   make(map[string]int64),
+		news:      make(chan struct{}, 1),
+		sessions:  make(map[string]bool),
+		reports:   make(map[string]map[string]stamped[cluster.Report]),
+		nodes:     make(map[string]stamped[cluster.NodeNews]),
+		described: make(map[string]described),
+		left:      make(map[string]uint64),
+		leases:    make(map[string]int64),
 	}
 }
 
@@ -130,25 +151,41 @@ func (o *outbox) addNode(news cluster.NodeNews, size int) {
 	o.ring()
 }
 
-// addReports keeps the newest report of each task. It takes nothing, and says
-// so, when too many wait.
-func (o *outbox) addReports(reports []cluster.NodeReport) bool {
+// addReports keeps the newest report of each task of a node. It takes nothing, and
+// says so, when too many wait.
+func (o *outbox) addReports(nodeID string, reports []cluster.Report) bool {
+	if len(reports) == 0 {
+		return true
+	}
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	if len(o.reports)+len(reports) > maxPendingReports {
+	if o.pending+len(reports) > maxPendingReports {
 		return false
 	}
+	own := o.reports[nodeID]
+	if own == nil {
+		own = make(map[string]stamped[cluster.Report])
+		o.reports[nodeID] = own
+	}
+	before := len(own)
 	for _, r := range reports {
-		old, pending := o.reports[r.Report.TaskID]
-		if pending && old.item.NodeID == r.NodeID && old.item.Report.Status.State > r.Report.Status.State {
+		if old, waits := own[r.TaskID]; waits && old.item.Status.State > r.Status.State {
 			continue // From a session that was just replaced: states only advance.
 		}
 		o.sequence++
-		size := reportSize + len(r.Report.Status.Message) + len(r.Report.Status.Err)
-		o.reports[r.Report.TaskID] = stamped[cluster.NodeReport]{o.sequence, size, r}
+		size := reportSize + len(r.Status.Message) + len(r.Status.Err) + len(r.Status.Ports)
+		own[r.TaskID] = stamped[cluster.Report]{o.sequence, size, r}
 	}
+	o.pending += len(own) - before
 	o.ring()
 	return true
+}
+
+// pendingOf is how many reports of a node wait.
+func (o *outbox) pendingOf(nodeID string) int {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return len(o.reports[nodeID])
 }
 
 func (o *outbox) sessionIDs() []string {
@@ -173,12 +210,15 @@ type parcel struct {
 	relay    cluster.Relay
 	upTo     uint64
 	complete bool
+	// at is when it was packed.
+	at time.Time
 	// leases are what the nodes of relay.Leases asked for.
 	leases map[string]int64
 }
 
-// pack makes the next relay, of the oldest news when not all fit.
-func (o *outbox) pack(manager, epoch string) parcel {
+// pack makes the next relay. When not all reports fit, each node that has some gets
+// an equal share of the relay, so that none is kept waiting by what another one says.
+func (o *outbox) pack(manager, epoch string, now time.Time) parcel {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	o.packed++
@@ -186,6 +226,7 @@ func (o *outbox) pack(manager, epoch string) parcel {
 		relay:    cluster.Relay{Manager: manager, Epoch: epoch, Number: o.packed, Sessions: o.sessionIDsLocked(), Unseen: o.unseen},
 		upTo:     o.sequence,
 		complete: true,
+		at:       now,
 	}
 	for _, nodeID := range p.relay.Sessions {
 		if o.sessions[nodeID] {
@@ -197,19 +238,29 @@ func (o *outbox) pack(manager, epoch string) parcel {
 	}
 	p.leases = maps.Clone(o.leases)
 	size := 0
-	for _, news := range o.nodes {
+	maps.DeleteFunc(o.described, func(_ string, d described) bool { return now.Sub(d.since) >= describedSpan })
+	for nodeID, news := range o.nodes {
+		if o.described[nodeID].count >= maxDescribed {
+			continue // A later relay has it, or what replaces it until then.
+		}
 		if size += news.size; size > maxRelayBytes {
 			p.complete = false
 			break
 		}
 		p.relay.Nodes = append(p.relay.Nodes, news.item)
 	}
-	for _, report := range o.reports {
-		if size += report.size; len(p.relay.Reports) == maxRelayReports || size > maxRelayBytes {
-			p.complete = false
-			break
+	nodes := max(1, len(o.reports))
+	share, room := max(leastShare, maxRelayReports/nodes), (maxRelayBytes-size)/nodes
+	for nodeID, own := range o.reports {
+		count, size := 0, 0
+		for _, report := range own {
+			count, size = count+1, size+report.size
+			if len(p.relay.Reports) == maxRelayReports || count > share || count > 1 && size > room {
+				p.complete = false
+				break
+			}
+			p.relay.Reports = append(p.relay.Reports, cluster.NodeReport{NodeID: nodeID, Report: report.item})
 		}
-		p.relay.Reports = append(p.relay.Reports, report.item)
 	}
 	for nodeID := range o.left {
 		p.relay.Left = append(p.relay.Left, nodeID)
@@ -223,11 +274,21 @@ func (o *outbox) strike(p parcel) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	for _, r := range p.relay.Reports {
-		if o.reports[r.Report.TaskID].sequence <= p.upTo {
-			delete(o.reports, r.Report.TaskID)
+		own := o.reports[r.NodeID]
+		if waits, found := own[r.Report.TaskID]; found && waits.sequence <= p.upTo {
+			o.pending--
+			if delete(own, r.Report.TaskID); len(own) == 0 {
+				delete(o.reports, r.NodeID)
+			}
 		}
 	}
 	for _, n := range p.relay.Nodes {
+		d, found := o.described[n.NodeID]
+		if !found {
+			d.since = p.at
+		}
+		d.count++
+		o.described[n.NodeID] = d
 		if o.nodes[n.NodeID].sequence <= p.upTo {
 			delete(o.nodes, n.NodeID)
 		}

@@ -103,7 +103,7 @@ func (d *Dispatcher) relayOnce(ctx context.Context, changed <-chan struct{}) err
 		case <-ctx.Done():
 		}
 	}()
-	p := d.outbox.pack(d.config.NodeID, d.epoch)
+	p := d.outbox.pack(d.config.NodeID, d.epoch, d.config.Now())
 	var answer cluster.RelayAnswer
 	var err error
 	if self {

@@ -2,36 +2,69 @@ package dispatch
 
 import (
 	"fmt"
+	"net/netip"
 	"strings"
+	"unicode"
+	"unicode/utf8"
 
 	"github.com/docker/docker/api/types/swarm"
 
 	"skep/cluster"
 )
 
-// report puts the agent's reports into the outbox. Which tasks are the node's is
-// decided by the leader, since this replica may be behind.
+// What an agent says is checked here, once, before anything else sees it: a worker may
+// be in anybody's hands, and what it says is kept on every manager.
+const (
+	maxIDLength    = 64
+	maxTextLength  = 4 << 10
+	maxDescription = 256 << 10
+	// maxPortsLength has room for some 300 ports.
+	maxPortsLength = 8 << 10
+	// maxUnknown is how many reports may wait, of one node, beyond the tasks that this
+	// replica has for it: an agent that comes from a manager that is ahead knows more.
+	maxUnknown = 4096
+)
+
+// report puts the agent's reports into the outbox. Those of tasks that this replica
+// knows to be another node's are dropped: a task never changes its node. About the
+// others the leader decides, since this replica may be behind.
 func (s *session) report(reports []cluster.Report) error {
-	news := make([]cluster.NodeReport, 0, len(reports))
+	view := s.d.config.Store.View()
+	if s.d.outbox.pendingOf(s.nodeID)+len(reports) > maxUnknown {
+		own := 0
+		for range view.TasksOfNode(s.nodeID) {
+			own++
+		}
+		if s.d.outbox.pendingOf(s.nodeID)+len(reports) > maxUnknown+2*own {
+			return errTooMuch
+		}
+	}
+	news := make([]cluster.Report, 0, len(reports))
 	for _, r := range reports {
 		r, err := checkReport(r)
+		if task := view.Task(r.TaskID); err == nil && task != nil && task.NodeID != "" && task.NodeID != s.nodeID {
+			err = fmt.Errorf("take report of task %s: it is another node's: %w", r.TaskID, cluster.ErrDenied)
+		}
 		if err != nil {
-			s.d.config.Log.Warn("report refused", "node", s.nodeID, "err", err)
+			s.complain(err)
 			continue
 		}
-		news = append(news, cluster.NodeReport{NodeID: s.nodeID, Report: r})
+		news = append(news, r)
 	}
-	if !s.d.outbox.addReports(news) {
+	if !s.d.outbox.addReports(s.nodeID, news) {
 		return errTooMuch
 	}
 	return nil
 }
 
-const (
-	maxIDLength    = 64
-	maxTextLength  = 4 << 10
-	maxDescription = 256 << 10
-)
+// complain logs what was refused: less and less often, since whoever says such things
+// may say them without end.
+func (s *session) complain(err error) {
+	s.refusals++
+	if s.refusals&(s.refusals-1) == 0 {
+		s.d.config.Log.Warn("report refused", "node", s.nodeID, "err", err, "count", s.refusals)
+	}
+}
 
 // checkReport refuses what isn't an agent's to say, and cuts texts that are too long.
 func checkReport(r cluster.Report) (cluster.Report, error) {
@@ -41,13 +74,30 @@ func checkReport(r cluster.Report) (cluster.Report, error) {
 	if !agents(r.Status.State) {
 		return r, fmt.Errorf("take report of task %s: state %s isn't the agent's to report: %w", r.TaskID, r.Status.State, cluster.ErrInvalid)
 	}
+	if len(r.Status.Ports) > maxPortsLength || cluster.FormatPorts(cluster.ParsePorts(r.Status.Ports)) != r.Status.Ports {
+		return r, fmt.Errorf("take report of task %s: %d bytes that aren't ports: %w", r.TaskID, len(r.Status.Ports), cluster.ErrInvalid)
+	}
+	if strings.ContainsFunc(r.TaskID+r.Status.ContainerID, unprintable) {
+		return r, fmt.Errorf("take report: IDs %q and %q: %w", r.TaskID, r.Status.ContainerID, cluster.ErrInvalid)
+	}
 	r.Status.Message = shorten(r.Status.Message)
 	r.Status.Err = shorten(r.Status.Err)
 	return r, nil
 }
 
+// checkAddr gives the address that an agent may say its node has: none with a zone,
+// which means something on that machine only, and may be any text.
+func checkAddr(text string) (string, bool) {
+	addr, err := netip.ParseAddr(text)
+	if err != nil || addr.Zone() != "" {
+		return "", false
+	}
+	return addr.String(), true
+}
+
 // checkDescription gives the size of a description, or an error when it is too large.
-func checkDescription(description swarm.NodeDescription) (int, error) {
+// It replaces what a terminal would obey rather than show.
+func checkDescription(description *swarm.NodeDescription) (int, error) {
 	data, err := cluster.Encode(description)
 	if err != nil {
 		return 0, err
@@ -55,13 +105,41 @@ func checkDescription(description swarm.NodeDescription) (int, error) {
 	if len(data) > maxDescription {
 		return 0, fmt.Errorf("the node's description has %d bytes, more than %d: %w", len(data), maxDescription, cluster.ErrInvalid)
 	}
+	for _, text := range []*string{
+		&description.Hostname, &description.Platform.OS, &description.Platform.Architecture, &description.Engine.EngineVersion,
+	} {
+		*text = shorten(*text)
+	}
+	labels := make(map[string]string, len(description.Engine.Labels))
+	for key, value := range description.Engine.Labels {
+		labels[shorten(key)] = shorten(value)
+	}
+	if len(labels) > 0 {
+		description.Engine.Labels = labels
+	}
+	for i, plugin := range description.Engine.Plugins {
+		description.Engine.Plugins[i] = swarm.PluginDescription{Type: shorten(plugin.Type), Name: shorten(plugin.Name)}
+	}
 	return len(data), nil
 }
 
-// shorten cuts a text that is too long to be kept in the database.
+// unprintable tells of characters that a terminal obeys, such as those that turn the
+// direction of what follows, or that aren't any.
+func unprintable(c rune) bool { return !unicode.IsGraphic(c) || c == utf8.RuneError }
+
+// shorten makes an agent's text one that can be kept and shown: not too long, and
+// without what a terminal would obey.
 func shorten(text string) string {
-	if len(text) <= maxTextLength {
+	if len(text) > maxTextLength {
+		text = strings.ToValidUTF8(text[:maxTextLength], "")
+	}
+	if !strings.ContainsFunc(text, unprintable) {
 		return text
 	}
-	return strings.ToValidUTF8(text[:maxTextLength], "")
+	return strings.Map(func(c rune) rune {
+		if c == '\n' || c == '\t' || !unprintable(c) {
+			return c
+		}
+		return ' '
+	}, text)
 }

@@ -45,6 +45,8 @@ type session struct {
 	addr string
 	// engineAway is what the agent said last; the reader's.
 	engineAway bool
+	// refusals is how many reports were refused; the reader's.
+	refusals uint64
 	// heartbeat is the longest silence, either way, for as long as the session lasts.
 	heartbeat time.Duration
 	conn      net.Conn
@@ -139,11 +141,13 @@ func (s *session) open(in io.Reader) (*cluster.Hello, error) {
 	if hello.Format != cluster.WireFormat {
 		return nil, s.turnAway(fmt.Sprintf("the agent speaks format %d, this manager speaks %d: run the same version on both", hello.Format, cluster.WireFormat))
 	}
-	if _, err := checkDescription(hello.Description); err != nil {
+	if _, err := checkDescription(&hello.Description); err != nil {
 		return nil, s.turnAway(err.Error())
 	}
-	s.addr, s.engineAway = hello.Addr, first.EngineAway
-	if _, err := netip.ParseAddr(hello.Addr); err != nil {
+	s.engineAway = first.EngineAway
+	if addr, ok := checkAddr(hello.Addr); ok {
+		s.addr = addr
+	} else {
 		s.addr = remoteIP(s.conn)
 	}
 	select {
@@ -195,7 +199,7 @@ func (s *session) turnAway(reason string) error {
 // register makes this the node's session, in the place of an older one.
 func (s *session) register(hello *cluster.Hello) error {
 	d := s.d
-	size, err := checkDescription(hello.Description)
+	size, err := checkDescription(&hello.Description)
 	if err != nil {
 		return err
 	}
@@ -252,7 +256,7 @@ func (s *session) read(in io.Reader) error {
 			s.d.outbox.ask(s.nodeID, m.Lease)
 		}
 		if m.Describe != nil {
-			size, err := checkDescription(*m.Describe)
+			size, err := checkDescription(m.Describe)
 			if err != nil {
 				return err
 			}

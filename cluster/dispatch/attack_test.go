@@ -1,0 +1,171 @@
+package dispatch
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/docker/docker/api/types/swarm"
+	"pgregory.net/rapid"
+
+	"skep/cluster"
+)
+
+// What a worker that is in somebody else's hands can do to others, and what it can't.
+
+func running(taskID string) cluster.Report {
+	return cluster.Report{TaskID: taskID, Status: cluster.TaskStatus{State: cluster.StateRunning}}
+}
+
+func TestAttack_AnotherNodesReportsAreNotSuppressed(t *testing.T) {
+	o := newOutbox()
+	o.addReports("owner", []cluster.Report{running("t1")})
+	for state := cluster.StateAccepted; state <= cluster.StateFailed; state++ {
+		o.addReports("thief", []cluster.Report{{TaskID: "t1", Status: cluster.TaskStatus{State: state}}})
+	}
+	p := o.pack("m", "e", noon)
+	var said []string
+	for _, r := range p.relay.Reports {
+		said = append(said, fmt.Sprint(r.NodeID, " says ", r.Report.Status.State))
+	}
+	if !strings.Contains(fmt.Sprint(said), "owner says running") {
+		t.Errorf("told is %q", said)
+	}
+	if o.strike(p); !o.empty() || o.pending != 0 {
+		t.Errorf("%d reports are left", o.pending)
+	}
+}
+
+func TestAttack_ManyReportsDontKeepOthersWaiting(t *testing.T) {
+	o := newOutbox()
+	var made []cluster.Report
+	for i := range 100_000 {
+		made = append(made, cluster.Report{TaskID: fmt.Sprint(i), Status: cluster.TaskStatus{State: cluster.StateRunning, Err: strings.Repeat("x", 1000)}})
+	}
+	o.addReports("loud", made)
+	for i := range 10 {
+		o.addReports("n", []cluster.Report{running(fmt.Sprint("t", i))})
+	}
+	own := 0
+	for _, r := range o.pack("m", "e", noon).relay.Reports {
+		if r.NodeID == "n" {
+			own++
+		}
+	}
+	if own != 10 {
+		t.Errorf("the first relay has %d of 10 reports of a node beside one that has 100,000", own)
+	}
+}
+
+// A node may have more reports waiting than this replica knows tasks of it, but not
+// many more; what it makes up of others' tasks takes no memory at all.
+func TestAttack_MadeUpReportsEndTheSession(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, 2)
+		w.settle()
+		w.addNode("n1")
+		w.addNode("n2")
+		w.addTask("t1", "n1")
+		a := w.connect("n2", "m2")
+		w.cut("m2", true)
+		foreign := make([]cluster.Report, 1000)
+		for i := range foreign {
+			foreign[i] = running("t1")
+		}
+		for range 20 {
+			a.send(cluster.FromAgent{Reports: foreign})
+		}
+		synctest.Wait()
+		if waits := w.managers["m2"].outbox.pendingOf("n2"); waits != 0 {
+			t.Errorf("%d reports of another node's task wait", waits)
+		}
+		if lines := strings.Count(w.managers["m2"].logged(), "report refused"); lines > 16 {
+			t.Errorf("%d lines in the log for 20,000 refused reports", lines)
+		}
+		for i := range 2 * maxUnknown / 1000 {
+			made := make([]cluster.Report, 1000)
+			for j := range made {
+				made[j] = running(fmt.Sprint("made-", i, "-", j))
+			}
+			if a.send(cluster.FromAgent{Reports: made}) != nil {
+				break
+			}
+		}
+		select {
+		case err := <-a.served:
+			if !errors.Is(err, errTooMuch) {
+				t.Errorf("the session ended with %v", err)
+			}
+		case <-time.After(100 * time.Millisecond):
+			t.Error("the session goes on")
+		}
+		if waits := w.managers["m2"].outbox.pendingOf("n2"); waits > maxUnknown {
+			t.Errorf("%d made-up reports wait", waits)
+		}
+	})
+}
+
+func TestAttack_DescriptionsAreWrittenNowAndThen(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, 1)
+		w.settle()
+		w.addNode("n1")
+		a := w.connect("n1", "m1")
+		before := w.journal.count()
+		for i := range 600 {
+			a.send(cluster.FromAgent{Describe: &swarm.NodeDescription{Hostname: fmt.Sprint("name-", i)}})
+			time.Sleep(100 * time.Millisecond)
+		}
+		time.Sleep(describedSpan)
+		if written := w.journal.count() - before; written > 20 {
+			t.Errorf("%d writes for 600 descriptions in a minute", written)
+		}
+		if got := w.node("n1").Description.Hostname; got != "name-599" {
+			t.Errorf("the last description isn't the node's, %q is", got)
+		}
+	})
+}
+
+// Whatever an agent says of addresses, ports, names and reasons, what is kept of it is
+// short, and can be shown on a terminal.
+func TestAttack_PropertyWhatIsSaidIsBounded(t *testing.T) {
+	text := func(t *rapid.T, name string) string {
+		piece := rapid.SampledFrom([]string{"a", "\x1b[2J", "\x00", "\r", "\x9b", "1:2/tcp,", "::1%", "10.0.0.1", "\u202e", "é"}).Draw(t, name)
+		return strings.Repeat(piece, rapid.SampledFrom([]int{0, 1, 3, 20_000}).Draw(t, name+" times"))
+	}
+	plain := func(t *rapid.T, what, kept string, limit int) {
+		if len(kept) > limit || strings.ContainsAny(kept, "\x1b\x00\r\u009b\u202e") {
+			t.Fatalf("%s of %d bytes: %.100q", what, len(kept), kept)
+		}
+	}
+	rapid.Check(t, func(t *rapid.T) {
+		if addr, ok := checkAddr(text(t, "addr")); ok {
+			plain(t, "address", addr, 45)
+		}
+		r := cluster.Report{TaskID: text(t, "task"), Status: cluster.TaskStatus{
+			State: cluster.StateRunning, Message: text(t, "message"), Err: text(t, "err"), Ports: text(t, "ports"), ContainerID: text(t, "container"),
+		}}
+		if r, err := checkReport(r); err == nil {
+			plain(t, "message", r.Status.Message, maxTextLength)
+			plain(t, "err", r.Status.Err, maxTextLength)
+			plain(t, "ports", r.Status.Ports, maxPortsLength)
+			plain(t, "container", r.Status.ContainerID, 2*maxIDLength)
+		}
+		name := text(t, "name")
+		description := swarm.NodeDescription{
+			Hostname: name, Platform: swarm.Platform{OS: name, Architecture: name},
+			Engine: swarm.EngineDescription{EngineVersion: name, Labels: map[string]string{name: name}, Plugins: []swarm.PluginDescription{{Type: name, Name: name}}},
+		}
+		if _, err := checkDescription(&description); err == nil {
+			for _, kept := range []string{description.Hostname, description.Platform.OS, description.Platform.Architecture, description.Engine.EngineVersion, description.Engine.Plugins[0].Type, description.Engine.Plugins[0].Name} {
+				plain(t, "name", kept, maxTextLength)
+			}
+			for key, value := range description.Engine.Labels {
+				plain(t, "label", key+value, 2*maxTextLength)
+			}
+		}
+	})
+}
