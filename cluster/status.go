@@ -25,6 +25,8 @@ type ManagerHealth struct {
 	Term                                 uint64
 	LastIndex, CommitIndex, AppliedIndex uint64
 	SnapshotIndex                        uint64
+	// Trouble says why it does no leader's work although raft says that it leads.
+	Trouble string
 	// LastContact is how long ago it heard of the leader.
 	LastContact time.Duration
 	// Beat is how long it lets a leader be silent: see Timing.

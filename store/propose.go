@@ -205,20 +205,29 @@ func (b *batch) propose(ctx context.Context, r Raft) error {
 var errLate = errors.New("raft gave no outcome in time")
 
 // await waits for a future, but not for ever. Where it gives up, the goroutine
-// that waits for the future stays until raft shuts down, which resolves it.
+// that waits for the future stays until raft shuts down, which resolves it. The limit
+// is counted in parts, as in watchdog.go: a process that was stopped, or a machine that
+// slept, finds all of it gone at once, and raft's answer on the way.
 func await(ctx context.Context, f raft.Future, limit time.Duration) error {
 	done := make(chan error, 1)
 	go func() { done <- f.Error() }()
-	timer := time.NewTimer(limit)
-	defer timer.Stop()
-	select {
-	case err := <-done:
-		return err
-	case <-timer.C:
-		return errLate
-	case <-ctx.Done():
+	tick := time.NewTicker(limit / watchTicks)
+	defer tick.Stop()
+	for range watchTicks {
+		select {
+		case err := <-done:
+			return err
+		case <-tick.C:
+			continue
+		case <-ctx.Done():
+		}
+		break
 	}
-	timer.Reset(endGrace)
+	if ctx.Err() == nil {
+		return errLate
+	}
+	timer := time.NewTimer(endGrace)
+	defer timer.Stop()
 	select {
 	case err := <-done:
 		return err

@@ -39,6 +39,9 @@ type Manager interface {
 	// Quorum asks all managers, and tells how many answer, how many must for there to
 	// be a leader, and how many there are.
 	Quorum(ctx context.Context) (answer, needed, all int)
+	// Trouble says why this manager does no leader's work although raft says that it
+	// leads; empty when all is well.
+	Trouble() string
 	// Reachable tells which managers answer, by node ID.
 	Reachable() map[string]bool
 	// LeaderID is the leader's node ID as far as known, or empty.

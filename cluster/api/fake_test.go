@@ -85,6 +85,7 @@ func (m *fakeManager) Leader(ctx context.Context) (cluster.Peer, bool, error) {
 	}
 }
 
+func (m *fakeManager) Trouble() string                                  { return "" }
 func (m *fakeManager) Quorum(context.Context) (answer, needed, all int) { return 1, 2, 3 }
 
 func (m *fakeManager) set(change func(*fakeManager)) {

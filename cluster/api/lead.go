@@ -152,6 +152,10 @@ func (s *Server) leaderless(w http.ResponseWriter, r *http.Request, c call, from
 		s.answer(w, r, &request, c.route.handle)
 		return
 	}
+	if why := manager.Trouble(); why != "" {
+		s.writeError(w, r, fail(cluster.ErrNoLeader, "%s (manager %s: %s)", textNoLeader, manager.NodeID(), why))
+		return
+	}
 	ctx, cancel := context.WithTimeout(r.Context(), countTimeout)
 	defer cancel()
 	answer, needed, all := manager.Quorum(ctx)

@@ -15,49 +15,9 @@ import (
 	"skep/store"
 )
 
-// leadership runs lead whenever raft makes this manager the leader. Raft's
-// channel keeps only the last value, so true may follow true; each value ends
-// the lead that runs and, when it is true, begins another.
-func (m *Manager) leadership(ctx context.Context) error {
-	stop := func() {}
-	defer func() { stop() }()
-	for {
-		select {
-		case <-ctx.Done():
-			return ctx.Err()
-		case leads := <-m.raft.LeaderCh():
-			stop()
-			stop = func() {}
-			if leads {
-				stop = m.startLead(ctx)
-			}
-		}
-	}
-}
-
-// startLead runs lead on a goroutine of its own; the function it returns ends it
-// and waits for it.
-func (m *Manager) startLead(ctx context.Context) (stop func()) {
-	ctx, cancel := context.WithCancel(ctx)
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		err := m.lead(ctx)
-		m.setEstablished(0)
-		if ctx.Err() != nil || m.raft.State() != raft.Leader || errors.Is(err, errHandedOver) || errors.Is(err, raft.ErrLeadershipTransferInProgress) {
-			return
-		}
-		// Still leading, but not doing a leader's work: let another try.
-		m.log.Error("lead the cluster", "node", m.cfg.NodeID, "err", err)
-		m.StepDown()
-	}()
-	return func() { cancel(); <-done }
-}
-
 // lead is what a leader does. It returns when leadership ends, or when one of
 // its parts fails.
-func (m *Manager) lead(ctx context.Context) error {
-	term := m.raft.CurrentTerm()
+func (m *Manager) lead(ctx context.Context, term uint64) error {
 	m.peers.reset()
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return m.store.Lead(ctx, m.raft) })
@@ -255,24 +215,42 @@ func (m *Manager) applyVoterChange(ctx context.Context, change *voterChange, pre
 	switch {
 	case change.Add != nil:
 		m.log.Info("add voter", "node", string(change.Add.ID), "addr", string(change.Add.Address))
-		return m.raft.AddVoter(change.Add.ID, change.Add.Address, prev, leadTimeout).Error()
+		return settle(ctx, m.raft.AddVoter(change.Add.ID, change.Add.Address, prev, leadTimeout))
 	case change.Suspend != "":
 		m.log.Info("suspend voter", "node", string(change.Suspend))
-		return m.raft.DemoteVoter(change.Suspend, prev, leadTimeout).Error()
+		return settle(ctx, m.raft.DemoteVoter(change.Suspend, prev, leadTimeout))
 	case change.HandOver:
-		if err := m.raft.LeadershipTransfer().Error(); err != nil {
+		if err := settle(ctx, m.raft.LeadershipTransfer()); err != nil {
 			return fmt.Errorf("hand over leadership: %w", err)
 		}
 		return errHandedOver
 	case change.Remove != "":
 		m.log.Info("remove voter", "node", string(change.Remove))
-		return m.raft.RemoveServer(change.Remove, prev, leadTimeout).Error()
+		return settle(ctx, m.raft.RemoveServer(change.Remove, prev, leadTimeout))
 	case change.Promote != "":
 		return m.setRole(ctx, change.Promote, swarm.NodeRoleManager)
 	default:
 		return m.setRole(ctx, change.Demote, swarm.NodeRoleWorker)
 	}
 }
+
+// settle waits for what raft was asked to do, for leadTimeout at most and while ctx
+// lasts: a leader's work that failed can't be started again before all of it has ended.
+func settle(ctx context.Context, asked raft.Future) error {
+	done := make(chan error, 1)
+	go func() { done <- asked.Error() }()
+	ctx, cancel := context.WithTimeoutCause(ctx, leadTimeout, errUnsettled)
+	defer cancel()
+	select {
+	case err := <-done:
+		return err
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+}
+
+// errUnsettled means that raft was asked for something and hasn't done it yet.
+var errUnsettled = errors.New("raft hasn't done it in time")
 
 var errHandedOver = errors.New("leadership was handed over")
 

@@ -17,6 +17,8 @@ type leader struct {
 	// term is the term in which this manager leads and has begun a leader's work; 0
 	// when it doesn't.
 	term uint64
+	// trouble says why this manager doesn't do a leader's work although raft says leader.
+	trouble string
 }
 
 // watch keeps m.leader true to raft's state. Observations only wake it: it reads
@@ -60,10 +62,30 @@ func (m *Manager) setLeader(peer cluster.Peer) {
 func (m *Manager) setEstablished(term uint64) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
+	if term != 0 {
+		m.leader.trouble = ""
+	}
 	if m.leader.term != term {
 		m.leader.term = term
 		m.announceLocked()
 	}
+}
+
+func (m *Manager) setTrouble(reason string) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.leader.trouble = reason
+}
+
+// Trouble says why this manager does no leader's work although raft says that it
+// leads; empty when all is well.
+func (m *Manager) Trouble() string {
+	if m.leadsTerm() == 0 {
+		return ""
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.leader.trouble
 }
 
 func (m *Manager) announceLocked() {

@@ -26,6 +26,7 @@ func (m *Manager) Health() cluster.ManagerHealth {
 		SnapshotIndex: snapshot, Beat: m.cfg.Beat,
 	}
 	_, health.Ready, _, _ = m.leads()
+	health.Trouble = m.Trouble()
 	if contact := m.raft.LastContact(); !health.Leader && !contact.IsZero() {
 		health.LastContact = time.Since(contact) // Raft's clock, not the wall's.
 	}
@@ -170,6 +171,8 @@ func problems(status cluster.Status) []string {
 			say("manager %s (%s) has no copy of the database: it is new, or its own was damaged and it waits for another", manager.Hostname, manager.NodeID)
 		case !manager.Reachable:
 			say("manager %s (%s) doesn't answer at %s", manager.Hostname, manager.NodeID, manager.Addr)
+		case manager.Trouble != "":
+			say("manager %s (%s): %s", manager.Hostname, manager.NodeID, manager.Trouble)
 		case !manager.Voter:
 			say("manager %s (%s) has no vote yet", manager.Hostname, manager.NodeID)
 		case manager.AppliedIndex+lagging < commit:
