@@ -182,7 +182,11 @@ func (n *Node) Run(ctx context.Context) (err error) {
 		}
 		running++
 		n.log.Info("serve API", "addr", host)
-		go func() { servers <- api.Serve(serving, listener, n.api.Local()) }()
+		handler := n.api.Local()
+		if listener.Addr().Network() != "unix" {
+			handler = n.api.Loopback()
+		}
+		go func() { servers <- api.Serve(serving, listener, handler) }()
 	}
 	running++
 	go func() { servers <- n.api.Run(serving) }()
