@@ -10,6 +10,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"syscall"
 	"time"
@@ -33,6 +34,10 @@ type player struct {
 func (p *player) play(ctx context.Context, steps []step) error {
 	for _, s := range steps {
 		var err error
+		s.expected = slices.Clone(s.expected)
+		for i, line := range s.expected {
+			s.expected[i] = p.translate(line)
+		}
 		switch s.kind {
 		case '#':
 			fmt.Fprintf(p.out, "\n%s\n%s\n", s.text, strings.Repeat("=", len(s.text)))
@@ -90,11 +95,12 @@ func (p *player) repeated(ctx context.Context, s step) error {
 // swarmCommand is what skep can say as well as docker.
 var swarmCommand = regexp.MustCompile(`\bdocker((?: -H \S+)?) (service|node|stack|swarm|secret|config|network|info|version|events|inspect)\b`)
 
-func (p *player) translate(command string) string {
+// translate has a command said by the command line that is played with, or a line of its output.
+func (p *player) translate(text string) string {
 	if p.cli == "docker" {
-		return command
+		return text
 	}
-	return swarmCommand.ReplaceAllString(command, p.cli+"$1 $2")
+	return swarmCommand.ReplaceAllString(text, p.cli+"$1 $2")
 }
 
 // shell runs a command line as a user would, with DOCKER_HOST set to a node's socket,

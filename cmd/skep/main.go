@@ -82,8 +82,8 @@ func report(err error, sent os.Signal) int {
 	case sent != nil && (errors.Is(err, context.Canceled) || errors.As(err, new(stopSignal))):
 		return exitStatusOf(sent)
 	}
-	if err.Error() != "" {
-		fmt.Fprintln(os.Stderr, err)
+	if text := err.Error(); text != "" {
+		fmt.Fprintln(os.Stderr, ourWords.Replace(text))
 	}
 	var status cli.StatusError
 	if errors.As(err, &status) && status.StatusCode != 0 {

@@ -40,7 +40,14 @@ type result struct {
 // skep runs the command with the environment added to a clean one.
 func skep(t *testing.T, env []string, args ...string) result {
 	t.Helper()
+	return skepReading(t, "", env, args...)
+}
+
+// skepReading is skep with something to read on its standard input.
+func skepReading(t *testing.T, input string, env []string, args ...string) result {
+	t.Helper()
 	cmd := exec.Command(os.Args[0], args...)
+	cmd.Stdin = strings.NewReader(input)
 	cmd.Env = append([]string{asCommand + "=1", "HOME=" + t.TempDir(), "PATH=" + os.Getenv("PATH")}, env...)
 	var stdout, stderr bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &stdout, &stderr

@@ -12,7 +12,6 @@ import (
 	"github.com/docker/cli/cli/command/network"
 	"github.com/docker/cli/cli/command/secret"
 	"github.com/docker/cli/cli/command/stack"
-	"github.com/docker/cli/cli/command/swarm"
 	"github.com/docker/cli/cli/command/system"
 	"github.com/docker/cli/cli/flags"
 	"github.com/spf13/cobra"
@@ -62,7 +61,7 @@ func newRoot(dockerCLI *command.DockerCli) *root {
 		newServiceCommand(dockerCLI),
 		newNodeCommand(dockerCLI),
 		stack.NewStackCommand(dockerCLI),
-		swarm.NewSwarmCommand(dockerCLI),
+		newSwarmCommand(dockerCLI),
 		secret.NewSecretCommand(dockerCLI),
 		config.NewConfigCommand(dockerCLI),
 		network.NewNetworkCommand(dockerCLI),
