@@ -35,6 +35,7 @@ const (
 // serveControl accepts connections on the control port until ctx ends.
 func (m *Manager) serveControl(ctx context.Context) error {
 	config := m.cfg.Credentials.ServerTLS(cluster.ProtocolRaft, cluster.ProtocolSession, cluster.ProtocolHTTP)
+	m.watchKnocks(config)
 	requests := newHandoff(m.listener.Addr())
 	server := &http.Server{
 		Handler:           m.routes(),
@@ -107,6 +108,9 @@ func (m *Manager) sort(ctx context.Context, conn *tls.Conn, requests *handoff, k
 	cancel()
 	if err != nil {
 		known()
+		if speaksNoTLS(err) {
+			m.knocked(conn.RemoteAddr().String(), "no TLS")
+		}
 		m.log.Debug("refuse a connection", "addr", conn.RemoteAddr().String(), "err", err)
 		conn.Close()
 		return

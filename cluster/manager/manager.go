@@ -96,6 +96,7 @@ type Manager struct {
 	listener  port
 	client    *http.Client
 	peers     *reachability
+	knocks    knocks
 	// alone is Config.Alone until it is done; only lead uses it.
 	alone bool
 

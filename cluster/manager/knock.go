@@ -1,0 +1,63 @@
+package manager
+
+import (
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"slices"
+	"sync"
+	"time"
+)
+
+// knockPause is how long strangers with a wrong protocol aren't logged after one was: the port
+// is open to anybody.
+const knockPause = time.Minute
+
+// knocks says who came to the control port with a protocol that isn't spoken there.
+type knocks struct {
+	mu     sync.Mutex // guards the fields below
+	said   time.Time
+	unsaid int
+}
+
+// due tells whether one more is to be logged, and how many weren't since the last that was.
+func (k *knocks) due(now time.Time) (unsaid int, due bool) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if since := now.Sub(k.said); !k.said.IsZero() && since >= 0 && since < knockPause {
+		k.unsaid++
+		return 0, false
+	}
+	unsaid, k.said, k.unsaid = k.unsaid, now, 0
+	return unsaid, true
+}
+
+// knocked logs it, unless it did so a moment ago.
+func (m *Manager) knocked(addr, speaks string) {
+	unsaid, due := m.knocks.due(m.cfg.Now())
+	if !due {
+		return
+	}
+	m.log.Warn("refuse a connection to the control port: its client doesn't speak skep's protocols; "+
+		"if it is a machine that is to join, say \"skep swarm join\" there: \"docker swarm join\" has Docker's own engine ask, unless DOCKER_HOST names skep's socket",
+		"addr", addr, "speaks", speaks, "unsaid", unsaid)
+}
+
+// watchKnocks notes clients whose protocols aren't among those of config; they don't get through
+// the handshake, whose error doesn't say what they speak.
+func (m *Manager) watchKnocks(config *tls.Config) {
+	inner, spoken := config.GetConfigForClient, config.NextProtos
+	config.GetConfigForClient = func(hello *tls.ClientHelloInfo) (*tls.Config, error) {
+		known := func(protocol string) bool { return slices.Contains(spoken, protocol) }
+		if len(hello.SupportedProtos) > 0 && !slices.ContainsFunc(hello.SupportedProtos, known) {
+			m.knocked(hello.Conn.RemoteAddr().String(), fmt.Sprintf("%q", hello.SupportedProtos[:min(len(hello.SupportedProtos), 4)]))
+		}
+		return inner(hello)
+	}
+}
+
+// speaksNoTLS tells whether a handshake failed since the client speaks no TLS at all.
+func speaksNoTLS(err error) bool {
+	var header tls.RecordHeaderError
+	return errors.As(err, &header)
+}
