@@ -77,7 +77,28 @@ type Node struct {
 	Status      NodeStatus
 	// ManagerAddr is host:port of the control port; empty on workers.
 	ManagerAddr string
+	// Certificate is what the leader last certified for the node.
+	Certificate Certificate `cbor:",omitzero"`
 }
+
+// Certificate is what the cluster keeps of a node's certificate: enough to know its key
+// when the certificate has ended, and to warn before that.
+type Certificate struct {
+	// Key is the digest of its key. OldKey is the key that asked for it: until the node
+	// asks the next time, nobody knows that the answer arrived.
+	Key    KeyDigest `cbor:",omitzero"`
+	OldKey KeyDigest `cbor:",omitzero"`
+	// Ends is when it ends, by the issuer's clock.
+	Ends time.Time `cbor:",omitzero"`
+}
+
+// Has tells whether key is one of the node's.
+func (c Certificate) Has(key KeyDigest) bool {
+	return key != KeyDigest{} && (key == c.Key || key == c.OldKey)
+}
+
+// KeyDigest is the SHA-256 of a public key, as in a certificate (SubjectPublicKeyInfo).
+type KeyDigest [32]byte
 
 // NodeStatus is what managers believe of a node.
 type NodeStatus struct {

@@ -19,10 +19,11 @@ import (
 // and gives the other up after three such periods of silence.
 const (
 	// ProtocolRaft, ProtocolSession and ProtocolHTTP are the ALPN names on the
-	// control port.
+	// control port; ProtocolRenew is HTTP, too, for renewing a certificate and nothing else.
 	ProtocolRaft    = "skep-raft/1"
 	ProtocolSession = "skep-session/1"
 	ProtocolHTTP    = "http/1.1"
+	ProtocolRenew   = "skep-renew/1"
 	// MaxFrame is the largest frame, in bytes.
 	MaxFrame = 16 << 20
 	// WireFormat is the version of these messages; a peer that says another one
@@ -124,10 +125,20 @@ func TrustOf(c *Cluster, nodes int) Trust {
 	}
 }
 
-// Peer is a manager's control address.
+// Peer is a manager's control address, and the keys of its certificates.
 type Peer struct {
-	NodeID string `cbor:"1,keyasint"`
-	Addr   string `cbor:"2,keyasint"`
+	NodeID string    `cbor:"1,keyasint"`
+	Addr   string    `cbor:"2,keyasint"`
+	Key    KeyDigest `cbor:"3,keyasint,omitzero"`
+	OldKey KeyDigest `cbor:"4,keyasint,omitzero"`
+}
+
+// Has tells whether the manager has that key: see Certificate.
+func (p Peer) Has(key KeyDigest) bool { return Certificate{Key: p.Key, OldKey: p.OldKey}.Has(key) }
+
+// PeerOf is how a manager's node is told to others.
+func PeerOf(node *Node) Peer {
+	return Peer{NodeID: node.ID, Addr: node.ManagerAddr, Key: node.Certificate.Key, OldKey: node.Certificate.OldKey}
 }
 
 // Assignments tells a node what is to run on it: all tasks whose NodeID it is,

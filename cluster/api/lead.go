@@ -156,6 +156,10 @@ func (s *Server) leaderless(w http.ResponseWriter, r *http.Request, c call, from
 		s.writeError(w, r, fail(cluster.ErrNoLeader, "%s (manager %s: %s)", textNoLeader, manager.NodeID(), why))
 		return
 	}
+	if why := s.Node.Info().Error; why != "" {
+		s.writeError(w, r, fail(cluster.ErrNoLeader, "%s (%s)", textNoLeader, why))
+		return
+	}
 	ctx, cancel := context.WithTimeout(r.Context(), countTimeout)
 	defer cancel()
 	answer, needed, all := manager.Quorum(ctx)

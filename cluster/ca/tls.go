@@ -25,7 +25,7 @@ func (c *Credentials) ServerTLS(alpn ...string) *tls.Config {
 			if len(state.PeerCertificates) == 0 {
 				return nil
 			}
-			return c.check(state, cluster.Identity{})
+			return c.checkPeer(state, cluster.Identity{})
 		},
 		// A resumed session would skip the check of a certificate that has expired or
 		// been replaced since.
@@ -61,18 +61,22 @@ func (c *Credentials) ClientTLS(want cluster.Identity, alpn ...string) *tls.Conf
 			return &c.current.Load().certificate, nil
 		},
 		VerifyConnection: func(state tls.ConnectionState) error {
-			return c.check(state, want)
+			return c.checkPeer(state, want)
 		},
 		SessionTicketsDisabled: true,
 	}
 }
 
-// check holds a verified peer against the cluster and against want.
-func (c *Credentials) check(state tls.ConnectionState, want cluster.Identity) error {
+// checkPeer holds a verified peer against the cluster and against want.
+func (c *Credentials) checkPeer(state tls.ConnectionState, want cluster.Identity) error {
 	id, err := Peer(state)
 	if err != nil {
 		return err
 	}
+	return c.check(id, want)
+}
+
+func (c *Credentials) check(id, want cluster.Identity) error {
 	own := c.Identity().ClusterID
 	switch {
 	case id.ClusterID != own:
@@ -89,7 +93,7 @@ func (c *Credentials) check(state tls.ConnectionState, want cluster.Identity) er
 // The error, for a client without a certificate, wraps cluster.ErrDenied.
 func Peer(state tls.ConnectionState) (cluster.Identity, error) {
 	if len(state.PeerCertificates) == 0 {
-		return cluster.Identity{}, fmt.Errorf("no client certificate: this node hasn't joined the cluster: %w", cluster.ErrDenied)
+		return cluster.Identity{}, errNoCertificate
 	}
 	// Without a verified chain the certificate is just a claim.
 	if len(state.VerifiedChains) == 0 {

@@ -73,7 +73,7 @@ func (d *Dispatcher) publish(changes []store.Change, view store.View, lost bool)
 			case before == nil:
 				peers = peers || after.ManagerAddr != ""
 			default:
-				peers = peers || before.ManagerAddr != after.ManagerAddr
+				peers = peers || cluster.PeerOf(before) != cluster.PeerOf(after) && before.ManagerAddr+after.ManagerAddr != ""
 				if before.Role != after.Role {
 					d.marksOf(todo, after.ID).peers()
 				}
@@ -186,7 +186,7 @@ func managersIn(view store.View) []cluster.Peer {
 	var managers []cluster.Peer
 	for node := range view.Nodes() {
 		if node.ManagerAddr != "" {
-			managers = append(managers, cluster.Peer{NodeID: node.ID, Addr: node.ManagerAddr})
+			managers = append(managers, cluster.PeerOf(node))
 		}
 	}
 	return managers

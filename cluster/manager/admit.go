@@ -49,12 +49,6 @@ type Admission struct {
 	UnlockVersion uint64            `cbor:"8,keyasint,omitempty"`
 }
 
-// RenewRequest asks for a new certificate, for the role that the store says:
-// POST /v1/renew, of the leader, with the present certificate.
-type RenewRequest struct {
-	CSR []byte `cbor:"1,keyasint"`
-}
-
 // ReadyRequest tells the leader that a manager listens and may be made a voter:
 // POST /v1/manager.
 type ReadyRequest struct {
@@ -136,10 +130,11 @@ func (m *Manager) admit(r *http.Request, request JoinRequest) (*Admission, error
 		Description: swarm.NodeDescription{Hostname: request.Hostname},
 		Status:      cluster.NodeStatus{State: cluster.NodeUnknown, Message: "joined; its agent hasn't called yet", Addr: addr, Since: m.cfg.Now()},
 	}
-	chain, err := m.issue(view.Cluster(), request.CSR, node)
+	chain, issued, err := m.issue(view.Cluster(), request.CSR, node)
 	if err != nil {
 		return nil, err
 	}
+	node.Certificate = issued
 	err = m.store.Update(r.Context(), func(tx *store.Tx) error {
 		// The token may have been rotated meanwhile.
 		if _, err := tokenRole(tx.Cluster(), request.Token); err != nil {
@@ -172,21 +167,23 @@ func tokenRole(c *cluster.Cluster, token string) (swarm.NodeRole, error) {
 }
 
 // issue certifies the key of csr for the node, in the role the store says.
-func (m *Manager) issue(c *cluster.Cluster, csr []byte, node *cluster.Node) ([]byte, error) {
+func (m *Manager) issue(c *cluster.Cluster, csr []byte, node *cluster.Node) ([]byte, cluster.Certificate, error) {
+	var none cluster.Certificate
 	cert, key, cross := c.RootCert, c.RootKey, []byte(nil)
 	if c.Rotation != nil {
 		cert, key, cross = c.Rotation.Cert, c.Rotation.Key, c.Rotation.Cross
 	}
 	root, err := ca.ParseRoot(cert, key)
 	if err != nil {
-		return nil, fmt.Errorf("read root CA: %w", err)
+		return nil, none, fmt.Errorf("read root CA: %w", err)
 	}
 	id := cluster.Identity{NodeID: node.ID, Role: node.Role, ClusterID: c.ID}
 	chain, err := root.Issue(m.cfg.Random, csr, id, m.cfg.Now(), c.Spec.CAConfig.NodeCertExpiry)
 	if err != nil {
-		return nil, err
+		return nil, none, err
 	}
-	return append(chain, cross...), nil
+	issued, err := ca.Certificate(chain)
+	return append(chain, cross...), issued, err
 }
 
 func (m *Manager) admission(node *cluster.Node, chain []byte) *Admission {
@@ -202,45 +199,32 @@ func (m *Manager) admission(node *cluster.Node, chain []byte) *Admission {
 	}
 	for peer := range view.Nodes() {
 		if peer.ManagerAddr != "" {
-			admission.Peers.Managers = append(admission.Peers.Managers, cluster.Peer{NodeID: peer.ID, Addr: peer.ManagerAddr})
+			admission.Peers.Managers = append(admission.Peers.Managers, cluster.PeerOf(peer))
 		}
 	}
 	return admission
 }
 
-// renew certifies a node's new key, for the role that the store says.
-func (m *Manager) renew(r *http.Request, request RenewRequest) (*Admission, error) {
-	id := callerOf(r)
-	view := m.store.View()
-	node := view.Node(id.NodeID)
-	if node == nil || view.Cluster() == nil {
-		return nil, cluster.Say(cluster.ErrDenied, "renew certificate: node %s is not part of the swarm", id.NodeID)
-	}
-	chain, err := m.issue(view.Cluster(), request.CSR, node)
-	if err != nil {
-		return nil, err
-	}
-	m.log.Info("renew certificate", "node", node.ID, "role", node.Role)
-	return m.admission(node, chain), nil
-}
-
 // ready takes a manager's control address in; voters does the rest.
 func (m *Manager) ready(r *http.Request, request ReadyRequest) (*Admission, error) {
-	host, _, err := net.SplitHostPort(request.Addr)
+	return m.take(r.Context(), callerOf(r), request.Addr)
+}
+
+func (m *Manager) take(ctx context.Context, id cluster.Identity, addr string) (*Admission, error) {
+	host, _, err := net.SplitHostPort(addr)
 	if ip := net.ParseIP(host); err != nil || ip == nil || ip.IsUnspecified() {
-		return nil, cluster.Say(cluster.ErrInvalid, "add manager: %q is no IP address and port", request.Addr)
+		return nil, cluster.Say(cluster.ErrInvalid, "add manager: %q is no IP address and port", addr)
 	}
-	id := callerOf(r)
-	err = m.store.Update(r.Context(), func(tx *store.Tx) error {
+	err = m.store.Update(ctx, func(tx *store.Tx) error {
 		node := tx.Node(id.NodeID)
 		if node == nil || node.Role != swarm.NodeRoleManager || node.Spec.Role != swarm.NodeRoleManager {
 			return cluster.Say(cluster.ErrDenied, "add manager: node %s is not to be a manager", id.NodeID)
 		}
-		if node.ManagerAddr == request.Addr {
+		if node.ManagerAddr == addr {
 			return nil
 		}
 		changed := *node
-		changed.ManagerAddr = request.Addr
+		changed.ManagerAddr = addr
 		return tx.Put(&changed)
 	})
 	if err != nil {

@@ -24,8 +24,10 @@ func (e errElsewhere) Error() string { return "the leader is at " + e.addr }
 // of a node.
 type Asker struct {
 	Network Network
-	// TLS is what the asker shows and trusts.
-	TLS *tls.Config
+	// TLS is what the asker shows and trusts, RenewTLS the same to ask for a certificate.
+	TLS, RenewTLS *tls.Config
+	// Own gives the asker's own manager, which is asked first; nil while there is none.
+	Own func() *Manager
 	// Managers are the control addresses to begin with.
 	Managers []string
 }
@@ -37,6 +39,7 @@ func (a Asker) Join(ctx context.Context, request JoinRequest) (*Admission, error
 
 // Renew asks for a new certificate.
 func (a Asker) Renew(ctx context.Context, csr []byte) (*Admission, error) {
+	a.TLS = a.RenewTLS
 	return a.ask(ctx, "/v1/renew", RenewRequest{CSR: csr})
 }
 
@@ -65,8 +68,18 @@ func (a Asker) ask(ctx context.Context, path string, request any) (*Admission, e
 		return nil, err
 	}
 	last := cluster.Say(cluster.ErrUnavailable, "no manager's address is known")
-	for {
-		for _, addr := range a.Managers {
+	for wait := askFirst; ; wait = min(2*wait, askLast) {
+		managers := a.Managers
+		if own := a.own(); own != nil {
+			admission, err := own.answerOwn(ctx, request)
+			if err == nil || final(err) {
+				return admission, err
+			}
+			if peer, self, ok, _ := own.leads(); ok && !self {
+				managers = append([]string{peer.Addr}, managers...)
+			}
+		}
+		for _, addr := range managers {
 			admission, err := a.post(ctx, addr, path, body)
 			var elsewhere errElsewhere
 			if errors.As(err, &elsewhere) {
@@ -75,18 +88,34 @@ func (a Asker) ask(ctx context.Context, path string, request any) (*Admission, e
 			if err == nil {
 				return admission, nil
 			}
-			if errors.Is(err, cluster.ErrDenied) || errors.Is(err, cluster.ErrInvalid) || errors.Is(err, cluster.ErrPrecondition) {
+			if final(err) {
 				return nil, err
 			}
 			if ctx.Err() == nil {
 				last = err
 			}
 		}
-		if pause(ctx, 200*time.Millisecond); ctx.Err() != nil {
+		if pause(ctx, wait); ctx.Err() != nil {
 			return nil, fmt.Errorf("%w (%w)", last, ctx.Err())
 		}
 	}
 }
+
+func (a Asker) own() *Manager {
+	if a.Own == nil {
+		return nil
+	}
+	return a.Own()
+}
+
+// final tells whether trying again can't mend it.
+func final(err error) bool {
+	return errors.Is(err, cluster.ErrDenied) || errors.Is(err, cluster.ErrInvalid) || errors.Is(err, cluster.ErrPrecondition)
+}
+
+// askFirst to askLast are the pauses before the managers are asked again, doubling: after a
+// power cut all nodes may ask managers that can't answer yet.
+const askFirst, askLast = 100 * time.Millisecond, time.Second
 
 func (a Asker) post(ctx context.Context, addr, path string, body []byte) (*Admission, error) {
 	ctx, cancel := context.WithTimeout(ctx, readTimeout)

@@ -34,7 +34,9 @@ const (
 
 // serveControl accepts connections on the control port until ctx ends.
 func (m *Manager) serveControl(ctx context.Context) error {
-	config := m.cfg.Credentials.ServerTLS(cluster.ProtocolRaft, cluster.ProtocolSession, cluster.ProtocolHTTP)
+	config := m.cfg.Credentials.Overdue(
+		m.cfg.Credentials.ServerTLS(cluster.ProtocolRaft, cluster.ProtocolSession, cluster.ProtocolHTTP, cluster.ProtocolRenew),
+		map[string]ca.Known{cluster.ProtocolRaft: m.cfg.KnownManager, cluster.ProtocolRenew: m.knownNode})
 	m.watchKnocks(config)
 	requests := newHandoff(m.listener.Addr())
 	server := &http.Server{
@@ -44,6 +46,7 @@ func (m *Manager) serveControl(ctx context.Context) error {
 		MaxHeaderBytes:    maxHeader,
 		ErrorLog:          slog.NewLogLogger(m.log.Handler(), slog.LevelDebug),
 		BaseContext:       func(net.Listener) context.Context { return ctx },
+		ConnContext:       renewerContext,
 		// Streams have deadlines of their own, and HTTP/2 isn't offered.
 		TLSNextProto: map[string]func(*http.Server, *tls.Conn, http.Handler){},
 	}
@@ -128,7 +131,18 @@ func (m *Manager) sort(ctx context.Context, conn *tls.Conn, requests *handoff, k
 		return
 	}
 	known()
-	id, err := ca.Peer(state)
+	var id cluster.Identity
+	switch state.NegotiatedProtocol {
+	case cluster.ProtocolRenew:
+		if id, err = m.cfg.Credentials.OverduePeer(state, m.knownNode); err == nil {
+			requests.deliver(&renewing{conn, renewer{id, ca.PeerKey(state)}})
+			return
+		}
+	case cluster.ProtocolRaft:
+		id, err = m.cfg.Credentials.OverduePeer(state, m.cfg.KnownManager)
+	default:
+		id, err = ca.Peer(state)
+	}
 	switch {
 	case err != nil:
 	case state.NegotiatedProtocol == cluster.ProtocolSession:
@@ -154,7 +168,7 @@ func (m *Manager) sort(ctx context.Context, conn *tls.Conn, requests *handoff, k
 func (m *Manager) routes() http.Handler {
 	mux := http.NewServeMux()
 	mux.Handle("POST /v1/join", hangUp(onLeader(m, m.admit)))
-	mux.Handle("POST /v1/renew", m.allow(anyNode, onLeader(m, m.renew)))
+	mux.Handle("POST /v1/renew", m.allowRenewal(onLeader(m, m.renew)))
 	mux.Handle("POST /v1/leave", m.allow(anyNode, onLeader(m, m.leave)))
 	mux.Handle("POST /v1/manager", m.allow(managers, onLeader(m, m.ready)))
 	mux.Handle("POST /v1/lost", m.allow(managers, onLeader(m, m.lost)))
@@ -220,11 +234,15 @@ func (m *Manager) caller(r *http.Request) (cluster.Identity, error) {
 	if err != nil {
 		return cluster.Identity{}, err
 	}
+	return id, m.belongs(id)
+}
+
+func (m *Manager) belongs(id cluster.Identity) error {
 	view := m.store.View()
 	if view.Cluster() != nil && view.Node(id.NodeID) == nil {
-		return cluster.Identity{}, cluster.Say(cluster.ErrDenied, "node %s is not part of the swarm", id.NodeID)
+		return cluster.Say(cluster.ErrDenied, "node %s is not part of the swarm", id.NodeID)
 	}
-	return id, nil
+	return nil
 }
 
 // leaving tells when a connection is closed.

@@ -36,6 +36,9 @@ type Config struct {
 	// Listen is the address of the control port, Addr the one it advertises.
 	Listen, Addr string
 	Credentials  *ca.Credentials
+	// KnownManager tells which managers may be heard over a certificate that has ended,
+	// to elect a leader. It isn't read from the store, which knows nothing at first.
+	KnownManager ca.Known
 	// Ring seals the log and the snapshots, which lie in Dir.
 	Ring *seal.Ring
 	Dir  string
@@ -265,7 +268,11 @@ func (m *Manager) Logs(ctx context.Context, nodeID, taskID string, options clust
 
 // dial opens a connection to another manager's control port.
 func (m *Manager) dial(ctx context.Context, addr, protocol string) (net.Conn, error) {
-	return Dial(ctx, m.cfg.Network, addr, m.cfg.Credentials.ClientTLS(cluster.Identity{Role: swarm.NodeRoleManager}, protocol))
+	config := m.cfg.Credentials.ClientTLS(cluster.Identity{Role: swarm.NodeRoleManager}, protocol)
+	if protocol == cluster.ProtocolRaft {
+		config = m.cfg.Credentials.OverdueTLS(cluster.Identity{Role: swarm.NodeRoleManager}, m.cfg.KnownManager, protocol)
+	}
+	return Dial(ctx, m.cfg.Network, addr, config)
 }
 
 // dialTimeout bounds a connection attempt, handshake included.

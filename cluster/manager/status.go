@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"slices"
 	"strconv"
 	"sync"
 	"time"
@@ -13,6 +14,8 @@ import (
 	"github.com/hashicorp/raft"
 
 	"skep/cluster"
+	"skep/cluster/ca"
+	"skep/store"
 )
 
 // Health is this manager's account of itself.
@@ -117,7 +120,7 @@ func (m *Manager) Status(ctx context.Context) (cluster.Status, error) {
 		}
 		status.Nodes = append(status.Nodes, health)
 	}
-	status.Problems = problems(status)
+	status.Problems = slices.Concat(m.ownProblems(), problems(status), certificateProblems(view, m.cfg.Now()))
 	return status, nil
 }
 
@@ -202,6 +205,48 @@ func problems(status cluster.Status) []string {
 			say("node %s (%s) has no session with any manager, and is %s in gossip", node.Hostname, node.NodeID, node.Gossip)
 		case node.Gossip != "alive":
 			say("node %s (%s) is %s in gossip, though its agent has a session", node.Hostname, node.NodeID, node.Gossip)
+		}
+	}
+	return found
+}
+
+// ownProblems says why this manager can't speak to others, if so.
+func (m *Manager) ownProblems() []string {
+	if trouble := m.cfg.Credentials.Trouble(); trouble != nil {
+		return []string{trouble.Error()}
+	}
+	return nil
+}
+
+const (
+	// warnBefore is how long before its end a node's certificate is a problem, and
+	// warnPart the part of its life, when that is less: it should have been renewed.
+	warnBefore, warnPart = 7 * 24 * time.Hour, 8
+	// warnRoot is how long before its end the root CA is a problem.
+	warnRoot = 180 * 24 * time.Hour
+)
+
+// certificateProblems says which certificates end soon, or have ended.
+func certificateProblems(view store.View, now time.Time) []string {
+	c := view.Cluster()
+	if c == nil {
+		return nil
+	}
+	var found []string
+	if root, err := ca.ParseRoot(c.RootCert, nil); err != nil {
+		found = append(found, err.Error())
+	} else if ends := root.Cert().NotAfter; now.Add(warnRoot).After(ends) {
+		found = append(found, fmt.Sprintf("the root CA ends at %v, and nothing goes on after that: change it with \"swarm ca --rotate\"", ends))
+	}
+	before := min(warnBefore, defaulted(c.Spec.CAConfig.NodeCertExpiry, ca.DefaultValidity)/warnPart)
+	for node := range view.Nodes() {
+		ends := node.Certificate.Ends
+		switch {
+		case ends.IsZero() || now.Add(before).Before(ends):
+		case now.Before(ends):
+			found = append(found, fmt.Sprintf("the certificate of node %s (%s) ends at %v, and wasn't renewed: \"docker info\" there may say why", node.Description.Hostname, node.ID, ends))
+		default:
+			found = append(found, fmt.Sprintf("the certificate of node %s (%s) ended at %v: it is renewed when the node is back", node.Description.Hostname, node.ID, ends))
 		}
 	}
 	return found

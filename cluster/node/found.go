@@ -51,6 +51,10 @@ func (n *Node) found(request swarm.InitRequest, addrs addresses) (*member, error
 	if err != nil {
 		return nil, err
 	}
+	certificate, err := ca.Certificate(chain)
+	if err != nil {
+		return nil, err
+	}
 	gossipKey := seal.NewKey(n.cfg.Random)
 	first := &fresh{
 		Cluster: &cluster.Cluster{
@@ -60,9 +64,9 @@ func (n *Node) found(request swarm.InitRequest, addrs addresses) (*member, error
 			GossipKeys:   [][]byte{gossipKey[:]}, GossipKeysAt: now.UTC().Round(0),
 			UnlockKey: lock,
 		},
-		Node: n.firstManager(nodeID, addrs, request.Availability),
+		Node: n.firstManager(nodeID, addrs, request.Availability, certificate),
 	}
-	known := firstRecord(addrs, nodeID, first.Cluster.GossipKeys)
+	known := firstRecord(addrs, first.Node, first.Cluster.GossipKeys)
 	known.Fresh = first
 	return n.settle(ca.Keys{
 		CertPEM: chain, KeyPEM: keyPEM, RootPEM: root.CertPEM(),
@@ -71,7 +75,7 @@ func (n *Node) found(request swarm.InitRequest, addrs addresses) (*member, error
 }
 
 // firstManager is this node as the only manager of a cluster.
-func (n *Node) firstManager(id string, addrs addresses, availability swarm.NodeAvailability) *cluster.Node {
+func (n *Node) firstManager(id string, addrs addresses, availability swarm.NodeAvailability, certificate cluster.Certificate) *cluster.Node {
 	if availability == "" {
 		availability = swarm.NodeAvailabilityActive
 	}
@@ -80,13 +84,13 @@ func (n *Node) firstManager(id string, addrs addresses, availability swarm.NodeA
 		Spec: swarm.NodeSpec{Role: swarm.NodeRoleManager, Availability: availability},
 		Role: swarm.NodeRoleManager, Description: swarm.NodeDescription{Hostname: n.cfg.Hostname},
 		Status:      cluster.NodeStatus{State: cluster.NodeUnknown, Message: "its agent hasn't called yet", Addr: addrs.IP, Since: n.cfg.Now()},
-		ManagerAddr: addrs.Control,
+		ManagerAddr: addrs.Control, Certificate: certificate,
 	}
 }
 
 // firstRecord is what the only manager of a cluster knows of it.
-func firstRecord(addrs addresses, id string, gossipKeys [][]byte) record {
+func firstRecord(addrs addresses, first *cluster.Node, gossipKeys [][]byte) record {
 	return record{Addresses: addrs, Peers: cluster.Peers{
-		Managers: []cluster.Peer{{NodeID: id, Addr: addrs.Control}}, GossipKeys: gossipKeys, Role: swarm.NodeRoleManager,
+		Managers: []cluster.Peer{cluster.PeerOf(first)}, GossipKeys: gossipKeys, Role: swarm.NodeRoleManager,
 	}}
 }

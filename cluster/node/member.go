@@ -66,8 +66,9 @@ type member struct {
 
 	mu     sync.Mutex // guards the fields below; never held while waiting for the disk
 	record record
-	// damage is why the node waits to be a manager again: see repair.
-	damage error
+	// damage is why the node waits to be a manager again: see repair. unrenewed is why the
+	// certificate wasn't renewed the last time it was tried.
+	damage, unrenewed error
 	// called is when connect last called each manager; session is the connection that it
 	// made last, and host whose that is.
 	called  map[string]time.Time
@@ -331,17 +332,16 @@ func rank(nodeID, managerID string) uint64 {
 // asker asks the managers in this node's name.
 func (m *member) asker() manager.Asker {
 	asker := manager.Asker{
-		Network: m.node.cfg.Network,
-		TLS:     m.credentials.ClientTLS(cluster.Identity{Role: swarm.NodeRoleManager}, cluster.ProtocolHTTP),
+		Network:  m.node.cfg.Network,
+		TLS:      m.credentials.ClientTLS(cluster.Identity{Role: swarm.NodeRoleManager}, cluster.ProtocolHTTP),
+		RenewTLS: m.credentials.ClientTLS(cluster.Identity{Role: swarm.NodeRoleManager}, cluster.ProtocolRenew),
+		Own:      m.manager.Load,
 	}
 	own := m.credentials.Identity().NodeID
 	for _, peer := range m.known().Peers.Managers {
 		if peer.NodeID != own {
 			asker.Managers = append(asker.Managers, peer.Addr)
 		}
-	}
-	if running := m.manager.Load(); running != nil {
-		asker.Managers = append(asker.Managers, m.known().Addresses.Control)
 	}
 	return asker
 }

@@ -389,6 +389,8 @@ func (n *Node) Info() swarm.Info {
 		info.LocalNodeState, info.Error = swarm.LocalNodeStateError, failure.Error()
 	} else if damage := member.damaged(); damage != nil {
 		info.Error = damage.Error()
+	} else if trouble := member.trouble(); trouble != nil {
+		info.Error = trouble.Error()
 	}
 	id := member.credentials.Identity()
 	known := member.known()

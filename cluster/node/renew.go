@@ -3,6 +3,8 @@ package node
 import (
 	"bytes"
 	"context"
+	"fmt"
+	"log/slog"
 	"time"
 
 	"github.com/docker/docker/api/types/swarm"
@@ -11,14 +13,26 @@ import (
 	"skep/cluster/ca"
 )
 
+const (
+	// renewLook is how often the clock is looked at: no timer sees the time in which the
+	// machine was suspended, nor a clock that is set.
+	renewLook = time.Minute
+	// renewFirst to renewLast are the pauses after an attempt that failed, doubling;
+	// renewUrgent is the longest one when the certificate has ended or the role has changed.
+	renewFirst, renewLast = time.Second, time.Hour
+	renewUrgent           = 5 * time.Second
+)
+
 // renew replaces the certificate in good time, and at once when the cluster gives
 // the node another role.
 func (m *member) renew(ctx context.Context) error {
 	at := ca.RenewAt(m.credentials.Leaf(), m.node.cfg.Random)
-	retry := time.Second
+	retry, again := renewFirst, time.Time{} // again is when to try again after one that failed
+	complain := complaint{log: m.node.log}
 	for {
-		peers := m.known().Peers
+		peers, now := m.known().Peers, m.node.cfg.Now()
 		role := peers.Role
+		complain.about(m.credentials.Trouble())
 		if err := m.trust(peers.Trust); err != nil {
 			m.node.log.Error("trust the cluster's root CA; trying again", "err", err)
 			// A certificate that the new roots don't know is replaced together with them.
@@ -31,13 +45,16 @@ func (m *member) renew(ctx context.Context) error {
 		}
 		if within := peers.Trust.Within; len(peers.Trust.Issuer) > 0 && !m.credentials.IssuedBy(peers.Trust.Issuer) {
 			// All nodes are to have another issuer: each asks at a moment of its own.
-			if now := m.node.cfg.Now(); at.Sub(now) > within {
+			if at.Sub(now) > within {
 				at = now.Add(ca.Part(within, m.node.cfg.Random))
 			}
 		}
-		due := at.Sub(m.node.cfg.Now())
-		if due > 0 && role == m.credentials.Identity().Role {
-			timer := time.NewTimer(due)
+		due := max(at.Sub(now), again.Sub(now))
+		if now.After(m.credentials.Leaf().NotAfter) || role != m.credentials.Identity().Role {
+			due = min(again.Sub(now), renewUrgent)
+		}
+		if due > 0 {
+			timer := time.NewTimer(min(due, renewLook))
 			select {
 			case <-ctx.Done():
 				timer.Stop()
@@ -52,18 +69,60 @@ func (m *member) renew(ctx context.Context) error {
 			if ctx.Err() != nil {
 				return ctx.Err()
 			}
-			m.node.log.Warn("renew certificate; trying again", "err", err, "wait", retry)
-			if !sleep(ctx, retry/2+ca.Part(retry, m.node.cfg.Random)) {
-				return ctx.Err()
-			}
-			retry = min(2*retry, time.Hour)
+			m.setUnrenewed(err)
+			wait := retry/2 + ca.Part(retry, m.node.cfg.Random)
+			again = m.node.cfg.Now().Add(wait)
+			m.node.log.Warn("renew certificate; trying again", "err", err, "wait", wait)
+			retry = min(2*retry, renewLast)
 			continue
 		}
-		at, retry = ca.RenewAt(m.credentials.Leaf(), m.node.cfg.Random), time.Second
+		m.setUnrenewed(nil)
+		at, retry, again = ca.RenewAt(m.credentials.Leaf(), m.node.cfg.Random), renewFirst, time.Time{}
 		if m.credentials.Identity().Role != role && !sleep(ctx, 100*time.Millisecond) {
 			return ctx.Err() // asked before the store said so
 		}
 	}
+}
+
+// complaint says in the log what is wrong: once, and when it is over.
+type complaint struct {
+	log  *slog.Logger
+	said bool
+}
+
+func (c *complaint) about(trouble error) {
+	switch {
+	case trouble != nil && !c.said:
+		c.log.Error("this node can't prove who it is", "err", trouble)
+	case trouble == nil && c.said:
+		c.log.Info("this node can prove again who it is")
+	}
+	c.said = trouble != nil
+}
+
+func (m *member) setUnrenewed(err error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.unrenewed = err
+}
+
+// trouble says what is wrong with the node's certificate, and why it wasn't replaced.
+func (m *member) trouble() error {
+	trouble := m.credentials.Trouble()
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if trouble != nil && m.unrenewed != nil {
+		return fmt.Errorf("%w; asking for another one: %w", trouble, m.unrenewed)
+	}
+	return trouble
+}
+
+// knownManager is who counts as a manager though the certificate has ended: see ca.Known.
+func (m *member) knownManager(id cluster.Identity, key cluster.KeyDigest) error {
+	if id == m.credentials.Identity() && key == m.credentials.Key() {
+		return nil
+	}
+	return ca.ManagerIn(m.known().Peers.Managers)(id, key)
 }
 
 // renewLimit bounds one attempt at a new certificate.

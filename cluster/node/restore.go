@@ -80,10 +80,14 @@ func (n *Node) refound(backup *manager.Backup, addrs addresses, availability swa
 	if err != nil {
 		return nil, err
 	}
-	first := n.firstManager(id.NodeID, addrs, availability)
+	certificate, err := ca.Certificate(chain)
+	if err != nil {
+		return nil, err
+	}
+	first := n.firstManager(id.NodeID, addrs, availability, certificate)
 	keys := ca.Keys{CertPEM: chain, KeyPEM: keyPEM, RootPEM: root.CertPEM(), DataKeys: [][32]byte{seal.NewKey(n.cfg.Random)},
 		Lock: record.UnlockKey, LockVersion: record.Version}
-	known := firstRecord(addrs, id.NodeID, record.GossipKeys)
+	known := firstRecord(addrs, first, record.GossipKeys)
 	known.Database = true
 	return n.settle(keys, known, func() error {
 		return backup.Install(n.files.raft(), dataRing(keys.DataKeys), first, now)
