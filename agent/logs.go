@@ -14,14 +14,25 @@ const (
 	maxChunk = 256 << 10
 )
 
+// reading is a request for a log that is being answered.
+type reading struct {
+	cluster.LogRequest
+	cancel context.CancelFunc
+	// underway is how many bytes were sent and not yet taken; credit receives when it
+	// became less.
+	underway int
+	credit   chan struct{}
+}
+
 // startLogs answers a request for a log, in a goroutine of its own.
 func (s *session) startLogs(inner context.Context, request cluster.LogRequest) {
 	ctx, cancel := context.WithCancel(inner)
+	r := &reading{LogRequest: request, cancel: cancel, credit: make(chan struct{}, 1)}
 	s.logsMu.Lock()
 	_, taken := s.logs[request.ID]
 	full := taken || len(s.logs) >= maxLogs
 	if !full {
-		s.logs[request.ID] = cancel
+		s.logs[request.ID] = r
 	}
 	s.logsMu.Unlock()
 	s.reads.Go(func() {
@@ -32,7 +43,7 @@ func (s *session) startLogs(inner context.Context, request cluster.LogRequest) {
 			s.sendLogs(inner, chunk)
 			return
 		}
-		err := s.readLogs(ctx, request)
+		err := s.readLogs(ctx, r)
 		if ctx.Err() == nil {
 			if err != nil {
 				chunk.Err = err.Error()
@@ -49,8 +60,42 @@ func (s *session) startLogs(inner context.Context, request cluster.LogRequest) {
 func (s *session) cancelLogs(id uint64) {
 	s.logsMu.Lock()
 	defer s.logsMu.Unlock()
-	if cancel := s.logs[id]; cancel != nil {
-		cancel()
+	if r := s.logs[id]; r != nil {
+		r.cancel()
+	}
+}
+
+// creditLogs notes that the manager has taken a part of an answer.
+func (s *session) creditLogs(credit cluster.LogCredit) {
+	s.logsMu.Lock()
+	defer s.logsMu.Unlock()
+	if r := s.logs[credit.ID]; r != nil {
+		r.underway = max(r.underway-credit.Bytes, 0)
+		select {
+		case r.credit <- struct{}{}:
+		default:
+		}
+	}
+}
+
+// awaitCredit waits until so many bytes more fit into the request's window; what is
+// larger than the window goes alone.
+func (s *session) awaitCredit(ctx context.Context, r *reading, size int) error {
+	for {
+		s.logsMu.Lock()
+		fits := r.underway == 0 || r.underway+size <= r.Query.Window
+		if fits {
+			r.underway += size
+		}
+		s.logsMu.Unlock()
+		if fits {
+			return nil
+		}
+		select {
+		case <-r.credit:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
 	}
 }
 
@@ -66,13 +111,22 @@ func (s *session) sendLogs(ctx context.Context, chunk *cluster.LogChunk) error {
 
 // readLogs sends the lines of one request. When following, it waits for a
 // container that hasn't been started yet, and ends when the task has.
-func (s *session) readLogs(ctx context.Context, request cluster.LogRequest) error {
+func (s *session) readLogs(ctx context.Context, request *reading) error {
+	limit := maxChunk
+	if w := request.Query.Window; w > 0 {
+		limit = min(limit, w/2)
+	}
 	emit := func(lines []cluster.LogLine) error {
 		for len(lines) > 0 {
 			count, size := 0, 0
-			for count < len(lines) && (count == 0 || size < maxChunk) {
-				size += len(lines[count].Data)
+			for count < len(lines) && (count == 0 || size < limit) {
+				size += lines[count].Size()
 				count++
+			}
+			if request.Query.Window > 0 {
+				if err := s.awaitCredit(ctx, request, size); err != nil {
+					return err
+				}
 			}
 			if err := s.sendLogs(ctx, &cluster.LogChunk{ID: request.ID, Lines: lines[:count]}); err != nil {
 				return err

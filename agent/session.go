@@ -80,8 +80,8 @@ type session struct {
 	behind  *cluster.Assignments
 	patient *time.Timer
 
-	logsMu sync.Mutex // guards logs
-	logs   map[uint64]context.CancelFunc
+	logsMu sync.Mutex // guards logs, and what is on its way of each
+	logs   map[uint64]*reading
 	reads  sync.WaitGroup
 }
 
@@ -104,7 +104,7 @@ func (a *Agent) session(ctx context.Context) error {
 		agent: a, conn: conn, mailbox: newMailbox(),
 		welcome: make(chan struct{}), end: end,
 		silence: time.AfterFunc(a.cfg.ConnectTimeout, func() { end(errSilent) }),
-		logs:    make(map[uint64]context.CancelFunc),
+		logs:    make(map[uint64]*reading),
 	}
 	defer s.silence.Stop()
 
@@ -247,6 +247,9 @@ func (s *session) take(inner context.Context, message *cluster.FromManager) erro
 	}
 	if message.Logs != nil {
 		s.startLogs(inner, *message.Logs)
+	}
+	if message.LogCredit != nil {
+		s.creditLogs(*message.LogCredit)
 	}
 	if message.CancelLogs != 0 {
 		s.cancelLogs(message.CancelLogs)

@@ -119,7 +119,7 @@ func messages() []any {
 			GossipKeys: [][]byte{{1}}, Role: swarm.NodeRoleManager, Trust: Trust{Version: 1, Roots: []byte("r"), Within: 1}}},
 		FromManager{Assignments: &Assignments{Full: true, From: 1, To: 2, Tasks: []*Task{task}, Revisions: []*Revision{{ServiceID: "s1", Number: 1}},
 			Secrets: []*Secret{{ID: "x1"}}, Configs: []*Config{{ID: "y1"}}, Removed: []string{"t2"}, Gone: []string{"x2"}, Dropped: []string{"y2"}},
-			Logs: &LogRequest{ID: 1, TaskID: "t1", Query: LogOptions{Stdout: true, Tail: -1, Since: 4}}, CancelLogs: 2, Refused: "no", Lease: 7},
+			Logs: &LogRequest{ID: 1, TaskID: "t1", Query: LogOptions{Stdout: true, Tail: -1, Since: 4, Window: 5}}, CancelLogs: 2, LogCredit: &LogCredit{ID: 1, Bytes: 2}, Refused: "no", Lease: 7},
 		Relay{Manager: "m1", Epoch: "e", Sessions: []string{"n1"}, Nodes: []NodeNews{{NodeID: "n1", Description: description, Addr: "127.0.1.1"}},
 			Reports: []NodeReport{{NodeID: "n1", Report: reports[0]}}, Left: []string{"n2"}, EngineAway: []string{"n1"}, Leases: []string{"n1"}, Number: 3},
 		RelayAnswer{Leases: []string{"n1"}},

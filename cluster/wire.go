@@ -77,6 +77,8 @@ type FromManager struct {
 	Refused string `cbor:"6,keyasint,omitempty"`
 	// Lease grants what FromAgent.Lease with this value asked for.
 	Lease int64 `cbor:"7,keyasint,omitempty"`
+	// LogCredit says that lines of a log have been taken.
+	LogCredit *LogCredit `cbor:"8,keyasint,omitempty"`
 }
 
 // Welcome accepts a session.
@@ -185,6 +187,16 @@ type LogOptions struct {
 	Tail int `cbor:"4,keyasint,omitempty"`
 	// Since leaves out earlier lines; zero means none.
 	Since Time `cbor:"5,keyasint,omitempty"`
+	// Window is how many bytes, by LogLine.Size, may be sent and not yet be taken; 0 is
+	// no limit.
+	Window int `cbor:"6,keyasint,omitempty"`
+}
+
+// LogCredit tells an agent that so many bytes of its answer to the LogRequest of this
+// ID have been taken.
+type LogCredit struct {
+	ID    uint64 `cbor:"1,keyasint"`
+	Bytes int    `cbor:"2,keyasint"`
 }
 
 // LogChunk is a part of an answer to the LogRequest of this ID.
@@ -205,6 +217,15 @@ type LogLine struct {
 	Data []byte `cbor:"3,keyasint"`
 	// Attrs are what the log driver was told to add (labels, env).
 	Attrs map[string]string `cbor:"4,keyasint,omitempty"`
+}
+
+// Size is about how much memory the line takes, the same for sender and receiver.
+func (l *LogLine) Size() int {
+	size := len(l.Data) + 64
+	for key, value := range l.Attrs {
+		size += len(key) + len(value)
+	}
+	return size
 }
 
 // Relay is what a manager tells the leader about its agents, at least every few hundred

@@ -584,6 +584,56 @@ func TestSession_Logs(t *testing.T) {
 	})
 }
 
+// TestSession_LogsWithAWindow holds that an agent sends no more of a log than may be on
+// its way, and goes on when a part of it was taken.
+func TestSession_LogsWithAWindow(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBench(t)
+		b.start()
+		m := b.accept()
+		m.send(&cluster.FromManager{Assignments: &cluster.Assignments{
+			Full: true, To: 10, Tasks: []*cluster.Task{task("t1", 10, cluster.StateRunning)},
+			Revisions: []*cluster.Revision{revision(map[string]string{"skep.simulate.log-every": "10ms"})},
+		}})
+		m.beat(5 * time.Second)
+		const window = 2000
+		m.send(&cluster.FromManager{Logs: &cluster.LogRequest{ID: 1, TaskID: "t1", Query: cluster.LogOptions{Stdout: true, Stderr: true, Tail: -1, Window: window}}})
+		got := func() (lines, bytes int, done bool) {
+			synctest.Wait()
+			m.mu.Lock()
+			defer m.mu.Unlock()
+			for _, chunk := range m.logs {
+				lines += len(chunk.Lines)
+				for i := range chunk.Lines {
+					bytes += chunk.Lines[i].Size()
+				}
+				done = done || chunk.Done
+			}
+			return lines, bytes, done
+		}
+		taken := 0
+		for range 1000 {
+			lines, bytes, done := got()
+			if bytes-taken > window {
+				t.Fatalf("%d bytes are on their way", bytes-taken)
+			}
+			if done {
+				if lines < 400 {
+					t.Errorf("%d lines", lines)
+				}
+				b.stop()
+				return
+			}
+			if bytes == taken {
+				t.Fatalf("after %d bytes nothing more comes", bytes)
+			}
+			m.send(&cluster.FromManager{LogCredit: &cluster.LogCredit{ID: 1, Bytes: bytes - taken}})
+			taken = bytes
+		}
+		t.Error("the log doesn't end")
+	})
+}
+
 func TestNew_RefusesWhatCannotWork(t *testing.T) {
 	if _, err := agent.New(agent.Config{}); !errors.Is(err, cluster.ErrInvalid) {
 		t.Errorf("err = %v", err)

@@ -19,20 +19,35 @@ const (
 	logIdle = 10 * time.Second
 	// logRetry is waited before a followed log that broke off is taken up again.
 	logRetry = time.Second
-	// logReaders is how many tasks' logs are read at once, when not followed.
-	logReaders = 32
+	// logMemory is about how many bytes of lines wait in this manager for one client;
+	// each log has a part of it, but not less than leastWindow nor more than mostWindow.
+	logMemory   = 16 << 20
+	leastWindow = 64 << 10
+	mostWindow  = 1 << 20
 )
 
-// collector reads the logs of some tasks at once and hands their lines over one
-// after the other.
+// collector reads the logs of some tasks: first what is there, in the order of time;
+// then, when following, what comes, as it comes.
 type collector struct {
 	server  *Server
 	manager Manager
 	query   logQuery
-	lines   chan taskLines
-	slots   chan struct{} // bounds readers; nil when following, since all are needed
+	writer  *logWriter
+	// live takes what followed logs say.
+	live    chan taskLines
 	readers sync.WaitGroup
-	started map[string]bool // by task ID
+	// logs are those of the tasks that were begun, by task ID.
+	logs map[string]*taskLog
+}
+
+// taskLog is how far the log of one task has been read. It belongs to the log's
+// reader while there is one.
+type taskLog struct {
+	task *cluster.Task
+	// last is the time of the last line that was read, 0 for none.
+	last cluster.Time
+	// warning is why the log couldn't be read to its end; empty when it could.
+	warning string
 }
 
 // taskLines are lines of one task.
@@ -48,66 +63,135 @@ func (s *Server) streamLogs(r *request, query logQuery, wanted func(*cluster.Tas
 		writer := newLogWriter(w, query, r.before("1.42"))
 		writer.begin()
 		ctx, cancel := context.WithCancel(ctx)
-		c := &collector{server: s, manager: r.manager, query: query, lines: make(chan taskLines), started: map[string]bool{}}
-		if !query.options.Follow {
-			c.slots = make(chan struct{}, logReaders)
-		}
-		done := make(chan struct{})
-		go func() {
-			defer close(done)
-			c.run(ctx, wanted, list)
-			c.readers.Wait()
-		}()
+		c := &collector{server: s, manager: r.manager, query: query, writer: writer, live: make(chan taskLines), logs: map[string]*taskLog{}}
 		// Whoever reads must have ended before the request does.
 		defer func() {
 			cancel()
-			<-done
+			c.readers.Wait()
 		}()
-		for {
-			select {
-			case <-ctx.Done():
-				return
-			case <-done:
-				return
-			case part := <-c.lines:
-				if writer.write(part) != nil {
-					return // the client has gone
-				}
-			}
+		changes := r.manager.Store().Subscribe()
+		defer changes.Close()
+		if c.history(ctx, list(r.manager.Store().View())) == nil && query.options.Follow {
+			c.follow(ctx, changes, wanted, list)
 		}
 	}}
 }
 
-// run starts a reader for each task, then, when following, for each new one until
-// none can come any more.
-func (c *collector) run(ctx context.Context, wanted func(*cluster.Task) bool, list func(store.View) []*cluster.Task) {
-	changes := c.manager.Store().Subscribe()
-	defer changes.Close()
-	for _, task := range list(c.manager.Store().View()) {
-		c.start(ctx, task, c.query.options)
+// history writes what the tasks have written so far.
+func (c *collector) history(ctx context.Context, tasks []*cluster.Task) error {
+	var logs []*taskLog
+	for _, task := range tasks {
+		if hasLog(task) {
+			log := &taskLog{task: task}
+			logs = append(logs, log)
+			c.logs[task.ID] = log
+		}
+	}
+	options := c.query.options
+	options.Follow = false
+	options.Window = min(max(logMemory/max(min(len(logs), maxMerged), 1), leastWindow), mostWindow)
+	write := c.writer.write
+	var end tail
+	if options.Tail >= 0 && len(logs) > 1 {
+		end = tail{lines: options.Tail, bytes: logMemory}
+		write = end.add
+	}
+	if options.Tail != 0 {
+		if err := c.merge(ctx, logs, options, write); err != nil {
+			return err
+		}
+	}
+	for _, part := range end.parts {
+		if err := c.writer.write(part); err != nil {
+			return err
+		}
+	}
+	if cut := end.cut(); cut > 0 {
+		text := fmt.Sprintf("%d of the last %d lines aren't shown: they are more than %d MB together", cut, options.Tail, logMemory>>20)
+		if err := c.say(logs[0].task, text); err != nil {
+			return err
+		}
+	}
+	for _, log := range logs {
+		if log.warning != "" {
+			if err := c.say(log.task, log.warning); err != nil {
+				return err
+			}
+		}
+	}
+	return ctx.Err()
+}
+
+// say writes a line of ours where the lines of a task are: as an error in the stream
+// it would end the client.
+func (c *collector) say(task *cluster.Task, text string) error {
+	line := cluster.LogLine{Stderr: c.query.options.Stderr, Time: cluster.At(c.server.Now()), Data: []byte("skep: " + text + "\n")}
+	return c.writer.write(taskLines{task: task, lines: []cluster.LogLine{line}})
+}
+
+// follow goes on with the logs of history, and with each new one, until no more can
+// come or the client has gone.
+func (c *collector) follow(ctx context.Context, changes *store.Subscription, wanted func(*cluster.Task) bool, list func(store.View) []*cluster.Task) {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	for _, log := range c.logs {
+		if log.task.Status.State.Terminal() {
+			continue // It was read to its end.
+		}
+		options := c.query.options
+		if options.Tail != 0 && log.warning == "" {
+			options.Tail = noTail // The end of what there was is written.
+		}
+		if log.last != 0 {
+			options.Since = log.last.Add(1)
+		}
+		c.start(ctx, log, options)
 	}
 	// A task that starts later shows its log from the beginning.
 	later := c.query.options
 	later.Tail = noTail
-	for c.query.options.Follow {
-		if len(list(c.manager.Store().View())) == 0 {
-			return // the service, or the task, is gone with all its tasks
+	begin := func(task *cluster.Task) {
+		if c.logs[task.ID] == nil && hasLog(task) {
+			c.logs[task.ID] = &taskLog{task: task}
+			c.start(ctx, c.logs[task.ID], later)
+		}
+	}
+	done := make(chan struct{})
+	over := false
+	for {
+		if !over && len(list(c.manager.Store().View())) == 0 {
+			// The service, or the task, is gone with all its tasks.
+			over = true
+			go func() {
+				c.readers.Wait()
+				close(done)
+			}()
+		}
+		ready := changes.Ready()
+		if over {
+			ready = nil
 		}
 		select {
 		case <-ctx.Done():
 			return
-		case <-changes.Ready():
-		}
-		news, view, lost := changes.Take()
-		if lost {
-			for _, task := range list(view) {
-				c.start(ctx, task, later)
+		case <-done:
+			return
+		case part := <-c.live:
+			if c.writer.write(part) != nil {
+				return // the client has gone
 			}
-			continue
-		}
-		for _, change := range news {
-			if task, ok := change.After.(*cluster.Task); ok && wanted(task) {
-				c.start(ctx, task, later)
+		case <-ready:
+			news, view, lost := changes.Take()
+			if lost {
+				for _, task := range list(view) {
+					begin(task)
+				}
+				continue
+			}
+			for _, change := range news {
+				if task, ok := change.After.(*cluster.Task); ok && wanted(task) {
+					begin(task)
+				}
 			}
 		}
 	}
@@ -119,54 +203,66 @@ func hasLog(task *cluster.Task) bool {
 	return task.NodeID != "" && (task.Status.ContainerID != "" || (state >= cluster.StateStarting && state != cluster.StateRejected))
 }
 
-func (c *collector) start(ctx context.Context, task *cluster.Task, options cluster.LogOptions) {
-	if c.started[task.ID] || !hasLog(task) {
-		return
+// start follows the log of one task. That it can't be read is said once, in a line of
+// its own, and doesn't end the others. A log that breaks off is taken up again as long
+// as the task is wanted.
+func (c *collector) start(ctx context.Context, log *taskLog, options cluster.LogOptions) {
+	options.Window = leastWindow
+	hand := func(lines []cluster.LogLine) error {
+		select {
+		case c.live <- taskLines{task: log.task, lines: lines}:
+			return nil
+		case <-ctx.Done():
+			return ctx.Err()
+		}
 	}
-	c.started[task.ID] = true
 	c.readers.Go(func() {
-		if c.slots != nil {
-			select {
-			case c.slots <- struct{}{}:
-				defer func() { <-c.slots }()
-			case <-ctx.Done():
+		warned := log.warning != ""
+		for {
+			before := log.last
+			if c.read(ctx, log, options, hand); log.warning == "" || ctx.Err() != nil {
 				return
 			}
+			warned = warned && log.last == before
+			if !warned {
+				warned = true
+				line := cluster.LogLine{Stderr: c.query.options.Stderr, Time: cluster.At(c.server.Now()), Data: []byte("skep: " + log.warning + "\n")}
+				_ = hand([]cluster.LogLine{line}) // When the client has gone, nobody needs it.
+			}
+			select {
+			case <-ctx.Done():
+				return
+			case <-time.After(logRetry):
+			}
+			now := c.manager.Store().View().Task(log.task.ID)
+			if now == nil || now.Status.State.Terminal() || !now.Live() {
+				return
+			}
+			if log.last != 0 {
+				options.Since, options.Tail = log.last.Add(1), noTail
+			}
 		}
-		c.read(ctx, task, options)
 	})
 }
 
-// read hands over the log of one task. That it can't be read is said once, in a
-// line of its own, and doesn't end the others. A followed log that breaks off is
-// taken up again as long as the task is wanted.
-func (c *collector) read(ctx context.Context, task *cluster.Task, options cluster.LogOptions) {
-	warned := false
-	for {
-		last, err := c.readOnce(ctx, task, options)
-		if err == nil || ctx.Err() != nil || containerGone(err) {
-			return
+// read reads the log of a task to its end, and notes how far it has come.
+func (c *collector) read(ctx context.Context, log *taskLog, options cluster.LogOptions, hand func([]cluster.LogLine) error) {
+	log.warning = ""
+	after := log.last
+	err := c.readOnce(ctx, log.task, options, func(lines []cluster.LogLine) error {
+		// A driver whose times are coarser gives the lines of that moment again.
+		for options.Since > 0 && len(lines) > 0 && lines[0].Time <= after {
+			lines = lines[1:]
 		}
-		if !warned {
-			warned = true
-			c.warn(ctx, task, err)
+		if len(lines) == 0 {
+			return nil
 		}
-		if !options.Follow {
-			return
-		}
-		select {
-		case <-ctx.Done():
-			return
-		case <-time.After(logRetry):
-		}
-		now := c.manager.Store().View().Task(task.ID)
-		if now == nil || now.Status.State.Terminal() || !now.Live() {
-			return
-		}
-		if last != 0 {
-			options.Since, options.Tail = last.Add(1), noTail
-			warned = false
-		}
+		log.last = max(log.last, lines[len(lines)-1].Time)
+		return hand(lines)
+	})
+	if err != nil && ctx.Err() == nil && !containerGone(err) {
+		c.server.Log.Debug("log can't be read", "task", log.task.ID, "node", log.task.NodeID, "error", err)
+		log.warning = fmt.Sprintf("the log of task %s on node %s can't be read: %v", log.task.ID, log.task.NodeID, err)
 	}
 }
 
@@ -179,14 +275,14 @@ func containerGone(err error) bool {
 	return strings.Contains(text, "no such container") || strings.Contains(text, "dead or marked for removal")
 }
 
-// readOnce reads the log of a task to its end and returns the time of the last line.
-func (c *collector) readOnce(ctx context.Context, task *cluster.Task, options cluster.LogOptions) (last cluster.Time, err error) {
+// readOnce reads the log of a task to its end, or until it breaks off.
+func (c *collector) readOnce(ctx context.Context, task *cluster.Task, options cluster.LogOptions, hand func([]cluster.LogLine) error) error {
 	node := c.manager.Store().View().Node(task.NodeID)
 	switch {
 	case node == nil:
-		return 0, errors.New("its node was removed")
+		return errors.New("its node was removed")
 	case node.Status.State == cluster.NodeDown:
-		return 0, errors.New("its node is down")
+		return errors.New("its node is down")
 	}
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
@@ -196,35 +292,13 @@ func (c *collector) readOnce(ctx context.Context, task *cluster.Task, options cl
 		}
 	})
 	defer idle.Stop()
-	err = c.manager.Logs(ctx, task.NodeID, task.ID, options, func(lines []cluster.LogLine) error {
+	err := c.manager.Logs(ctx, task.NodeID, task.ID, options, func(lines []cluster.LogLine) error {
 		idle.Stop() // a slow reader of ours isn't the node's fault
 		defer idle.Reset(logIdle)
-		if len(lines) == 0 {
-			return nil
-		}
-		last = lines[len(lines)-1].Time
-		return c.hand(ctx, task, lines)
+		return hand(lines)
 	})
 	if err != nil && context.Cause(ctx) != nil && !errors.Is(context.Cause(ctx), context.Canceled) {
 		err = context.Cause(ctx)
 	}
-	return last, err
-}
-
-func (c *collector) hand(ctx context.Context, task *cluster.Task, lines []cluster.LogLine) error {
-	select {
-	case c.lines <- taskLines{task: task, lines: lines}:
-		return nil
-	case <-ctx.Done():
-		return ctx.Err()
-	}
-}
-
-// warn puts a line about the task's log where the log would be: as an error in
-// the stream it would end the client.
-func (c *collector) warn(ctx context.Context, task *cluster.Task, err error) {
-	c.server.Log.Debug("log can't be read", "task", task.ID, "node", task.NodeID, "error", err)
-	text := fmt.Sprintf("skep: the log of task %s on node %s can't be read: %v\n", task.ID, task.NodeID, err)
-	// When the client has gone, nobody needs the warning.
-	_ = c.hand(ctx, task, []cluster.LogLine{{Stderr: c.query.options.Stderr, Time: cluster.At(c.server.Now()), Data: []byte(text)}})
+	return err
 }

@@ -108,11 +108,11 @@ func TestLogOptions(t *testing.T) {
 		}
 	})
 	b.do("GET", "/services/web/logs?stderr=1&tail=7&since=100.000000005", nil).want(t, 200, "")
-	if want := (cluster.LogOptions{Stderr: true, Tail: 7, Since: cluster.Time(100*time.Second) + 5}); got != want {
+	if want := (cluster.LogOptions{Stderr: true, Tail: 7, Since: cluster.Time(100*time.Second) + 5, Window: mostWindow}); got != want {
 		t.Errorf("%+v, want %+v", got, want)
 	}
 	b.do("GET", "/services/web/logs?stdout=1", nil).want(t, 200, "")
-	if want := (cluster.LogOptions{Stdout: true, Tail: -1}); got != want {
+	if want := (cluster.LogOptions{Stdout: true, Tail: -1, Window: mostWindow}); got != want {
 		t.Errorf("%+v, want %+v", got, want)
 	}
 }
@@ -206,11 +206,14 @@ func TestFollow(t *testing.T) {
 	b.manager.set(func(m *fakeManager) {
 		m.logs = func(ctx context.Context, node, task string, opts cluster.LogOptions, emit func([]cluster.LogLine) error) error {
 			if !opts.Follow {
-				t.Error("not followed")
+				if opts.Since != 0 || opts.Tail != 3 || task != taskID(1) {
+					t.Errorf("history of task %s: %+v", task, opts)
+				}
+				return emit([]cluster.LogLine{{Time: 40, Data: []byte("history\n")}})
 			}
 			if task == taskID(1) {
 				broken <- opts
-				if opts.Since == 0 {
+				if opts.Since == 41 {
 					if err := emit([]cluster.LogLine{{Time: 41, Data: []byte("before\n")}}); err != nil {
 						return err
 					}
@@ -249,10 +252,11 @@ func TestFollow(t *testing.T) {
 			}
 		}
 	}
+	expect("history\n")
 	expect("before\n")
 	expect("can't be read: connection lost")
 	expect("task 1\n")
-	if first, second := <-broken, <-broken; first.Tail != 3 || second.Tail != -1 || second.Since != 42 {
+	if first, second := <-broken, <-broken; first.Tail != -1 || second.Tail != -1 || second.Since != 42 {
 		t.Errorf("asked with %+v, then with %+v", first, second)
 	}
 	b.addTask(2, id, 2, 2, func(task *cluster.Task) { task.Status = cluster.TaskStatus{State: cluster.StateAssigned} })

@@ -16,8 +16,11 @@ const (
 	// maxRelayBody and maxLogsBody bound what other managers may send.
 	maxRelayBody = 64 << 20
 	maxLogsBody  = 64 << 10
-	// slowWrite is how long a manager may take to read a piece of a log.
+	// slowWrite is how long a manager may take to read a piece of a log; heldWrite is the
+	// same where no more than a window is on its way, so that nothing else suffers: its
+	// client may read page by page, and logs that are merged wait for each other.
 	slowWrite = 30 * time.Second
+	heldWrite = time.Hour
 )
 
 // Handler serves what managers ask each other: POST /v1/relay, on the leader, and
@@ -68,7 +71,10 @@ func (d *Dispatcher) serveLogs(w http.ResponseWriter, r *http.Request) {
 	}
 	w.Header().Set("Content-Type", "application/octet-stream")
 	w.WriteHeader(http.StatusOK)
-	out := &chunkWriter{w: w, control: http.NewResponseController(w)}
+	out := &chunkWriter{w: w, control: http.NewResponseController(w), patience: slowWrite}
+	if body.Options.Window > 0 {
+		out.patience = heldWrite
+	}
 	ctx, cancel := context.WithCancelCause(r.Context())
 	defer cancel(nil)
 	beating := make(chan struct{})
@@ -92,6 +98,8 @@ func (d *Dispatcher) serveLogs(w http.ResponseWriter, r *http.Request) {
 
 // chunkWriter sends chunks of a log as frames, each at once.
 type chunkWriter struct {
+	patience time.Duration
+
 	mu      sync.Mutex // guards the fields below
 	w       io.Writer
 	control *http.ResponseController
@@ -100,7 +108,7 @@ type chunkWriter struct {
 func (c *chunkWriter) write(chunk cluster.LogChunk) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	deadline := time.Now().Add(slowWrite) // A deadline of the network's is by the machine's clock.
+	deadline := time.Now().Add(c.patience) // A deadline of the network's is by the machine's clock.
 	if err := c.control.SetWriteDeadline(deadline); err != nil && !errors.Is(err, http.ErrNotSupported) {
 		return fmt.Errorf("send a log: %w", err)
 	}

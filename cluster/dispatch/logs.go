@@ -135,6 +135,9 @@ func (s *session) readLogs(ctx context.Context, taskID string, opts cluster.LogO
 				return err
 			}
 			idle.Reset(logIdle)
+			if opts.Window > 0 {
+				s.credit(stream.id, sizeOf(lines))
+			}
 			continue
 		}
 		if end != nil {
@@ -170,6 +173,17 @@ func (s *session) openStream(taskID string, opts cluster.LogOptions) (*logStream
 	s.due.requests = append(s.due.requests, cluster.LogRequest{ID: stream.id, TaskID: taskID, Query: opts})
 	s.wakeWriter()
 	return stream, nil
+}
+
+// credit lets the agent send more of a log, when its reader has taken what came.
+func (s *session) credit(id uint64, bytes int) {
+	s.mu.Lock()
+	if s.due.credits == nil {
+		s.due.credits = make(map[uint64]int)
+	}
+	s.due.credits[id] += bytes
+	s.mu.Unlock()
+	s.wakeWriter()
 }
 
 // closeStream ends a stream, and tells the agent unless it ended it itself.

@@ -175,6 +175,52 @@ func TestLogs_SlowReaderIsCut(t *testing.T) {
 	})
 }
 
+// With a window the agent is told what was taken, and not before, so it sends no more
+// than fits; a reader may take its time.
+func TestLogs_SlowReaderWithAWindow(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, 1)
+		w.addNode("n1")
+		a := w.connect("n1", "m1")
+		next, end := make(chan struct{}), make(chan error, 1)
+		go func() {
+			end <- w.now().Logs(t.Context(), "n1", "t1", cluster.LogOptions{Window: 4096}, func([]cluster.LogLine) error {
+				<-next
+				return nil
+			})
+		}()
+		requests, _ := a.requests()
+		credits := func() (n int) {
+			synctest.Wait()
+			a.mu.Lock()
+			defer a.mu.Unlock()
+			for _, m := range a.inbox {
+				if m.LogCredit != nil && m.LogCredit.ID == requests[0].ID {
+					n += m.LogCredit.Bytes
+				}
+			}
+			return n
+		}
+		sent := line(strings.Repeat("x", 2000))
+		for i := range 5 {
+			a.send(cluster.FromAgent{Logs: &cluster.LogChunk{ID: requests[0].ID, Lines: sent}})
+			time.Sleep(20 * time.Second)
+			if got := credits(); got != i*sent[0].Size() {
+				t.Errorf("credit for %d bytes, while %d were taken", got, i*sent[0].Size())
+			}
+			next <- struct{}{}
+			if got := credits(); got != (i+1)*sent[0].Size() {
+				t.Errorf("credit for %d bytes, when %d were taken", got, (i+1)*sent[0].Size())
+			}
+			a.send(cluster.FromAgent{})
+		}
+		a.send(cluster.FromAgent{Logs: &cluster.LogChunk{ID: requests[0].ID, Done: true}})
+		if err := <-end; err != nil {
+			t.Error(err)
+		}
+	})
+}
+
 func TestLogs_ManyAtOnceAreLimited(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t, 1)

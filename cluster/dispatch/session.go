@@ -70,6 +70,8 @@ type due struct {
 	requests []cluster.LogRequest
 	lease    int64
 	cancels  []uint64
+	// credits are bytes of logs that were taken, by the request.
+	credits map[uint64]int
 	// refused, when set, is sent last.
 	refused string
 }

@@ -27,10 +27,7 @@ type logStream struct {
 
 // put adds a chunk. It waits a moment for room, and reports whether there was any.
 func (l *logStream) put(ctx context.Context, chunk cluster.LogChunk) bool {
-	size := 0
-	for _, line := range chunk.Lines {
-		size += len(line.Data) + 64
-	}
+	size := sizeOf(chunk.Lines)
 	limit := time.NewTimer(logPatience)
 	defer limit.Stop()
 	for !l.fits(size) {
@@ -56,6 +53,14 @@ func (l *logStream) put(ctx context.Context, chunk cluster.LogChunk) bool {
 	}
 	notify(l.ready)
 	return true
+}
+
+func sizeOf(lines []cluster.LogLine) int {
+	size := 0
+	for i := range lines {
+		size += lines[i].Size()
+	}
+	return size
 }
 
 // fits tells whether a chunk may be added: always to an empty buffer, and to a

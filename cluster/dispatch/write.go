@@ -3,7 +3,9 @@ package dispatch
 import (
 	"context"
 	"fmt"
+	"maps"
 	"net"
+	"slices"
 	"time"
 
 	"github.com/fxamacker/cbor/v2"
@@ -84,6 +86,9 @@ func (s *session) compose(book *ledger, due due) []cluster.FromManager {
 	}
 	for _, request := range due.requests {
 		messages = append(messages, cluster.FromManager{Logs: &request})
+	}
+	for _, id := range slices.Sorted(maps.Keys(due.credits)) {
+		messages = append(messages, cluster.FromManager{LogCredit: &cluster.LogCredit{ID: id, Bytes: due.credits[id]}})
 	}
 	for _, id := range due.cancels {
 		messages = append(messages, cluster.FromManager{CancelLogs: id})
