@@ -66,8 +66,8 @@ func runCompare(ctx context.Context, l lab, args []string) error {
 
 // comparable refuses what can be done to skep's nodes only.
 func comparable(s scenario.Scenario) error {
-	if needs := s.Needs(); needs.Disks || needs.Engine {
-		return fmt.Errorf("compare %s: it disturbs disks or engines, and Docker Swarm's nodes are engines", s.Name)
+	if needs := s.Needs(); needs.Disks || needs.Engine || needs.Clocks {
+		return fmt.Errorf("compare %s: it disturbs disks, engines or clocks, and Docker Swarm's nodes are engines", s.Name)
 	}
 	return nil
 }

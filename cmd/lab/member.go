@@ -8,6 +8,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"slices"
+	"time"
 
 	"skep/cmd/lab/scenario"
 )
@@ -19,6 +20,8 @@ type member struct {
 	// proc is what faults hit; start runs it and waits until its API answers.
 	proc  *process
 	start func(context.Context) error
+	// setClock decides what time the daemon will see; nil for Docker Swarm's.
+	setClock func(ahead time.Duration)
 	// in is its namespace, disk and engine are its own; each nil when it has none.
 	in     *namespace
 	disk   *disk
@@ -126,6 +129,7 @@ func (x *experiment) add(ctx context.Context, role string) (*member, error) {
 	n := newNode(m.name, m.addr, dir, filepath.Join(x.bin, "skep"), flags...)
 	n.in = m.in
 	m.proc, m.start = &n.process, n.start
+	m.setClock = func(ahead time.Duration) { n.flags = append(slices.Clone(flags), "--clock-ahead", ahead.String()) }
 	if err := n.start(ctx); err != nil {
 		return nil, err
 	}

@@ -219,7 +219,7 @@ func TestSetting_OnSwarm(t *testing.T) {
 			t.Error("skep lost its bounds too")
 		}
 	}
-	for name, ok := range map[string]bool{"leader-cut": true, "disk-full": false, "engine-restart": false} {
+	for name, ok := range map[string]bool{"leader-cut": true, "disk-full": false, "engine-restart": false, "hundred-days": false} {
 		s, err := scenario.Named(name)
 		if err != nil {
 			t.Fatal(err)

@@ -171,6 +171,14 @@ func (x *experiment) acts(ctx context.Context, s scenario.Step, members []*membe
 			m.engine.kill()
 			return m.engine.start(ctx)
 		})
+	case "set-clock":
+		return nil, each(func(m *member) error {
+			if m.proc.running() {
+				return errors.New("its daemon runs: stop it first")
+			}
+			m.setClock(s.Ahead)
+			return nil
+		})
 	case "join":
 		return x.join(ctx, s)
 	case "leave":

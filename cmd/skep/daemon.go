@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/docker/cli/cli"
 	"github.com/spf13/cobra"
@@ -41,6 +42,9 @@ type daemonOptions struct {
 	availability  string
 
 	unlockKeyFile string
+
+	// clockAhead is for experiments: how far the daemon's clock is ahead of the machine's.
+	clockAhead time.Duration
 }
 
 func newDaemonCommand() *cobra.Command {
@@ -87,6 +91,10 @@ func (o *daemonOptions) install(fs *pflag.FlagSet) {
 	fs.StringVar(&o.listenAddr, "listen-addr", "", "Address to listen at for other nodes (ADDRESS|INTERFACE[:PORT], default the advertised one)")
 	fs.StringVar(&o.availability, "availability", "active", `Availability to join with ("active", "pause", "drain")`)
 	fs.StringVar(&o.unlockKeyFile, "unlock-key-file", "", "File with the unlock key, for a manager of an autolocked cluster to start by itself; best not on the disk of --data-dir")
+	fs.DurationVar(&o.clockAhead, "clock-ahead", 0, "For experiments: how far the daemon's clock is ahead of the machine's")
+	if err := fs.MarkHidden("clock-ahead"); err != nil {
+		panic(err) // it is there
+	}
 }
 
 // check refuses what cannot work, before anything is touched, and completes the rest.

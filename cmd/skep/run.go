@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"runtime/debug"
+	"time"
 
 	"skep/agent"
 	"skep/agent/docker"
@@ -30,7 +31,11 @@ func runDaemon(ctx context.Context, o daemonOptions) error {
 	if o.tokenDir != "" {
 		go keepTokens(ctx, o.hosts[0], o.tokenDir, log)
 	}
+	if o.clockAhead != 0 {
+		log.Warn("this daemon's clock is not the machine's: --clock-ahead is for experiments only", "ahead", o.clockAhead)
+	}
 	err = node.Run(ctx, node.Config{
+		Now:           func() time.Time { return time.Now().Add(o.clockAhead) },
 		DataDir:       o.dataDir,
 		Hosts:         o.hosts,
 		Engine:        o.engine,

@@ -15,13 +15,16 @@ import (
 // longest is the most that any duration of a file may be.
 const longest = time.Hour
 
+// farthest is how far a clock may be set from the right time.
+const farthest = 100 * 365 * 24 * time.Hour
+
 // verb is a kind of step.
 type verb struct {
 	// object is what stands after the colon: "nodes", "members", "loops", "service" or "wait".
 	object string
 	// options are the keys that may stand beside it, required those that must.
 	options, required []string
-	// needs is "links", "disks" or "engine" when not every machine can do it.
+	// needs is "links", "disks", "engine" or "clocks" when not every machine can do it.
 	needs string
 }
 
@@ -40,6 +43,7 @@ var verbs = map[string]verb{
 	"freeze":         {object: "nodes", options: []string{"as"}, needs: "disks"},
 	"thaw":           {object: "nodes", needs: "disks"},
 	"restart-engine": {object: "nodes", options: []string{"as"}, needs: "engine"},
+	"set-clock":      {object: "nodes", required: []string{"ahead"}, needs: "clocks"},
 	"join":           {object: "members", options: []string{"as"}},
 	"leave":          {object: "nodes", options: []string{"as"}},
 	"starve":         {object: "loops"},
@@ -396,6 +400,11 @@ func (p *parser) option(step *Step, key string, n *yaml.Node) {
 		step.By = p.duration(n, key)
 	case "jitter":
 		step.Jitter = p.duration(n, key)
+	case "ahead":
+		var err error
+		if step.Ahead, err = time.ParseDuration(n.Value); n.Kind != yaml.ScalarNode || err != nil || step.Ahead.Abs() > farthest {
+			p.fail(n, "ahead %q: want a duration such as 2400h or -1m, at most %v", n.Value, farthest)
+		}
 	case "limit":
 		step.Limit = p.duration(n, key)
 	case "image":
@@ -473,6 +482,8 @@ func (s Step) words() string {
 	switch {
 	case s.Only != "":
 		say += ", " + s.Only + " only"
+	case s.Verb == "set-clock":
+		say += " ahead by " + s.Ahead.String()
 	case s.By > 0:
 		say += " by " + s.By.String()
 	case s.Share > 0:

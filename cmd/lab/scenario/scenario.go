@@ -75,6 +75,8 @@ type Step struct {
 	// By and Jitter are the delay of a link, one way; Share is the part of its packets that is lost.
 	By, Jitter time.Duration
 	Share      float64
+	// Ahead is how far a clock is set ahead of the right time; behind when it is negative.
+	Ahead time.Duration
 	// Only is "incoming" or "outgoing" when a link is cut one way.
 	Only string
 	// Image is "old", "new" or "missing".
@@ -89,8 +91,8 @@ func (s Step) Faulty() bool { return s.Verb != "wait" }
 // Needs is what a machine must have for a scenario.
 type Needs struct {
 	// Links is set when links are cut or delayed, Disks when a disk runs full or hangs,
-	// Engine when an engine is restarted.
-	Links, Disks, Engine bool
+	// Engine when an engine is restarted, Clocks when clocks are set.
+	Links, Disks, Engine, Clocks bool
 }
 
 // Needs tells what the steps ask of the machine.
@@ -104,6 +106,8 @@ func (s Scenario) Needs() Needs {
 			n.Disks = true
 		case "engine":
 			n.Engine = true
+		case "clocks":
+			n.Clocks = true
 		}
 	}
 	return n
