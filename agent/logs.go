@@ -10,8 +10,10 @@ import (
 const (
 	// maxLogs is how many log requests one session may have open.
 	maxLogs = 256
-	// maxChunk is about how many bytes of lines go into one chunk.
-	maxChunk = 256 << 10
+	// maxChunk is about how many bytes of lines go into one chunk, and maxLines how many
+	// lines.
+	maxChunk = 128 << 10
+	maxLines = 1000
 )
 
 // reading is a request for a log that is being answered.
@@ -118,20 +120,17 @@ func (s *session) readLogs(ctx context.Context, request *reading) error {
 	}
 	emit := func(lines []cluster.LogLine) error {
 		for len(lines) > 0 {
-			count, size := 0, 0
-			for count < len(lines) && (count == 0 || size < limit) {
-				size += lines[count].Size()
-				count++
-			}
+			var chunk []cluster.LogLine
+			size := 0
+			chunk, lines, size = cut(lines, limit)
 			if request.Query.Window > 0 {
 				if err := s.awaitCredit(ctx, request, size); err != nil {
 					return err
 				}
 			}
-			if err := s.sendLogs(ctx, &cluster.LogChunk{ID: request.ID, Lines: lines[:count]}); err != nil {
+			if err := s.sendLogs(ctx, &cluster.LogChunk{ID: request.ID, Lines: chunk}); err != nil {
 				return err
 			}
-			lines = lines[count:]
 		}
 		return nil
 	}
@@ -183,4 +182,27 @@ func (s *set) wake(taskID string) {
 		close(changed)
 		delete(s.changed, taskID)
 	}
+}
+
+// cut takes as many lines as fit in a chunk of some bytes, at least a part of one, and
+// tells their size. Attributes that are longer than a chunk may be are left out: the
+// line matters more.
+func cut(lines []cluster.LogLine, limit int) (chunk, rest []cluster.LogLine, size int) {
+	for i := range lines[:min(len(lines), maxLines)] {
+		line := &lines[i]
+		if line.Size()-len(line.Data) > limit {
+			line.Attrs = nil
+		}
+		if i == 0 && len(line.Data) > limit {
+			part := *line
+			part.Data, line.Data = line.Data[:limit:limit], line.Data[limit:]
+			return []cluster.LogLine{part}, lines, part.Size()
+		}
+		if i > 0 && size+line.Size() > limit {
+			return lines[:i], lines[i:], size
+		}
+		size += line.Size()
+	}
+	count := min(len(lines), maxLines)
+	return lines[:count], lines[count:], size
 }

@@ -10,8 +10,14 @@ import (
 	"skep/cluster"
 )
 
-// maxReports is how many reports go into one frame.
-const maxReports = 10000
+const (
+	// maxReports is how many reports go into one frame, and maxReportBytes about how many
+	// bytes: far less than cluster.MaxAgentFrame.
+	maxReports     = 2000
+	maxReportBytes = 128 << 10
+	// reportBytes is more than a report has without its texts.
+	reportBytes = 256
+)
 
 // mailbox is what a session has yet to send. While a write is under way, later
 // news of a task replace earlier ones, so it never holds more than one report per
@@ -121,11 +127,15 @@ func (m *mailbox) signalLocked() {
 func (m *mailbox) take() cluster.FromAgent {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	count := min(len(m.order), maxReports)
 	message := cluster.FromAgent{Describe: m.description, EngineAway: m.engineAway}
-	for _, taskID := range m.order[:count] {
-		message.Reports = append(message.Reports, cluster.Report{TaskID: taskID, Status: m.reports[taskID]})
+	count, size := 0, 0
+	for count < min(len(m.order), maxReports) && size < maxReportBytes {
+		taskID := m.order[count]
+		status := m.reports[taskID]
+		message.Reports = append(message.Reports, cluster.Report{TaskID: taskID, Status: status})
 		delete(m.reports, taskID)
+		size += reportBytes + len(status.Message) + len(status.Err) + len(status.Ports)
+		count++
 	}
 	m.order, m.description = m.order[count:], nil
 	if len(m.order) == 0 {

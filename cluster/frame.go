@@ -14,22 +14,29 @@ import (
 // than the changes that fit into the largest entry of the log.
 const maxElements = 1 << 19
 
+// maxAgentElements is how many elements a list or a map may have in what an agent says.
+// It has no reason to say more at once, and each costs its manager hundreds of bytes.
+const maxAgentElements = 1 << 12
+
 // encMode is deterministic, so that equal objects give equal bytes on all managers.
-var encMode, decMode = func() (cbor.EncMode, cbor.DecMode) {
+var encMode, decMode, agentDecMode = func() (cbor.EncMode, cbor.DecMode, cbor.DecMode) {
 	options := cbor.CoreDetEncOptions()
 	options.Time = cbor.TimeRFC3339Nano
 	enc, err := options.EncMode()
 	if err != nil {
 		panic(err)
 	}
-	dec, err := cbor.DecOptions{
-		MaxArrayElements: maxElements, MaxMapPairs: maxElements, MaxNestedLevels: 64,
-		DupMapKey: cbor.DupMapKeyEnforcedAPF,
-	}.DecMode()
-	if err != nil {
-		panic(err)
+	decode := func(elements int) cbor.DecMode {
+		dec, err := cbor.DecOptions{
+			MaxArrayElements: elements, MaxMapPairs: elements, MaxNestedLevels: 64,
+			DupMapKey: cbor.DupMapKeyEnforcedAPF,
+		}.DecMode()
+		if err != nil {
+			panic(err)
+		}
+		return dec
 	}
-	return enc, dec
+	return enc, decode(maxElements), decode(maxAgentElements)
 }()
 
 // Encode gives v's one CBOR encoding: equal values give equal bytes. What Decode
@@ -103,17 +110,47 @@ func WriteFrame(w io.Writer, v any) error {
 
 // ReadFrame reads one frame into v, a pointer to a zero value.
 func ReadFrame(r io.Reader, v any) error {
-	var head [4]byte
-	if _, err := io.ReadFull(r, head[:]); err != nil {
-		return fmt.Errorf("read frame: %w", err)
-	}
-	size := binary.BigEndian.Uint32(head[:])
-	if size > MaxFrame {
-		return fmt.Errorf("read frame: %d bytes are over the limit of %d: %w", size, MaxFrame, ErrInvalid)
-	}
-	data := make([]byte, size)
-	if _, err := io.ReadFull(r, data); err != nil {
-		return fmt.Errorf("read frame: %w", err)
+	data, err := readFrame(r, MaxFrame)
+	if err != nil {
+		return err
 	}
 	return Decode(data, v)
 }
+
+// ReadAgentFrame reads one frame of an agent, which is anybody's machine: it takes
+// memory in proportion to the bytes that came, and not much more of it.
+func ReadAgentFrame(r io.Reader, m *FromAgent) error {
+	data, err := readFrame(r, MaxAgentFrame)
+	if err != nil {
+		return err
+	}
+	if err := agentDecMode.Unmarshal(data, m); err != nil {
+		return fmt.Errorf("decode %T: %w", m, err)
+	}
+	return nil
+}
+
+// readFrame reads the content of a frame. The buffer grows with what comes, to eight
+// times as much: the size that is announced costs nobody anything.
+func readFrame(r io.Reader, limit uint32) ([]byte, error) {
+	var head [4]byte
+	if _, err := io.ReadFull(r, head[:]); err != nil {
+		return nil, fmt.Errorf("read frame: %w", err)
+	}
+	size := binary.BigEndian.Uint32(head[:])
+	if size > limit {
+		return nil, fmt.Errorf("read frame: %d bytes are over the limit of %d: %w", size, limit, ErrInvalid)
+	}
+	var data []byte
+	for have := uint32(0); have < size; have = uint32(len(data)) {
+		data = append(make([]byte, 0, min(size, max(firstRead, 8*have))), data...)
+		data = data[:cap(data)]
+		if _, err := io.ReadFull(r, data[have:]); err != nil {
+			return nil, fmt.Errorf("read frame: %w", err)
+		}
+	}
+	return data, nil
+}
+
+// firstRead is how many bytes of a frame are waited for at first.
+const firstRead = 4 << 10

@@ -201,13 +201,25 @@ func TestReadFrame_TakesNoMoreMemoryThanAFew(t *testing.T) {
 		"lines":   {0xa1, 4, 0xa1, 2, 0x9a},
 		"plugins": {0xa1, 2, 0xa1, 0x66, 'E', 'n', 'g', 'i', 'n', 'e', 0xa1, 0x67, 'P', 'l', 'u', 'g', 'i', 'n', 's', 0x9a},
 	} {
-		count := uint32(MaxFrame - len(head) - 4)
+		count := uint32(MaxAgentFrame - len(head) - 4)
 		body := append(binary.BigEndian.AppendUint32(head, count), bytes.Repeat([]byte{0xf6}, int(count))...)
 		frame := binary.BigEndian.AppendUint32(nil, uint32(len(body)))
 		before := allocated()
-		err := ReadFrame(io.MultiReader(bytes.NewReader(frame), bytes.NewReader(body)), new(FromAgent))
-		if made := allocated() - before; made > 4*MaxFrame {
-			t.Errorf("%d %s took %d MiB: %v", count, what, made>>20, err)
+		err := ReadAgentFrame(io.MultiReader(bytes.NewReader(frame), bytes.NewReader(body)), new(FromAgent))
+		if made := allocated() - before; made > 4*MaxAgentFrame {
+			t.Errorf("%d %s took %d KiB: %v", count, what, made>>10, err)
+		}
+	}
+	// As many as there may be, and one byte of the largest frame.
+	few := append([]byte{0xa1, 3, 0x99, maxAgentElements >> 8, maxAgentElements & 255}, bytes.Repeat([]byte{0xa0}, maxAgentElements)...)
+	for what, frame := range map[string][]byte{
+		"reports": append(binary.BigEndian.AppendUint32(nil, uint32(len(few))), few...),
+		"promise": append(binary.BigEndian.AppendUint32(nil, MaxAgentFrame), 0xa1),
+	} {
+		before := allocated()
+		err := ReadAgentFrame(bytes.NewReader(frame), new(FromAgent))
+		if made := allocated() - before; made > 4*MaxAgentFrame || what == "promise" && (made > 64<<10 || err == nil) || what == "reports" && err != nil {
+			t.Errorf("%s took %d KiB: %v", what, made>>10, err)
 		}
 	}
 }

@@ -9,7 +9,7 @@ import (
 // Agents and managers talk over one mutual TLS connection per agent, opened by
 // the agent with ALPN ProtocolSession. Each direction is a row of frames: four
 // bytes of length, big endian, then one CBOR message: FromAgent one way,
-// FromManager the other. A frame over MaxFrame ends the connection.
+// FromManager the other. A frame over MaxFrame, or MaxAgentFrame, ends the connection.
 //
 // The agent speaks first, with Hello. The manager answers with Welcome and the
 // complete assignments of the node, then sends differences. The agent sends the
@@ -26,6 +26,9 @@ const (
 	ProtocolRenew   = "skep-renew/1"
 	// MaxFrame is the largest frame, in bytes.
 	MaxFrame = 16 << 20
+	// MaxAgentFrame is the largest frame of an agent, in bytes. A description, a part of
+	// a log or a thousand reports fit in; agents send more than that in several.
+	MaxAgentFrame = 512 << 10
 	// WireFormat is the version of these messages; a peer that says another one
 	// is refused with a clear error.
 	WireFormat = 1

@@ -169,3 +169,52 @@ func TestAttack_PropertyWhatIsSaidIsBounded(t *testing.T) {
 		}
 	})
 }
+
+// Connections that announce a large frame, and send a byte now and then, are few, and
+// gone soon. Neither they nor a removed node's keep the node's own agent away.
+func TestAttack_ConnectionsThatSayNothing(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, 1)
+		w.settle()
+		w.addNode("n1")
+		for _, nodeID := range []string{"n1", "removed"} {
+			refused, slow := 0, 0
+			var held []*testAgent
+			for range 60 {
+				a := w.dial(nodeID, "m1")
+				held = append(held, a)
+				go func() {
+					frame := []byte{0, 7, 0xff, 0xff}
+					for a.conn.SetWriteDeadline(time.Now().Add(time.Second)); ; time.Sleep(time.Second) {
+						if _, err := a.conn.Write(frame); err != nil {
+							return
+						}
+						a.conn.SetWriteDeadline(time.Now().Add(2 * time.Second))
+						frame = []byte{0xa1}
+					}
+				}()
+			}
+			synctest.Wait()
+			for _, a := range held {
+				select {
+				case err := <-a.served:
+					refused++
+					if !errors.Is(err, errCrowd) {
+						t.Errorf("%s: ended with %v", nodeID, err)
+					}
+				default:
+					slow++
+				}
+			}
+			if slow > maxOpening || refused != 60-slow {
+				t.Errorf("%s: %d connections are held, %d were refused", nodeID, slow, refused)
+			}
+			time.Sleep(helloLimit + time.Second)
+			if len(w.managers["m1"].unopened) != 0 {
+				t.Errorf("%s: still held: %v", nodeID, w.managers["m1"].unopened)
+			}
+		}
+		w.connect("n1", "m1")
+		w.until("n1", cluster.NodeReady, 100*time.Millisecond)
+	})
+}

@@ -72,6 +72,8 @@ type Dispatcher struct {
 
 	mu       sync.Mutex // guards the fields below
 	sessions map[string]*session
+	// unopened is how many connections of a node have yet to open a session.
+	unopened map[string]int
 	// published is the view up to which all sessions were marked.
 	published store.View
 	// managers is part of what agents are told of the cluster; replaced, never written to.
@@ -109,6 +111,7 @@ func New(config Config) *Dispatcher {
 		outbox:   newOutbox(),
 		started:  make(chan struct{}),
 		sessions: make(map[string]*session),
+		unopened: make(map[string]int),
 	}
 }
 
@@ -176,6 +179,18 @@ func (d *Dispatcher) session(nodeID string) *session {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	return d.sessions[nodeID]
+}
+
+// opening counts the connections of a node that have yet to open a session. It tells
+// whether there may be so many.
+func (d *Dispatcher) opening(nodeID string, more int) bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.unopened[nodeID] += more
+	if d.unopened[nodeID] == 0 {
+		delete(d.unopened, nodeID)
+	}
+	return d.unopened[nodeID] <= maxOpening
 }
 
 // view gives the view up to which all sessions were marked.

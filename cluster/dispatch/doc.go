@@ -34,6 +34,8 @@
 //   - What an agent says is bounded and can be shown, wherever it goes (report.go). It
 //     says nothing of other nodes' tasks, takes no other node's turn in a relay, and has
 //     so many reports waiting as it has tasks, and a few more.
+//   - What an agent sends takes memory in proportion to the bytes that came, a frame's
+//     worth at most; a node has few connections that haven't said Hello, for seconds.
 //   - A session costs bounded memory: changes that the agent is too slow for are
 //     joined, and beyond a limit replaced by one complete set.
 //   - A node has at most one session on a manager; a new one ends the old one.

@@ -158,8 +158,8 @@ func TestLogs_SlowReaderIsCut(t *testing.T) {
 		}()
 		requests, _ := a.requests()
 		before := time.Now()
-		for range 10 {
-			a.send(cluster.FromAgent{Logs: &cluster.LogChunk{ID: requests[0].ID, Lines: line(strings.Repeat("x", 1<<20))}})
+		for range 40 {
+			a.send(cluster.FromAgent{Logs: &cluster.LogChunk{ID: requests[0].ID, Lines: line(strings.Repeat("x", 1<<18))}})
 		}
 		a.report("t1", cluster.StateRunning, "")
 		if took := time.Since(before); w.task("t1").Status.State != cluster.StateRunning || took > logPatience {

@@ -24,6 +24,7 @@ var (
 	errStalled  = errors.New("the agent took nothing for too long")
 	errLeft     = errors.New("the agent stopped in order")
 	errPace     = errors.New("the heartbeat period has changed")
+	errCrowd    = errors.New("too many connections of the node haven't opened a session")
 	errTooMuch  = errors.New("more reports are waiting for the leader than this manager holds")
 )
 
@@ -32,6 +33,10 @@ const (
 	maxMarks = 4096
 	// joinPatience is how long this replica may need to hear of a node that just joined.
 	joinPatience = 2 * time.Second
+	// helloLimit is how long an agent may take to say Hello, and maxOpening how many of
+	// its connections may be about to.
+	helloLimit = 10 * time.Second
+	maxOpening = 4
 	// refuseLimit is how long an agent may take to read why it is refused.
 	refuseLimit = time.Second
 )
@@ -107,8 +112,13 @@ func (d *Dispatcher) ServeSession(ctx context.Context, conn net.Conn, id cluster
 func (s *session) silenceLimit() time.Duration { return silentHeartbeats * s.heartbeat }
 
 func (s *session) serve() error {
+	if !s.d.opening(s.nodeID, 1) {
+		s.d.opening(s.nodeID, -1)
+		return errCrowd
+	}
 	in := bufio.NewReader(&observedReader{s.conn, s.silence})
 	hello, err := s.open(in)
+	s.d.opening(s.nodeID, -1)
 	if err != nil {
 		return err
 	}
@@ -133,7 +143,9 @@ func (s *session) serve() error {
 // open reads Hello and checks that this agent may have a session here.
 func (s *session) open(in io.Reader) (*cluster.Hello, error) {
 	var first cluster.FromAgent
-	if err := cluster.ReadFrame(in, &first); err != nil {
+	limit := time.AfterFunc(helloLimit, func() { s.cancel(errSilent) })
+	defer limit.Stop()
+	if err := cluster.ReadAgentFrame(in, &first); err != nil {
 		return nil, err
 	}
 	hello := first.Hello
@@ -244,7 +256,7 @@ func (s *session) unregister(leaving bool) {
 func (s *session) read(in io.Reader) error {
 	for {
 		var m cluster.FromAgent
-		if err := cluster.ReadFrame(in, &m); err != nil {
+		if err := cluster.ReadAgentFrame(in, &m); err != nil {
 			return err
 		}
 		if m.Hello != nil {
