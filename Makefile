@@ -4,7 +4,7 @@ VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
 # The Go tool only: no C compiler, one static binary, no paths of this machine in it.
 export CGO_ENABLED = 0
 GO      ?= go
-BUILD    = $(GO) build -trimpath -ldflags "-s -w -X main.version=$(VERSION)"
+BUILD    = $(GO) build -trimpath -buildvcs=auto -ldflags "-s -w -X main.version=$(VERSION)"
 
 # make soak: where to begin, and for how long; make fuzz: for how long each, and which.
 SEED    ?= $(shell date +%s)

@@ -48,7 +48,9 @@ type Config struct {
 	// Hostname, when set, replaces the one that the driver tells.
 	Hostname string
 	// Addr is the IP address that the node advertises.
-	Addr   string
+	Addr string
+	// Build is which skep the node runs.
+	Build  cluster.Build
 	Driver Driver
 	// Record keeps the tasks across restarts; nil keeps nothing.
 	Record Record

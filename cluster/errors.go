@@ -23,6 +23,8 @@ var (
 	ErrPrecondition = errors.New("precondition failed")
 	// ErrUnsupported: skep, or this version of it, doesn't do that (501).
 	ErrUnsupported = errors.New("not supported")
+	// ErrVersion: a node's version of skep and the cluster's level don't go together (400).
+	ErrVersion = errors.New("the version doesn't fit")
 	// ErrDenied: the caller's certificate or token doesn't allow this (403).
 	ErrDenied = errors.New("permission denied")
 	// ErrNotManager: asked of a node that isn't a manager (503).

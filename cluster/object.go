@@ -22,6 +22,7 @@ type Meta struct {
 type Cluster struct {
 	ID string
 	Meta
+	ClusterLevel
 	Spec swarm.Spec
 	// RootCert and RootKey are the root CA, PEM encoded. They leave the database
 	// only as certificates.
@@ -79,6 +80,8 @@ type Node struct {
 	ManagerAddr string
 	// Certificate is what the leader last certified for the node.
 	Certificate Certificate `cbor:",omitzero"`
+	// Build is which skep the node runs, as it said last.
+	Build Build `cbor:",omitzero"`
 }
 
 // Certificate is what the cluster keeps of a node's certificate: enough to know its key

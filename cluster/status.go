@@ -6,10 +6,11 @@ import "time"
 // The leader makes it; it isn't stored.
 type Status struct {
 	ClusterID string
-	LeaderID  string
-	Term      uint64
-	Managers  []ManagerHealth
-	Nodes     []NodeHealth
+	ClusterLevel
+	LeaderID string
+	Term     uint64
+	Managers []ManagerHealth
+	Nodes    []NodeHealth
 	// Problems says what is unhealthy and why, in sentences; empty means all is well.
 	Problems []string
 }
@@ -21,7 +22,9 @@ type ManagerHealth struct {
 	Leader, Ready, Voter bool
 	// Reachable tells whether the manager answered when it was asked just now. What
 	// follows is zero when it didn't.
-	Reachable                            bool
+	Reachable bool
+	// Build is which skep it runs; when it didn't answer, what it said last.
+	Build
 	Term                                 uint64
 	LastIndex, CommitIndex, AppliedIndex uint64
 	SnapshotIndex                        uint64
@@ -40,6 +43,8 @@ type NodeHealth struct {
 	Gossip string
 	// Session is the ID of the manager that has the node's session; empty for none.
 	Session string
+	// Build is which skep the node runs, as it said last.
+	Build
 	// Reason says why the node isn't ready.
 	Reason string
 }

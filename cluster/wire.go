@@ -58,6 +58,8 @@ type Hello struct {
 	Description swarm.NodeDescription `cbor:"2,keyasint"`
 	// Addr is the IP address that the node advertises.
 	Addr string `cbor:"3,keyasint"`
+	// Build is which skep the node runs.
+	Build Build `cbor:"4,keyasint,omitzero"`
 }
 
 // Report is the news of one task.
@@ -101,6 +103,8 @@ type Peers struct {
 	Role swarm.NodeRole `cbor:"3,keyasint"`
 	// Trust is what the node should trust.
 	Trust Trust `cbor:"4,keyasint,omitzero"`
+	// Cluster is the level that the cluster is at.
+	Cluster ClusterLevel `cbor:"5,keyasint,omitzero"`
 }
 
 // Trust is what managers say of the cluster's root CA. A node takes its roots
@@ -267,6 +271,8 @@ type NodeNews struct {
 	NodeID      string                `cbor:"1,keyasint"`
 	Description swarm.NodeDescription `cbor:"2,keyasint"`
 	Addr        string                `cbor:"3,keyasint"`
+	// Build is what Hello said; zero when there is no news of it.
+	Build Build `cbor:"4,keyasint,omitzero"`
 }
 
 // NodeReport is a report with its sender. A report about a task of another node

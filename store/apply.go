@@ -6,6 +6,8 @@ import (
 	"io"
 
 	"github.com/hashicorp/raft"
+
+	"skep/cluster"
 )
 
 // errRefused is the response to an entry that was proposed on another state than
@@ -81,6 +83,9 @@ func (s *Store) decode(index uint64, data []byte) (entry, []any, []form, error) 
 		if objects[i], err = r.object(); err == nil && r.Object != nil {
 			forms[i], err = r.finish(objects[i], index)
 		}
+		if c, ok := objects[i].(*cluster.Cluster); ok && err == nil && r.Object != nil {
+			err = s.build.Fits(c.ClusterLevel)
+		}
 		if err != nil {
 			return e, nil, nil, fmt.Errorf("decode change %d: %w", i, err)
 		}
@@ -98,6 +103,9 @@ func (f fsm) Snapshot() (raft.FSMSnapshot, error) { return snapshot{f.store.View
 func (f fsm) Restore(source io.ReadCloser) error {
 	s := f.store
 	restored, err := readSnapshot(source, s.intern)
+	if err == nil && restored.cluster != nil {
+		err = s.build.Fits(restored.cluster.ClusterLevel)
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.failed != nil {

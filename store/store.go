@@ -8,6 +8,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"skep/cluster"
 )
 
 // Config is what a Store needs from outside. The zero value works.
@@ -17,6 +19,9 @@ type Config struct {
 	Now func() time.Time
 	// Log takes what operators should know; slog.Default() by default.
 	Log *slog.Logger
+	// Build is which skep this is: one that doesn't fit the cluster's level must not have
+	// its database. The zero value is what this source is.
+	Build cluster.Build
 	// Fatal is called, at most once, when going on would let this manager drift
 	// apart from the others. It must not return in production: by default it logs
 	// and exits. Where it returns (in tests), the Store applies nothing any more.
@@ -28,6 +33,7 @@ type Store struct {
 	clock  clock
 	log    *slog.Logger
 	fatal  func(error)
+	build  cluster.Build
 	intern *interner // used by raft's FSM goroutine only
 
 	published atomic.Pointer[state]
@@ -43,7 +49,7 @@ type Store struct {
 // New makes an empty Store; raft fills it through FSM.
 func New(config Config) *Store {
 	s := &Store{
-		clock: clock{machine: config.Now}, log: config.Log, fatal: config.Fatal,
+		clock: clock{machine: config.Now}, log: config.Log, fatal: config.Fatal, build: config.Build,
 		intern:        newInterner(),
 		subscriptions: make(map[*Subscription]struct{}),
 		waiters:       make(map[*waiter]struct{}),
@@ -53,6 +59,9 @@ func New(config Config) *Store {
 	}
 	if s.log == nil {
 		s.log = slog.Default()
+	}
+	if s.build == (cluster.Build{}) {
+		s.build = cluster.NewBuild("")
 	}
 	if s.fatal == nil {
 		s.fatal = exit(s.log)

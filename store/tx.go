@@ -38,7 +38,8 @@ func (tx *Tx) Now() time.Time { return tx.now }
 // Put creates or replaces an object: a *cluster.Cluster, Node, Service,
 // Revision, Rollout, Task, Secret or Config. It stamps CreatedAt (when there was
 // no such object) and UpdatedAt. It fails with ErrNameTaken when another service,
-// secret or config has the name.
+// secret or config has the name, and with ErrVersion when something in it is of a level
+// that the cluster isn't at.
 func (tx *Tx) Put(object any) error {
 	k, id, ok := identify(object)
 	if !ok {
@@ -54,6 +55,9 @@ func (tx *Tx) Put(object any) error {
 	if what, name, taken := tx.nameTaken(object); taken {
 		return fmt.Errorf("put %s %s: %w: %s %s already exists", what, id, cluster.ErrNameTaken, what, name)
 	}
+	if err := checkLevel(object, tx.levelFor(object)); err != nil {
+		return fmt.Errorf("put %T %s: %w", object, id, err)
+	}
 	stamp(object, before, tx.now)
 	data, err := encodeNext(k, tx.s.formOf(before), object)
 	if err != nil {
@@ -64,6 +68,22 @@ func (tx *Tx) Put(object any) error {
 	}
 	tx.s.put(before, object)
 	return nil
+}
+
+// checkLevel is replaced by tests: this source may have no field of a level above 1.
+var checkLevel = cluster.CheckLevel
+
+// levelFor is the level that the object may be of: the cluster's, or what its record is
+// raised to.
+func (tx *Tx) levelFor(object any) int {
+	c, ok := object.(*cluster.Cluster)
+	if !ok {
+		c = tx.Cluster()
+	}
+	if c == nil {
+		return cluster.Level
+	}
+	return c.At()
 }
 
 // nameTaken tells whether another object of the kind has the object's name, and

@@ -45,6 +45,7 @@ var statuses = []struct {
 	{cluster.ErrPrecondition, http.StatusBadRequest},
 	{cluster.ErrInvalid, http.StatusBadRequest},
 	{cluster.ErrUnsupported, http.StatusNotImplemented},
+	{cluster.ErrVersion, http.StatusBadRequest},
 	{cluster.ErrDenied, http.StatusForbidden},
 	{cluster.ErrNotManager, http.StatusServiceUnavailable},
 	{cluster.ErrNotLeader, http.StatusServiceUnavailable},

@@ -58,6 +58,8 @@ type Options struct {
 	// Clock is how far the clock of the machine with the number is ahead at first; nil
 	// means that all are right.
 	Clock func(number int) time.Duration
+	// Build is which skep all machines run at first; the zero value is this source's.
+	Build cluster.Build
 	// Seed decides what the network loses.
 	Seed uint64
 }
@@ -71,6 +73,8 @@ type Machine struct {
 	Driver *simulate.Driver
 	clock  clock
 
+	// Build is which skep the daemon is when it starts next.
+	Build cluster.Build
 	// UnlockKeyFile is as in node.Config.
 	UnlockKeyFile string
 
@@ -153,7 +157,7 @@ func memoryDir(t testing.TB) string {
 
 // add starts one more machine, which is in no cluster.
 func (c *Cluster) add(number int) *Machine {
-	m := &Machine{cluster: c, Name: fmt.Sprintf("n%d", number), IP: fmt.Sprintf("127.0.1.%d", number), dead: true}
+	m := &Machine{cluster: c, Name: fmt.Sprintf("n%d", number), IP: fmt.Sprintf("127.0.1.%d", number), Build: c.options.Build, dead: true}
 	if c.options.Clock != nil {
 		m.SetClock(c.options.Clock(number))
 	}
@@ -182,7 +186,7 @@ func (m *Machine) Restart() {
 	ctx, cancel := context.WithCancel(context.Background())
 	d := &daemon{cancel: cancel, dying: make(chan struct{}), ended: make(chan struct{})}
 	n, err := node.New(node.Config{
-		DataDir: filepath.Join(c.dir, m.Name), Driver: m.Driver, Hostname: m.Name, Version: "test",
+		DataDir: filepath.Join(c.dir, m.Name), Driver: m.Driver, Hostname: m.Name, Build: m.Build,
 		UnlockKeyFile: m.UnlockKeyFile, Latency: c.options.Latency, Now: m.clock.Now,
 		Log:     c.log.With("host", m.Name),
 		Fatal:   func(err error) { m.fatal(d, err) },

@@ -149,11 +149,14 @@ func describe(node *cluster.Node, n cluster.NodeNews) *cluster.Node {
 	if n.Addr == "" {
 		n.Addr = node.Status.Addr
 	}
-	if node.Status.Addr == n.Addr && equalEncoding(node.Description, n.Description) {
+	if n.Build == (cluster.Build{}) {
+		n.Build = node.Build
+	}
+	if node.Status.Addr == n.Addr && node.Build == n.Build && equalEncoding(node.Description, n.Description) {
 		return nil
 	}
 	next := *node
-	next.Status.Addr, next.Description = n.Addr, n.Description
+	next.Status.Addr, next.Description, next.Build = n.Addr, n.Description, n.Build
 	return &next
 }
 

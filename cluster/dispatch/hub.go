@@ -81,7 +81,7 @@ func (d *Dispatcher) publish(changes []store.Change, view store.View, lost bool)
 		case isA[*cluster.Cluster](c):
 			before, after := sides[*cluster.Cluster](c)
 			peers = peers || before == nil || after == nil || !slices.EqualFunc(before.GossipKeys, after.GossipKeys, slices.Equal) ||
-				!bytes.Equal(before.Roots(), after.Roots())
+				!bytes.Equal(before.Roots(), after.Roots()) || before.ClusterLevel != after.ClusterLevel
 			record = record || before.SessionHeartbeat() != after.SessionHeartbeat() || !reflect.DeepEqual(before.DefaultLogDriver(), after.DefaultLogDriver())
 		}
 	}

@@ -48,6 +48,8 @@ type session struct {
 	nodeID string
 	// addr is the address the node gives itself.
 	addr string
+	// build is what Hello said.
+	build cluster.Build
 	// engineAway is what the agent said last; the reader's.
 	engineAway bool
 	// refusals is how many reports were refused; the reader's.
@@ -158,7 +160,7 @@ func (s *session) open(in io.Reader) (*cluster.Hello, error) {
 	if _, err := checkDescription(&hello.Description); err != nil {
 		return nil, s.turnAway(err.Error())
 	}
-	s.engineAway = first.EngineAway
+	s.build, s.engineAway = hello.Build.Bounded(), first.EngineAway
 	if addr, ok := checkAddr(hello.Addr); ok {
 		s.addr = addr
 	} else {
@@ -171,6 +173,11 @@ func (s *session) open(in io.Reader) (*cluster.Hello, error) {
 	}
 	if !s.awaitNode() {
 		return nil, s.turnAway("node " + s.nodeID + " is not in the cluster, as far as this manager knows")
+	}
+	if c := s.d.config.Store.View().Cluster(); c != nil {
+		if err := s.build.Fits(c.ClusterLevel); err != nil {
+			return nil, s.turnAway(err.Error())
+		}
 	}
 	return hello, nil
 }
@@ -237,7 +244,7 @@ func (s *session) register(hello *cluster.Hello) error {
 		old.cancel(errReplaced)
 	}
 	d.sessions[s.nodeID] = s
-	d.outbox.addSession(cluster.NodeNews{NodeID: s.nodeID, Description: hello.Description, Addr: s.addr}, size, s.engineAway)
+	d.outbox.addSession(cluster.NodeNews{NodeID: s.nodeID, Description: hello.Description, Addr: s.addr, Build: s.build}, size, s.engineAway)
 	return nil
 }
 
@@ -274,7 +281,7 @@ func (s *session) read(in io.Reader) error {
 			if err != nil {
 				return err
 			}
-			s.d.outbox.addNode(cluster.NodeNews{NodeID: s.nodeID, Description: *m.Describe, Addr: s.addr}, size)
+			s.d.outbox.addNode(cluster.NodeNews{NodeID: s.nodeID, Description: *m.Describe, Addr: s.addr, Build: s.build}, size)
 		}
 		if len(m.Reports) > 0 {
 			if err := s.report(m.Reports); err != nil {

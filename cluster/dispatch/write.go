@@ -105,7 +105,7 @@ func (d *Dispatcher) peers(view store.View, nodeID string) *cluster.Peers {
 	d.mu.Unlock()
 	if c := view.Cluster(); c != nil {
 		peers.GossipKeys = c.GossipKeys
-		peers.Trust = cluster.TrustOf(c, view.NodeCount())
+		peers.Trust, peers.Cluster = cluster.TrustOf(c, view.NodeCount()), c.ClusterLevel
 	}
 	if node := view.Node(nodeID); node != nil {
 		peers.Role = node.Role

@@ -31,6 +31,8 @@ type JoinRequest struct {
 	// Addr is the IP address the node advertises; empty means the one it calls from.
 	Addr         string                 `cbor:"4,keyasint,omitempty"`
 	Availability swarm.NodeAvailability `cbor:"5,keyasint,omitempty"`
+	// Build is which skep the node runs; one that doesn't fit isn't let in.
+	Build cluster.Build `cbor:"6,keyasint,omitzero"`
 }
 
 // Admission answers a JoinRequest, and a renewal.
@@ -54,6 +56,8 @@ type Admission struct {
 type ReadyRequest struct {
 	// Addr is host:port of its control port.
 	Addr string `cbor:"1,keyasint"`
+	// Build is which skep the node runs.
+	Build cluster.Build `cbor:"2,keyasint,omitzero"`
 }
 
 // statusMisdirected sends the caller to the leader, named in leaderHeader.
@@ -106,6 +110,9 @@ func (m *Manager) admit(r *http.Request, request JoinRequest) (*Admission, error
 	if err != nil {
 		return nil, err
 	}
+	if err := request.Build.Fits(view.Cluster().ClusterLevel); err != nil {
+		return nil, fmt.Errorf("join: %w", err)
+	}
 	addr := request.Addr
 	if addr == "" {
 		addr, _, _ = net.SplitHostPort(r.RemoteAddr)
@@ -128,6 +135,7 @@ func (m *Manager) admit(r *http.Request, request JoinRequest) (*Admission, error
 		Spec:        swarm.NodeSpec{Role: role, Availability: request.Availability},
 		Role:        role,
 		Description: swarm.NodeDescription{Hostname: request.Hostname},
+		Build:       request.Build.Bounded(),
 		Status:      cluster.NodeStatus{State: cluster.NodeUnknown, Message: "joined; its agent hasn't called yet", Addr: addr, Since: m.cfg.Now()},
 	}
 	chain, issued, err := m.issue(view.Cluster(), request.CSR, node)
@@ -138,6 +146,10 @@ func (m *Manager) admit(r *http.Request, request JoinRequest) (*Admission, error
 	err = m.store.Update(r.Context(), func(tx *store.Tx) error {
 		// The token may have been rotated meanwhile.
 		if _, err := tokenRole(tx.Cluster(), request.Token); err != nil {
+			return err
+		}
+		// The level may have been raised, too.
+		if err := request.Build.Fits(tx.Cluster().ClusterLevel); err != nil {
 			return err
 		}
 		return tx.Put(node)
@@ -192,6 +204,7 @@ func (m *Manager) admission(node *cluster.Node, chain []byte) *Admission {
 		NodeID: node.ID, ClusterID: m.cfg.ClusterID, Role: node.Role, Certificate: chain, Addr: node.Status.Addr,
 		Peers: cluster.Peers{
 			GossipKeys: view.Cluster().GossipKeys, Role: node.Role, Trust: cluster.TrustOf(view.Cluster(), view.NodeCount()),
+			Cluster: view.Cluster().ClusterLevel,
 		},
 	}
 	if node.Role == swarm.NodeRoleManager {
@@ -207,10 +220,10 @@ func (m *Manager) admission(node *cluster.Node, chain []byte) *Admission {
 
 // ready takes a manager's control address in; voters does the rest.
 func (m *Manager) ready(r *http.Request, request ReadyRequest) (*Admission, error) {
-	return m.take(r.Context(), callerOf(r), request.Addr)
+	return m.take(r.Context(), callerOf(r), request.Addr, request.Build.Bounded())
 }
 
-func (m *Manager) take(ctx context.Context, id cluster.Identity, addr string) (*Admission, error) {
+func (m *Manager) take(ctx context.Context, id cluster.Identity, addr string, build cluster.Build) (*Admission, error) {
 	host, _, err := net.SplitHostPort(addr)
 	if ip := net.ParseIP(host); err != nil || ip == nil || ip.IsUnspecified() {
 		return nil, cluster.Say(cluster.ErrInvalid, "add manager: %q is no IP address and port", addr)
@@ -220,11 +233,14 @@ func (m *Manager) take(ctx context.Context, id cluster.Identity, addr string) (*
 		if node == nil || node.Role != swarm.NodeRoleManager || node.Spec.Role != swarm.NodeRoleManager {
 			return cluster.Say(cluster.ErrDenied, "add manager: node %s is not to be a manager", id.NodeID)
 		}
-		if node.ManagerAddr == addr {
+		if err := build.Fits(tx.Cluster().ClusterLevel); err != nil {
+			return err
+		}
+		if node.ManagerAddr == addr && node.Build == build {
 			return nil
 		}
 		changed := *node
-		changed.ManagerAddr = addr
+		changed.ManagerAddr, changed.Build = addr, build
 		return tx.Put(&changed)
 	})
 	if err != nil {
@@ -333,6 +349,7 @@ var refusals = []struct {
 	err    error
 	status int
 }{
+	{cluster.ErrVersion, http.StatusUpgradeRequired},
 	{cluster.ErrDenied, http.StatusForbidden},
 	{cluster.ErrInvalid, http.StatusBadRequest},
 	{cluster.ErrPrecondition, http.StatusConflict},

@@ -28,24 +28,27 @@ type Asker struct {
 	TLS, RenewTLS *tls.Config
 	// Own gives the asker's own manager, which is asked first; nil while there is none.
 	Own func() *Manager
+	// Build is which skep the node runs.
+	Build cluster.Build
 	// Managers are the control addresses to begin with.
 	Managers []string
 }
 
 // Join asks for admission.
 func (a Asker) Join(ctx context.Context, request JoinRequest) (*Admission, error) {
+	request.Build = a.Build
 	return a.ask(ctx, "/v1/join", request)
 }
 
 // Renew asks for a new certificate.
 func (a Asker) Renew(ctx context.Context, csr []byte) (*Admission, error) {
 	a.TLS = a.RenewTLS
-	return a.ask(ctx, "/v1/renew", RenewRequest{CSR: csr})
+	return a.ask(ctx, "/v1/renew", RenewRequest{CSR: csr, Build: a.Build})
 }
 
 // Ready tells that a manager listens at addr.
 func (a Asker) Ready(ctx context.Context, addr string) (*Admission, error) {
-	return a.ask(ctx, "/v1/manager", ReadyRequest{Addr: addr})
+	return a.ask(ctx, "/v1/manager", ReadyRequest{Addr: addr, Build: a.Build})
 }
 
 // Lost has the vote of the asker's manager taken away, whose database is lost. When
@@ -110,7 +113,7 @@ func (a Asker) own() *Manager {
 
 // final tells whether trying again can't mend it.
 func final(err error) bool {
-	return errors.Is(err, cluster.ErrDenied) || errors.Is(err, cluster.ErrInvalid) || errors.Is(err, cluster.ErrPrecondition)
+	return errors.Is(err, cluster.ErrDenied) || errors.Is(err, cluster.ErrVersion) || errors.Is(err, cluster.ErrInvalid) || errors.Is(err, cluster.ErrPrecondition)
 }
 
 // askFirst to askLast are the pauses before the managers are asked again, doubling: after a

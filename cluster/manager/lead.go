@@ -39,6 +39,7 @@ func (m *Manager) lead(ctx context.Context, term uint64) error {
 		g.Go(func() error { return m.dispatch.Lead(ctx) })
 		g.Go(func() error { return m.rotate(ctx) })
 		g.Go(func() error { return m.finishRoot(ctx) })
+		g.Go(func() error { return m.raiseLevel(ctx) })
 		return m.voters(ctx)
 	})
 	return g.Wait()

@@ -39,6 +39,8 @@ type Config struct {
 	// KnownManager tells which managers may be heard over a certificate that has ended,
 	// to elect a leader. It isn't read from the store, which knows nothing at first.
 	KnownManager ca.Known
+	// Build is which skep this is.
+	Build cluster.Build
 	// Ring seals the log and the snapshots, which lie in Dir.
 	Ring *seal.Ring
 	Dir  string
@@ -115,7 +117,7 @@ func Open(cfg Config) (_ *Manager, err error) {
 	cfg.SnapshotBytes = defaulted(cfg.SnapshotBytes, 32<<20)
 	cfg.GossipKeyPeriod = defaulted(cfg.GossipKeyPeriod, 12*time.Hour)
 	m := &Manager{cfg: cfg, log: cfg.Log, changed: make(chan struct{}), peers: newReachability(), alone: cfg.Alone}
-	m.store = store.New(store.Config{Now: cfg.Now, Log: cfg.Log, Fatal: m.cfg.Fatal})
+	m.store = store.New(store.Config{Now: cfg.Now, Log: cfg.Log, Build: cfg.Build, Fatal: m.cfg.Fatal})
 	m.fsm.FSM = m.store.FSM()
 	listener, err := cfg.Network.Listen(cfg.Listen)
 	if err != nil {

@@ -46,7 +46,7 @@ func (m *Manager) startRaft() (*raft.Raft, error) {
 	alone := raft.Configuration{Servers: []raft.Server{{ID: config.LocalID, Address: raft.ServerAddress(m.cfg.Addr)}}}
 	if m.cfg.Alone {
 		// It plays the log into a store of its own, and what it makes of it is read again below.
-		scratch := store.New(store.Config{Now: m.cfg.Now, Log: m.log, Fatal: m.cfg.Fatal})
+		scratch := store.New(store.Config{Now: m.cfg.Now, Log: m.log, Build: m.cfg.Build, Fatal: m.cfg.Fatal})
 		if err := raft.RecoverCluster(config, scratch.FSM(), m.disk.Log, m.disk.Stable, m.disk.Snapshots, m.transport, alone); err != nil {
 			return nil, fmt.Errorf("make raft's group this manager alone: %w", err)
 		}

@@ -16,6 +16,8 @@ import (
 // nothing else (cluster.ProtocolRenew): the certificate may have ended.
 type RenewRequest struct {
 	CSR []byte `cbor:"1,keyasint"`
+	// Build is which skep the node runs.
+	Build cluster.Build `cbor:"2,keyasint,omitzero"`
 }
 
 // knownNode is who may renew a certificate that has ended: a node with its own key. The
@@ -76,19 +78,19 @@ func (m *Manager) allowRenewal(next http.Handler) http.Handler {
 // renew certifies a node's new key.
 func (m *Manager) renew(r *http.Request, request RenewRequest) (*Admission, error) {
 	from, _ := r.Context().Value(renewerKey{}).(renewer)
-	return m.certify(r.Context(), callerOf(r), from.key, request.CSR)
+	return m.certify(r.Context(), callerOf(r), from.key, request)
 }
 
 // certify certifies a node's new key, for the role that the store says, and keeps it
 // beside the one that asked.
-func (m *Manager) certify(ctx context.Context, id cluster.Identity, asked cluster.KeyDigest, csr []byte) (*Admission, error) {
+func (m *Manager) certify(ctx context.Context, id cluster.Identity, asked cluster.KeyDigest, request RenewRequest) (*Admission, error) {
 	denied := cluster.Say(cluster.ErrDenied, "renew certificate: node %s is not part of the swarm", id.NodeID)
 	view := m.store.View()
 	node := view.Node(id.NodeID)
 	if node == nil || view.Cluster() == nil {
 		return nil, denied
 	}
-	chain, issued, err := m.issue(view.Cluster(), csr, node)
+	chain, issued, err := m.issue(view.Cluster(), request.CSR, node)
 	if err != nil {
 		return nil, err
 	}
@@ -102,7 +104,7 @@ func (m *Manager) certify(ctx context.Context, id cluster.Identity, asked cluste
 			return cluster.Say(cluster.ErrUnavailable, "renew certificate: the role of node %s has just changed", id.NodeID)
 		}
 		changed := *present
-		changed.Certificate = issued
+		changed.Certificate, changed.Build = issued, request.Build.Bounded()
 		return tx.Put(&changed)
 	})
 	if err != nil {
@@ -121,9 +123,9 @@ func (m *Manager) answerOwn(ctx context.Context, request any) (*Admission, error
 	id := m.cfg.Credentials.Identity()
 	switch request := request.(type) {
 	case RenewRequest:
-		return m.certify(ctx, id, m.cfg.Credentials.Key(), request.CSR)
+		return m.certify(ctx, id, m.cfg.Credentials.Key(), request)
 	case ReadyRequest:
-		return m.take(ctx, id, request.Addr)
+		return m.take(ctx, id, request.Addr, request.Build)
 	}
 	return nil, cluster.ErrNotLeader
 }

@@ -26,7 +26,7 @@ func (m *Manager) Health() cluster.ManagerHealth {
 		NodeID: m.cfg.NodeID, Addr: m.cfg.Addr, Reachable: true,
 		Leader: m.raft.State() == raft.Leader, Term: m.raft.CurrentTerm(),
 		LastIndex: m.raft.LastIndex(), CommitIndex: m.raft.CommitIndex(), AppliedIndex: m.raft.AppliedIndex(),
-		SnapshotIndex: snapshot, Beat: m.cfg.Beat,
+		SnapshotIndex: snapshot, Beat: m.cfg.Beat, Build: m.cfg.Build,
 	}
 	_, health.Ready, _, _ = m.leads()
 	health.Trouble = m.Trouble()
@@ -82,6 +82,9 @@ func (m *Manager) Quorum(ctx context.Context) (answer, needed, all int) {
 func (m *Manager) Status(ctx context.Context) (cluster.Status, error) {
 	view := m.store.View()
 	status := cluster.Status{ClusterID: m.cfg.ClusterID, LeaderID: m.LeaderID(), Term: m.raft.CurrentTerm()}
+	if c := view.Cluster(); c != nil {
+		status.ClusterLevel = c.ClusterLevel
+	}
 	votes := map[string]bool{}
 	for _, server := range m.servers() {
 		votes[string(server.ID)] = server.Suffrage == raft.Voter
@@ -89,7 +92,7 @@ func (m *Manager) Status(ctx context.Context) (cluster.Status, error) {
 	for node := range view.Nodes() {
 		if node.Role == swarm.NodeRoleManager {
 			status.Managers = append(status.Managers, cluster.ManagerHealth{
-				NodeID: node.ID, Hostname: node.Description.Hostname, Addr: node.ManagerAddr, Voter: votes[node.ID],
+				NodeID: node.ID, Hostname: node.Description.Hostname, Addr: node.ManagerAddr, Voter: votes[node.ID], Build: node.Build,
 			})
 		}
 	}
@@ -113,7 +116,7 @@ func (m *Manager) Status(ctx context.Context) (cluster.Status, error) {
 		health := cluster.NodeHealth{
 			NodeID: node.ID, Hostname: node.Description.Hostname, Addr: node.Status.Addr, Role: string(node.Role),
 			State: node.Status.State.String(), Availability: string(node.Spec.Availability),
-			Gossip: defaulted(gossip[node.ID], "absent"), Session: sessions[node.ID],
+			Gossip: defaulted(gossip[node.ID], "absent"), Session: sessions[node.ID], Build: node.Build,
 		}
 		if node.Status.State != cluster.NodeReady {
 			health.Reason = node.Status.Message

@@ -58,7 +58,8 @@ func (n *Node) found(request swarm.InitRequest, addrs addresses) (*member, error
 	gossipKey := seal.NewKey(n.cfg.Random)
 	first := &fresh{
 		Cluster: &cluster.Cluster{
-			ID: clusterID, Spec: spec, RootCert: root.CertPEM(), RootKey: rootKey,
+			ID: clusterID, ClusterLevel: cluster.ClusterLevel{Level: n.cfg.Build.Level, LevelVersion: n.cfg.Build.Version},
+			Spec: spec, RootCert: root.CertPEM(), RootKey: rootKey,
 			WorkerToken:  cluster.NewJoinToken(root.Digest(), n.cfg.Random).String(),
 			ManagerToken: cluster.NewJoinToken(root.Digest(), n.cfg.Random).String(),
 			GossipKeys:   [][]byte{gossipKey[:]}, GossipKeysAt: now.UTC().Round(0),
@@ -67,7 +68,7 @@ func (n *Node) found(request swarm.InitRequest, addrs addresses) (*member, error
 		Node: n.firstManager(nodeID, addrs, request.Availability, certificate),
 	}
 	known := firstRecord(addrs, first.Node, first.Cluster.GossipKeys)
-	known.Fresh = first
+	known.Fresh, known.Peers.Cluster = first, first.Cluster.ClusterLevel
 	return n.settle(ca.Keys{
 		CertPEM: chain, KeyPEM: keyPEM, RootPEM: root.CertPEM(),
 		DataKeys: [][32]byte{seal.NewKey(n.cfg.Random)}, Lock: lock,
@@ -84,7 +85,7 @@ func (n *Node) firstManager(id string, addrs addresses, availability swarm.NodeA
 		Spec: swarm.NodeSpec{Role: swarm.NodeRoleManager, Availability: availability},
 		Role: swarm.NodeRoleManager, Description: swarm.NodeDescription{Hostname: n.cfg.Hostname},
 		Status:      cluster.NodeStatus{State: cluster.NodeUnknown, Message: "its agent hasn't called yet", Addr: addrs.IP, Since: n.cfg.Now()},
-		ManagerAddr: addrs.Control, Certificate: certificate,
+		ManagerAddr: addrs.Control, Certificate: certificate, Build: n.cfg.Build,
 	}
 }
 

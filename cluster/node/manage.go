@@ -42,6 +42,7 @@ func (m *member) manageOnce(ctx context.Context) error {
 	config := manager.Config{
 		NodeID: id.NodeID, ClusterID: id.ClusterID,
 		Listen: known.Addresses.Listen, Addr: known.Addresses.Control,
+		Build:       cfg.Build,
 		Credentials: m.credentials, KnownManager: m.knownManager, Ring: m.ring, Dir: m.node.files.raft(), Write: cfg.Write,
 		Network: cfg.Network, Members: m.gossip.Members, MembersChanged: m.gossip.Changed(), API: m.node.api.Remote(),
 		Beat: m.node.timing.Beat, SnapshotBytes: cfg.SnapshotBytes, SnapshotEntries: cfg.SnapshotEntries, GossipKeyPeriod: cfg.GossipKeyPeriod,

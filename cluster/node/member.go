@@ -104,8 +104,15 @@ func (n *Node) load(key cluster.UnlockKey) (*member, error) {
 	if m.record, err = readRecord(m.file); err != nil {
 		return nil, err
 	}
+	// What this version doesn't know of the database would be lost. A worker has none, and
+	// is told by the managers.
+	if id.Role == swarm.NodeRoleManager {
+		if err := n.cfg.Build.Fits(m.record.Peers.Cluster); err != nil {
+			return nil, err
+		}
+	}
 	m.agent, err = agent.New(agent.Config{
-		NodeID: id.NodeID, Hostname: n.cfg.Hostname, Addr: m.record.Addresses.IP, Driver: n.cfg.Driver,
+		NodeID: id.NodeID, Hostname: n.cfg.Hostname, Addr: m.record.Addresses.IP, Build: n.cfg.Build, Driver: n.cfg.Driver,
 		Record:  m.tasks,
 		Connect: m.connect, OnPeers: m.onPeers, TLSInfo: credentials.TLSInfo,
 		Now: n.cfg.Now, Random: n.cfg.Random, Log: n.log,
@@ -333,6 +340,7 @@ func rank(nodeID, managerID string) uint64 {
 func (m *member) asker() manager.Asker {
 	asker := manager.Asker{
 		Network:  m.node.cfg.Network,
+		Build:    m.node.cfg.Build,
 		TLS:      m.credentials.ClientTLS(cluster.Identity{Role: swarm.NodeRoleManager}, cluster.ProtocolHTTP),
 		RenewTLS: m.credentials.ClientTLS(cluster.Identity{Role: swarm.NodeRoleManager}, cluster.ProtocolRenew),
 		Own:      m.manager.Load,

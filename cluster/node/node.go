@@ -37,8 +37,8 @@ type Config struct {
 	Driver agent.Driver
 	// Hostname is the node's name; empty means the system's.
 	Hostname string
-	// Version is skep's own.
-	Version string
+	// Build is which skep this is; a zero Level stands for what this source has.
+	Build cluster.Build
 
 	// Init makes a new cluster at start, and Join (host[:port]) with TokenFile joins
 	// one, when the node isn't part of a cluster yet. AdvertiseAddr, ListenAddr and
@@ -132,6 +132,9 @@ func New(cfg Config) (*Node, error) {
 			os.Exit(1)
 		}
 	}
+	if cfg.Build.Level == 0 {
+		cfg.Build = cluster.NewBuild(cfg.Build.Version)
+	}
 	if cfg.Now == nil {
 		cfg.Now = time.Now
 	}
@@ -146,7 +149,7 @@ func New(cfg Config) (*Node, error) {
 	}
 	n := &Node{cfg: cfg, timing: timing, log: cfg.Log, files: files{cfg.DataDir}, orders: make(chan struct{}, 1), ready: make(chan struct{}), failed: make(chan error, 1)}
 	n.api = api.New(api.Config{
-		Node: n, Engine: cfg.Engine, Version: cfg.Version, Hostname: cfg.Hostname,
+		Node: n, Engine: cfg.Engine, Version: cfg.Build.Version, Hostname: cfg.Hostname,
 		Now: cfg.Now, Random: cfg.Random, Log: cfg.Log,
 	})
 	return n, nil

@@ -187,7 +187,7 @@ func (n *Node) join(ctx context.Context, request swarm.JoinRequest, token cluste
 		return nil, err
 	}
 	config, trusted := ca.JoinTLS(token.Digest, n.cfg.Now, cluster.ProtocolHTTP)
-	asker := manager.Asker{Network: n.cfg.Network, TLS: config, Managers: managers}
+	asker := manager.Asker{Network: n.cfg.Network, TLS: config, Build: n.cfg.Build, Managers: managers}
 	admission, err := asker.Join(ctx, manager.JoinRequest{
 		Token: token.String(), CSR: csr, Hostname: n.cfg.Hostname, Addr: addrs.IP, Availability: request.Availability,
 	})

@@ -67,6 +67,9 @@ func readBackup(request cluster.RestoreRequest) (*manager.Backup, error) {
 // manager, and lays the database down for it.
 func (n *Node) refound(backup *manager.Backup, addrs addresses, availability swarm.NodeAvailability) (*member, error) {
 	record, now := backup.Cluster(), n.cfg.Now()
+	if err := n.cfg.Build.Fits(record.ClusterLevel); err != nil {
+		return nil, err
+	}
 	root, err := ca.ParseRoot(record.RootCert, record.RootKey)
 	if err != nil {
 		return nil, fmt.Errorf("read root CA: %w", err)
@@ -88,7 +91,7 @@ func (n *Node) refound(backup *manager.Backup, addrs addresses, availability swa
 	keys := ca.Keys{CertPEM: chain, KeyPEM: keyPEM, RootPEM: root.CertPEM(), DataKeys: [][32]byte{seal.NewKey(n.cfg.Random)},
 		Lock: record.UnlockKey, LockVersion: record.Version}
 	known := firstRecord(addrs, first, record.GossipKeys)
-	known.Database = true
+	known.Database, known.Peers.Cluster = true, record.ClusterLevel
 	return n.settle(keys, known, func() error {
 		return backup.Install(n.files.raft(), dataRing(keys.DataKeys), first, now)
 	})

@@ -126,7 +126,7 @@ func showStatus(w io.Writer, s cluster.Status, asJSON bool) error {
 			leader = m.Hostname
 		}
 	}
-	fmt.Fprintf(w, "Cluster %s: leader %s, term %d\n\n", s.ClusterID, leader, s.Term)
+	fmt.Fprintf(w, "Cluster %s: leader %s, term %d, level %d\n\n", s.ClusterID, leader, s.Term, s.At())
 
 	// tabwriter pads with what it is told, and docker's tables have three spaces too.
 	t := tabwriter.NewWriter(w, 0, 0, 3, ' ', 0)
@@ -140,13 +140,13 @@ func showStatus(w io.Writer, s cluster.Status, asJSON bool) error {
 	for _, m := range s.Managers {
 		managers[m.NodeID] = m.Hostname
 	}
-	row("NODE", "ADDRESS", "ROLE", "STATE", "AVAILABILITY", "GOSSIP", "SESSION WITH", "REASON")
+	row("NODE", "ADDRESS", "ROLE", "STATE", "AVAILABILITY", "GOSSIP", "SESSION WITH", "SKEP", "REASON")
 	for _, n := range s.Nodes {
 		session := n.Session
 		if name := managers[session]; name != "" {
 			session = name
 		}
-		row(n.Hostname, n.Addr, n.Role, n.State, n.Availability, dash(n.Gossip), dash(session), n.Reason)
+		row(n.Hostname, n.Addr, n.Role, n.State, n.Availability, dash(n.Gossip), dash(session), dash(n.Version), n.Reason)
 	}
 	if err := t.Flush(); err != nil {
 		return err

@@ -12,14 +12,14 @@ import (
 // ailing is a cluster of two managers and a worker, of which one manager is gone.
 func ailing() cluster.Status {
 	return cluster.Status{
-		ClusterID: "c0", LeaderID: "a1", Term: 7,
+		ClusterID: "c0", LeaderID: "a1", Term: 7, ClusterLevel: cluster.ClusterLevel{Level: 2},
 		Managers: []cluster.ManagerHealth{
 			{NodeID: "a1", Hostname: "n1", Addr: "127.0.1.1:2377", Leader: true, Voter: true, Reachable: true, Term: 7, LastIndex: 42, CommitIndex: 42, AppliedIndex: 42, SnapshotIndex: 10},
 			{NodeID: "b2", Hostname: "n2", Addr: "127.0.1.2:2377", Voter: true, Reachable: true, Term: 7, LastIndex: 42, CommitIndex: 41, AppliedIndex: 41, LastContact: 31 * time.Millisecond},
 			{NodeID: "c3", Hostname: "n3", Addr: "127.0.1.3:2377", Voter: true},
 		},
 		Nodes: []cluster.NodeHealth{
-			{NodeID: "a1", Hostname: "n1", Addr: "127.0.1.1", Role: "manager", State: "ready", Availability: "active", Gossip: "alive", Session: "b2"},
+			{NodeID: "a1", Hostname: "n1", Addr: "127.0.1.1", Role: "manager", State: "ready", Availability: "active", Gossip: "alive", Session: "b2", Build: cluster.Build{Version: "0.2.0"}},
 			{NodeID: "c3", Hostname: "n3", Addr: "127.0.1.3", Role: "manager", State: "down", Availability: "active", Gossip: "absent", Reason: "no session and gone for gossip"},
 		},
 		Problems: []string{"manager n3 doesn't answer"},
@@ -34,14 +34,14 @@ func TestClusterStatus_ShowsWhatIsUnhealthy(t *testing.T) {
 		t.Errorf("status %d, want %d: %s", r.status, exitProblems, r.stderr)
 	}
 	for _, line := range []string{
-		"Cluster c0: leader n1, term 7",
+		"Cluster c0: leader n1, term 7, level 2",
 		"MANAGER ADDRESS ROLE TERM LAST COMMIT APPLIED SNAPSHOT HEARD OF LEADER",
 		"n1 127.0.1.1:2377 leader 7 42 42 42 10 -",
 		"n2 127.0.1.2:2377 follower 7 42 41 41 0 31ms ago",
 		"n3 127.0.1.3:2377 unreachable - - - - - -",
-		"NODE ADDRESS ROLE STATE AVAILABILITY GOSSIP SESSION WITH REASON",
-		"n1 127.0.1.1 manager ready active alive n2",
-		"n3 127.0.1.3 manager down active absent - no session and gone for gossip",
+		"NODE ADDRESS ROLE STATE AVAILABILITY GOSSIP SESSION WITH SKEP REASON",
+		"n1 127.0.1.1 manager ready active alive n2 0.2.0",
+		"n3 127.0.1.3 manager down active absent - - no session and gone for gossip",
 		"Problems:",
 		"manager n3 doesn't answer",
 	} {

@@ -15,6 +15,7 @@ import (
 	"fmt"
 	"os"
 	"os/signal"
+	"runtime/debug"
 	"syscall"
 
 	"github.com/docker/cli/cli"
@@ -28,9 +29,30 @@ var version = "dev"
 
 func main() {
 	cliversion.Version, cliversion.PlatformName = version, "skep"
+	if info, ok := debug.ReadBuildInfo(); ok {
+		cliversion.GitCommit, cliversion.BuildTime = source(info)
+	}
 	ctx, sent := untilSignal(context.Background())
 	err := run(ctx, os.Args[1:])
 	os.Exit(report(err, sent()))
+}
+
+// source is the commit that the binary was built from and its time, as the Go tool noted
+// them; a tree with changes has a mark.
+func source(info *debug.BuildInfo) (commit, when string) {
+	noted := map[string]string{}
+	for _, s := range info.Settings {
+		noted[s.Key] = s.Value
+	}
+	commit, when = noted["vcs.revision"], noted["vcs.time"]
+	if commit == "" {
+		return "unknown", "unknown" // Built from files without their history.
+	}
+	commit = commit[:min(len(commit), 12)]
+	if noted["vcs.modified"] == "true" {
+		commit += "-dirty"
+	}
+	return commit, when
 }
 
 // run does what the arguments say.

@@ -12,6 +12,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime/debug"
 	"strings"
 	"sync"
 	"testing"
@@ -308,5 +309,18 @@ func write(t *testing.T, path, text string) {
 	t.Helper()
 	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
 		t.Fatal(err)
+	}
+}
+
+func TestSource(t *testing.T) {
+	info := &debug.BuildInfo{}
+	if commit, when := source(info); commit != "unknown" || when != "unknown" {
+		t.Errorf("without its history: %s, %s", commit, when)
+	}
+	info.Settings = []debug.BuildSetting{
+		{Key: "vcs.modified", Value: "true"}, {Key: "vcs.revision", Value: "0123456789abcdef"}, {Key: "vcs.time", Value: "2026-11-29T09:00:00Z"},
+	}
+	if commit, when := source(info); commit != "0123456789ab-dirty" || when != "2026-11-29T09:00:00Z" {
+		t.Errorf("%s, %s", commit, when)
 	}
 }

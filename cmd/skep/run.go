@@ -11,6 +11,7 @@ import (
 	"skep/agent"
 	"skep/agent/docker"
 	"skep/agent/simulate"
+	"skep/cluster"
 	"skep/cluster/node"
 )
 
@@ -42,7 +43,7 @@ func runDaemon(ctx context.Context, o daemonOptions) error {
 		Driver:        driver,
 		Hostname:      o.hostname,
 		Latency:       o.latency,
-		Version:       version,
+		Build:         cluster.NewBuild(version),
 		Init:          o.init,
 		Join:          o.join,
 		TokenFile:     o.tokenFile,
