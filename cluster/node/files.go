@@ -41,16 +41,95 @@ func (f files) claim() (release func() error, err error) {
 	return lock.Close, nil
 }
 
-// wipe removes everything that belongs to a membership; the key file last, since without
-// it the rest can't be read, and copies before what they would be taken for.
+// unfinished is there while files of a membership are laid down or removed. Without it, and
+// without a key file, the others are no leftovers: somebody took the key file away.
+func (f files) unfinished() string { return filepath.Join(f.dir, "unfinished") }
+
+// remains are the files of a membership, but for its key file.
+func (f files) remains() []string {
+	return []string{f.raft(), f.known() + copyEnding, f.tasks() + copyEnding, f.known(), f.tasks()}
+}
+
+// wipe removes everything that belongs to a membership.
 func (f files) wipe() error {
-	var errs []error
-	for _, path := range []string{f.raft(), f.known() + copyEnding, f.tasks() + copyEnding, f.known(), f.tasks(), f.keys()} {
+	// A disk that is full may have no room for the note; then a crash on the way leaves
+	// what somebody must look at.
+	_ = f.begin()
+	return errors.Join(f.clear(), f.finish())
+}
+
+// begin notes that what is in the folder from now on is no membership.
+func (f files) begin() error {
+	note, err := os.OpenFile(f.unfinished(), os.O_CREATE|os.O_WRONLY, 0o600)
+	if err == nil {
+		err = note.Close()
+	}
+	if err == nil {
+		err = seal.SyncDir(f.dir)
+	}
+	if err != nil {
+		return fmt.Errorf("begin to change the cluster files: %w", err)
+	}
+	return nil
+}
+
+// clear removes the files of a membership, the key file first: whatever the disk keeps of
+// the others when power fails, it isn't taken for a membership then.
+func (f files) clear() error {
+	remove := func(path string) error {
 		if err := os.RemoveAll(path); err != nil {
-			errs = append(errs, fmt.Errorf("remove cluster files: %w", err))
+			return fmt.Errorf("remove cluster files: %w", err)
+		}
+		return nil
+	}
+	if err := errors.Join(remove(f.keys()), remove(f.keys()+".new"), seal.SyncDir(f.dir)); err != nil {
+		return err
+	}
+	var errs []error
+	for _, path := range f.remains() {
+		errs = append(errs, remove(path))
+	}
+	return errors.Join(append(errs, seal.SyncDir(f.dir))...)
+}
+
+// finish notes that the membership that is in the folder is whole, or that there is none.
+func (f files) finish() error {
+	err := os.Remove(f.unfinished())
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err == nil {
+		err = seal.SyncDir(f.dir)
+	}
+	if err != nil {
+		return fmt.Errorf("end the change of the cluster files: %w", err)
+	}
+	return nil
+}
+
+// leftovers looks at a folder without a key file. What an order left that was cut short is
+// removed; the error is for what may be somebody's last copy.
+func (f files) leftovers(log *slog.Logger) error {
+	cut, err := exists(f.unfinished())
+	if err != nil {
+		return fmt.Errorf("look for cluster files: %w", err)
+	}
+	if cut {
+		log.Info("remove what an init, join, restore or leave left that was cut short", "data", f.dir)
+		return f.wipe()
+	}
+	for _, path := range f.remains() {
+		there, err := exists(path)
+		if err != nil {
+			return fmt.Errorf("look for cluster files: %w", err)
+		}
+		if there {
+			return fmt.Errorf("go on as a member: there is %s, but no %s, without which it can't be read: put that file back where it was; "+
+				"only if it is lost for good, move %s away, start the daemon again and join the cluster as a new node, or restore a backup: %w",
+				path, f.keys(), f.dir, cluster.ErrPrecondition)
 		}
 	}
-	return errors.Join(errs...)
+	return nil
 }
 
 // record is what a node must know to find its cluster again.

@@ -234,8 +234,10 @@ func (n *Node) restore() (*member, error) {
 		return nil, fmt.Errorf("look for the key file: %w", err)
 	}
 	if !there {
-		// Without keys nothing else can be read: leftovers of an order cut short.
-		return nil, n.files.wipe()
+		return nil, n.files.leftovers(n.log)
+	}
+	if err := n.files.finish(); err != nil {
+		return nil, err
 	}
 	keys, err := ca.KeyFile{Path: n.files.keys()}.Load()
 	if errors.Is(err, cluster.ErrLocked) {

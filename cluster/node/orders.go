@@ -209,7 +209,7 @@ func (n *Node) join(ctx context.Context, request swarm.JoinRequest, token cluste
 // will. The key file goes last, since it means that all is there; before it, more
 // may lay down what else belongs to the membership.
 func (n *Node) settle(keys ca.Keys, known record, more func() error) (*member, error) {
-	if err := n.files.wipe(); err != nil {
+	if err := errors.Join(n.files.begin(), n.files.clear()); err != nil {
 		return nil, err
 	}
 	id, err := keys.Identity()
@@ -226,6 +226,9 @@ func (n *Node) settle(keys ca.Keys, known record, more func() error) (*member, e
 		}
 	}
 	if err := (ca.KeyFile{Path: n.files.keys()}).Save(keys); err != nil {
+		return nil, err
+	}
+	if err := n.files.finish(); err != nil {
 		return nil, err
 	}
 	return n.load(keys.Lock)
