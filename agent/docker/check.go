@@ -42,7 +42,7 @@ func Check(spec swarm.TaskSpec, endpoint *swarm.EndpointSpec) error {
 // checkNetworks lets through what needs no network of the cluster.
 func checkNetworks(networks []swarm.NetworkAttachmentConfig, endpoint *swarm.EndpointSpec) error {
 	for _, n := range networks {
-		if !predefined(n.Target) || len(networks) > 1 || len(n.Aliases) > 0 || len(n.DriverOpts) > 0 {
+		if _, ok := cluster.PredefinedNetwork(n.Target); !ok || len(networks) > 1 || len(n.Aliases) > 0 || len(n.DriverOpts) > 0 {
 			return said(cluster.ErrUnsupported, "network %s: networks of the cluster are not supported yet; use host, bridge or none", n.Target)
 		}
 	}
@@ -56,9 +56,6 @@ func checkNetworks(networks []swarm.NetworkAttachmentConfig, endpoint *swarm.End
 	}
 	return nil
 }
-
-// predefined tells whether the engine itself has the network.
-func predefined(name string) bool { return name == "host" || name == "bridge" || name == "none" }
 
 // checkMount looks for what the engine would take for something else.
 func checkMount(m mount.Mount) error {

@@ -103,6 +103,7 @@ const (
 	byScheduler = "the scheduler's: it decides how many tasks there are, where and when"
 	byAgent     = "the agent's: it asks the driver to stop with it"
 	byFiles     = "agent.Assignment.Files: its test, and the conformance of drivers"
+	byNetworks  = "the API moves it to TaskTemplate.Networks: cluster/api, TestNetworks_OfTheEngines"
 )
 
 // elsewhere are the fields of a service that make no difference to the container
@@ -142,9 +143,9 @@ var elsewhere = map[string]string{
 	"TaskTemplate.Resources.Reservations.GenericResources[].DiscreteResourceSpec.Value": byScheduler,
 	"TaskTemplate.ForceUpdate": "makes a new revision, so tasks are replaced (cluster.UpdateService)",
 
-	"Networks[].Target":         "the API refuses it: cluster/api, TestRefuseService",
-	"Networks[].Aliases":        "the API refuses it: cluster/api, TestRefuseService",
-	"Networks[].DriverOpts":     "the API refuses it: cluster/api, TestRefuseService",
+	"Networks[].Target":         byNetworks,
+	"Networks[].Aliases":        byNetworks,
+	"Networks[].DriverOpts":     byNetworks,
 	"EndpointSpec.Mode":         "there is no network of the cluster to resolve names on: both modes mean the same",
 	"EndpointSpec.Ports[].Name": "a word of the user's",
 

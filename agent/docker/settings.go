@@ -40,12 +40,14 @@ func (d *Driver) settings(a agent.Assignment) (*settings, error) {
 		return nil, err
 	}
 	s := &settings{config: config(a, c), host: host(spec, c), network: &network.NetworkingConfig{}}
-	s.config.ExposedPorts, s.host.PortBindings = ports(a.Revision.Endpoint)
+	if mode := cluster.NetworkMode(&spec); mode != "" {
+		s.host.NetworkMode = container.NetworkMode(mode)
+	}
+	if !s.host.NetworkMode.IsHost() { // else the task binds them itself
+		s.config.ExposedPorts, s.host.PortBindings = ports(a.Revision.Endpoint)
+	}
 	if s.host.ExtraHosts, err = hosts(c.Hosts); err != nil {
 		return nil, err
-	}
-	for _, n := range spec.Networks {
-		s.host.NetworkMode = container.NetworkMode(n.Target)
 	}
 	// Managers have seen to it that the cluster allows them.
 	if err := cluster.ApplyHostOptions(a.Revision.ServiceLabels, s.host); err != nil {

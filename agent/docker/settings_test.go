@@ -80,6 +80,26 @@ func TestSettings_RefuseWhatTheyCannotTranslate(t *testing.T) {
 	}
 }
 
+func TestSettings_Networks(t *testing.T) {
+	for _, n := range cluster.PredefinedNetworks() {
+		for _, target := range []string{n.ID, n.Name} {
+			s, err := driver(t).settings(assignment(func(r *cluster.Revision) {
+				r.Spec.Networks = []swarm.NetworkAttachmentConfig{{Target: target}}
+				r.Endpoint = &swarm.EndpointSpec{Ports: []swarm.PortConfig{{TargetPort: 80, PublishedPort: 80, Protocol: "tcp", PublishMode: "host"}}}
+			}))
+			if err != nil {
+				t.Fatal(err)
+			}
+			if string(s.host.NetworkMode) != n.Name || len(s.host.PortBindings) > 0 != (n.Name != "host") {
+				t.Errorf("%s: mode %q, ports %v", target, s.host.NetworkMode, s.host.PortBindings)
+			}
+		}
+	}
+	if s, err := driver(t).settings(assignment(func(*cluster.Revision) {})); err != nil || s.host.NetworkMode != "" {
+		t.Errorf("without a network: %q, %v", s.host.NetworkMode, err)
+	}
+}
+
 func TestSettings_NeverTellAValue(t *testing.T) {
 	_, err := driver(t).settings(assignment(func(r *cluster.Revision) {
 		r.Spec.ContainerSpec.Env = []string{"PASSWORD=canary{{.Nothing}}"}

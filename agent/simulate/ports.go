@@ -49,3 +49,12 @@ func (d *Driver) publishLocked(c *container) (string, error) {
 	}
 	return cluster.FormatPorts(ports), nil
 }
+
+// boundPorts are those that the engine publishes: none on the host's network, where a
+// task binds them itself.
+func boundPorts(r *cluster.Revision) []swarm.PortConfig {
+	if cluster.NetworkMode(&r.Spec) == "host" {
+		return nil
+	}
+	return cluster.HostPorts(r.Endpoint)
+}

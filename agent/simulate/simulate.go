@@ -176,7 +176,7 @@ func (d *Driver) Prepare(ctx context.Context, a agent.Assignment) (agent.Contain
 		name:      a.ContainerName(),
 		image:     spec.Image,
 		behaviour: behaviour,
-		ports:     cluster.HostPorts(a.Revision.Endpoint),
+		ports:     boundPorts(a.Revision),
 		files:     files,
 		done:      make(chan struct{}),
 	}

@@ -4,6 +4,8 @@ import (
 	"time"
 
 	"github.com/docker/docker/api/types/swarm"
+
+	"skep/cluster"
 )
 
 // normalize fills in what clients count on finding in what they sent: a number
@@ -29,6 +31,7 @@ func normalize(spec *swarm.ServiceSpec) {
 		}
 		spec.Mode.ReplicatedJob = &full
 	}
+	normalizeNetworks(spec)
 	if spec.TaskTemplate.Runtime == "" {
 		spec.TaskTemplate.Runtime = swarm.RuntimeContainer
 	}
@@ -58,6 +61,21 @@ func normalize(spec *swarm.ServiceSpec) {
 		}
 		if config.Order == "" {
 			config.Order = swarm.UpdateOrderStopFirst
+		}
+	}
+}
+
+// normalizeNetworks has networks where they belong, by their IDs, as Swarm does.
+func normalizeNetworks(spec *swarm.ServiceSpec) {
+	//lint:ignore SA1019 deprecated, but old clients send it
+	old := &spec.Networks
+	if len(spec.TaskTemplate.Networks) == 0 {
+		spec.TaskTemplate.Networks = *old
+	}
+	*old = nil
+	for i := range spec.TaskTemplate.Networks {
+		if n, ok := cluster.PredefinedNetwork(spec.TaskTemplate.Networks[i].Target); ok {
+			spec.TaskTemplate.Networks[i].Target = n.ID
 		}
 	}
 }

@@ -144,6 +144,7 @@ func renderTask(view store.View, task *cluster.Task) swarm.Task {
 	}
 	if revision := view.Revision(task.ServiceID, task.Revision); revision != nil {
 		shown.Spec, shown.Slot = revision.Spec, revision.ShownSlot(task)
+		shown.NetworksAttachments = renderAttachments(&revision.Spec)
 		if revision.Job {
 			shown.JobIteration = &swarm.Version{Index: task.Revision}
 		}

@@ -220,11 +220,32 @@ func TestRefuseService(t *testing.T) {
 		{400, "duplicate published ports provided", func(s *swarm.ServiceSpec) {
 			s.EndpointSpec.Ports = []swarm.PortConfig{{PublishMode: "host", TargetPort: 80, PublishedPort: 80}, {PublishMode: "host", TargetPort: 81, PublishedPort: 80}}
 		}},
-		{501, "networks", func(s *swarm.ServiceSpec) {
+		{404, "network n not found", func(s *swarm.ServiceSpec) {
 			s.TaskTemplate.Networks = []swarm.NetworkAttachmentConfig{{Target: "n"}}
 		}},
 		//lint:ignore SA1019 deprecated, but old clients send it
-		{501, "networks", func(s *swarm.ServiceSpec) { s.Networks = []swarm.NetworkAttachmentConfig{{Target: "n"}} }},
+		{404, "network n not found", func(s *swarm.ServiceSpec) { s.Networks = []swarm.NetworkAttachmentConfig{{Target: "n"}} }},
+		{400, "container cannot be connected to multiple networks with one of the networks in host mode", func(s *swarm.ServiceSpec) {
+			s.TaskTemplate.Networks = []swarm.NetworkAttachmentConfig{{Target: "host"}, {Target: "bridge"}}
+		}},
+		{400, "network-scoped alias is supported only for containers in user defined networks", func(s *swarm.ServiceSpec) {
+			s.TaskTemplate.Networks = []swarm.NetworkAttachmentConfig{{Target: "host", Aliases: []string{"a"}}}
+		}},
+		{400, "network none has no driver options", func(s *swarm.ServiceSpec) {
+			s.TaskTemplate.Networks = []swarm.NetworkAttachmentConfig{{Target: "none", DriverOpts: map[string]string{"a": "b"}}}
+		}},
+		{400, "port 80 can't be published: the service's network is none", func(s *swarm.ServiceSpec) {
+			s.TaskTemplate.Networks = []swarm.NetworkAttachmentConfig{{Target: "none"}}
+			s.EndpointSpec.Ports = []swarm.PortConfig{{PublishMode: "host", TargetPort: 80, PublishedPort: 80}}
+		}},
+		{400, "port 80 can't be published as another one on the network host", func(s *swarm.ServiceSpec) {
+			s.TaskTemplate.Networks = []swarm.NetworkAttachmentConfig{{Target: "host"}}
+			s.EndpointSpec.Ports = []swarm.PortConfig{{PublishMode: "host", TargetPort: 80, PublishedPort: 8080}}
+		}},
+		{400, "PublishMode: ingress: not supported yet", func(s *swarm.ServiceSpec) {
+			s.TaskTemplate.Networks = []swarm.NetworkAttachmentConfig{{Target: "host"}}
+			s.EndpointSpec.Ports = []swarm.PortConfig{{TargetPort: 80, PublishedPort: 80}}
+		}},
 		{400, "malformed secret reference", func(s *swarm.ServiceSpec) { s.TaskTemplate.ContainerSpec.Secrets = []*swarm.SecretReference{nil} }},
 		{400, "malformed config reference", func(s *swarm.ServiceSpec) { s.TaskTemplate.ContainerSpec.Configs = []*swarm.ConfigReference{{}} }},
 		{501, "Privileges", func(s *swarm.ServiceSpec) {

@@ -45,14 +45,11 @@ func checkServiceSpec(spec *swarm.ServiceSpec) error {
 			return err
 		}
 	}
-	//lint:ignore SA1019 deprecated, but old clients send it, and it must not be ignored
-	if len(spec.Networks) > 0 {
-		return errNetworks
+	if err := checkNetworks(spec); err != nil {
+		return err
 	}
 	return checkTask(&spec.TaskTemplate)
 }
-
-var errNetworks = unsupported("networks", "leave --network out: tasks are on their node's default bridge")
 
 func checkMode(spec *swarm.ServiceSpec) error {
 	switch {
@@ -189,8 +186,6 @@ func checkTask(task *swarm.TaskSpec) error {
 		return unsupported("TaskTemplate.PluginSpec and NetworkAttachmentSpec", "services run containers")
 	case task.ContainerSpec == nil:
 		return fail(cluster.ErrInvalid, "TaskSpec: missing runtime")
-	case len(task.Networks) > 0:
-		return errNetworks
 	}
 	if err := checkResources(task.Resources); err != nil {
 		return err

@@ -634,9 +634,9 @@ func TestFlags_OfServices(t *testing.T) {
 var flagsElsewhere = map[string]string{
 	"--with-registry-auth": "TestRegistry",
 
-	"--network":     "refused: cluster/api, TestCLIServices",
-	"--network-add": "refused: cluster/api, TestCLIServices",
-	"--network-rm":  "there is none to take away",
+	"--network":     "TestNetworks_OfTheEngine",
+	"--network-add": "TestNetworks_OfTheEngine",
+	"--network-rm":  "TestNetworks_OfTheEngine",
 
 	"--generic-resource":     "cluster/api, TestCLIPlacement",
 	"--generic-resource-add": "cluster/api, TestCLIPlacement",
