@@ -2,6 +2,7 @@ package ca
 
 import (
 	"bytes"
+	"crypto"
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/sha256"
@@ -36,7 +37,7 @@ const (
 type Root struct {
 	cert *x509.Certificate
 	pem  []byte
-	key  *ecdsa.PrivateKey // nil on nodes that only verify
+	key  crypto.Signer // nil on nodes that only verify
 }
 
 // NewRoot makes the root of a new cluster.
@@ -91,11 +92,11 @@ func ParseRoot(certPEM, keyPEM []byte) (*Root, error) {
 	if len(keyPEM) == 0 {
 		return root, nil
 	}
-	key, err := parseKey(keyPEM)
+	key, err := parseSigner(keyPEM)
 	if err != nil {
 		return nil, fmt.Errorf("parse key of root CA: %w", err)
 	}
-	if !key.PublicKey.Equal(certs[0].PublicKey) {
+	if !publicKey(key).Equal(certs[0].PublicKey) {
 		return nil, fmt.Errorf("parse root CA: key doesn't belong to the certificate: %w", cluster.ErrInvalid)
 	}
 	root.key = key

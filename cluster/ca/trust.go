@@ -111,7 +111,34 @@ func (r *Root) Cross(random io.Reader, next *Root, now time.Time) ([]byte, error
 	if _, err := cross.Verify(x509.VerifyOptions{Roots: r.pool(), CurrentTime: now, KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageAny}}); err != nil {
 		return nil, fmt.Errorf("certify the next root CA: the present one doesn't allow it: %v: %w", err, cluster.ErrInvalid)
 	}
+	if err := next.try(random, now); err != nil {
+		return nil, fmt.Errorf("certify the next root CA: %w", err)
+	}
 	return pem.EncodeToMemory(&pem.Block{Type: certBlock, Bytes: der}), nil
+}
+
+// try issues a certificate and verifies it as nodes do: a root may have constraints on
+// names or uses.
+func (r *Root) try(random io.Reader, now time.Time) error {
+	_, csr, err := NewRequest(random)
+	if err != nil {
+		return err
+	}
+	chain, err := r.Issue(random, csr, cluster.Identity{NodeID: "n1", Role: swarm.NodeRoleManager, ClusterID: "c1"}, now, 0)
+	if err != nil {
+		return err
+	}
+	certs, err := parseCerts(chain)
+	if err != nil {
+		return err
+	}
+	for _, use := range []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth} {
+		_, err := certs[0].Verify(x509.VerifyOptions{Roots: r.pool(), CurrentTime: now, DNSName: managerUnit, KeyUsages: []x509.ExtKeyUsage{use}})
+		if err != nil {
+			return fmt.Errorf("nodes' certificates by it would be refused: %v: %w", err, cluster.ErrInvalid)
+		}
+	}
+	return nil
 }
 
 // Successor checks that the root can take the place of another at now: it has its
@@ -124,7 +151,7 @@ func (r *Root) Successor(now time.Time) error {
 		return fmt.Errorf("check root CA: it is valid from %v to %v; it must be valid now and for a month: %w", r.cert.NotBefore, r.cert.NotAfter, cluster.ErrInvalid)
 	case r.cert.MaxPathLen == 0 && r.cert.MaxPathLenZero:
 		return fmt.Errorf("check root CA: it allows no intermediate certificate (pathlen:0), so that it couldn't be replaced: %w", cluster.ErrInvalid)
-	case r.cert.KeyUsage&x509.KeyUsageCertSign == 0:
+	case r.cert.KeyUsage != 0 && r.cert.KeyUsage&x509.KeyUsageCertSign == 0: // absent means any use, RFC 5280
 		return fmt.Errorf("check root CA: its key usage lacks certificate signing: %w", cluster.ErrInvalid)
 	}
 	return nil

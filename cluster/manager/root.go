@@ -24,10 +24,8 @@ func (m *Manager) NewRoot(c *cluster.Cluster, certPEM, keyPEM []byte) (*cluster.
 	var next *ca.Root
 	if len(certPEM) == 0 && len(keyPEM) == 0 {
 		next, err = ca.NewRoot(m.cfg.Random, now, c.ID)
-	} else if next, err = ca.ParseRoot(certPEM, keyPEM); err == nil {
+	} else if next, err = ca.GivenRoot(certPEM, keyPEM); err == nil {
 		err = next.Successor(now)
-	} else {
-		err = fmt.Errorf("%w (want one self-signed certificate, and its ECDSA P-256 key as PKCS #8: \"openssl pkcs8 -topk8 -nocrypt\")", err)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("rotate root CA: %w", err)
