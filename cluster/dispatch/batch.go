@@ -37,7 +37,11 @@ func (b *batch) gather(waiting []*delivery, where map[string]string, hearing boo
 				b.reports = append(b.reports, r)
 			}
 		}
-		b.news = append(b.news, dl.relay.Nodes...)
+		for _, n := range dl.relay.Nodes {
+			if dl.serves(n.NodeID) || where[n.NodeID] == "" {
+				b.news = append(b.news, n)
+			}
+		}
 		taken = append(taken, dl)
 	}
 	return taken, rest
@@ -49,12 +53,12 @@ func (dl *delivery) serves(nodeID string) bool {
 	return found
 }
 
-// hasStrays tells whether the relay has reports of a node whose session isn't
-// known to be anywhere.
+// hasStrays tells whether the relay has news of a node whose session isn't known to be
+// anywhere.
 func (dl *delivery) hasStrays(where map[string]string) bool {
-	return slices.ContainsFunc(dl.relay.Reports, func(r cluster.NodeReport) bool {
-		return where[r.NodeID] == "" && !dl.serves(r.NodeID)
-	})
+	strays := func(nodeID string) bool { return where[nodeID] == "" && !dl.serves(nodeID) }
+	return slices.ContainsFunc(dl.relay.Reports, func(r cluster.NodeReport) bool { return strays(r.NodeID) }) ||
+		slices.ContainsFunc(dl.relay.Nodes, func(n cluster.NodeNews) bool { return strays(n.NodeID) })
 }
 
 func (b *batch) size() int { return len(b.reports) + len(b.news) + len(b.verdicts) }
