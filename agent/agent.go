@@ -47,8 +47,8 @@ type Config struct {
 	NodeID string
 	// Hostname, when set, replaces the one that the driver tells.
 	Hostname string
-	// Addr is the IP address that the node advertises.
-	Addr string
+	// Addr tells the IP address that the node advertises; nil leaves it to managers.
+	Addr func() string
 	// Build is which skep the node runs.
 	Build  cluster.Build
 	Driver Driver
@@ -102,6 +102,9 @@ func New(cfg Config) (*Agent, error) {
 	}
 	if cfg.Log == nil {
 		cfg.Log = slog.New(slog.DiscardHandler)
+	}
+	if cfg.Addr == nil {
+		cfg.Addr = func() string { return "" }
 	}
 	if cfg.OnPeers == nil {
 		cfg.OnPeers = func(cluster.Peers) {}

@@ -126,7 +126,7 @@ func (a *Agent) session(ctx context.Context) error {
 // write sends: Hello, then what the mailbox gets, and heartbeats in between. ctx
 // asks for a farewell, inner is the life of the session.
 func (s *session) write(ctx, inner context.Context) error {
-	hello := cluster.Hello{Format: cluster.WireFormat, Addr: s.agent.cfg.Addr, Build: s.agent.cfg.Build}
+	hello := cluster.Hello{Format: cluster.WireFormat, Addr: s.agent.cfg.Addr(), Build: s.agent.cfg.Build}
 	first := cluster.FromAgent{Hello: &hello}
 	s.agent.call(func(held *set) {
 		s.hello, hello.Description, first.EngineAway = held.description, held.description, held.engineAway()

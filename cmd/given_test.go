@@ -22,21 +22,23 @@ var world = map[string][]string{
 // takes are the places that take of the world by themselves, and why they may. A
 // function that is only named, as a default, isn't called.
 var takes = map[string]string{
-	"agent/agent.go rand.New":               "of a seed that was given",
-	"agent/agent.go rand.NewChaCha8":        "of a seed that was given",
-	"cluster/api/engine.go time.Now":        "the age of a cache of the engine's versions",
-	"cluster/api/server.go time.Now":        "a deadline of the kernel's",
-	"cluster/ca/keyfile.go rand.Read":       "nonces: never again the same, whoever gives the randomness",
-	"cluster/dispatch/handler.go time.Now":  "a deadline of the kernel's",
-	"cluster/manager/admit.go time.Now":     "a deadline of the kernel's",
-	"cluster/manager/silence.go time.Now":   "raft's own clock",
-	"cluster/manager/silence.go time.Since": "raft's own clock",
-	"cluster/manager/status.go time.Since":  "raft's own clock",
-	"cluster/node/listen.go net.Dial":       "the API's sockets are the machine's own",
-	"cluster/node/listen.go net.Listen":     "the API's sockets are the machine's own",
-	"cluster/node/network.go net.Listen":    "this is the network that is given",
-	"store/seal/ring.go rand.Read":          "nonces: never again the same, whoever gives the randomness",
-	"store/seal/stream.go rand.Read":        "nonces: never again the same, whoever gives the randomness",
+	"agent/agent.go rand.New":                   "of a seed that was given",
+	"agent/agent.go rand.NewChaCha8":            "of a seed that was given",
+	"cluster/api/engine.go time.Now":            "the age of a cache of the engine's versions",
+	"cluster/api/server.go time.Now":            "a deadline of the kernel's",
+	"cluster/ca/keyfile.go rand.Read":           "nonces: never again the same, whoever gives the randomness",
+	"cluster/dispatch/handler.go time.Now":      "a deadline of the kernel's",
+	"cluster/gossip/gossip.go net.Listen":       "where memberlist is about to listen: its own error doesn't say what is wrong",
+	"cluster/gossip/gossip.go net.ListenPacket": "likewise",
+	"cluster/manager/admit.go time.Now":         "a deadline of the kernel's",
+	"cluster/manager/silence.go time.Now":       "raft's own clock",
+	"cluster/manager/silence.go time.Since":     "raft's own clock",
+	"cluster/manager/status.go time.Since":      "raft's own clock",
+	"cluster/node/listen.go net.Dial":           "the API's sockets are the machine's own",
+	"cluster/node/listen.go net.Listen":         "the API's sockets are the machine's own",
+	"cluster/node/network.go net.Listen":        "this is the network that is given",
+	"store/seal/ring.go rand.Read":              "nonces: never again the same, whoever gives the randomness",
+	"store/seal/stream.go rand.Read":            "nonces: never again the same, whoever gives the randomness",
 }
 
 // TestGiven_NobodyTakesOfTheWorld finds calls of what should have been passed in.

@@ -87,7 +87,7 @@ func newRealBench(t *testing.T, nodeID string, driver agent.Driver) *bench {
 func (b *bench) start() {
 	b.t.Helper()
 	a, err := agent.New(agent.Config{
-		NodeID: b.node, Addr: "127.0.1.1", Driver: b.runs, Record: b.record,
+		NodeID: b.node, Addr: func() string { return "127.0.1.1" }, Driver: b.runs, Record: b.record,
 		Connect: func(ctx context.Context) (net.Conn, error) {
 			b.dials.Add(1)
 			if b.refused.Load() {

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -60,6 +61,9 @@ type Options struct {
 	Clock func(number int) time.Duration
 	// Build is which skep all machines run at first; the zero value is this source's.
 	Build cluster.Build
+	// Public is the address of the NAT that the machine with the number is behind; nil
+	// and "" mean none.
+	Public func(number int) string
 	// Seed decides what the network loses.
 	Seed uint64
 }
@@ -67,8 +71,9 @@ type Options struct {
 // Machine is one machine: what survives a crash of its daemon, and the daemon.
 type Machine struct {
 	cluster *Cluster
-	// Name is the host name, IP the address: n1 is 127.0.1.1.
-	Name, IP string
+	// Name is the host name, IP the address: n1 is 127.0.1.1. Public is the address of
+	// the NAT that it is behind, if it is.
+	Name, IP, Public string
 	// Driver holds the machine's containers.
 	Driver *simulate.Driver
 	clock  clock
@@ -77,11 +82,15 @@ type Machine struct {
 	Build cluster.Build
 	// UnlockKeyFile is as in node.Config.
 	UnlockKeyFile string
+	// Flags, when set, changes what the next daemon is started with.
+	Flags func(*node.Config)
 
 	// daemon is the present run, or the last one.
 	daemon *daemon
 
 	mu sync.Mutex // guards the fields below, for clients and daemons that call meanwhile
+	// at is IP.
+	at string
 	// node is the daemon, also when it is off; dead is set while it is.
 	node *node.Node
 	dead bool
@@ -113,7 +122,8 @@ func Start(t testing.TB, managers, workers int, options Options) *Cluster {
 		c.add(i + 1)
 	}
 	first := c.Machines[0]
-	first.Do(http.MethodPost, "/swarm/init", swarm.InitRequest{ListenAddr: first.IP, AdvertiseAddr: first.IP, AutoLockManagers: options.AutoLock}, nil)
+	listen, advertise := first.addresses()
+	first.Do(http.MethodPost, "/swarm/init", swarm.InitRequest{ListenAddr: listen, AdvertiseAddr: advertise, AutoLockManagers: options.AutoLock}, nil)
 	for i, m := range c.Machines[1:] {
 		m.Join(first, i+1 < managers)
 	}
@@ -158,6 +168,12 @@ func memoryDir(t testing.TB) string {
 // add starts one more machine, which is in no cluster.
 func (c *Cluster) add(number int) *Machine {
 	m := &Machine{cluster: c, Name: fmt.Sprintf("n%d", number), IP: fmt.Sprintf("127.0.1.%d", number), Build: c.options.Build, dead: true}
+	m.at = m.IP
+	if c.options.Public != nil {
+		if m.Public = c.options.Public(number); m.Public != "" {
+			c.wire.public[m.Public] = m.IP
+		}
+	}
 	if c.options.Clock != nil {
 		m.SetClock(c.options.Clock(number))
 	}
@@ -185,15 +201,21 @@ func (m *Machine) Restart() {
 	c.wire.revive(m.IP)
 	ctx, cancel := context.WithCancel(context.Background())
 	d := &daemon{cancel: cancel, dying: make(chan struct{}), ended: make(chan struct{})}
-	n, err := node.New(node.Config{
+	config := node.Config{
 		DataDir: filepath.Join(c.dir, m.Name), Driver: m.Driver, Hostname: m.Name, Build: m.Build,
 		UnlockKeyFile: m.UnlockKeyFile, Latency: c.options.Latency, Now: m.clock.Now,
 		Log:     c.log.With("host", m.Name),
 		Fatal:   func(err error) { m.fatal(d, err) },
 		Write:   func(what string, write func() error) error { return m.write(d, what, write) },
-		Network: machineNetwork{c.wire, m.IP}, SnapshotEntries: c.options.SnapshotEntries, GossipKeyPeriod: c.options.GossipKeyPeriod,
-		Gossip: func(cfg gossip.Config) (node.Gossip, error) { return c.air.join(cfg.NodeID, m.IP, cfg.Keys), nil },
-	})
+		Network: ofMachine{m}, Interfaces: m.interfaces, SnapshotEntries: c.options.SnapshotEntries, GossipKeyPeriod: c.options.GossipKeyPeriod,
+		Gossip: func(cfg gossip.Config) (node.Gossip, error) {
+			return c.air.join(cfg.NodeID, m.address(), cfg.Keys), nil
+		},
+	}
+	if m.Flags != nil {
+		m.Flags(&config)
+	}
+	n, err := node.New(config)
 	if err != nil {
 		c.t.Fatalf("make node %s: %v", m.Name, err)
 	}
@@ -266,9 +288,44 @@ func (m *Machine) Join(by *Machine, manager bool) {
 	if manager {
 		token = of.JoinTokens.Manager
 	}
+	listen, advertise := m.addresses()
+	_, remote := by.addresses()
 	m.Do(http.MethodPost, "/swarm/join", swarm.JoinRequest{
-		ListenAddr: m.IP, AdvertiseAddr: m.IP, RemoteAddrs: []string{by.IP}, JoinToken: token,
+		ListenAddr: listen, AdvertiseAddr: advertise, RemoteAddrs: []string{remote}, JoinToken: token,
 	}, nil)
+}
+
+// addresses are what the machine's node is told to listen at and to advertise.
+func (m *Machine) addresses() (listen, advertise string) {
+	if m.Public != "" {
+		return "0.0.0.0", m.Public
+	}
+	return m.IP, m.IP
+}
+
+// address is IP, for the daemon.
+func (m *Machine) address() string {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.at
+}
+
+func (m *Machine) interfaces() ([]node.Interface, error) {
+	ip := net.ParseIP(m.address())
+	if ip == nil {
+		return []node.Interface{{Name: "eth0"}}, nil
+	}
+	return []node.Interface{{Name: "eth0", Networks: []net.IPNet{{IP: ip, Mask: net.CIDRMask(32, 32)}}}}, nil
+}
+
+// Move gives the machine another address, also while its daemon runs, which isn't told;
+// "" takes it away. What was under way to and from the address of before stays there.
+func (m *Machine) Move(ip string) {
+	m.cluster.wire.move(m.IP, ip)
+	m.IP = ip
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.at = ip
 }
 
 // Do calls the machine's API and fails the test when it is refused.

@@ -28,6 +28,10 @@ type wire struct {
 	// addresses of machines that are off.
 	cut  map[[2]string]bool
 	down map[string]bool
+	// gone has the addresses that are nobody's any more, and public the private ones of
+	// those that a NAT has.
+	gone   map[string]bool
+	public map[string]string
 	// mute has the pairs of which the second hears nothing from the first.
 	mute map[[2]string]bool
 	// refused has the pairs of which each refuses the other's connections.
@@ -44,6 +48,7 @@ type wire struct {
 func newWire(seed uint64) *wire {
 	return &wire{
 		changed: make(chan struct{}), listeners: map[string]*listener{}, conns: map[*conn]bool{},
+		gone: map[string]bool{}, public: map[string]string{},
 		cut: map[[2]string]bool{}, down: map[string]bool{}, mute: map[[2]string]bool{}, refused: map[[2]string]bool{},
 		far: map[string]time.Duration{}, lossy: map[string]float64{}, random: rand.New(rand.NewPCG(seed, 2)), port: 40000,
 	}
@@ -61,7 +66,7 @@ func (w *wire) wakeLocked() {
 // severedLocked tells whether nothing gets through between two addresses, in
 // either direction.
 func (w *wire) severedLocked(a, b string) bool {
-	return w.cut[[2]string{a, b}] || w.cut[[2]string{b, a}]
+	return w.cut[[2]string{a, b}] || w.cut[[2]string{b, a}] || w.gone[a] || w.gone[b]
 }
 
 // deafLocked tells whether to hears nothing from from.
@@ -162,6 +167,21 @@ func (w *wire) kill(ip string) {
 	w.breakLocked(func(c *conn) bool { return c.local.host == ip || c.remote.host == ip })
 }
 
+// move gives a machine another address: nothing gets to or from the one of before. What
+// there was with the new one is over, since it was somebody else's.
+func (w *wire) move(from, to string) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.gone[from] = true
+	for addr, l := range w.listeners {
+		if l.addr.host == to {
+			delete(w.listeners, addr)
+		}
+	}
+	delete(w.gone, to)
+	w.breakLocked(func(c *conn) bool { return c.local.host == to || c.remote.host == to })
+}
+
 func (w *wire) revive(ip string) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -173,6 +193,21 @@ type machineNetwork struct {
 	wire *wire
 	ip   string
 }
+
+// ofMachine is the network of a machine, whose address may change: a
+// node.Network.
+type ofMachine struct{ m *Machine }
+
+func (n ofMachine) now() machineNetwork { return machineNetwork{n.m.cluster.wire, n.m.address()} }
+
+func (n ofMachine) Listen(text string) (net.Listener, error) { return n.now().Listen(text) }
+
+func (n ofMachine) Dial(ctx context.Context, text string) (net.Conn, error) {
+	return n.now().Dial(ctx, text)
+}
+
+// LocalIP is the machine's address, by which it reaches everybody.
+func (n ofMachine) LocalIP(context.Context, string) (string, error) { return n.m.address(), nil }
 
 type address struct {
 	host string
@@ -193,13 +228,20 @@ func (m machineNetwork) Listen(text string) (net.Listener, error) {
 	if err != nil {
 		return nil, err
 	}
+	shown := addr
+	if addr.host == "0.0.0.0" {
+		addr.host = m.ip
+	}
 	w := m.wire
 	w.mu.Lock()
 	defer w.mu.Unlock()
+	if w.gone[addr.host] {
+		return nil, fmt.Errorf("listen %s: %w", addr, syscall.EADDRNOTAVAIL)
+	}
 	if w.listeners[addr.String()] != nil {
 		return nil, fmt.Errorf("listen %s: address already in use", addr)
 	}
-	l := &listener{wire: w, addr: addr}
+	l := &listener{wire: w, addr: addr, shown: shown}
 	w.listeners[addr.String()] = l
 	return l, nil
 }
@@ -210,8 +252,18 @@ func (m machineNetwork) Dial(ctx context.Context, text string) (net.Conn, error)
 	if err != nil {
 		return nil, err
 	}
+	if addr.host == "127.0.0.1" {
+		addr.host = m.ip
+	}
 	w := m.wire
 	w.mu.Lock()
+	if private := w.public[addr.host]; private == m.ip {
+		w.mu.Unlock()
+		<-ctx.Done() // A NAT without hairpin: its own address doesn't lead back in.
+		return nil, ctx.Err()
+	} else if private != "" {
+		addr.host = private
+	}
 	for w.strangersLocked(m.ip, addr.host) && !w.refusedLocked(m.ip, addr.host) {
 		changed := w.changed
 		w.mu.Unlock()
@@ -242,6 +294,7 @@ func (m machineNetwork) Dial(ctx context.Context, text string) (net.Conn, error)
 type listener struct {
 	wire    *wire
 	addr    address
+	shown   address // what it says of itself
 	pending []*conn
 	closed  bool
 }
@@ -278,7 +331,7 @@ func (l *listener) Close() error {
 	return nil
 }
 
-func (l *listener) Addr() net.Addr { return l.addr }
+func (l *listener) Addr() net.Addr { return l.shown }
 
 // stream is one direction of a connection.
 type stream struct {

@@ -149,7 +149,25 @@ func (g *Gossip) transport(logger *log.Logger) (memberlist.Transport, error) {
 	if addr == "" {
 		addr = "0.0.0.0"
 	}
+	// memberlist's own error doesn't say which it is.
+	if err := usable(addr, g.config.Port); err != nil {
+		return nil, err
+	}
 	return memberlist.NewNetTransport(&memberlist.NetTransportConfig{BindAddrs: []string{addr}, BindPort: g.config.Port, Logger: logger})
+}
+
+// usable tries to listen.
+func usable(addr string, port int) error {
+	at := net.JoinHostPort(addr, strconv.Itoa(port))
+	stream, err := net.Listen("tcp", at)
+	if err != nil {
+		return err
+	}
+	packets, err := net.ListenPacket("udp", at)
+	if err != nil {
+		return errors.Join(err, stream.Close())
+	}
+	return errors.Join(stream.Close(), packets.Close())
 }
 
 func (g *Gossip) memberlistConfig(logger *log.Logger) *memberlist.Config {

@@ -224,11 +224,10 @@ func (m *Manager) ready(r *http.Request, request ReadyRequest) (*Admission, erro
 }
 
 func (m *Manager) take(ctx context.Context, id cluster.Identity, addr string, build cluster.Build) (*Admission, error) {
-	host, _, err := net.SplitHostPort(addr)
-	if ip := net.ParseIP(host); err != nil || ip == nil || ip.IsUnspecified() {
-		return nil, cluster.Say(cluster.ErrInvalid, "add manager: %q is no IP address and port", addr)
+	if err := checkAddr(addr); err != nil {
+		return nil, err
 	}
-	err = m.store.Update(ctx, func(tx *store.Tx) error {
+	err := m.store.Update(ctx, func(tx *store.Tx) error {
 		node := tx.Node(id.NodeID)
 		if node == nil || node.Role != swarm.NodeRoleManager || node.Spec.Role != swarm.NodeRoleManager {
 			return cluster.Say(cluster.ErrDenied, "add manager: node %s is not to be a manager", id.NodeID)
@@ -247,6 +246,15 @@ func (m *Manager) take(ctx context.Context, id cluster.Identity, addr string, bu
 		return nil, err
 	}
 	return m.admission(m.store.View().Node(id.NodeID), nil), nil
+}
+
+// checkAddr refuses what is no address of a control port.
+func checkAddr(addr string) error {
+	host, _, err := net.SplitHostPort(addr)
+	if ip := net.ParseIP(host); err != nil || ip == nil || ip.IsUnspecified() || ip.IsMulticast() {
+		return cluster.Say(cluster.ErrInvalid, "add manager: %q is no IP address and port", addr)
+	}
+	return nil
 }
 
 // lost takes the vote of a manager away that lost its database, or some of it: voters

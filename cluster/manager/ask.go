@@ -10,6 +10,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"sync"
 	"time"
 
 	"skep/cluster"
@@ -49,6 +50,19 @@ func (a Asker) Renew(ctx context.Context, csr []byte) (*Admission, error) {
 // Ready tells that a manager listens at addr.
 func (a Asker) Ready(ctx context.Context, addr string) (*Admission, error) {
 	return a.ask(ctx, "/v1/manager", ReadyRequest{Addr: addr, Build: a.Build})
+}
+
+// Here tells each of the managers, not the leader only, where the asker's manager is.
+func (a Asker) Here(ctx context.Context, addr string) {
+	body, err := cluster.Encode(ReadyRequest{Addr: addr})
+	if err != nil {
+		return
+	}
+	var told sync.WaitGroup
+	for _, manager := range a.Managers {
+		told.Go(func() { _, _ = a.post(ctx, manager, "/v1/here", body) }) // Who wasn't reached is told again.
+	}
+	told.Wait()
 }
 
 // Lost has the vote of the asker's manager taken away, whose database is lost. When

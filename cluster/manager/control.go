@@ -171,6 +171,7 @@ func (m *Manager) routes() http.Handler {
 	mux.Handle("POST /v1/renew", m.allowRenewal(onLeader(m, m.renew)))
 	mux.Handle("POST /v1/leave", m.allow(anyNode, onLeader(m, m.leave)))
 	mux.Handle("POST /v1/manager", m.allow(managers, onLeader(m, m.ready)))
+	mux.Handle("POST /v1/here", m.allow(managers, onAny(m, m.here)))
 	mux.Handle("POST /v1/lost", m.allow(managers, onLeader(m, m.lost)))
 	mux.Handle("GET /v1/health", m.allow(managers, http.HandlerFunc(m.serveHealth)))
 	mux.Handle("/v1/api/", m.allow(managers, http.StripPrefix("/v1/api", m.cfg.API)))

@@ -36,7 +36,8 @@ func (m *Manager) watch(ctx context.Context) error {
 	defer m.raft.DeregisterObserver(observer)
 	for {
 		addr, id := m.raft.LeaderWithID()
-		m.setLeader(cluster.Peer{NodeID: string(id), Addr: string(addr)})
+		m.where.forget(m.configuration())
+		m.setLeader(cluster.Peer{NodeID: string(id), Addr: m.where.of(string(id), string(addr))})
 		timer := time.NewTimer(time.Second)
 		select {
 		case <-ctx.Done():

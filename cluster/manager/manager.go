@@ -102,6 +102,7 @@ type Manager struct {
 	client    *http.Client
 	peers     *reachability
 	knocks    knocks
+	where     *whereabouts
 	// alone is Config.Alone until it is done; only lead uses it.
 	alone bool
 
@@ -116,7 +117,7 @@ func Open(cfg Config) (_ *Manager, err error) {
 	cfg.Beat = defaulted(cfg.Beat, 300*time.Millisecond)
 	cfg.SnapshotBytes = defaulted(cfg.SnapshotBytes, 32<<20)
 	cfg.GossipKeyPeriod = defaulted(cfg.GossipKeyPeriod, 12*time.Hour)
-	m := &Manager{cfg: cfg, log: cfg.Log, changed: make(chan struct{}), peers: newReachability(), alone: cfg.Alone}
+	m := &Manager{cfg: cfg, log: cfg.Log, changed: make(chan struct{}), peers: newReachability(), where: newWhereabouts(), alone: cfg.Alone}
 	m.store = store.New(store.Config{Now: cfg.Now, Log: cfg.Log, Build: cfg.Build, Fatal: m.cfg.Fatal})
 	m.fsm.FSM = m.store.FSM()
 	listener, err := cfg.Network.Listen(cfg.Listen)
@@ -124,7 +125,7 @@ func Open(cfg Config) (_ *Manager, err error) {
 		return nil, fmt.Errorf("listen on control port %s: %w", cfg.Listen, err)
 	}
 	m.listener = port{listener, newLines()}
-	m.streams = newStreams(m.listener.Addr(), m.dialRaft)
+	m.streams = newStreams(advertised(cfg.Addr), m.dialRaft)
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, m.listener.Close())

@@ -7,6 +7,7 @@ import (
 	"io"
 	"log/slog"
 	"net"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -60,7 +61,7 @@ func (m *Manager) startRaft() (*raft.Raft, error) {
 	transport := newPatient(m.transport)
 	m.retaining = newRetaining(transport, m.disk.Log)
 	go m.retaining.run()
-	r, err := raft.NewRaft(config, &m.fsm, m.disk.Log, m.disk.Stable, m.disk.Snapshots, m.retaining)
+	r, err := raft.NewRaft(config, &m.fsm, m.disk.Log, m.disk.Stable, m.disk.Snapshots, located{m.retaining, m.where})
 	if err != nil {
 		m.retaining.stop()
 		return nil, fmt.Errorf("start raft: %w", err)
@@ -82,13 +83,26 @@ func (f *countingFSM) Apply(log *raft.Log) any {
 	return f.FSM.Apply(log)
 }
 
-// servers is raft's present configuration; nil when it can't be had.
-func (m *Manager) servers() []raft.Server {
+// configuration is raft's present one; nil when it can't be had.
+func (m *Manager) configuration() []raft.Server {
 	future := m.raft.GetConfiguration()
 	if future.Error() != nil {
 		return nil
 	}
 	return future.Configuration().Servers
+}
+
+// servers are those of raft's configuration, each with the address where it is now.
+func (m *Manager) servers() []raft.Server {
+	servers := slices.Clone(m.configuration())
+	for i, server := range servers {
+		if string(server.ID) == m.cfg.NodeID {
+			servers[i].Address = raft.ServerAddress(m.cfg.Addr)
+			continue
+		}
+		servers[i].Address = raft.ServerAddress(m.where.of(string(server.ID), string(server.Address)))
+	}
+	return servers
 }
 
 // keeping is what this manager keeps of raft's log, as its copy of the database

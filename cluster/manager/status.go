@@ -92,7 +92,7 @@ func (m *Manager) Status(ctx context.Context) (cluster.Status, error) {
 	for node := range view.Nodes() {
 		if node.Role == swarm.NodeRoleManager {
 			status.Managers = append(status.Managers, cluster.ManagerHealth{
-				NodeID: node.ID, Hostname: node.Description.Hostname, Addr: node.ManagerAddr, Voter: votes[node.ID], Build: node.Build,
+				NodeID: node.ID, Hostname: node.Description.Hostname, Addr: m.where.of(node.ID, node.ManagerAddr), Voter: votes[node.ID], Build: node.Build,
 			})
 		}
 	}

@@ -22,41 +22,26 @@ type addresses struct {
 	// Bind and IP are gossip's, on its own port: bound, and advertised.
 	Bind string `cbor:"3,keyasint"`
 	IP   string `cbor:"4,keyasint"`
+	// Own is set when IP was the machine's own, on Interface; otherwise it is that of a
+	// NAT, and the node can't see it change.
+	Own       bool   `cbor:"5,keyasint,omitempty"`
+	Interface string `cbor:"6,keyasint,omitempty"`
+	// Flags are what the daemon's command line said when the addresses were settled: one
+	// that says something new is obeyed.
+	Flags addressFlags `cbor:"7,keyasint,omitzero"`
 }
 
-// interfaces lists the machine's addresses, by interface name.
-type interfaces func() (map[string][]net.IP, error)
-
-// localInterfaces asks the system.
-func localInterfaces() (map[string][]net.IP, error) {
-	list, err := net.Interfaces()
-	if err != nil {
-		return nil, fmt.Errorf("list network interfaces: %w", err)
-	}
-	found := map[string][]net.IP{}
-	for _, iface := range list {
-		addrs, err := iface.Addrs()
-		if err != nil {
-			return nil, fmt.Errorf("list addresses of %s: %w", iface.Name, err)
-		}
-		for _, addr := range addrs {
-			if network, ok := addr.(*net.IPNet); ok {
-				found[iface.Name] = append(found[iface.Name], network.IP)
-			}
-		}
-	}
-	return found, nil
+// addressFlags are --listen-addr and --advertise-addr.
+type addressFlags struct {
+	Listen    string `cbor:"1,keyasint,omitempty"`
+	Advertise string `cbor:"2,keyasint,omitempty"`
 }
 
 // resolve settles a node's addresses. Both texts may be an IP address or an
 // interface's name, with or without a port, or empty. An advertised address of
 // this machine is also what is bound when listen names none, so that several
 // nodes run on one machine, each on its own address.
-func resolve(listen, advertise string, local interfaces) (addresses, error) {
-	known, err := local()
-	if err != nil {
-		return addresses{}, err
-	}
+func resolve(listen, advertise string, known interfaces) (addresses, error) {
 	listenIP, listenPort, err := parseAddr(listen, controlPort, known)
 	if err != nil {
 		return addresses{}, fmt.Errorf("read listen address: %w", err)
@@ -65,7 +50,10 @@ func resolve(listen, advertise string, local interfaces) (addresses, error) {
 	if err != nil {
 		return addresses{}, fmt.Errorf("read advertise address: %w", err)
 	}
-	if ip == nil || ip.IsUnspecified() {
+	if ip != nil && !reachable(ip) {
+		return addresses{}, cluster.Say(cluster.ErrInvalid, "advertise address must be a non-zero IP address or network interface (with optional port number): %s is none that other nodes could reach", ip)
+	}
+	if ip == nil {
 		ip = listenIP
 	}
 	if ip == nil || ip.IsUnspecified() {
@@ -74,21 +62,27 @@ func resolve(listen, advertise string, local interfaces) (addresses, error) {
 		}
 	}
 	bind := listenIP
+	own := known.has(ip)
 	if bind == nil || bind.IsUnspecified() {
 		bind = net.IPv4zero
-		if isLocal(ip, known) {
+		if own {
 			bind = ip
 		}
 	}
 	return addresses{
 		Listen:  net.JoinHostPort(bind.String(), strconv.Itoa(listenPort)),
 		Control: net.JoinHostPort(ip.String(), strconv.Itoa(port)),
-		Bind:    bind.String(), IP: ip.String(),
+		Bind:    bind.String(), IP: ip.String(), Own: own, Interface: known.of(ip),
 	}, nil
 }
 
+// reachable tells whether an address can be that of a node at all.
+func reachable(ip net.IP) bool {
+	return !ip.IsUnspecified() && !ip.IsMulticast() && !ip.Equal(net.IPv4bcast)
+}
+
 // parseAddr reads host[:port]; no host gives a nil IP.
-func parseAddr(text string, defaultPort int, known map[string][]net.IP) (net.IP, int, error) {
+func parseAddr(text string, defaultPort int, known interfaces) (net.IP, int, error) {
 	if text == "" {
 		return nil, defaultPort, nil
 	}
@@ -108,10 +102,11 @@ func parseAddr(text string, defaultPort int, known map[string][]net.IP) (net.IP,
 	if ip := net.ParseIP(host); ip != nil {
 		return ip, port, nil
 	}
-	ips, ok := known[host]
-	if !ok {
+	iface := known.named(host)
+	if iface == nil {
 		return nil, 0, cluster.Say(cluster.ErrInvalid, "%q is neither an IP address nor a network interface here", host)
 	}
+	ips := iface.ips()
 	candidates := usable(ips)
 	if len(candidates) == 0 {
 		candidates = ips
@@ -122,13 +117,12 @@ func parseAddr(text string, defaultPort int, known map[string][]net.IP) (net.IP,
 	return candidates[0], port, nil
 }
 
-// usable leaves out loopback and link-local addresses, and IPv6 ones where there
-// are IPv4 ones.
+// usable leaves out link-local addresses, and IPv6 ones where there are IPv4 ones.
 func usable(ips []net.IP) []net.IP {
 	var four, six []net.IP
 	for _, ip := range ips {
 		switch {
-		case ip.IsLoopback() || ip.IsLinkLocalUnicast():
+		case ip.IsLinkLocalUnicast():
 		case ip.To4() != nil:
 			four = append(four, ip)
 		default:
@@ -142,14 +136,10 @@ func usable(ips []net.IP) []net.IP {
 }
 
 // onlyIP is the address to advertise when the user names none.
-func onlyIP(known map[string][]net.IP) (net.IP, error) {
+func onlyIP(known interfaces) (net.IP, error) {
 	var all []net.IP
-	for name, ips := range known {
-		// A container bridge is no address that other machines could reach.
-		if name == "docker0" || name == "docker_gwbridge" {
-			continue
-		}
-		all = append(all, usable(ips)...)
+	for _, iface := range known.outward() {
+		all = append(all, usable(iface.ips())...)
 	}
 	switch len(all) {
 	case 1:
@@ -158,18 +148,4 @@ func onlyIP(known map[string][]net.IP) (net.IP, error) {
 		return nil, cluster.Say(cluster.ErrInvalid, "could not choose an IP address to advertise since this system has none that others can reach")
 	}
 	return nil, cluster.Say(cluster.ErrInvalid, "could not choose an IP address to advertise since this system has multiple addresses")
-}
-
-func isLocal(ip net.IP, known map[string][]net.IP) bool {
-	if ip.IsLoopback() {
-		return true
-	}
-	for _, ips := range known {
-		for _, local := range ips {
-			if local.Equal(ip) {
-				return true
-			}
-		}
-	}
-	return false
 }

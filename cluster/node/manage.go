@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/docker/docker/api/types/swarm"
@@ -44,7 +45,7 @@ func (m *member) manageOnce(ctx context.Context) error {
 		Listen: known.Addresses.Listen, Addr: known.Addresses.Control,
 		Build:       cfg.Build,
 		Credentials: m.credentials, KnownManager: m.knownManager, Ring: m.ring, Dir: m.node.files.raft(), Write: cfg.Write,
-		Network: cfg.Network, Members: m.gossip.Members, MembersChanged: m.gossip.Changed(), API: m.node.api.Remote(),
+		Network: known.Addresses.home(cfg.Network), Members: m.gossip.Members, MembersChanged: m.gossip.Changed(), API: m.node.api.Remote(),
 		Beat: m.node.timing.Beat, SnapshotBytes: cfg.SnapshotBytes, SnapshotEntries: cfg.SnapshotEntries, GossipKeyPeriod: cfg.GossipKeyPeriod,
 		Now: cfg.Now, Random: cfg.Random, Log: cfg.Log, Fatal: cfg.Fatal,
 	}
@@ -59,7 +60,11 @@ func (m *member) manageOnce(ctx context.Context) error {
 			return err
 		}
 	}
-	running, err := manager.Open(config)
+	var running *manager.Manager
+	err := m.bind(ctx, func() (err error) {
+		running, err = manager.Open(config)
+		return err
+	})
 	if errors.Is(err, manager.ErrDamaged) {
 		return m.repair(ctx, err)
 	}
@@ -97,7 +102,7 @@ func (m *member) report(ctx context.Context, running *manager.Manager) error {
 	for {
 		// The first manager of a new cluster is in the store from the beginning.
 		if known.Fresh == nil {
-			if _, err := m.asker().Ready(ctx, known.Addresses.Control); err != nil {
+			if err := m.tell(ctx, running, known.Addresses.Control); err != nil {
 				if ctx.Err() != nil {
 					return nil
 				}
@@ -116,6 +121,25 @@ func (m *member) report(ctx context.Context, running *manager.Manager) error {
 		m.comeHome()
 		return nil
 	}
+}
+
+// tellLimit bounds one attempt to tell the leader where this manager is. It is short, since
+// there may be no leader before the others know it.
+const tellLimit = 5 * time.Second
+
+// tell makes all managers know where this one is, and the leader write it down.
+func (m *member) tell(ctx context.Context, running *manager.Manager, addr string) error {
+	ctx, cancel := context.WithTimeout(ctx, tellLimit)
+	defer cancel()
+	all := m.asker()
+	for _, peer := range running.Elsewhere() {
+		if !slices.Contains(all.Managers, peer.Addr) {
+			all.Managers = append(all.Managers, peer.Addr)
+		}
+	}
+	go all.Here(ctx, addr)
+	_, err := all.Ready(ctx, addr)
+	return err
 }
 
 // doubtEvery is how often a manager that lost the others asks what it is.

@@ -1,6 +1,7 @@
 package node
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -66,9 +67,10 @@ type member struct {
 
 	mu     sync.Mutex // guards the fields below; never held while waiting for the disk
 	record record
-	// damage is why the node waits to be a manager again: see repair. unrenewed is why the
+	// damage is why the node waits to be a manager again: see repair. lack is why it can't
+	// take its place in the cluster yet: see takeAddresses. unrenewed is why the
 	// certificate wasn't renewed the last time it was tried.
-	damage, unrenewed error
+	damage, lack, unrenewed error
 	// called is when connect last called each manager; session is the connection that it
 	// made last, and host whose that is.
 	called  map[string]time.Time
@@ -112,7 +114,7 @@ func (n *Node) load(key cluster.UnlockKey) (*member, error) {
 		}
 	}
 	m.agent, err = agent.New(agent.Config{
-		NodeID: id.NodeID, Hostname: n.cfg.Hostname, Addr: m.record.Addresses.IP, Build: n.cfg.Build, Driver: n.cfg.Driver,
+		NodeID: id.NodeID, Hostname: n.cfg.Hostname, Addr: func() string { return m.known().Addresses.IP }, Build: n.cfg.Build, Driver: n.cfg.Driver,
 		Record:  m.tasks,
 		Connect: m.connect, OnPeers: m.onPeers, TLSInfo: credentials.TLSInfo,
 		Now: n.cfg.Now, Random: n.cfg.Random, Log: n.log,
@@ -161,10 +163,16 @@ func (m *member) wait(ctx context.Context) error {
 
 // run is the membership's life.
 func (m *member) run(ctx context.Context) (err error) {
+	if err := m.takeAddresses(ctx); err != nil {
+		return err
+	}
 	id, known := m.credentials.Identity(), m.known()
-	m.gossip, err = m.node.cfg.Gossip(gossip.Config{
-		NodeID: id.NodeID, BindAddr: known.Addresses.Bind, AdvertiseAddr: known.Addresses.IP, Port: gossipPort,
-		Timing: m.node.timing, Keys: known.Peers.GossipKeys, ClusterID: id.ClusterID, Now: m.node.cfg.Now, Log: m.node.log,
+	err = m.bind(ctx, func() (err error) {
+		m.gossip, err = m.node.cfg.Gossip(gossip.Config{
+			NodeID: id.NodeID, BindAddr: known.Addresses.Bind, AdvertiseAddr: known.Addresses.IP, Port: gossipPort,
+			Timing: m.node.timing, Keys: known.Peers.GossipKeys, ClusterID: id.ClusterID, Now: m.node.cfg.Now, Log: m.node.log,
+		})
+		return err
 	})
 	if err != nil {
 		return err
@@ -277,14 +285,18 @@ const stayed = 10 * time.Second
 // agent's connecting goroutine calls it.
 func (m *member) connect(ctx context.Context) (net.Conn, error) {
 	id := m.credentials.Identity()
-	managers := append([]cluster.Peer(nil), m.known().Peers.Managers...)
+	known := m.known()
+	managers := m.others(known)
 	if id.Role == swarm.NodeRoleManager {
-		managers = append(managers, cluster.Peer{NodeID: id.NodeID, Addr: m.known().Addresses.Control})
+		managers = append(managers, cluster.Peer{NodeID: id.NodeID, Addr: known.Addresses.Control})
 	}
 	sort.Slice(managers, func(i, j int) bool {
 		own := managers[i].NodeID == id.NodeID
 		if own != (managers[j].NodeID == id.NodeID) {
 			return own
+		}
+		if named := managers[i].NodeID == ""; named != (managers[j].NodeID == "") {
+			return !named
 		}
 		return rank(id.NodeID, managers[i].NodeID) < rank(id.NodeID, managers[j].NodeID)
 	})
@@ -293,7 +305,7 @@ func (m *member) connect(ctx context.Context) (net.Conn, error) {
 	now := m.node.cfg.Now()
 	m.mu.Lock()
 	recent := func(peer cluster.Peer) time.Time {
-		if called := m.called[peer.NodeID]; now.Sub(called) < stayed {
+		if called := m.called[cmp.Or(peer.NodeID, peer.Addr)]; now.Sub(called) < stayed {
 			return called
 		}
 		return time.Time{}
@@ -301,10 +313,13 @@ func (m *member) connect(ctx context.Context) (net.Conn, error) {
 	sort.SliceStable(managers, func(i, j int) bool { return recent(managers[i]).Before(recent(managers[j])) })
 	m.mu.Unlock()
 	for _, peer := range managers {
+		if ctx.Err() != nil {
+			break // It wasn't called, and so comes first next time.
+		}
 		m.mu.Lock()
-		m.called[peer.NodeID] = now
+		m.called[cmp.Or(peer.NodeID, peer.Addr)] = now
 		m.mu.Unlock()
-		conn, err := manager.Dial(ctx, m.node.cfg.Network, peer.Addr, config)
+		conn, err := manager.Dial(ctx, known.Addresses.home(m.node.cfg.Network), peer.Addr, config)
 		if err == nil {
 			m.mu.Lock()
 			m.session, m.host = conn, peer.NodeID
@@ -338,20 +353,39 @@ func rank(nodeID, managerID string) uint64 {
 
 // asker asks the managers in this node's name.
 func (m *member) asker() manager.Asker {
+	known := m.known()
 	asker := manager.Asker{
-		Network:  m.node.cfg.Network,
+		Network:  known.Addresses.home(m.node.cfg.Network),
 		Build:    m.node.cfg.Build,
 		TLS:      m.credentials.ClientTLS(cluster.Identity{Role: swarm.NodeRoleManager}, cluster.ProtocolHTTP),
 		RenewTLS: m.credentials.ClientTLS(cluster.Identity{Role: swarm.NodeRoleManager}, cluster.ProtocolRenew),
 		Own:      m.manager.Load,
 	}
-	own := m.credentials.Identity().NodeID
-	for _, peer := range m.known().Peers.Managers {
-		if peer.NodeID != own {
-			asker.Managers = append(asker.Managers, peer.Addr)
-		}
+	for _, peer := range m.others(known) {
+		asker.Managers = append(asker.Managers, peer.Addr)
 	}
 	return asker
+}
+
+// others are the managers that this node knows of besides itself, and those that its
+// command line names: all may have moved since they were last heard of.
+func (m *member) others(known record) []cluster.Peer {
+	own := m.credentials.Identity().NodeID
+	var others []cluster.Peer
+	addrs := map[string]bool{known.Addresses.Control: true}
+	for _, peer := range known.Peers.Managers {
+		if peer.NodeID != own {
+			others = append(others, peer)
+			addrs[peer.Addr] = true
+		}
+	}
+	for _, named := range m.node.cfg.Join {
+		if addr, err := splitRemote(named); err == nil && !addrs[addr] {
+			others = append(others, cluster.Peer{Addr: addr})
+			addrs[addr] = true
+		}
+	}
+	return others
 }
 
 // gossiping meets the other members through the managers, again at each change

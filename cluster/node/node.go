@@ -40,11 +40,14 @@ type Config struct {
 	// Build is which skep this is; a zero Level stands for what this source has.
 	Build cluster.Build
 
-	// Init makes a new cluster at start, and Join (host[:port]) with TokenFile joins
-	// one, when the node isn't part of a cluster yet. AdvertiseAddr, ListenAddr and
-	// Availability are as in swarm init and swarm join.
+	// Init makes a new cluster at start, and Join (each host[:port]) with TokenFile joins
+	// one, when the node isn't part of a cluster yet; with both, a new one is made only
+	// when none of those named has one. A member looks for managers there, too, when it
+	// finds none where they were. AdvertiseAddr, ListenAddr and Availability are as in
+	// swarm init and swarm join.
 	Init                                    bool
-	Join, TokenFile                         string
+	Join                                    []string
+	TokenFile                               string
 	AdvertiseAddr, ListenAddr, Availability string
 	// UnlockKeyFile has the unlock key with which a locked manager starts by itself;
 	// empty leaves it to swarm unlock.
@@ -60,13 +63,14 @@ type Config struct {
 	// Fatal ends the process after a fault that must not be survived, such as a disk
 	// that lost a write; nil logs the error and exits with status 1.
 	Fatal func(error)
-	// Now, Random, Network and Gossip are the world outside, and Write runs each write
+	// Now, Random, Network, Interfaces and Gossip are the world outside, and Write runs each write
 	// to the disk, as in store.DiskConfig; nil means the real one.
-	Now     func() time.Time
-	Random  io.Reader
-	Network Network
-	Gossip  func(gossip.Config) (Gossip, error)
-	Write   func(what string, write func() error) error
+	Now        func() time.Time
+	Random     io.Reader
+	Network    Network
+	Interfaces func() ([]Interface, error)
+	Gossip     func(gossip.Config) (Gossip, error)
+	Write      func(what string, write func() error) error
 }
 
 // Gossip is what a node needs of gossip.Gossip.
@@ -144,6 +148,9 @@ func New(cfg Config) (*Node, error) {
 	if cfg.Network == nil {
 		cfg.Network = tcp{}
 	}
+	if cfg.Interfaces == nil {
+		cfg.Interfaces = localInterfaces
+	}
 	if cfg.Gossip == nil {
 		cfg.Gossip = func(c gossip.Config) (Gossip, error) { return gossip.Start(c) }
 	}
@@ -202,16 +209,24 @@ func (n *Node) Run(ctx context.Context) (err error) {
 		// Whatever keeps it from going on, trying again is for whoever restarts daemons.
 		member.arrive()
 		n.begin(member)
-	} else if n.locked() == nil && (n.cfg.Init || n.cfg.Join != "") {
+	} else if n.locked() == nil && (n.cfg.Init || len(n.cfg.Join) > 0) {
 		go n.enter(ctx)
 	}
 	close(n.ready)
+	watching, stopWatching := context.WithCancel(ctx)
+	watched := make(chan struct{})
+	go func() {
+		defer close(watched)
+		n.watchAddresses(watching)
+	}()
 	select {
 	case <-ctx.Done():
 	case err = <-n.failed:
 	case err = <-servers:
 		running--
 	}
+	stopWatching()
+	<-watched
 	n.mu.Lock()
 	member = n.member
 	n.mu.Unlock()
@@ -298,7 +313,7 @@ func (n *Node) enterOnce(ctx context.Context) error {
 	}
 	return n.Join(ctx, swarm.JoinRequest{
 		ListenAddr: n.cfg.ListenAddr, AdvertiseAddr: n.cfg.AdvertiseAddr, Availability: availability,
-		RemoteAddrs: []string{n.cfg.Join}, JoinToken: strings.TrimSpace(string(token)),
+		RemoteAddrs: n.cfg.Join, JoinToken: strings.TrimSpace(string(token)),
 	})
 }
 
@@ -396,6 +411,8 @@ func (n *Node) Info() swarm.Info {
 		info.Error = damage.Error()
 	} else if trouble := member.trouble(); trouble != nil {
 		info.Error = trouble.Error()
+	} else if lack := member.lacking(); lack != nil {
+		info.Error = lack.Error()
 	}
 	id := member.credentials.Identity()
 	known := member.known()

@@ -61,7 +61,7 @@ func (n *Node) Init(ctx context.Context, request swarm.InitRequest) (string, err
 		}
 		return n.goOnAlone(ctx, member, request)
 	}
-	addrs, err := resolve(request.ListenAddr, request.AdvertiseAddr, localInterfaces)
+	addrs, err := n.resolve(ctx, request.ListenAddr, request.AdvertiseAddr)
 	if err != nil {
 		return "", err
 	}
@@ -89,7 +89,7 @@ func (n *Node) goOnAlone(ctx context.Context, m *member, request swarm.InitReque
 	addrs := m.known().Addresses
 	if request.AdvertiseAddr != "" {
 		var err error
-		if addrs, err = resolve(request.ListenAddr, request.AdvertiseAddr, localInterfaces); err != nil {
+		if addrs, err = n.resolve(ctx, request.ListenAddr, request.AdvertiseAddr); err != nil {
 			return "", err
 		}
 	}
@@ -172,13 +172,13 @@ func (n *Node) setJoining(joining bool) {
 
 func (n *Node) join(ctx context.Context, request swarm.JoinRequest, token cluster.JoinToken, managers []string) (*member, error) {
 	advertise := request.AdvertiseAddr
-	if advertise == "" {
+	if advertise == "" && n.cfg.AdvertiseAddr == "" {
 		// The address by which the manager is reached is the one to advertise.
 		if ip, err := n.cfg.localIP(ctx, managers[0]); err == nil {
 			advertise = ip
 		}
 	}
-	addrs, err := resolve(request.ListenAddr, advertise, localInterfaces)
+	addrs, err := n.resolve(ctx, request.ListenAddr, advertise)
 	if err != nil {
 		return nil, err
 	}

@@ -32,7 +32,7 @@ func (n *Node) Restore(ctx context.Context, request cluster.RestoreRequest) (str
 	if n.current() != nil {
 		return "", errMember
 	}
-	addrs, err := resolve(request.ListenAddr, request.AdvertiseAddr, localInterfaces)
+	addrs, err := n.resolve(ctx, request.ListenAddr, request.AdvertiseAddr)
 	if err != nil {
 		return "", err
 	}

@@ -34,7 +34,7 @@ type daemonOptions struct {
 	logFormat string
 
 	init          bool
-	join          string
+	join          []string
 	tokenFile     string
 	tokenDir      string
 	advertiseAddr string
@@ -84,7 +84,7 @@ func (o *daemonOptions) install(fs *pflag.FlagSet) {
 	fs.StringVarP(&o.logLevel, "log-level", "l", "info", `Least level to log ("debug", "info", "warn", "error")`)
 	fs.StringVar(&o.logFormat, "log-format", "text", `Form of the log ("text", "json")`)
 	fs.BoolVar(&o.init, "init", false, "Make a new cluster unless the node is in one")
-	fs.StringVar(&o.join, "join", "", "Manager to join (HOST[:PORT]) unless the node is in a cluster")
+	fs.StringSliceVar(&o.join, "join", nil, "Managers to join (HOST[:PORT],...) unless the node is in a cluster; a member looks for the others there, too, after they moved")
 	fs.StringVar(&o.tokenFile, "token-file", "", "File with the join token; may appear later than the daemon starts")
 	fs.StringVar(&o.tokenDir, "token-dir", "", "While a manager, keep the cluster's join tokens in this directory, as \"manager\" and \"worker\"")
 	fs.StringVar(&o.advertiseAddr, "advertise-addr", "", "Address other nodes reach this one at (ADDRESS|INTERFACE[:PORT])")
@@ -121,11 +121,11 @@ func (o *daemonOptions) check() error {
 		return errors.New("--data-dir is empty")
 	case !filepath.IsAbs(o.runtimeDir) || filepath.Clean(o.runtimeDir) == "/":
 		return fmt.Errorf("--runtime-dir %q: want an absolute path below the root", o.runtimeDir)
-	case o.init && o.join != "":
+	case o.init && len(o.join) > 0:
 		return errors.New("--init and --join exclude each other: a node makes a cluster or joins one")
-	case o.join != "" && o.tokenFile == "":
+	case len(o.join) > 0 && o.tokenFile == "":
 		return errors.New("--join needs --token-file: put the output of \"skep swarm join-token -q worker|manager\" into a file")
-	case o.tokenFile != "" && o.join == "":
+	case o.tokenFile != "" && len(o.join) == 0:
 		return errors.New("--token-file needs --join HOST[:PORT]")
 	}
 	if o.hostname == "" {

@@ -1,0 +1,157 @@
+package manager
+
+import (
+	"io"
+	"maps"
+	"net/http"
+	"sync"
+
+	"github.com/hashicorp/raft"
+
+	"skep/cluster"
+)
+
+// A manager whose address changed tells the leader, who writes it down; raft's
+// configuration follows. But its vote may be what it takes for there to be a leader. So it
+// also tells each other manager, which remembers it until raft's configuration says
+// something new. An address is only ever taken from the manager itself, by its own
+// certificate: nobody passes another's on.
+
+// whereabouts are the addresses that managers told this one.
+type whereabouts struct {
+	mu    sync.Mutex // guards heard
+	heard map[string]whereabout
+}
+
+type whereabout struct {
+	addr string
+	// instead is what raft's configuration said then.
+	instead string
+}
+
+func newWhereabouts() *whereabouts { return &whereabouts{heard: map[string]whereabout{}} }
+
+// hear takes in where a manager is now, of which raft's configuration says known.
+func (w *whereabouts) hear(nodeID, addr, known string) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if addr == known {
+		delete(w.heard, nodeID)
+		return
+	}
+	w.heard[nodeID] = whereabout{addr, known}
+}
+
+// of is where a manager is; known when it told nothing.
+func (w *whereabouts) of(nodeID, known string) string {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if heard, ok := w.heard[nodeID]; ok {
+		return heard.addr
+	}
+	return known
+}
+
+// forget drops what is older than raft's configuration.
+func (w *whereabouts) forget(servers []raft.Server) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	known := map[string]string{}
+	for _, server := range servers {
+		known[string(server.ID)] = string(server.Address)
+	}
+	maps.DeleteFunc(w.heard, func(nodeID string, heard whereabout) bool { return known[nodeID] != heard.instead })
+}
+
+// here takes in the word of a manager where it is.
+func (m *Manager) here(r *http.Request, request ReadyRequest) error {
+	if err := checkAddr(request.Addr); err != nil {
+		return err
+	}
+	id := callerOf(r).NodeID
+	for _, server := range m.configuration() {
+		if string(server.ID) == id && m.where.of(id, string(server.Address)) != request.Addr {
+			m.log.Info("a manager says that it is elsewhere", "node", id, "from", string(server.Address), "to", request.Addr)
+			m.where.hear(id, request.Addr, string(server.Address))
+		}
+	}
+	return nil
+}
+
+// onAny makes a route of what every manager does with one kind of request.
+func onAny[T any](m *Manager, do func(r *http.Request, request T) error) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		var request T
+		err := readBody(w, r, &request)
+		if err == nil {
+			err = do(r, request)
+		}
+		if err != nil {
+			m.log.Warn("refuse a request", "addr", r.RemoteAddr, "path", r.URL.Path, "err", err)
+			refuse(w, err)
+			return
+		}
+		writeBody(w, Admission{NodeID: m.cfg.NodeID})
+	})
+}
+
+// Elsewhere are the addresses at which this manager would look for the others, by what
+// raft's configuration and they themselves say.
+func (m *Manager) Elsewhere() []cluster.Peer {
+	var others []cluster.Peer
+	for _, server := range m.servers() {
+		if string(server.ID) != m.cfg.NodeID {
+			others = append(others, cluster.Peer{NodeID: string(server.ID), Addr: string(server.Address)})
+		}
+	}
+	return others
+}
+
+// located is raft's transport, but it sends to where managers are now.
+type located struct {
+	*retaining
+	where *whereabouts
+}
+
+var _ raft.Transport = located{}
+var _ raft.WithPreVote = located{}
+
+func (t located) at(id raft.ServerID, target raft.ServerAddress) raft.ServerAddress {
+	return raft.ServerAddress(t.where.of(string(id), string(target)))
+}
+
+// AppendEntriesPipeline begins to send entries.
+func (t located) AppendEntriesPipeline(id raft.ServerID, target raft.ServerAddress) (raft.AppendPipeline, error) {
+	return t.retaining.AppendEntriesPipeline(id, t.at(id, target))
+}
+
+// AppendEntries sends entries.
+func (t located) AppendEntries(id raft.ServerID, target raft.ServerAddress, args *raft.AppendEntriesRequest, resp *raft.AppendEntriesResponse) error {
+	return t.retaining.AppendEntries(id, t.at(id, target), args, resp)
+}
+
+// RequestVote asks for a vote.
+func (t located) RequestVote(id raft.ServerID, target raft.ServerAddress, args *raft.RequestVoteRequest, resp *raft.RequestVoteResponse) error {
+	return t.retaining.RequestVote(id, t.at(id, target), args, resp)
+}
+
+// RequestPreVote asks whether there would be a vote.
+func (t located) RequestPreVote(id raft.ServerID, target raft.ServerAddress, args *raft.RequestPreVoteRequest, resp *raft.RequestPreVoteResponse) error {
+	return t.retaining.RequestPreVote(id, t.at(id, target), args, resp)
+}
+
+// InstallSnapshot sends a snapshot.
+func (t located) InstallSnapshot(id raft.ServerID, target raft.ServerAddress, args *raft.InstallSnapshotRequest, resp *raft.InstallSnapshotResponse, data io.Reader) error {
+	return t.retaining.InstallSnapshot(id, t.at(id, target), args, resp, data)
+}
+
+// TimeoutNow hands leadership over.
+func (t located) TimeoutNow(id raft.ServerID, target raft.ServerAddress, args *raft.TimeoutNowRequest, resp *raft.TimeoutNowResponse) error {
+	return t.retaining.TimeoutNow(id, t.at(id, target), args, resp)
+}
+
+// advertised is the control port's address as others know it, which raft tells them.
+type advertised string
+
+func (advertised) Network() string  { return "tcp" }
+func (a advertised) String() string { return string(a) }
