@@ -18,8 +18,10 @@
 //     nothing.
 //   - No packet and no stream ends the process, or takes memory out of proportion,
 //     also not from a node that has the keys: the guard drops what no member sends.
-//     It is strict about it, so a newer memberlist that says more needs a newer
-//     guard, on all nodes first.
+//     What a later level of skep adds (fields that are scalars, types of messages
+//     from 14 on) it leaves out, and the rest counts. What a newer memberlist says in
+//     another way needs a newer guard, on all nodes first: testdata/level-N has what
+//     members of each level send, which every later version takes.
 //   - A node that stops answering is suspect after about half a second and not
 //     listed any more after about a second, on all others; one that leaves in order
 //     is gone at once. Who loses several at once first doubts itself, and may take

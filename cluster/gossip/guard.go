@@ -32,7 +32,7 @@ const (
 
 // guard stands between memberlist and the network. It seals what memberlist sends and
 // opens what arrives, in the form that memberlist itself has for that, and lets nothing
-// through that isn't well formed: memberlist 0.6.0 can be ended by whoever has the key
+// through that isn't well formed, or that a later level added: memberlist 0.6.0 can be ended by whoever has the key
 // (an empty stream, a padding longer than the text, a short Vsn) or be made to take any
 // amount of memory (lengths that it believes, compression).
 //
@@ -114,6 +114,9 @@ func (g *guard) pump(stop <-chan struct{}) {
 				g.log.Printf("[WARN] drop packet from %v: %v", packet.From, err)
 				continue
 			}
+			if len(text) == 0 {
+				continue // All of it is a later level's.
+			}
 			packet.Buf = text
 			select {
 			case g.packets <- packet:
@@ -133,7 +136,7 @@ func (g *guard) pump(stop <-chan struct{}) {
 	}
 }
 
-// open returns the text of a packet that is well formed.
+// open returns what is known of the text of a packet that is well formed.
 func (g *guard) open(packet []byte) ([]byte, error) {
 	if len(packet) < len(g.head) || !slices.Equal(packet[:len(g.head)], g.head) {
 		return nil, errLabel
@@ -142,7 +145,7 @@ func (g *guard) open(packet []byte) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	return text, checkPacket(text)
+	return checkPacket(text)
 }
 
 var errLabel = errors.New("it hasn't the label of this cluster")
@@ -266,7 +269,7 @@ func (s *stream) receive() ([]byte, error) {
 			return nil, err
 		}
 	}
-	return text, checkStream(text)
+	return checkStream(text)
 }
 
 // readGrowing reads n bytes, and takes memory as they come, not as they are announced.

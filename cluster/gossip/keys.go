@@ -12,9 +12,12 @@ import (
 	"skep/cluster"
 )
 
-// sealVersion is the form of what is sealed: AES-GCM without padding, memberlist's
-// encryption version 1. After it come the nonce, the text and the tag.
-const sealVersion = 1
+// protocol is the form of what is sent: the first byte of all that is sealed. 1 is
+// AES-GCM without padding, memberlist's encryption version 1: nonce, text and tag follow,
+// and the text is memberlist's. Whoever meets another number drops it and says so. A
+// version of skep that has another form sends it only in a cluster whose level has it, and
+// understands this one as long as its MinLevel hasn't.
+const protocol = 1
 
 // sealOverhead is what sealing adds to a text, in bytes.
 const sealOverhead = 1 + 12 + 16
@@ -45,13 +48,16 @@ func (r *ring) set(keys [][]byte) error {
 
 // seal appends the sealed text to dst, bound to what it is about.
 func (r *ring) seal(dst, text, about []byte) []byte {
-	return (*r.ciphers.Load())[0].Seal(append(dst, sealVersion), nil, text, about)
+	return (*r.ciphers.Load())[0].Seal(append(dst, protocol), nil, text, about)
 }
 
 // open returns a text that was sealed with one of the keys, in memory of its own.
 func (r *ring) open(sealed, about []byte) ([]byte, error) {
-	if len(sealed) < sealOverhead || sealed[0] != sealVersion {
-		return nil, errors.New("it isn't encrypted, or in another way")
+	if len(sealed) < sealOverhead {
+		return nil, errors.New("it isn't encrypted")
+	}
+	if sealed[0] != protocol {
+		return nil, fmt.Errorf("it is of gossip protocol %d, and this version of skep knows %d", sealed[0], protocol)
 	}
 	for _, c := range *r.ciphers.Load() {
 		if text, err := c.Open(nil, nil, sealed[1:], about); err == nil {

@@ -4,7 +4,9 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"hash/crc32"
 	"math"
+	"math/bits"
 	"slices"
 
 	"github.com/hashicorp/memberlist"
@@ -44,8 +46,7 @@ type field struct {
 	required bool
 }
 
-// The messages, by type. memberlist knows no other fields, and doesn't look at what
-// it reads into these.
+// The messages, by type. memberlist doesn't look at what it reads into these fields.
 var (
 	messages = [...][]field{
 		pingMsg: {
@@ -94,97 +95,128 @@ func addressOrNone(s scalar) bool { return nothing(s) || address(s) }
 // nothing is what members of ours have for metadata, and say with an ack.
 func nothing(s scalar) bool { return s.kind == null || s.kind == text && len(s.text) == 0 }
 
-// versions are least, most and present version of the protocol and of what is spoken
-// over it. memberlist exchanges states with nobody while one member of the cluster
+// versions are least, most and present version of memberlist's protocol, and of what
+// skep says over it: that is version 0, and a later level's node may understand more. memberlist exchanges states with nobody while one member of the cluster
 // understands less than the others speak, so nobody may say that.
 func versions(s scalar) bool {
 	const speak = memberlist.ProtocolVersion2Compatible
 	v := s.text
-	return s.kind == text && len(v) == 6 && 0 < v[0] && v[0] <= speak && speak <= v[1] && v[2] == speak && v[3]|v[4]|v[5] == 0
+	return s.kind == text && len(v) == 6 && 0 < v[0] && v[0] <= speak && speak <= v[1] && v[2] == speak && v[3]|v[5] == 0
 }
 
-// checkPacket says what is wrong with the text of a packet, if anything.
-func checkPacket(packet []byte) error {
+// What a later level of skep adds to gossip is left out here, so that memberlist never
+// sees it and the rest of a packet isn't lost with it: fields of other names, whose
+// values are scalars, and parts of packets whose type is one of laterType's.
+
+// laterType tells whether a type of message is none that memberlist has.
+func laterType(kind byte) bool { return kind > errMsg && kind < labelMsg }
+
+// checkPacket gives what this version understands of a packet's text, perhaps nothing,
+// or says what is wrong with it.
+func checkPacket(packet []byte) ([]byte, error) {
 	if len(packet) > 5 && packet[0] == crcMsg {
-		packet = packet[5:] // the checksum, which memberlist compares
+		// memberlist does without, and it would be wrong for less than the whole.
+		if crc32.ChecksumIEEE(packet[5:]) != binary.BigEndian.Uint32(packet[1:]) {
+			return nil, errors.New("its checksum is wrong")
+		}
+		packet = packet[5:]
 	}
 	if len(packet) < 2 || packet[0] != compoundMsg {
 		return checkPart(packet, true)
 	}
-	parts := int(packet[1])
+	count := int(packet[1])
 	lengths, rest := packet[2:], packet[2:]
-	if parts == 0 || len(rest) < 2*parts {
-		return fmt.Errorf("compound of %d parts in %d bytes", parts, len(packet))
+	if count == 0 || len(rest) < 2*count {
+		return nil, fmt.Errorf("compound of %d parts in %d bytes", count, len(packet))
 	}
-	rest = rest[2*parts:]
-	for i := range parts {
+	rest = rest[2*count:]
+	known := []byte{compoundMsg, 0}
+	var parts [][]byte
+	for i := range count {
 		n := int(binary.BigEndian.Uint16(lengths[2*i:]))
 		if n > len(rest) {
-			return fmt.Errorf("part %d of %d: has %d bytes of %d", i+1, parts, len(rest), n)
+			return nil, fmt.Errorf("part %d of %d: has %d bytes of %d", i+1, count, len(rest), n)
 		}
 		// News ride with one message, which alone may want an answer.
-		if err := checkPart(rest[:n], i == 0); err != nil {
-			return fmt.Errorf("part %d of %d: %w", i+1, parts, err)
+		part, err := checkPart(rest[:n], i == 0)
+		if err != nil {
+			return nil, fmt.Errorf("part %d of %d: %w", i+1, count, err)
+		}
+		if len(part) > 0 {
+			known = binary.BigEndian.AppendUint16(known, uint16(len(part)))
+			parts = append(parts, part)
 		}
 		rest = rest[n:]
 	}
-	return nothingMore(rest)
+	if len(parts) == 0 {
+		return nil, nothingMore(rest)
+	}
+	known[1] = byte(len(parts))
+	return slices.Concat(known, slices.Concat(parts...)), nothingMore(rest)
 }
 
-func checkPart(part []byte, first bool) error {
+func checkPart(part []byte, first bool) ([]byte, error) {
 	if len(part) == 0 {
-		return errors.New("it is empty")
+		return nil, errors.New("it is empty")
 	}
 	switch kind := part[0]; kind {
 	case pingMsg, indirectPingMsg, ackMsg, nackMsg:
 		if !first {
-			return fmt.Errorf("message of type %d behind another", kind)
+			return nil, fmt.Errorf("message of type %d behind another", kind)
 		}
 	case suspectMsg, aliveMsg, deadMsg:
 	default:
-		return fmt.Errorf("message of type %d in a packet", kind)
+		if laterType(kind) {
+			return nil, nil
+		}
+		return nil, fmt.Errorf("message of type %d in a packet", kind)
 	}
 	return checkMessage(part)
 }
 
-// checkStream says what is wrong with the text of a stream, if anything.
-func checkStream(stream []byte) error {
+// checkStream gives what this version understands of a stream's text, or says what is
+// wrong with it.
+func checkStream(stream []byte) ([]byte, error) {
 	if len(stream) == 0 {
-		return errors.New("it is empty")
+		return nil, errors.New("it is empty")
 	}
 	switch kind := stream[0]; kind {
 	case pingMsg, ackMsg, errMsg:
 		return checkMessage(stream)
 	case pushPullMsg:
 	default:
-		return fmt.Errorf("message of type %d in a stream", kind)
+		return nil, fmt.Errorf("message of type %d in a stream", kind)
 	}
 	var nodes uint64
-	rest, err := checkFields(stream[1:], messages[pushPullMsg], func(field string, s scalar) {
+	known := stream[:1:1]
+	head, rest, err := checkFields(stream[1:], messages[pushPullMsg], func(field string, s scalar) {
 		if field == "Nodes" {
 			nodes = s.number
 		}
 	})
 	if err != nil {
-		return fmt.Errorf("message of type %d: %w", pushPullMsg, err)
+		return nil, fmt.Errorf("message of type %d: %w", pushPullMsg, err)
 	}
+	known = append(known, head...)
 	for i := range nodes {
-		if rest, err = checkFields(rest, nodeState, nil); err != nil {
-			return fmt.Errorf("node %d of %d: %w", i+1, nodes, err)
+		var node []byte
+		if node, rest, err = checkFields(rest, nodeState, nil); err != nil {
+			return nil, fmt.Errorf("node %d of %d: %w", i+1, nodes, err)
 		}
+		known = append(known, node...)
 	}
-	return nothingMore(rest)
+	return known, nothingMore(rest)
 }
 
-func checkMessage(message []byte) error {
-	rest, err := checkFields(message[1:], messages[message[0]], nil)
+func checkMessage(message []byte) ([]byte, error) {
+	known, rest, err := checkFields(message[1:], messages[message[0]], nil)
 	if err == nil {
 		err = nothingMore(rest)
 	}
 	if err != nil {
-		return fmt.Errorf("message of type %d: %w", message[0], err)
+		return nil, fmt.Errorf("message of type %d: %w", message[0], err)
 	}
-	return nil
+	return append(message[:1:1], known...), nil
 }
 
 func nothingMore(rest []byte) error {
@@ -194,44 +226,51 @@ func nothingMore(rest []byte) error {
 	return nil
 }
 
-// checkFields reads a map of MessagePack's and returns what comes after it. Each
-// value is shown to see, if that isn't nil.
-func checkFields(from []byte, fields []field, see func(field string, s scalar)) (rest []byte, err error) {
+// checkFields reads a map of MessagePack's and returns it without the fields that aren't
+// known, and what comes after it. Each known value is shown to see, if that isn't nil.
+func checkFields(from []byte, fields []field, see func(field string, s scalar)) (known, rest []byte, err error) {
 	if len(from) == 0 || from[0]&0xf0 != 0x80 {
-		return nil, errors.New("it has no fields")
+		return nil, nil, errors.New("it has no fields")
 	}
 	n := from[0] & 0x0f
 	rest = from[1:]
+	known = make([]byte, 1, 64)
 	seen := 0 // a bit for each field
 	for range n {
+		begin := rest
 		var key, value scalar
 		if key, rest, err = readScalar(rest); err != nil {
-			return nil, err
+			return nil, nil, err
 		}
 		if key.kind != text {
-			return nil, errors.New("it has a field without a name")
+			return nil, nil, errors.New("it has a field without a name")
 		}
 		at := slices.IndexFunc(fields, func(f field) bool { return f.name == string(key.text) })
-		if at < 0 || seen&(1<<at) != 0 {
-			return nil, fmt.Errorf("field %.20q: unknown, or there twice", key.text)
+		if at >= 0 && seen&(1<<at) != 0 {
+			return nil, nil, fmt.Errorf("field %.20q is there twice", key.text)
+		}
+		if value, rest, err = readScalar(rest); err != nil {
+			return nil, nil, fmt.Errorf("field %.20q: %w", key.text, err)
+		}
+		if at < 0 {
+			continue
 		}
 		seen |= 1 << at
-		if value, rest, err = readScalar(rest); err != nil {
-			return nil, fmt.Errorf("field %s: %w", fields[at].name, err)
-		}
 		if !fields[at].holds(value) {
-			return nil, fmt.Errorf("field %s can't be %v", fields[at].name, value)
+			return nil, nil, fmt.Errorf("field %s can't be %v", fields[at].name, value)
 		}
 		if see != nil {
 			see(fields[at].name, value)
 		}
+		known = append(known, begin[:len(begin)-len(rest)]...)
 	}
 	for i := range fields {
 		if fields[i].required && seen&(1<<i) == 0 {
-			return nil, fmt.Errorf("field %s is missing", fields[i].name)
+			return nil, nil, fmt.Errorf("field %s is missing", fields[i].name)
 		}
 	}
-	return rest, nil
+	known[0] = 0x80 | byte(bits.OnesCount(uint(seen)))
+	return known, rest, nil
 }
 
 // The kinds of scalars.
