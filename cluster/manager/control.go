@@ -22,14 +22,11 @@ import (
 // Limits of the control port, which anybody can reach.
 const (
 	handshakeTimeout = 5 * time.Second
-	// maxStrangers is how many connections may be in their handshake, or come from
-	// callers without a certificate, at once.
-	maxStrangers  = 256
-	maxHeader     = 64 << 10
-	maxAdmitBody  = 64 << 10
-	readTimeout   = 10 * time.Second
-	idleTimeout   = 2 * time.Minute
-	shutdownLimit = 2 * time.Second
+	maxHeader        = 64 << 10
+	maxAdmitBody     = 64 << 10
+	readTimeout      = 10 * time.Second
+	idleTimeout      = 2 * time.Minute
+	shutdownLimit    = 2 * time.Second
 )
 
 // serveControl accepts connections on the control port until ctx ends.
@@ -40,7 +37,7 @@ func (m *Manager) serveControl(ctx context.Context) error {
 	m.watchKnocks(config)
 	requests := newHandoff(m.listener.Addr())
 	server := &http.Server{
-		Handler:           m.routes(),
+		Handler:           answerOnce(m.routes()),
 		ReadHeaderTimeout: readTimeout,
 		IdleTimeout:       idleTimeout,
 		MaxHeaderBytes:    maxHeader,
@@ -59,7 +56,7 @@ func (m *Manager) serveControl(ctx context.Context) error {
 	})
 	var conns sync.WaitGroup
 	g.Go(func() error {
-		strangers := make(chan struct{}, maxStrangers)
+		strangers := &strangers{log: m.log}
 		for {
 			plain, err := m.listener.Accept()
 			if ctx.Err() != nil {
@@ -73,17 +70,11 @@ func (m *Manager) serveControl(ctx context.Context) error {
 				pause(ctx, 50*time.Millisecond)
 				continue
 			}
-			select {
-			case strangers <- struct{}{}:
-			default:
-				m.log.Warn("refuse a connection: too many strangers", "addr", plain.RemoteAddr().String())
-				plain.Close()
-				continue
-			}
+			caller := strangers.admit(plain)
 			conns.Add(1)
 			go func() {
 				defer conns.Done()
-				m.sort(ctx, tls.Server(plain, config), requests, func() { <-strangers })
+				m.sort(ctx, tls.Server(plain, config), requests, caller.leave)
 			}()
 		}
 	})
@@ -120,9 +111,9 @@ func (m *Manager) sort(ctx context.Context, conn *tls.Conn, requests *handoff, k
 	}
 	state := conn.ConnectionState()
 	if state.NegotiatedProtocol == cluster.ProtocolHTTP || state.NegotiatedProtocol == "" {
-		// A caller without a certificate stays a stranger until it hangs up: joining
-		// takes a moment, and nobody else has a reason to stay.
-		if _, err := ca.Peer(state); err != nil {
+		// A caller without a certificate of a node that is here stays a stranger until it
+		// hangs up: joining takes a moment, and nobody else has a reason to stay.
+		if id, err := ca.Peer(state); err != nil || m.belongs(id) != nil {
 			requests.deliver(&leaving{Conn: conn, left: known})
 			return
 		}
@@ -167,7 +158,7 @@ func (m *Manager) sort(ctx context.Context, conn *tls.Conn, requests *handoff, k
 // routes are the control port's: who may call what is said here, once.
 func (m *Manager) routes() http.Handler {
 	mux := http.NewServeMux()
-	mux.Handle("POST /v1/join", hangUp(onLeader(m, m.admit)))
+	mux.Handle("POST /v1/join", onLeader(m, m.admit))
 	mux.Handle("POST /v1/renew", m.allowRenewal(onLeader(m, m.renew)))
 	mux.Handle("POST /v1/leave", m.allow(anyNode, onLeader(m, m.leave)))
 	mux.Handle("POST /v1/manager", m.allow(managers, onLeader(m, m.ready)))
@@ -203,6 +194,7 @@ func (m *Manager) allow(who func(cluster.Identity, *cluster.Node) bool, next htt
 		}
 		if err != nil {
 			m.log.Warn("refuse a request", "addr", r.RemoteAddr, "err", err)
+			w.Header().Set("Connection", "close")
 			refuse(w, err)
 			return
 		}
@@ -215,14 +207,6 @@ type callerKey struct{}
 // callerOf is who calls a route behind allow.
 func callerOf(r *http.Request) cluster.Identity {
 	return r.Context().Value(callerKey{}).(cluster.Identity)
-}
-
-// hangUp ends the connection with the answer: strangers have no reason to stay.
-func hangUp(next http.Handler) http.Handler {
-	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		w.Header().Set("Connection", "close")
-		next.ServeHTTP(w, r)
-	})
 }
 
 // caller reads who calls from the certificate. A node that isn't in the store
