@@ -30,9 +30,9 @@ var bugs = []planted{
 		pkg: "./store", run: "TestCrash",
 	},
 	{
-		name: "the term is ignored: who was elected leads before it has applied what was committed",
-		file: "cluster/manager/leader.go", old: "\tself = m.leader.term != 0\n", new: "\tself = m.leader.term != 0 || m.raft.State() == raft.Leader\n",
-		pkg: "./cluster/clustertest", run: "TestStorm_What", env: []string{"SKEP_STORM_SEEDS=60"},
+		name: "the term is ignored: who was elected again leads before it has applied what was committed",
+		file: "cluster/manager/leader.go", old: "\t\tif m.leadsTerm() != term {\n", new: "\t\tif m.leadsTerm() == 0 {\n",
+		pkg: "./cluster/manager", run: "TestFresh",
 	},
 	{
 		name: "the base isn't checked: a write builds on what isn't so any more",
