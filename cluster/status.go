@@ -30,6 +30,10 @@ type ManagerHealth struct {
 	SnapshotIndex                        uint64
 	// Trouble says why it does no leader's work although raft says that it leads.
 	Trouble string
+	// DiskHung is for how long its disk hasn't taken a write that is under way; 0 when all
+	// is well. DiskAnswers tells whether a write was tried and done, if that was asked.
+	DiskHung    time.Duration
+	DiskAnswers bool
 	// LastContact is how long ago it heard of the leader.
 	LastContact time.Duration
 	// Beat is how long it lets a leader be silent: see Timing.

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
-	"os"
 	"path/filepath"
 	"sync/atomic"
 	"time"
@@ -50,6 +49,9 @@ type DiskConfig struct {
 	// was good at the start doesn't open any more. It must not return in production:
 	// by default it logs and exits.
 	Fatal func(error)
+	// Dispensable, when set, is asked while a write hangs: the process ends only if
+	// others can go on without it. It is asked again every now and then.
+	Dispensable func() bool
 	// Write, when a test sets it, runs each write: what is to be written, and the
 	// function that does it. It stands for a disk that is slow, full or broken.
 	Write func(what string, write func() error) error
@@ -71,6 +73,9 @@ type Disk struct {
 	files     *snapshotFiles
 	bolt      *boltStore
 	dog       *watchdog
+	dir       string
+	// trying holds one while Answers tries a write.
+	trying chan struct{}
 	// steps, when a test sets it, is told of each step of Reseal.
 	steps func(string)
 }
@@ -88,7 +93,10 @@ func OpenDisk(config DiskConfig) (*Disk, error) {
 	if config.StallLimit <= 0 {
 		config.StallLimit = defaultStall
 	}
-	d := &Disk{dog: newWatchdog(config.Dir, config.StallLimit, config.Fatal, config.Write)}
+	d := &Disk{dir: config.Dir, trying: make(chan struct{}, 1), dog: &watchdog{
+		dir: config.Dir, limit: config.StallLimit, fatal: config.Fatal, log: config.Log,
+		run: config.Write, waits: threadWaits, dispensable: config.Dispensable,
+	}}
 	if err := prepareDir(config.Dir, d.dog); err != nil {
 		return nil, fmt.Errorf("open disk: %w", d.dog.advise(err))
 	}
@@ -139,7 +147,7 @@ func (d *Disk) open(config DiskConfig, path string) error {
 
 // noteSnapshot puts into the log's mark that there is a snapshot.
 func (d *Disk) noteSnapshot(index uint64) error {
-	return d.dog.watch("note a snapshot", func() error { return d.bolt.Covered(index) })
+	return d.dog.watch("note a snapshot", 0, func() error { return d.bolt.Covered(index) })
 }
 
 // clearCovered empties a log that ends before the newest snapshot does: the
@@ -247,31 +255,6 @@ func (s *notedSink) Close() error {
 	note := s.note
 	s.note = nil
 	return note()
-}
-
-// prepareDir makes the folder, for its owner only, and tries a write.
-func prepareDir(dir string, dog *watchdog) error {
-	if err := os.MkdirAll(dir, 0o700); err != nil {
-		return err
-	}
-	if err := os.Chmod(dir, 0o700); err != nil {
-		return err
-	}
-	return dog.time("try a write to "+dir, func() error {
-		probe, err := os.CreateTemp(dir, "probe-*")
-		if err != nil {
-			return err
-		}
-		defer os.Remove(probe.Name())
-		defer probe.Close()
-		if _, err := probe.Write(make([]byte, 4096)); err != nil {
-			return err
-		}
-		if err := probe.Sync(); err != nil {
-			return err
-		}
-		return seal.SyncDir(dir)
-	})
 }
 
 // warnings passes on what raft's snapshot store complains about.

@@ -290,7 +290,7 @@ func TestWatchdog(t *testing.T) {
 	write := func(t *testing.T, act func(l *slowLog)) (barks []string, err error) {
 		inner := &slowLog{InmemStore: raft.NewInmemStore(), release: make(chan error)}
 		barked := make(chan string, 8)
-		dog := newWatchdog("dir", limit, func(err error) { barked <- err.Error() }, nil)
+		dog := &watchdog{dir: "dir", limit: limit, fatal: func(err error) { barked <- err.Error() }}
 		log := &watchedLog{Log: seal.NewLog(inner, seal.NewRing(seal.Key{}), "c1"), dog: dog}
 		done := make(chan error, 1)
 		go func() { done <- log.StoreLogs(logEntries(1, 1)) }()
@@ -330,7 +330,7 @@ func TestWatchdog(t *testing.T) {
 	})
 	t.Run("watches terms and votes, and shortening", func(t *testing.T) {
 		var barks []string
-		dog := newWatchdog("dir", limit, func(err error) { barks = append(barks, err.Error()) }, nil)
+		dog := &watchdog{dir: "dir", limit: limit, fatal: func(err error) { barks = append(barks, err.Error()) }}
 		stable := &watchedStable{StableStore: brokenStable{}, dog: dog}
 		if err := stable.SetUint64([]byte("CurrentTerm"), 1); err == nil || len(barks) != 1 {
 			t.Errorf("barked %q, %v", barks, err)
@@ -342,7 +342,7 @@ func TestWatchdog(t *testing.T) {
 			t.Fatal(err)
 		}
 		var barks []string
-		dog := newWatchdog("dir", limit, func(err error) { barks = append(barks, err.Error()) }, nil)
+		dog := &watchdog{dir: "dir", limit: limit, fatal: func(err error) { barks = append(barks, err.Error()) }}
 		log := &watchedLog{Log: seal.NewLog(inner, seal.NewRing(seal.Key{}), "c1"), dog: dog}
 		if err := log.GetLog(2, new(raft.Log)); !errors.Is(err, raft.ErrLogNotFound) || len(barks) != 0 {
 			t.Errorf("a missing one: %v, barked %q", err, barks)

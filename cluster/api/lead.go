@@ -203,10 +203,14 @@ func (s *Server) execute(ctx context.Context, manager Manager, route *route, fro
 	request.manager = manager
 	if route.kind == read {
 		// The handler's own context lasts longer: logs may follow for ever.
-		fresh, cancel := context.WithTimeout(ctx, s.Hold)
+		limit := s.Hold
+		if route.alone {
+			limit = countTimeout
+		}
+		fresh, cancel := context.WithTimeout(ctx, limit)
 		err := manager.Fresh(fresh)
 		cancel()
-		if err != nil {
+		if err != nil && !(route.alone && errors.Is(err, cluster.ErrUnavailable)) {
 			return response{}, err
 		}
 		return route.handle(ctx, &request)

@@ -51,7 +51,7 @@ func (s *storm) harm() {
 	if s.gentle {
 		mortal = manager
 	}
-	switch s.random.IntN(27) {
+	switch s.random.IntN(28) {
 	case 0, 1:
 		s.end(mortal, "crash", (*Machine).Crash)
 	case 2:
@@ -132,6 +132,14 @@ func (s *storm) harm() {
 		s.spoil(manager)
 	case 22:
 		s.forsake(manager)
+	case 23:
+		// One storage has them all. Nobody can take over, so none ends; when it lasts, raft
+		// gives no outcome of what is under way, and a leader's work must be started again.
+		by := time.Duration(1+s.random.IntN(14)) * time.Second
+		s.note("the disks of all managers hang for %v", by)
+		for _, m := range c.Machines[:c.managers] {
+			m.HangDisk(by)
+		}
 	default:
 		s.note("heal")
 		s.heal()

@@ -72,10 +72,13 @@ func (m *Manager) setEstablished(term uint64) {
 	}
 }
 
-func (m *Manager) setTrouble(reason string) {
+// setTrouble tells whether the reason is another one than before.
+func (m *Manager) setTrouble(reason string) bool {
 	m.mu.Lock()
 	defer m.mu.Unlock()
+	fresh := m.leader.trouble != reason
 	m.leader.trouble = reason
+	return fresh
 }
 
 // Trouble says why this manager does no leader's work although raft says that it

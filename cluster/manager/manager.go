@@ -10,6 +10,7 @@ import (
 	"net"
 	"net/http"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/docker/docker/api/types/swarm"
@@ -103,6 +104,8 @@ type Manager struct {
 	peers     *reachability
 	knocks    knocks
 	where     *whereabouts
+	// opened is set when all of the above is there.
+	opened atomic.Bool
 	// alone is Config.Alone until it is done; only lead uses it.
 	alone bool
 
@@ -155,6 +158,7 @@ func Open(cfg Config) (_ *Manager, err error) {
 	if m.raft, err = m.startRaft(); err != nil {
 		return nil, err
 	}
+	m.opened.Store(true)
 	return m, nil
 }
 
@@ -166,7 +170,7 @@ const stallLimit = 1500 * time.Millisecond
 func (m *Manager) openDisk() (*store.Disk, error) {
 	return store.OpenDisk(store.DiskConfig{
 		Dir: m.cfg.Dir, Ring: m.cfg.Ring, ClusterID: m.cfg.ClusterID, Expected: m.cfg.Expected,
-		StallLimit: max(stallLimit, 4*m.cfg.Beat), Fatal: m.fatal, Write: m.cfg.Write, Log: m.cfg.Log,
+		StallLimit: max(stallLimit, 4*m.cfg.Beat), Fatal: m.fatal, Dispensable: m.dispensable, Write: m.cfg.Write, Log: m.cfg.Log,
 	})
 }
 

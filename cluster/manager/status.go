@@ -30,17 +30,29 @@ func (m *Manager) Health() cluster.ManagerHealth {
 	}
 	_, health.Ready, _, _ = m.leads()
 	health.Trouble = m.Trouble()
+	health.DiskHung = m.disk.Hung()
 	if contact := m.raft.LastContact(); !health.Leader && !contact.IsZero() {
 		health.LastContact = time.Since(contact) // Raft's clock, not the wall's.
 	}
 	return health
 }
 
-func (m *Manager) serveHealth(w http.ResponseWriter, r *http.Request) { writeBody(w, m.Health()) }
+func (m *Manager) serveHealth(w http.ResponseWriter, r *http.Request) {
+	health := m.Health()
+	if r.URL.Query().Has("disk") {
+		health.DiskAnswers = m.diskTry(r.Context())
+	}
+	writeBody(w, health)
+}
 
 // askHealth asks another manager for its account. The caller says how long it may take.
-func (m *Manager) askHealth(ctx context.Context, addr string) (health cluster.ManagerHealth, err error) {
-	request, err := http.NewRequestWithContext(ctx, http.MethodGet, "https://"+addr+"/v1/health", nil)
+func (m *Manager) askHealth(ctx context.Context, addr string) (cluster.ManagerHealth, error) {
+	return m.askAbout(ctx, addr, "")
+}
+
+// askAbout is askHealth; query says what else is asked.
+func (m *Manager) askAbout(ctx context.Context, addr, query string) (health cluster.ManagerHealth, err error) {
+	request, err := http.NewRequestWithContext(ctx, http.MethodGet, "https://"+addr+"/v1/health"+query, nil)
 	if err != nil {
 		return health, err
 	}
@@ -177,6 +189,8 @@ func problems(status cluster.Status) []string {
 			say("manager %s (%s) has no copy of the database: it is new, or its own was damaged and it waits for another", manager.Hostname, manager.NodeID)
 		case !manager.Reachable:
 			say("manager %s (%s) doesn't answer at %s", manager.Hostname, manager.NodeID, manager.Addr)
+		case diskTrouble(manager) != "":
+			say("manager %s (%s): %s", manager.Hostname, manager.NodeID, diskTrouble(manager))
 		case manager.Trouble != "":
 			say("manager %s (%s): %s", manager.Hostname, manager.NodeID, manager.Trouble)
 		case !manager.Voter:

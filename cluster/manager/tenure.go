@@ -108,7 +108,8 @@ func (m *Manager) notLeading(term uint64, err error) {
 	if err == nil {
 		err = errors.New("a part of a leader's work ended")
 	}
-	m.log.Error("lead the cluster", "node", m.cfg.NodeID, "term", term, "again in", leadAgain, "err", err)
-	m.setTrouble(fmt.Sprintf("raft made it the leader, but it does no leader's work: %v; it tries again every second", err))
+	if m.setTrouble(fmt.Sprintf("raft made it the leader, but it does no leader's work: %v; it tries again every second", err)) {
+		m.log.Error("lead the cluster; trying again", "node", m.cfg.NodeID, "term", term, "err", err)
+	}
 	m.StepDown()
 }
