@@ -22,6 +22,10 @@ const (
 // doesn't answer: nobody can stop what runs there.
 const MessageNoEngine = "the node's engine doesn't answer"
 
+// MessageLeft is the Status.Message of a node that left the cluster for good: it
+// stops what runs on it, and will never tell what became of that.
+const MessageLeft = "the node left the swarm"
+
 // Fenced tells whether a service with these labels is fenced.
 func Fenced(labels map[string]string) bool { return labels[LabelFence] == "true" }
 

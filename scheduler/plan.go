@@ -119,7 +119,7 @@ func (p *planner) gone(t *cluster.Task) bool {
 	return n == nil || n.Status.State == cluster.NodeDown
 }
 
-// planNode gives up the tasks of a node that was removed, or is down for long, and
+// planNode gives up the tasks of a node that was removed, has left, or is down for long, and
 // stops those that a node has become too small for.
 func (p *planner) planNode(id string) {
 	n := p.View.Node(id)
@@ -133,11 +133,14 @@ func (p *planner) planNode(id string) {
 			}
 			return
 		}
-		if end := n.Status.Since.Add(orphanAfter); p.Now.Before(end) {
-			p.result.Wakes = append(p.result.Wakes, Wake{NodeID: id, At: end})
-			return
+		reason = "node left the swarm"
+		if n.Status.Message != cluster.MessageLeft {
+			if end := n.Status.Since.Add(orphanAfter); p.Now.Before(end) {
+				p.result.Wakes = append(p.result.Wakes, Wake{NodeID: id, At: end})
+				return
+			}
+			reason = "node has been down for " + orphanAfter.String()
 		}
-		reason = "node has been down for " + orphanAfter.String()
 	}
 	for t := range p.View.TasksOfNode(id) {
 		if !t.Status.State.Terminal() {

@@ -215,7 +215,7 @@ func (h *hive) setNode(n *cluster.Node, arg datadriven.CmdArg) {
 		n.Status.State = states[slices.IndexFunc(states, func(s cluster.NodeState) bool { return s.String() == value })]
 		n.Status.Since = h.now
 	case "message":
-		n.Status.Message = map[string]string{"engine": cluster.MessageNoEngine}[arg.Vals[0]]
+		n.Status.Message = map[string]string{"engine": cluster.MessageNoEngine, "left": cluster.MessageLeft}[arg.Vals[0]]
 	case "label":
 		labels := map[string]string{}
 		maps.Copy(labels, n.Spec.Labels)

@@ -77,6 +77,13 @@ func TestEvents(t *testing.T) {
 		return tx.Put(&cluster.Rollout{ServiceID: id, State: swarm.UpdateStateCompleted})
 	})
 	b.changeNode("n2", func(s *swarm.NodeSpec) { s.Availability = "drain" }).want(t, 200, "")
+	for _, state := range []cluster.NodeState{cluster.NodeDown, cluster.NodeReady} {
+		b.update(func(tx *store.Tx) error {
+			n := *tx.Node(nodeID(3))
+			n.Status.State = state
+			return tx.Put(&n)
+		})
+	}
 	b.do("DELETE", "/services/web", nil).want(t, 200, "")
 	b.do("DELETE", "/nodes/n2?force=1", nil).want(t, 200, "")
 	until(t, "the last event", func() bool {
@@ -100,6 +107,14 @@ func TestEvents(t *testing.T) {
 	}
 	if strings.Join(got, "\n") != strings.Join(want, "\n") {
 		t.Errorf("got\n%s\nwant\n%s", strings.Join(got, "\n"), strings.Join(want, "\n"))
+	}
+	got = nil
+	for _, m := range b.replay(`filters={"node":["` + nodeID(3) + `"]}`) {
+		attributes, _ := json.Marshal(m.Actor.Attributes)
+		got = append(got, fmt.Sprintf("%s %s %s", m.Type, m.Action, attributes))
+	}
+	if want := []string{`node update {"name":"n3","state.new":"down","state.old":"ready"}`, `node update {"name":"n3","state.new":"ready","state.old":"down"}`}; len(got) < 2 || !slices.Equal(got[len(got)-2:], want) {
+		t.Errorf("a node that was lost for a while: %q, want %q", got, want)
 	}
 	for filter, count := range map[string]int{
 		`{"type":["service"]}`: 5, `{"type":["service"],"event":["update"]}`: 3, `{"node":["n2"]}`: 2, `{"node":["n2"],"event":["update"]}`: 1,

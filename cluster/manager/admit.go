@@ -316,7 +316,7 @@ func (m *Manager) leave(r *http.Request, _ struct{}) (*Admission, error) {
 			return nil
 		}
 		changed := *node
-		changed.Status.State, changed.Status.Message, changed.Status.Since = cluster.NodeDown, "the node left the swarm", tx.Now()
+		changed.Status.State, changed.Status.Message, changed.Status.Since = cluster.NodeDown, cluster.MessageLeft, tx.Now()
 		return tx.Put(&changed)
 	})
 	if err != nil {
