@@ -399,11 +399,11 @@ func (l *lines) String() string {
 func TestLog_LevelsAndLimit(t *testing.T) {
 	var out lines
 	now := time.Unix(0, 0)
-	w := newLogWriter(slog.New(slog.NewTextHandler(&out, nil)), func() time.Time { return now })
+	w := newLogWriter(slog.New(slog.NewTextHandler(&out, &slog.HandlerOptions{Level: slog.LevelDebug})), func() time.Time { return now })
 	for _, line := range []string{"[DEBUG] memberlist: quiet", "[INFO] memberlist: i", "[WARN] memberlist: w", "[ERR] memberlist: e", "plain", "[WARN] memberlist: " + notEncrypted} {
 		fmt.Fprintln(w, line)
 	}
-	for _, want := range []string{"level=INFO msg=gossip said=i", "level=WARN msg=gossip said=w", "level=ERROR msg=gossip said=e", "level=INFO msg=gossip said=plain"} {
+	for _, want := range []string{"level=DEBUG msg=gossip said=i", "level=DEBUG msg=gossip said=w", "level=DEBUG msg=gossip said=e", "level=DEBUG msg=gossip said=plain"} {
 		if !strings.Contains(out.buf.String(), want) {
 			t.Errorf("no %q in %s", want, out.buf.String())
 		}
@@ -424,6 +424,34 @@ func TestLog_LevelsAndLimit(t *testing.T) {
 	fmt.Fprintln(w, "[INFO] memberlist: after")
 	if !strings.Contains(out.buf.String(), "count=984") || !strings.Contains(out.buf.String(), "said=after") {
 		t.Errorf("no account of dropped lines: %s", out.buf.String())
+	}
+}
+
+// TestLog_WhatOperatorsSee writes what memberlist says of nodes that are far away, gone
+// or behind a firewall.
+func TestLog_WhatOperatorsSee(t *testing.T) {
+	var out lines
+	now := time.Unix(0, 0)
+	w := newLogWriter(slog.New(slog.NewTextHandler(&out, nil)), func() time.Time { return now })
+	firewall := "Was able to connect to n2 over TCP but UDP probes failed, network may be misconfigured"
+	for range 30 {
+		for _, line := range []string{
+			"[ERR] memberlist: Failed fallback TCP ping: timeout 180ms: read tcp 10.0.0.1:7946->10.0.0.2:7946: i/o timeout",
+			"[ERR] memberlist: Failed to send UDP ping: write udp: network is unreachable", "[ERR] memberlist: Push/Pull with n2 failed: dial tcp: connection refused",
+			"[WARN] memberlist: Refuting a suspect message (from: n2)", "[INFO] memberlist: Suspect n2 has failed, no acks received",
+			"[WARN] memberlist: " + firewall,
+		} {
+			fmt.Fprintln(w, line)
+		}
+		now = now.Add(time.Second)
+	}
+	if said := out.buf.String(); strings.Count(said, "\n") != 1 || !strings.Contains(said, "level=WARN") || !strings.Contains(said, firewall) {
+		t.Errorf("operators see:\n%s", said)
+	}
+	now = now.Add(sayAgain)
+	fmt.Fprintln(w, "[WARN] memberlist: "+firewall)
+	if n := strings.Count(out.buf.String(), firewall); n != 2 {
+		t.Errorf("said %d times after an hour more", n)
 	}
 }
 

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"log/slog"
+	"strings"
 	"sync"
 	"time"
 )
@@ -11,23 +12,32 @@ import (
 const (
 	logWindow = 10 * time.Second
 	logBurst  = 20 // lines per window
+	// sayAgain is when what matters is said once more, if it still is so; maxTold is how
+	// many such lines are remembered.
+	sayAgain = time.Hour
+	maxTold  = 256
 )
 
 // logWriter turns memberlist's lines ("[WARN] memberlist: ...") into log records.
 // Debug lines are dropped. Anybody who can send a packet makes memberlist write a
 // line, so it lets only so many through.
+//
+// Memberlist's levels don't mean what ours do: a probe that was lost is an error to it.
+// That nodes come and go is the leader's to say; what memberlist says is for debugging,
+// but for what only it knows and somebody can mend (matters), each once in a while.
 type logWriter struct {
 	log *slog.Logger
 	now func() time.Time
 
-	mu      sync.Mutex // guards the fields below
-	began   time.Time  // of the present window
-	lines   int        // let through in it
-	dropped int        // not let through in it
+	mu      sync.Mutex           // guards the fields below
+	began   time.Time            // of the present window
+	lines   int                  // let through in it
+	dropped int                  // not let through in it
+	said    map[string]time.Time // what matters, when it was last said
 }
 
 func newLogWriter(log *slog.Logger, now func() time.Time) *logWriter {
-	return &logWriter{log: log, now: now}
+	return &logWriter{log: log, now: now, said: map[string]time.Time{}}
 }
 
 // notEncrypted is what memberlist says at a public address. It doesn't know the guard.
@@ -39,14 +49,48 @@ func (w *logWriter) Write(line []byte) (int, error) {
 	if level < slog.LevelInfo || text == notEncrypted {
 		return len(line), nil
 	}
+	level = slog.LevelDebug
+	if w.matters(text) {
+		level = slog.LevelWarn
+	}
+	if !w.log.Enabled(context.Background(), level) {
+		return len(line), nil
+	}
 	pass, dropped := w.admit()
 	if dropped > 0 {
-		w.log.Warn("gossip log lines dropped", "count", dropped)
+		w.log.Debug("gossip log lines dropped", "count", dropped)
 	}
 	if pass {
 		w.log.Log(context.Background(), level, "gossip", "said", text)
 	}
 	return len(line), nil
+}
+
+// matters tells whether the line is for operators, and wasn't said a while ago.
+func (w *logWriter) matters(text string) bool {
+	for _, begin := range []string{
+		"Was able to connect to",         // by TCP, and not by UDP: a firewall
+		"Conflicting address for",        // two nodes with one ID
+		"Error accepting TCP connection", // and
+		"Error reading UDP packet",       // something is wrong with this machine
+	} {
+		if !strings.HasPrefix(text, begin) {
+			continue
+		}
+		w.mu.Lock()
+		defer w.mu.Unlock()
+		now := w.now()
+		last, said := w.said[text]
+		if said && now.Sub(last) < sayAgain && !now.Before(last) {
+			return false
+		}
+		if len(w.said) >= maxTold {
+			clear(w.said)
+		}
+		w.said[text] = now
+		return true
+	}
+	return false
 }
 
 // admit tells whether a line may pass, and how many didn't in the window before.

@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"net"
 	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -130,10 +131,15 @@ func (m *Manager) follow(keeping cluster.RaftKeeping) error {
 	return m.disk.Keep(keeping.Snapshots)
 }
 
+// snapshotPatience is how long snapshots may fail before that is an error.
+const snapshotPatience = 30 * time.Second
+
 // compact takes a snapshot when enough was applied since the last one, by bytes
 // or by entries.
 func (m *Manager) compact(ctx context.Context) error {
 	lastBytes, lastIndex := m.fsm.bytes.Load(), m.raft.AppliedIndex()
+	// Raft takes none while a change of its configuration isn't applied yet, which is soon.
+	failing := cluster.Complaint{Log: m.log, Level: slog.LevelError, Patience: snapshotPatience, Now: m.cfg.Now}
 	for {
 		keeping := m.keeping()
 		if err := m.follow(keeping); err != nil {
@@ -148,8 +154,12 @@ func (m *Manager) compact(ctx context.Context) error {
 		if bytes-lastBytes < m.cfg.SnapshotBytes && index-lastIndex < keeping.Interval {
 			continue
 		}
-		if err := m.raft.Snapshot().Error(); err != nil && !errors.Is(err, raft.ErrNothingNewToSnapshot) {
-			m.log.Error("take snapshot", "node", m.cfg.NodeID, "index", index, "err", err)
+		err := m.raft.Snapshot().Error()
+		if errors.Is(err, raft.ErrNothingNewToSnapshot) {
+			err = nil
+		}
+		if failing.About(err, "no snapshot can be taken, so the log grows", "snapshots can be taken again", "node", m.cfg.NodeID, "index", index); err != nil {
+			m.log.Debug("take snapshot", "node", m.cfg.NodeID, "index", index, "err", err)
 			continue
 		}
 		lastBytes, lastIndex = bytes, index
@@ -255,7 +265,9 @@ func (m *Manager) dialRaft(ctx context.Context, addr string) (net.Conn, error) {
 	return m.dial(ctx, addr, cluster.ProtocolRaft)
 }
 
-// raftLogger passes raft's log lines on to log, at their level.
+// raftLogger passes raft's log lines on to log. That managers come, go and lead is said
+// by watch and chronicle, and what happens to the disk by store; so raft's lines are for
+// debugging, but for errors that aren't about another manager.
 func raftLogger(log *slog.Logger) hclog.Logger {
 	logger := hclog.NewInterceptLogger(&hclog.LoggerOptions{Name: "raft", Level: hclog.Info, Output: io.Discard})
 	logger.RegisterSink(sink{log})
@@ -264,14 +276,19 @@ func raftLogger(log *slog.Logger) hclog.Logger {
 
 type sink struct{ log *slog.Logger }
 
+// aboutPeers begin the errors of raft that are about another manager, or that whoever
+// asked says himself.
+var aboutPeers = []string{
+	"failed to appendEntries to", "failed to heartbeat to", "failed to make requestVote RPC", "failed to start pipeline", "failed to pipeline",
+	"failed to send snapshot to", "failed to install snapshot", "failed to receive whole snapshot", "failed to copy snapshot", "peer has newer term",
+	"failed to decode incoming command", "failed to flush response", "failed to accept connection", "target does not support", "failed to take snapshot",
+}
+
 func (s sink) Accept(_ string, level hclog.Level, msg string, args ...any) {
 	to := slog.LevelDebug
-	switch {
-	case level >= hclog.Error:
-		// Raft calls an unreachable peer an error; it is a condition it lives with.
+	about := func(begin string) bool { return strings.HasPrefix(msg, begin) }
+	if level >= hclog.Error && !slices.ContainsFunc(aboutPeers, about) {
 		to = slog.LevelWarn
-	case level == hclog.Warn:
-		to = slog.LevelInfo
 	}
 	s.log.Log(context.Background(), to, "raft: "+msg, args...)
 }
