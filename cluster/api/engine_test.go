@@ -60,7 +60,8 @@ func (e *fakeEngine) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	case strings.HasSuffix(path, "/events"):
 		// The engine takes an event's time before it queues it, so two may change places.
 		for _, e := range []events.Message{{Action: "start", TimeNano: 5}, {Action: "mount", TimeNano: 4}} {
-			if r.URL.Query().Get("since") <= stamp(time.Unix(0, e.TimeNano)) {
+			query, at := r.URL.Query(), stamp(time.Unix(0, e.TimeNano))
+			if query.Get("since") <= at && (!query.Has("until") || at <= query.Get("until")) {
 				e.Type, e.Scope, e.Actor.ID = "container", "local", "c1"
 				json.NewEncoder(w).Encode(e)
 			}

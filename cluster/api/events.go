@@ -25,7 +25,7 @@ var eventKeys = []string{
 // taken up again.
 const engineRetry = time.Second
 
-// eventQuery is what a client wants of events.
+// eventQuery is what a client wants of events. A time is zero when it isn't given.
 type eventQuery struct {
 	since, until time.Time
 	args         filters.Args
@@ -73,11 +73,11 @@ func (s *Server) writeEvents(ctx context.Context, w http.ResponseWriter, r *requ
 	encoder.SetEscapeHTML(false)
 	send := func(message events.Message) bool { return encoder.Encode(message) == nil && flush() }
 
-	past = slices.DeleteFunc(past, func(m events.Message) bool { return !query.includes(m) || query.since.IsZero() })
+	past = slices.DeleteFunc(past, func(m events.Message) bool { return !query.past() || !query.includes(m) })
 	now, fromEngine := s.Now(), query.wantsEngine()
 	over := !query.until.IsZero() && query.until.Before(now)
 	engines := query
-	if fromEngine && !query.since.IsZero() && query.since.Before(now) {
+	if fromEngine && query.past() && query.since.Before(now) {
 		// What has been is told in order, whoever did it.
 		before := query
 		if !over {
@@ -132,6 +132,9 @@ func (s *Server) writeEvents(ctx context.Context, w http.ResponseWriter, r *requ
 		}
 	}
 }
+
+// past tells whether what has been is wanted: either end of a span says so, as with Docker.
+func (q *eventQuery) past() bool { return !q.since.IsZero() || !q.until.IsZero() }
 
 // goOnAfter leaves out what has been told already. The engine takes an event's time before
 // it queues it, so the last one that it tells may not be the newest.

@@ -177,6 +177,44 @@ func TestEvents_OfTheEngineInOrder(t *testing.T) {
 	}
 }
 
+// TestEvents_WhatHasBeen is told when either end is given, as Docker does: 0 is a time, too.
+func TestEvents_WhatHasBeen(t *testing.T) {
+	b, engine := newEngineBench(t)
+	b.record()
+	b.create(spec("web"))
+	until(t, "the service's event", func() bool { return len(b.replay(`filters={"service":["web"]}`)) == 1 })
+	past, future := stamp(b.server.Now()), stamp(b.server.Now().Add(100*time.Millisecond))
+	for _, test := range []struct {
+		query string
+		told  int
+	}{
+		{"since=0.000000001&until=" + past, 1}, {"since=0&until=" + past, 1}, {"since=0.0&until=" + past, 1}, {"since=1970-01-01T00:00:00Z&until=" + past, 1}, {"until=" + past, 1},
+		{"since=0&until=" + future, 1}, {"until=" + future, 1},
+		{"since=" + past + "&until=" + future, 0}, {"since=&until=" + past, 1}, {"until=0", 0}, {"since=0&until=0", 0},
+	} {
+		limit, cancel := context.WithTimeout(t.Context(), 5*time.Second)
+		w := httptest.NewRecorder()
+		b.handler.ServeHTTP(w, httptest.NewRequestWithContext(limit, "GET", "/events?"+test.query, nil))
+		if limit.Err() != nil {
+			t.Errorf("%s: the stream doesn't end", test.query)
+		}
+		cancel()
+		body := w.Body.String()
+		if services, starts := strings.Count(body, `"create"`), strings.Count(body, `"start"`); services != test.told || starts != test.told {
+			t.Errorf("%s tells %d events of services and %d of the engine; want %d of each\n%s\n%q", test.query, services, starts, test.told, body, engine.requests())
+		}
+	}
+	b.do("GET", "/events?since=2&until=1", nil).want(t, 400, "cannot be after `until` time")
+	// With neither, only what comes is told.
+	ctx, stop := context.WithTimeout(t.Context(), 200*time.Millisecond)
+	defer stop()
+	w := httptest.NewRecorder()
+	b.handler.ServeHTTP(w, httptest.NewRequestWithContext(ctx, "GET", "/events", nil))
+	if body := w.Body.String(); strings.Contains(body, `"create"`) {
+		t.Errorf("without since or until it tells %s", body)
+	}
+}
+
 // TestEvents_OfReachability: only who leads knows it, and says it once.
 func TestEvents_OfReachability(t *testing.T) {
 	b := newBench(t)

@@ -91,19 +91,16 @@ func (s *Server) readLogQuery(r *request) (logQuery, error) {
 }
 
 // readTime reads a point in time: seconds with fraction, RFC 3339, or a duration
-// before now. Empty and 0 give the zero time.
+// before now. Empty gives the zero time, and 0 doesn't.
 func readTime(r *request, name string, now time.Time) (time.Time, error) {
 	text := r.query.Get(name)
-	if text == "" || text == "0" {
+	if text == "" {
 		return time.Time{}, nil
 	}
 	stamp, err := timetypes.GetTimestamp(text, now)
 	if err == nil {
 		var seconds, nanos int64
 		if seconds, nanos, err = timetypes.ParseTimestamps(stamp, 0); err == nil {
-			if seconds == 0 && nanos == 0 {
-				return time.Time{}, nil
-			}
 			return time.Unix(seconds, nanos), nil
 		}
 	}
