@@ -12,6 +12,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/docker/docker/api/types/versions"
 )
 
 // realEngine gives the address of an engine that answers. Without one the test is
@@ -133,6 +135,13 @@ func TestRealEngine(t *testing.T) {
 		t.Fatalf("%v: %s", err, output)
 	}
 	c.docker(name, "ps", "--format", "{{.Names}}")
+	c.docker(name, "ps", "--filter", "is-task=false", "--format", "{{.Names}}")
+	if listed := c.docker("", "ps", "--filter", "is-task=true", "--format", "{{.Names}}"); strings.Contains(listed, name) {
+		t.Errorf("a container that is no task's is listed as one: %s", listed)
+	}
+	if _, engine := b.server.engine.versions(t.Context()); versions.LessThan(engine, "1.45") {
+		c.refused(`VolumeOptions.Subpath needs an engine of API v1.45`, "run", "--rm", "--mount", "type=volume,source="+name+",target=/data,volume-subpath=inner", image, "say", "a")
+	}
 	c.docker(name, "rm", "-f", name)
 
 	// Asking a registry that isn't there is answered soon.

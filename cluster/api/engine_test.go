@@ -55,6 +55,10 @@ func (e *fakeEngine) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		writeJSON(w, 200, types.Version{APIVersion: "1.41", MinAPIVersion: "1.12", Version: "20.10", Components: []types.ComponentVersion{{Name: "Engine", Version: "20.10"}}})
 	case hang:
 		<-r.Context().Done()
+	case path == "/v1.41/containers/json" && strings.Contains(r.URL.Query().Get("filters"), "is-task"):
+		io.WriteString(w, "[]") // it is in no swarm
+	case path == "/v1.41/containers/json" && r.URL.Query().Has("filters") && r.URL.Query().Get("filters") == "" && !r.URL.Query().Has("limit"):
+		io.WriteString(w, `[{"ID":"t1","Labels":{"com.docker.swarm.task":""}},{"ID":"c1","Labels":{"a":"b"}},{"ID":"t2","Labels":{"com.docker.swarm.task":"","a":"b"}},{"ID":"c2","Labels":null}]`)
 	case path == "/v1.41/info":
 		io.WriteString(w, `{"Name":"engine","Odd":[1,2],"Swarm":{"NodeID":"not ours","LocalNodeState":"active"},"Warnings":["w1"]}`)
 	case strings.HasSuffix(path, "/events"):

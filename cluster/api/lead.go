@@ -36,6 +36,10 @@ func (s *Server) local(w http.ResponseWriter, r *http.Request, c call) {
 			s.writeError(w, r, errPage)
 			return
 		}
+		if err := s.refuseNewer(r.Context(), w, r, c); err != nil {
+			s.writeError(w, r, err)
+			return
+		}
 		s.engine.proxy(w, r)
 		return
 	}
@@ -45,7 +49,7 @@ func (s *Server) local(w http.ResponseWriter, r *http.Request, c call) {
 		return
 	}
 	if c.route.kind == local {
-		s.answer(w, r, request, c.route.handle)
+		s.answer(w, r, c, request)
 		return
 	}
 	if c.route.anywhere && request.flag("follow") && s.follow(w, r, c, request) {
@@ -73,8 +77,8 @@ func (s *Server) follow(w http.ResponseWriter, r *http.Request, c call, from *re
 }
 
 // answer runs a handler of this node.
-func (s *Server) answer(w http.ResponseWriter, r *http.Request, request *request, handle handler) {
-	answer, err := handle(r.Context(), request)
+func (s *Server) answer(w http.ResponseWriter, r *http.Request, c call, request *request) {
+	answer, err := c.route.handle(r.Context(), request)
 	if err != nil {
 		s.writeError(w, r, err)
 		return
@@ -82,6 +86,12 @@ func (s *Server) answer(w http.ResponseWriter, r *http.Request, request *request
 	if answer.engine && len(request.body) > 0 {
 		r.Body = io.NopCloser(bytes.NewReader(request.body))
 		r.ContentLength = int64(len(request.body))
+	}
+	if answer.engine {
+		if err := s.refuseNewer(r.Context(), w, r, c); err != nil {
+			s.writeError(w, r, err)
+			return
+		}
 	}
 	s.write(r.Context(), w, r, answer)
 }
@@ -149,7 +159,7 @@ func (s *Server) leaderless(w http.ResponseWriter, r *http.Request, c call, from
 	if c.route.alone {
 		request := *from
 		request.manager = manager
-		s.answer(w, r, &request, c.route.handle)
+		s.answer(w, r, c, &request)
 		return
 	}
 	if why := manager.Trouble(); why != "" {

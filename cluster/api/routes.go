@@ -49,6 +49,7 @@ func (s *Server) table() []route {
 		{method: http.MethodPost, pattern: "/skep/v1/services/{id}/rollback", kind: write, handle: s.rollbackService},
 		{method: http.MethodPost, pattern: "/skep/v1/services/{id}/rebalance", kind: write, handle: s.rebalanceService},
 
+		{method: http.MethodGet, pattern: "/containers/json", kind: local, handle: s.listContainers},
 		{method: http.MethodGet, pattern: "/networks", kind: local, handle: s.listNetworks},
 		{method: http.MethodGet, pattern: "/networks/{id}", kind: local, handle: s.inspectNetwork},
 		{method: http.MethodPost, pattern: "/networks/create", kind: local, handle: s.createNetwork},
