@@ -60,6 +60,9 @@ type Config struct {
 	// OnPeers is told the managers, the gossip keys and the node's role, after each
 	// connect and at each change. It should return soon; nil for nobody.
 	OnPeers func(cluster.Peers)
+	// OnRefused is called when a manager refuses a session: the node may have been removed.
+	// It should return soon; nil for nobody.
+	OnRefused func()
 	// TLSInfo, when set, completes the node's description.
 	TLSInfo func() swarm.TLSInfo
 	// Now is the clock for time stamps (default time.Now).

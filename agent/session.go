@@ -224,6 +224,9 @@ func (s *session) read(inner context.Context) error {
 // take acts on one message.
 func (s *session) take(inner context.Context, message *cluster.FromManager) error {
 	if message.Refused != "" {
+		if refused := s.agent.cfg.OnRefused; refused != nil {
+			refused()
+		}
 		return fmt.Errorf("manager refused the session: %s", message.Refused)
 	}
 	if message.Welcome != nil {

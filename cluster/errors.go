@@ -27,6 +27,8 @@ var (
 	ErrVersion = errors.New("the version doesn't fit")
 	// ErrDenied: the caller's certificate or token doesn't allow this (403).
 	ErrDenied = errors.New("permission denied")
+	// ErrRemoved: the leader doesn't know the node that asks: it was removed (503).
+	ErrRemoved = errors.New("this node was removed from the swarm")
 	// ErrNotManager: asked of a node that isn't a manager (503).
 	ErrNotManager = errors.New("this node is not a swarm manager")
 	// ErrNotLeader: only the leader can do this; ask it instead (503).

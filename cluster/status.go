@@ -36,6 +36,9 @@ type ManagerHealth struct {
 	DiskAnswers bool
 	// LastContact is how long ago it heard of the leader.
 	LastContact time.Duration
+	// Waits says what the manager waits for until it has a vote, or, if it is to be a
+	// worker, until it has none; empty for nothing.
+	Waits string
 	// Beat is how long it lets a leader be silent: see Timing.
 	Beat time.Duration
 }

@@ -47,6 +47,7 @@ var statuses = []struct {
 	{cluster.ErrUnsupported, http.StatusNotImplemented},
 	{cluster.ErrVersion, http.StatusBadRequest},
 	{cluster.ErrDenied, http.StatusForbidden},
+	{cluster.ErrRemoved, http.StatusServiceUnavailable},
 	{cluster.ErrNotManager, http.StatusServiceUnavailable},
 	{cluster.ErrNotLeader, http.StatusServiceUnavailable},
 	{cluster.ErrNoLeader, http.StatusServiceUnavailable},

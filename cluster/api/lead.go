@@ -239,7 +239,9 @@ func lostLeader(err error) bool {
 
 // notManager says why this node can't answer for the cluster.
 func (s *Server) notManager() error {
-	switch s.Node.Info().LocalNodeState {
+	switch info := s.Node.Info(); info.LocalNodeState {
+	case swarm.LocalNodeStateError:
+		return fail(cluster.ErrNotManager, "This node is not a swarm manager: %s", info.Error)
 	case swarm.LocalNodeStateLocked:
 		return fail(cluster.ErrLocked, textLocked)
 	case swarm.LocalNodeStateActive:

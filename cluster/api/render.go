@@ -56,10 +56,13 @@ func renderNode(node *cluster.Node, manager Manager) swarm.Node {
 		return shown
 	}
 	shown.ManagerStatus = &swarm.ManagerStatus{
-		Leader: node.ID == manager.LeaderID(), Addr: node.ManagerAddr, Reachability: swarm.ReachabilityUnreachable,
+		Leader: node.ID == manager.LeaderID(), Addr: node.ManagerAddr, Reachability: swarm.ReachabilityUnknown,
 	}
-	if node.ID == manager.NodeID() || manager.Reachable()[node.ID] {
+	// Who has no vote yet, or none any more, doesn't count as reachable.
+	if reachable, votes := manager.Reachable()[node.ID]; reachable {
 		shown.ManagerStatus.Reachability = swarm.ReachabilityReachable
+	} else if votes {
+		shown.ManagerStatus.Reachability = swarm.ReachabilityUnreachable
 	}
 	return shown
 }

@@ -97,7 +97,7 @@ func TestInfoAndVersionWithoutEngine(t *testing.T) {
 func TestErrorStatuses(t *testing.T) {
 	for err, want := range map[error]int{
 		cluster.ErrInvalid: 400, cluster.ErrNotFound: 404, cluster.ErrExists: 409, cluster.ErrNameTaken: 409, cluster.ErrConflict: 500,
-		cluster.ErrPrecondition: 400, cluster.ErrUnsupported: 501, cluster.ErrDenied: 403, cluster.ErrNotManager: 503, cluster.ErrNotLeader: 503,
+		cluster.ErrPrecondition: 400, cluster.ErrUnsupported: 501, cluster.ErrDenied: 403, cluster.ErrRemoved: 503, cluster.ErrNotManager: 503, cluster.ErrNotLeader: 503,
 		cluster.ErrNoLeader: 503, cluster.ErrUnknownOutcome: 503, cluster.ErrUnavailable: 503, cluster.ErrLocked: 503,
 		context.DeadlineExceeded: 503, errors.New("anything else"): 500, errTooLarge: 413, &engineError{status: 418}: 418,
 	} {

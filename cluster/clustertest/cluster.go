@@ -101,6 +101,8 @@ type Machine struct {
 	fault  error
 	hung   chan struct{}
 	harmed bool
+	// slow is how much longer each write takes.
+	slow time.Duration
 }
 
 // Start starts a cluster of so many managers and workers and waits until all are

@@ -113,7 +113,7 @@ var errDead = errors.New("the daemon is dead")
 func (m *Machine) write(d *daemon, what string, write func() error) error {
 	for {
 		m.mu.Lock()
-		hung, fault := m.hung, m.fault
+		hung, fault, slow := m.hung, m.fault, m.slow
 		m.mu.Unlock()
 		if d.is(d.dying) && what == "write file" {
 			return nil // Nobody is told of it, and those who would try again needn't.
@@ -129,6 +129,9 @@ func (m *Machine) write(d *daemon, what string, write func() error) error {
 			case <-d.dying:
 			}
 			continue
+		}
+		if slow > 0 {
+			time.Sleep(slow)
 		}
 		if errors.Is(fault, syscall.EIO) {
 			_ = write() // What was written may be on the disk though the sync failed.
@@ -165,6 +168,13 @@ func (m *Machine) HangDisk(limit time.Duration) {
 			close(hung)
 		}
 	})
+}
+
+// SlowDisk has each write to the machine's disk take so much longer.
+func (m *Machine) SlowDisk(by time.Duration) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.slow = by
 }
 
 // MendDisk makes the machine's disk take writes again. A daemon that died of it

@@ -318,7 +318,7 @@ func TestOverdue_Refusals(t *testing.T) {
 		}
 		// A valid certificate is no way around the store either.
 		valid := issued(t, own, id(removedID, swarm.NodeRoleManager), leader.clock.Now())
-		if status, err := call(leader, valid, cluster.ProtocolRenew, "POST", "/v1/renew"); err == nil && status != http.StatusForbidden {
+		if status, err := call(leader, valid, cluster.ProtocolRenew, "POST", "/v1/renew"); err == nil && status != http.StatusGone {
 			t.Errorf("a removed node with a valid certificate: %d", status)
 		}
 		c.Same()

@@ -33,6 +33,9 @@ type JoinRequest struct {
 	Availability swarm.NodeAvailability `cbor:"5,keyasint,omitempty"`
 	// Build is which skep the node runs; one that doesn't fit isn't let in.
 	Build cluster.Build `cbor:"6,keyasint,omitzero"`
+	// Control is host:port of the control port that the node will have if it is let in as
+	// a manager. It answers there already, with the key of CSR: see Answer.
+	Control string `cbor:"7,keyasint,omitempty"`
 }
 
 // Admission answers a JoinRequest, and a renewal.
@@ -143,6 +146,12 @@ func (m *Manager) admit(r *http.Request, request JoinRequest) (*Admission, error
 		return nil, err
 	}
 	node.Certificate = issued
+	if role == swarm.NodeRoleManager {
+		if err := m.reachJoiner(r.Context(), request); err != nil {
+			return nil, err
+		}
+	}
+	var replaced []string
 	err = m.store.Update(r.Context(), func(tx *store.Tx) error {
 		// The token may have been rotated meanwhile.
 		if _, err := tokenRole(tx.Cluster(), request.Token); err != nil {
@@ -152,13 +161,45 @@ func (m *Manager) admit(r *http.Request, request JoinRequest) (*Admission, error
 		if err := request.Build.Fits(tx.Cluster().ClusterLevel); err != nil {
 			return err
 		}
+		if role == swarm.NodeRoleManager {
+			if replaced, err = replaceAt(tx, request.Control, node.ID); err != nil {
+				return err
+			}
+		}
 		return tx.Put(node)
 	})
 	if err != nil {
 		return nil, fmt.Errorf("join: %w", err)
 	}
 	m.log.Info("admit node", "node", node.ID, "role", node.Role, "addr", addr)
+	for _, old := range replaced {
+		m.log.Warn("a manager joined anew at its address; its old entry is demoted", "node", old, "by", node.ID, "addr", request.Control)
+	}
 	return m.admission(node, chain), nil
+}
+
+// replaceAt makes a worker of each other manager that is said to be at the address where
+// the node by was just reached: it was installed anew, and what it was is gone. It stays
+// in the list of nodes, down, until somebody removes it.
+func replaceAt(tx *store.Tx, addr, by string) (replaced []string, err error) {
+	var changed []*cluster.Node
+	for node := range tx.Nodes() {
+		if node.ManagerAddr != addr || node.ID == by {
+			continue
+		}
+		next := *node
+		next.Spec.Role = swarm.NodeRoleWorker
+		next.Status.State, next.Status.Since = cluster.NodeDown, tx.Now()
+		next.Status.Message = fmt.Sprintf("node %s joined at its address: this one is no manager any more; remove it with \"docker node rm\"", by)
+		changed = append(changed, &next)
+	}
+	for _, node := range changed {
+		if err := tx.Put(node); err != nil {
+			return nil, err
+		}
+		replaced = append(replaced, node.ID)
+	}
+	return replaced, nil
 }
 
 // tokenRole tells which role a token lets in with.
@@ -218,7 +259,7 @@ func (m *Manager) admission(node *cluster.Node, chain []byte) *Admission {
 	return admission
 }
 
-// ready takes a manager's control address in; voters does the rest.
+// ready takes a manager's control address in, if it is reached there; voters does the rest.
 func (m *Manager) ready(r *http.Request, request ReadyRequest) (*Admission, error) {
 	return m.take(r.Context(), callerOf(r), request.Addr, request.Build.Bounded())
 }
@@ -227,10 +268,22 @@ func (m *Manager) take(ctx context.Context, id cluster.Identity, addr string, bu
 	if err := checkAddr(addr); err != nil {
 		return nil, err
 	}
+	denied := cluster.Say(cluster.ErrDenied, "add manager: node %s is not to be a manager", id.NodeID)
+	isToBe := func(node *cluster.Node) bool {
+		return node != nil && node.Role == swarm.NodeRoleManager && node.Spec.Role == swarm.NodeRoleManager
+	}
+	if node := m.store.View().Node(id.NodeID); !isToBe(node) {
+		return nil, denied
+	} else if node.ManagerAddr != addr {
+		if err := m.reachManager(ctx, id.NodeID, addr); err != nil {
+			m.waits.say(id.NodeID, err.Error())
+			return nil, err
+		}
+	}
 	err := m.store.Update(ctx, func(tx *store.Tx) error {
 		node := tx.Node(id.NodeID)
-		if node == nil || node.Role != swarm.NodeRoleManager || node.Spec.Role != swarm.NodeRoleManager {
-			return cluster.Say(cluster.ErrDenied, "add manager: node %s is not to be a manager", id.NodeID)
+		if !isToBe(node) {
+			return denied
 		}
 		if err := build.Fits(tx.Cluster().ClusterLevel); err != nil {
 			return err
@@ -245,6 +298,7 @@ func (m *Manager) take(ctx context.Context, id cluster.Identity, addr string, bu
 	if err != nil {
 		return nil, err
 	}
+	m.waits.say(id.NodeID, "")
 	return m.admission(m.store.View().Node(id.NodeID), nil), nil
 }
 
@@ -359,6 +413,7 @@ var refusals = []struct {
 }{
 	{cluster.ErrVersion, http.StatusUpgradeRequired},
 	{cluster.ErrDenied, http.StatusForbidden},
+	{cluster.ErrRemoved, http.StatusGone},
 	{cluster.ErrInvalid, http.StatusBadRequest},
 	{cluster.ErrPrecondition, http.StatusConflict},
 	{cluster.ErrNoLeader, http.StatusServiceUnavailable},

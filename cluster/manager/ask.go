@@ -127,7 +127,7 @@ func (a Asker) own() *Manager {
 
 // final tells whether trying again can't mend it.
 func final(err error) bool {
-	return errors.Is(err, cluster.ErrDenied) || errors.Is(err, cluster.ErrVersion) || errors.Is(err, cluster.ErrInvalid) || errors.Is(err, cluster.ErrPrecondition)
+	return errors.Is(err, cluster.ErrDenied) || errors.Is(err, cluster.ErrRemoved) || errors.Is(err, cluster.ErrVersion) || errors.Is(err, cluster.ErrInvalid) || errors.Is(err, cluster.ErrPrecondition)
 }
 
 // askFirst to askLast are the pauses before the managers are asked again, doubling: after a

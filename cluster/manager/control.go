@@ -144,11 +144,10 @@ func (m *Manager) sort(ctx context.Context, conn *tls.Conn, requests *handoff, k
 		return
 	case id.Role != swarm.NodeRoleManager:
 		err = cluster.Say(cluster.ErrDenied, "raft is for managers")
+	case !m.speaks(id.NodeID):
+		err = cluster.Say(cluster.ErrDenied, "node %s is no manager of this cluster, as far as this one knows", id.NodeID)
 	default:
-		// The store may lag behind the roles, and a lagging manager that refused its
-		// leader could never catch up: so for raft the certificate alone counts, and
-		// raft itself ignores those who aren't in its configuration.
-		m.streams.deliver(conn, id.NodeID)
+		go m.inbound.serve(conn, id.NodeID) // It is raft's, which outlives the port by a hand-over.
 		return
 	}
 	m.log.Warn("refuse a connection", "addr", conn.RemoteAddr().String(), "err", err)

@@ -8,11 +8,14 @@ import (
 	"crypto/x509"
 	"encoding/json"
 	"encoding/pem"
+	"io"
 	"log/slog"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -49,6 +52,27 @@ func (r *atOnce) Apply(data []byte, _ time.Duration) raft.ApplyFuture {
 	return committed{r.index, r.fsm.Apply(&raft.Log{Index: r.index, Term: 1, Data: data})}
 }
 
+// answered is a network on which the holder of a key is found at one address.
+type answered struct {
+	addr   string
+	config *tls.Config
+}
+
+func (a answered) Listen(addr string) (net.Listener, error) { return nil, net.ErrClosed }
+
+func (a answered) Dial(_ context.Context, addr string) (net.Conn, error) {
+	if addr != a.addr {
+		return nil, syscall.ECONNREFUSED
+	}
+	near, far := net.Pipe()
+	go func() {
+		conn := tls.Server(far, a.config)
+		_, _ = io.Copy(io.Discard, conn)
+		far.Close()
+	}()
+	return near, nil
+}
+
 // newLeader is a manager that leads a cluster of itself, n1, and a worker, n2. It has
 // no network and no disk.
 func newLeader(t testing.TB) *Manager {
@@ -69,6 +93,17 @@ func newLeader(t testing.TB) *Manager {
 	})
 	root, err := ca.NewRoot(rand.Reader, time.Now(), "c1")
 	if err != nil {
+		t.Fatal(err)
+	}
+	own, csr, err := ca.NewRequest(rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	chain, err := root.Issue(rand.Reader, csr, cluster.Identity{NodeID: "n1", Role: swarm.NodeRoleManager, ClusterID: "c1"}, time.Now(), 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if m.cfg.Credentials, err = ca.NewCredentials(root, chain, own, time.Now); err != nil {
 		t.Fatal(err)
 	}
 	key, err := root.KeyPEM()
@@ -94,10 +129,15 @@ func newLeader(t testing.TB) *Manager {
 // token, and gets the role of that token and no other, nor anybody's name.
 func FuzzControl(f *testing.F) {
 	m := newLeader(f)
-	_, csr, err := ca.NewRequest(rand.Reader)
+	keyPEM, csr, err := ca.NewRequest(rand.Reader)
 	if err != nil {
 		f.Fatal(err)
 	}
+	config, err := ca.AnswerTLS(rand.Reader, keyPEM, time.Now, cluster.ProtocolHTTP)
+	if err != nil {
+		f.Fatal(err)
+	}
+	m.cfg.Network = answered{"10.0.0.3:2377", config}
 	secrets := []string{"", m.store.View().Cluster().WorkerToken, m.store.View().Cluster().ManagerToken}
 	for i, seed := range []any{
 		JoinRequest{Token: secrets[1], CSR: csr, Hostname: "n3", Addr: "10.0.0.3", Availability: "drain"},
@@ -121,6 +161,7 @@ func FuzzControl(f *testing.F) {
 		id := cluster.Identity{NodeID: []string{"n1", "n2", "n9"}[caller%3], Role: swarm.NodeRoleWorker, ClusterID: "c1"}
 		request := JoinRequest{
 			Token: secrets[int(token)%len(secrets)] + more, CSR: csr, Hostname: hostname, Addr: addr, Availability: swarm.NodeAvailability(availability),
+			Control: net.JoinHostPort(addr, "2377"),
 		}
 		handlers := []http.Handler{onLeader(m, m.admit), onLeader(m, m.renew), onLeader(m, m.ready), onLeader(m, m.leave)}
 		m.send(t, handlers[int(which)%len(handlers)], id, "", raw)
@@ -157,7 +198,7 @@ func (m *Manager) send(t *testing.T, handler http.Handler, id cluster.Identity, 
 	if w.Code != http.StatusOK {
 		var refusal struct{ Message string }
 		switch {
-		case w.Code != http.StatusBadRequest && w.Code != http.StatusForbidden && w.Code != http.StatusConflict:
+		case w.Code != http.StatusBadRequest && w.Code != http.StatusForbidden && w.Code != http.StatusGone && w.Code != http.StatusConflict:
 			t.Fatalf("%d %s", w.Code, w.Body)
 		case json.Unmarshal(w.Body.Bytes(), &refusal) != nil || refusal.Message == "":
 			t.Fatalf("refused without a reason: %s", w.Body)

@@ -30,7 +30,7 @@ func (m *Manager) hasten(ctx context.Context) error {
 		select {
 		case <-ctx.Done():
 			return ctx.Err()
-		case lost := <-m.streams.lost:
+		case lost := <-m.inbound.lost:
 			m.hastenOnce(ctx, lost)
 		}
 	}
@@ -63,7 +63,7 @@ func (m *Manager) stand(leader string, term uint64, why string) {
 	header := raft.RPCHeader{
 		ProtocolVersion: raft.ProtocolVersionMax, ID: []byte(m.cfg.NodeID), Addr: []byte(m.cfg.Addr),
 	}
-	err := m.transport.TimeoutNow(raft.ServerID(m.cfg.NodeID), raft.ServerAddress(m.cfg.Addr),
+	err := m.retaining.TimeoutNow(raft.ServerID(m.cfg.NodeID), raft.ServerAddress(m.cfg.Addr),
 		&raft.TimeoutNowRequest{RPCHeader: header}, &raft.TimeoutNowResponse{})
 	if err != nil {
 		m.log.Warn("stand for election", "node", m.cfg.NodeID, "err", err)

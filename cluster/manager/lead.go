@@ -2,12 +2,10 @@ package manager
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"time"
 
 	"github.com/docker/docker/api/types/swarm"
-	"github.com/hashicorp/raft"
 	"golang.org/x/sync/errgroup"
 
 	"skep/cluster"
@@ -115,27 +113,22 @@ func (m *Manager) leaveOthers(ctx context.Context) error {
 	return nil
 }
 
-// voters makes raft's voters follow the roles in the store, one change at a
-// time, and the roles follow the voters: a manager that is to be a worker gets
-// its new role only when it can no longer vote.
-func (m *Manager) voters(ctx context.Context) error {
-	return m.keepUp(ctx, "make voters follow roles", func() error { return m.stepVoters(ctx, m.store.View()) })
-}
-
-// keepUp takes a step at once, after each change of the store, each minute, and a
-// second after one that failed, until ctx ends; complaint is what is logged then.
-func (m *Manager) keepUp(ctx context.Context, complaint string, step func() error) error {
+// keepUp takes a step at once, after each change of the store, when the last one said so
+// but within a minute, and a second after one that failed, until ctx ends; complaint is
+// what is logged then.
+func (m *Manager) keepUp(ctx context.Context, complaint string, step func() (again time.Duration, err error)) error {
 	changes := m.store.Subscribe()
 	defer changes.Close()
 	for {
-		wait := time.Minute
-		if err := step(); err != nil {
+		wait, err := step()
+		if err != nil {
 			if ctx.Err() != nil {
 				return ctx.Err()
 			}
 			m.log.Warn(complaint, "err", err)
 			wait = time.Second
 		}
+		wait = defaulted(wait, time.Minute)
 		timer := time.NewTimer(wait)
 		select {
 		case <-ctx.Done():
@@ -147,126 +140,4 @@ func (m *Manager) keepUp(ctx context.Context, complaint string, step func() erro
 		}
 		timer.Stop()
 	}
-}
-
-// voterChange is one step towards voters that follow the roles.
-type voterChange struct {
-	// Add, Suspend and Remove are changes of raft's configuration; Promote and Demote of
-	// a node's role. HandOver is set when the leader itself is to go. Who is suspended
-	// has no vote, but is sent the log: see lost.
-	Add      *raft.Server
-	Suspend  raft.ServerID
-	Remove   raft.ServerID
-	Promote  string
-	Demote   string
-	HandOver bool
-}
-
-// nextVoterChange decides the next step, or nil when all is as it should be.
-func nextVoterChange(view store.View, servers []raft.Server, self string) *voterChange {
-	group := map[string]raft.Server{}
-	for _, server := range servers {
-		group[string(server.ID)] = server
-	}
-	for node := range view.Nodes() {
-		wanted := node.Spec.Role == swarm.NodeRoleManager
-		server, in := group[node.ID]
-		votes := in && server.Suffrage == raft.Voter
-		switch {
-		case wanted && node.Role != swarm.NodeRoleManager:
-			return &voterChange{Promote: node.ID}
-		case wanted && node.ManagerAddr != "" && (!votes || string(server.Address) != node.ManagerAddr):
-			return &voterChange{Add: &raft.Server{ID: raft.ServerID(node.ID), Address: raft.ServerAddress(node.ManagerAddr)}}
-		case wanted && node.ManagerAddr == "" && votes && node.ID != self:
-			return &voterChange{Suspend: server.ID}
-		case !wanted && in && node.ID == self:
-			return &voterChange{HandOver: true}
-		case !wanted && in:
-			return &voterChange{Remove: server.ID}
-		case !wanted && node.Role == swarm.NodeRoleManager:
-			return &voterChange{Demote: node.ID}
-		}
-	}
-	for id, server := range group {
-		if view.Node(id) == nil && id != self {
-			return &voterChange{Remove: server.ID}
-		}
-	}
-	return nil
-}
-
-func (m *Manager) stepVoters(ctx context.Context, view store.View) error {
-	for {
-		future := m.raft.GetConfiguration()
-		if err := future.Error(); err != nil {
-			return fmt.Errorf("read raft's configuration: %w", err)
-		}
-		change := nextVoterChange(view, future.Configuration().Servers, m.cfg.NodeID)
-		if change == nil {
-			return nil
-		}
-		if err := m.applyVoterChange(ctx, change, future.Index()); err != nil {
-			return err
-		}
-		view = m.store.View()
-	}
-}
-
-func (m *Manager) applyVoterChange(ctx context.Context, change *voterChange, prev uint64) error {
-	switch {
-	case change.Add != nil:
-		m.log.Info("add voter", "node", string(change.Add.ID), "addr", string(change.Add.Address))
-		return settle(ctx, m.raft.AddVoter(change.Add.ID, change.Add.Address, prev, leadTimeout))
-	case change.Suspend != "":
-		m.log.Info("suspend voter", "node", string(change.Suspend))
-		return settle(ctx, m.raft.DemoteVoter(change.Suspend, prev, leadTimeout))
-	case change.HandOver:
-		if err := settle(ctx, m.raft.LeadershipTransfer()); err != nil {
-			return fmt.Errorf("hand over leadership: %w", err)
-		}
-		return errHandedOver
-	case change.Remove != "":
-		m.log.Info("remove voter", "node", string(change.Remove))
-		return settle(ctx, m.raft.RemoveServer(change.Remove, prev, leadTimeout))
-	case change.Promote != "":
-		return m.setRole(ctx, change.Promote, swarm.NodeRoleManager)
-	default:
-		return m.setRole(ctx, change.Demote, swarm.NodeRoleWorker)
-	}
-}
-
-// settle waits for what raft was asked to do, for leadTimeout at most and while ctx
-// lasts: a leader's work that failed can't be started again before all of it has ended.
-func settle(ctx context.Context, asked raft.Future) error {
-	done := make(chan error, 1)
-	go func() { done <- asked.Error() }()
-	ctx, cancel := context.WithTimeoutCause(ctx, leadTimeout, errUnsettled)
-	defer cancel()
-	select {
-	case err := <-done:
-		return err
-	case <-ctx.Done():
-		return context.Cause(ctx)
-	}
-}
-
-// errUnsettled means that raft was asked for something and hasn't done it yet.
-var errUnsettled = errors.New("raft hasn't done it in time")
-
-var errHandedOver = errors.New("leadership was handed over")
-
-// setRole writes the role that the node's next certificate is for.
-func (m *Manager) setRole(ctx context.Context, nodeID string, role swarm.NodeRole) error {
-	return m.store.Update(ctx, func(tx *store.Tx) error {
-		node := tx.Node(nodeID)
-		if node == nil || node.Spec.Role != role || node.Role == role {
-			return nil
-		}
-		changed := *node
-		changed.Role = role
-		if role == swarm.NodeRoleWorker {
-			changed.ManagerAddr = ""
-		}
-		return tx.Put(&changed)
-	})
 }

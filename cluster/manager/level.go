@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"sync"
+	"time"
 
 	"github.com/docker/docker/api/types/swarm"
 
@@ -15,13 +16,13 @@ import (
 // lower one is read by all, and what the higher one adds will be. It never goes down.
 func (m *Manager) raiseLevel(ctx context.Context) error {
 	said := ""
-	return m.keepUp(ctx, "", func() error {
+	return m.keepUp(ctx, "", func() (time.Duration, error) {
 		// What it waits for may take days, and shows in what changes or in the next minute.
 		if err := m.stepLevel(ctx); err != nil && ctx.Err() == nil && err.Error() != said {
 			said = err.Error()
 			m.log.Info("the cluster's level isn't raised yet", "err", err)
 		}
-		return nil
+		return 0, nil
 	})
 }
 

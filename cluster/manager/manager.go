@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -56,6 +57,8 @@ type Config struct {
 	// that is on its disk counts as committed, and the other managers become workers.
 	Alone   bool
 	Network Network
+	// Peers are the managers that this node was last told of; nil means none.
+	Peers func() []cluster.Peer
 	// Members and MembersChanged are gossip's view.
 	Members        func() []cluster.Member
 	MembersChanged <-chan struct{}
@@ -96,14 +99,19 @@ type Manager struct {
 	raft      *raft.Raft
 	transport *raft.NetworkTransport
 	retaining *retaining
-	disk      *store.Disk
-	streams   *streams
-	dispatch  *dispatch.Dispatcher
-	listener  port
-	client    *http.Client
-	peers     *reachability
-	knocks    knocks
-	where     *whereabouts
+	inbound   *inbound
+	// running is raft once it has started: the transport is there before.
+	running  atomic.Pointer[raft.Raft]
+	disk     *store.Disk
+	streams  *streams
+	dispatch *dispatch.Dispatcher
+	listener port
+	client   *http.Client
+	peers    *reachability
+	knocks   knocks
+	where    *whereabouts
+	matches  matches
+	waits    waits
 	// opened is set when all of the above is there.
 	opened atomic.Bool
 	// alone is Config.Alone until it is done; only lead uses it.
@@ -129,6 +137,7 @@ func Open(cfg Config) (_ *Manager, err error) {
 	}
 	m.listener = port{listener, newLines()}
 	m.streams = newStreams(advertised(cfg.Addr), m.dialRaft)
+	m.inbound = newInbound(m.transportConfig(), m.judgeNow)
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, m.listener.Close())
@@ -178,6 +187,7 @@ func (m *Manager) openDisk() (*store.Disk, error) {
 func (m *Manager) fatal(err error) {
 	_ = m.listener.cut() // What matters is err.
 	_ = m.streams.Close()
+	m.inbound.close()
 	m.cfg.Fatal(err)
 }
 
@@ -211,6 +221,7 @@ func (m *Manager) Run(ctx context.Context) error {
 		err = errors.Join(err, fmt.Errorf("shut down raft: %w", shutdown))
 	}
 	m.retaining.stop()
+	m.inbound.close()
 	m.streams.Close()
 	err = errors.Join(err, m.disk.Close())
 	if errors.Is(err, context.Canceled) && ctx.Err() != nil {
@@ -273,13 +284,15 @@ func (m *Manager) Logs(ctx context.Context, nodeID, taskID string, options clust
 	return m.dispatch.Logs(ctx, nodeID, taskID, options, emit)
 }
 
-// dial opens a connection to another manager's control port.
+// dial opens a connection to another manager's control port. Whoever answers must be the
+// one whose address it is in raft's configuration, if it is anybody's.
 func (m *Manager) dial(ctx context.Context, addr, protocol string) (net.Conn, error) {
-	config := m.cfg.Credentials.ClientTLS(cluster.Identity{Role: swarm.NodeRoleManager}, protocol)
-	if protocol == cluster.ProtocolRaft {
-		config = m.cfg.Credentials.OverdueTLS(cluster.Identity{Role: swarm.NodeRoleManager}, m.cfg.KnownManager, protocol)
+	want := cluster.Identity{Role: swarm.NodeRoleManager}
+	there := slices.DeleteFunc(m.servers(), func(s raft.Server) bool { return string(s.Address) != addr })
+	if len(there) == 1 { // While managers move, one may be where another was.
+		want.NodeID = string(there[0].ID)
 	}
-	return Dial(ctx, m.cfg.Network, addr, config)
+	return Dial(ctx, m.cfg.Network, addr, m.cfg.Credentials.ClientTLS(want, protocol))
 }
 
 // dialTimeout bounds a connection attempt, handshake included.

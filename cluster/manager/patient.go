@@ -19,8 +19,14 @@ import (
 // up to ten seconds after it is back: it answers, but the leader can't commit with
 // it when another manager fails. Here an attempt waits, and so doesn't fail; it goes
 // on with the first heartbeat that is answered.
+//
+// It also says to the connections whom each is to reach, not only where: a manager that
+// was installed anew at its address answers for itself only. And it notes how far the
+// others are, by their answers.
 type patient struct {
 	*raft.NetworkTransport
+	matches *matches
+	now     func() time.Time
 	// raft is whose transport this is; not set before it has started.
 	raft atomic.Pointer[raft.Raft]
 
@@ -39,20 +45,37 @@ var _ raft.Transport = (*patient)(nil)
 // lookAgain is how often an attempt that waits asks whether it is still wanted.
 const lookAgain = 50 * time.Millisecond
 
-func newPatient(transport *raft.NetworkTransport) *patient {
-	return &patient{NetworkTransport: transport, away: map[raft.ServerID]absence{}}
+func newPatient(transport *raft.NetworkTransport, matches *matches, now func() time.Time) *patient {
+	return &patient{NetworkTransport: transport, matches: matches, now: now, away: map[raft.ServerID]absence{}}
 }
 
 // AppendEntries sends entries when the manager answers heartbeats, and a heartbeat at once.
 func (p *patient) AppendEntries(id raft.ServerID, target raft.ServerAddress, args *raft.AppendEntriesRequest, resp *raft.AppendEntriesResponse) error {
-	if !heartbeat(args) {
+	beat := heartbeat(args)
+	if !beat {
 		if err := p.await(id, args.Term); err != nil {
 			return err
 		}
-		return p.NetworkTransport.AppendEntries(id, target, args, resp)
 	}
-	err := p.NetworkTransport.AppendEntries(id, target, args, resp)
-	p.note(id, args.Term, err == nil)
+	err := p.NetworkTransport.AppendEntries(id, whom(id, target), args, resp)
+	if err == nil {
+		err = leap(id, args.Term, resp.Term)
+	}
+	if beat {
+		p.note(id, args.Term, err == nil)
+	}
+	if err == nil && resp.Term == args.Term {
+		p.matches.note(id, args.Term, func(m *match) {
+			m.heard = p.now()
+			switch {
+			case beat:
+			case resp.Success:
+				m.index = args.PrevLogEntry + uint64(len(args.Entries))
+			default:
+				m.index = min(m.index, resp.LastLog) // It may have lost what it had.
+			}
+		})
+	}
 	return err
 }
 
@@ -61,8 +84,49 @@ func (p *patient) InstallSnapshot(id raft.ServerID, target raft.ServerAddress, a
 	if err := p.await(id, args.Term); err != nil {
 		return err
 	}
-	return p.NetworkTransport.InstallSnapshot(id, target, args, resp, data)
+	p.matches.note(id, args.Term, func(m *match) { m.snapshot, m.sent = args.Size, 0 })
+	counted := readerFunc(func(b []byte) (int, error) {
+		n, err := data.Read(b)
+		p.matches.note(id, args.Term, func(m *match) { m.sent += int64(n) })
+		return n, err
+	})
+	err := p.NetworkTransport.InstallSnapshot(id, whom(id, target), args, resp, counted)
+	if err == nil {
+		err = leap(id, args.Term, resp.Term)
+	}
+	p.matches.note(id, args.Term, func(m *match) {
+		m.snapshot, m.sent = 0, 0
+		if err == nil && resp.Success {
+			m.index = max(m.index, args.LastLogIndex)
+		}
+	})
+	return err
 }
+
+// RequestVote asks a manager for its vote.
+func (p *patient) RequestVote(id raft.ServerID, target raft.ServerAddress, args *raft.RequestVoteRequest, resp *raft.RequestVoteResponse) error {
+	if err := p.NetworkTransport.RequestVote(id, whom(id, target), args, resp); err != nil {
+		return err
+	}
+	return leap(id, args.Term, resp.Term)
+}
+
+// RequestPreVote asks a manager whether it would vote.
+func (p *patient) RequestPreVote(id raft.ServerID, target raft.ServerAddress, args *raft.RequestPreVoteRequest, resp *raft.RequestPreVoteResponse) error {
+	if err := p.NetworkTransport.RequestPreVote(id, whom(id, target), args, resp); err != nil {
+		return err
+	}
+	return leap(id, args.Term, resp.Term)
+}
+
+// TimeoutNow tells a manager to stand for election.
+func (p *patient) TimeoutNow(id raft.ServerID, target raft.ServerAddress, args *raft.TimeoutNowRequest, resp *raft.TimeoutNowResponse) error {
+	return p.NetworkTransport.TimeoutNow(id, whom(id, target), args, resp)
+}
+
+type readerFunc func([]byte) (int, error)
+
+func (f readerFunc) Read(b []byte) (int, error) { return f(b) }
 
 // heartbeat tells a heartbeat from other empty requests as raft itself does.
 func heartbeat(args *raft.AppendEntriesRequest) bool {

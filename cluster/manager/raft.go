@@ -13,6 +13,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/docker/docker/api/types/swarm"
 	"github.com/hashicorp/go-hclog"
 	"github.com/hashicorp/raft"
 
@@ -39,12 +40,9 @@ func (m *Manager) startRaft() (*raft.Raft, error) {
 	config.SnapshotThreshold = 1 << 62
 	config.SnapshotInterval = 24 * time.Hour
 	config.TrailingLogs = m.keeping().Trailing
-	m.transport = raft.NewNetworkTransportWithConfig(&raft.NetworkTransportConfig{
-		Stream: m.streams, MaxPool: 4, Timeout: 10 * m.cfg.Beat, Logger: logger,
-		// One in flight means no pipeline, and so not its wedge (hashicorp/raft #612).
-		MaxRPCsInFlight:         1,
-		MsgpackUseNewTimeFormat: true,
-	})
+	sending := m.transportConfig()
+	sending.Stream = m.streams
+	m.transport = raft.NewNetworkTransportWithConfig(&sending)
 	alone := raft.Configuration{Servers: []raft.Server{{ID: config.LocalID, Address: raft.ServerAddress(m.cfg.Addr)}}}
 	if m.cfg.Alone {
 		// It plays the log into a store of its own, and what it makes of it is read again below.
@@ -59,8 +57,8 @@ func (m *Manager) startRaft() (*raft.Raft, error) {
 			return nil, fmt.Errorf("bootstrap raft: %w", err)
 		}
 	}
-	transport := newPatient(m.transport)
-	m.retaining = newRetaining(transport, m.disk.Log)
+	transport := newPatient(m.transport, &m.matches, m.cfg.Now)
+	m.retaining = newRetaining(transport, m.inbound, m.disk.Log)
 	go m.retaining.run()
 	r, err := raft.NewRaft(config, &m.fsm, m.disk.Log, m.disk.Stable, m.disk.Snapshots, located{m.retaining, m.where})
 	if err != nil {
@@ -68,7 +66,18 @@ func (m *Manager) startRaft() (*raft.Raft, error) {
 		return nil, fmt.Errorf("start raft: %w", err)
 	}
 	transport.raft.Store(r)
+	m.running.Store(r)
 	return r, nil
+}
+
+// transportConfig is what all connections of raft's have in common.
+func (m *Manager) transportConfig() raft.NetworkTransportConfig {
+	return raft.NetworkTransportConfig{
+		MaxPool: 4, Timeout: 10 * m.cfg.Beat, Logger: raftLogger(m.log),
+		// One in flight means no pipeline, and so not its wedge (hashicorp/raft #612).
+		MaxRPCsInFlight:         1,
+		MsgpackUseNewTimeFormat: true,
+	}
 }
 
 // countingFSM is the store's FSM, which also counts the bytes it applies: what a
@@ -172,72 +181,26 @@ func (m *Manager) Reseal() error {
 	return m.disk.Reseal(func() error { return m.raft.Snapshot().Error() })
 }
 
-// streams is raft's stream layer over the control port. Raft leaves connections
-// open when it ends; Close closes them.
+// streams is the stream layer of the connections that this manager opens for raft: inbound
+// has those that others open. Raft leaves connections open when it ends; Close closes them.
 type streams struct {
-	addr     net.Addr
-	spares   *spares
-	accepted chan accepted
-	closed   chan struct{}
-	once     sync.Once // closes closed
-	// lost has the last manager whose connection to this one ended.
-	lost  chan string
-	lines *lines
-}
-
-// stream is a connection of raft's that another manager opened.
-type stream struct {
-	net.Conn
-	from string
-	lost chan string
-}
-
-// Close closes the connection. Raft does so when it meets its end.
-func (c *stream) Close() error {
-	select {
-	case <-c.lost:
-	default:
-	}
-	select {
-	case c.lost <- c.from:
-	default:
-	}
-	return c.Conn.Close()
+	addr   net.Addr
+	spares *spares
+	closed chan struct{}
+	once   sync.Once // closes closed
+	lines  *lines
 }
 
 var _ raft.StreamLayer = (*streams)(nil)
 
 func newStreams(addr net.Addr, dial func(context.Context, string) (net.Conn, error)) *streams {
-	return &streams{addr: addr, spares: newSpares(dial), accepted: make(chan accepted), closed: make(chan struct{}),
-		lost: make(chan string, 1), lines: newLines()}
+	return &streams{addr: addr, spares: newSpares(dial), closed: make(chan struct{}), lines: newLines()}
 }
 
-// accepted is a connection that another manager opened.
-type accepted struct {
-	conn net.Conn
-	from string
-}
-
-// deliver hands an authenticated connection to raft.
-func (s *streams) deliver(conn net.Conn, from string) {
-	select {
-	case s.accepted <- accepted{conn, from}:
-	case <-s.closed:
-		conn.Close()
-	}
-}
-
+// Accept waits for Close.
 func (s *streams) Accept() (net.Conn, error) {
-	select {
-	case a := <-s.accepted:
-		conn, err := s.lines.keep(a.conn)
-		if err != nil {
-			return nil, err
-		}
-		return &stream{conn, a.from, s.lost}, nil
-	case <-s.closed:
-		return nil, net.ErrClosed
-	}
+	<-s.closed
+	return nil, net.ErrClosed
 }
 
 func (s *streams) Close() error {
@@ -248,21 +211,25 @@ func (s *streams) Close() error {
 
 func (s *streams) Addr() net.Addr { return s.addr }
 
-func (s *streams) Dial(addr raft.ServerAddress, timeout time.Duration) (net.Conn, error) {
-	if conn := s.spares.take(string(addr)); conn != nil {
+// Dial connects to a manager that is named together with its address: see whom.
+func (s *streams) Dial(target raft.ServerAddress, timeout time.Duration) (net.Conn, error) {
+	if conn := s.spares.take(string(target)); conn != nil {
 		return s.lines.keep(conn)
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), timeout)
 	defer cancel()
-	conn, err := s.spares.dial(ctx, string(addr))
+	conn, err := s.spares.dial(ctx, string(target))
 	if err != nil {
 		return nil, err
 	}
 	return s.lines.keep(conn)
 }
 
-func (m *Manager) dialRaft(ctx context.Context, addr string) (net.Conn, error) {
-	return m.dial(ctx, addr, cluster.ProtocolRaft)
+// dialRaft opens a connection to the manager that target names; nobody else will do.
+func (m *Manager) dialRaft(ctx context.Context, target string) (net.Conn, error) {
+	id, addr := splitWhom(target)
+	want := cluster.Identity{NodeID: id, Role: swarm.NodeRoleManager}
+	return Dial(ctx, m.cfg.Network, addr, m.cfg.Credentials.OverdueTLS(want, m.cfg.KnownManager, cluster.ProtocolRaft))
 }
 
 // raftLogger passes raft's log lines on to log. That managers come, go and lead is said

@@ -58,13 +58,14 @@ func renewerContext(ctx context.Context, conn net.Conn) context.Context {
 	return ctx
 }
 
-// allowRenewal lets a request of a node through that came by a connection for renewing.
+// allowRenewal lets a request of a node through that came by a connection for renewing. Only
+// the leader knows whether it still is one.
 func (m *Manager) allowRenewal(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		from, ok := r.Context().Value(renewerKey{}).(renewer)
 		err := cluster.Say(cluster.ErrDenied, "renew certificate: a connection by %s is needed", cluster.ProtocolRenew)
 		if ok {
-			err = m.belongs(from.id)
+			err = m.unlessRemoved(r.Context(), from.id)
 		}
 		if err != nil {
 			m.log.Warn("refuse a request", "addr", r.RemoteAddr, "err", err)
@@ -73,6 +74,18 @@ func (m *Manager) allowRenewal(next http.Handler) http.Handler {
 		}
 		next.ServeHTTP(w, r.WithContext(context.WithValue(r.Context(), callerKey{}, from.id)))
 	})
+}
+
+// unlessRemoved refuses a node that isn't in the store. Whoever is told so gives up, so only
+// a leader says it, and only when it certainly leads.
+func (m *Manager) unlessRemoved(ctx context.Context, id cluster.Identity) error {
+	if _, self, _, _ := m.leads(); !self || m.store.View().Node(id.NodeID) != nil {
+		return nil
+	}
+	if err := m.Fresh(ctx); err != nil {
+		return err
+	}
+	return cluster.Say(cluster.ErrRemoved, "renew certificate: node %s is not part of the swarm any more", id.NodeID)
 }
 
 // renew certifies a node's new key.
@@ -84,11 +97,14 @@ func (m *Manager) renew(r *http.Request, request RenewRequest) (*Admission, erro
 // certify certifies a node's new key, for the role that the store says, and keeps it
 // beside the one that asked.
 func (m *Manager) certify(ctx context.Context, id cluster.Identity, asked cluster.KeyDigest, request RenewRequest) (*Admission, error) {
-	denied := cluster.Say(cluster.ErrDenied, "renew certificate: node %s is not part of the swarm", id.NodeID)
+	removed := cluster.Say(cluster.ErrRemoved, "renew certificate: node %s is not part of the swarm any more", id.NodeID)
 	view := m.store.View()
+	if view.Cluster() == nil {
+		return nil, cluster.Say(cluster.ErrUnavailable, "renew certificate: this manager has no copy of the database yet")
+	}
 	node := view.Node(id.NodeID)
-	if node == nil || view.Cluster() == nil {
-		return nil, denied
+	if node == nil {
+		return nil, removed
 	}
 	chain, issued, err := m.issue(view.Cluster(), request.CSR, node)
 	if err != nil {
@@ -99,7 +115,7 @@ func (m *Manager) certify(ctx context.Context, id cluster.Identity, asked cluste
 		present := tx.Node(id.NodeID)
 		switch {
 		case present == nil:
-			return denied
+			return removed
 		case present.Role != node.Role:
 			return cluster.Say(cluster.ErrUnavailable, "renew certificate: the role of node %s has just changed", id.NodeID)
 		}

@@ -13,19 +13,23 @@ import (
 // it what it lacked before, sends it two snapshots, and one of them may come late.
 type retaining struct {
 	*patient
-	log   raft.LogStore
-	heard chan raft.RPC
-	done  chan struct{}
+	inbound *inbound
+	log     raft.LogStore
+	heard   chan raft.RPC
+	done    chan struct{}
 }
 
 var _ raft.WithPreVote = (*retaining)(nil)
 
-func newRetaining(inner *patient, log raft.LogStore) *retaining {
-	return &retaining{patient: inner, log: log, heard: make(chan raft.RPC), done: make(chan struct{})}
+func newRetaining(inner *patient, inbound *inbound, log raft.LogStore) *retaining {
+	return &retaining{patient: inner, inbound: inbound, log: log, heard: make(chan raft.RPC), done: make(chan struct{})}
 }
 
 // Consumer has what raft is to hear.
 func (t *retaining) Consumer() <-chan raft.RPC { return t.heard }
+
+// SetHeartbeatHandler takes whom heartbeats are for.
+func (t *retaining) SetHeartbeatHandler(handle func(raft.RPC)) { t.inbound.beat.Store(&handle) }
 
 // run passes on one request after the other, until stop: raft's answer is awaited before
 // the next one is looked at, so that nothing is added to the log between the look at a
@@ -33,7 +37,7 @@ func (t *retaining) Consumer() <-chan raft.RPC { return t.heard }
 func (t *retaining) run() {
 	for {
 		select {
-		case rpc := <-t.patient.Consumer():
+		case rpc := <-t.inbound.heard:
 			t.pass(rpc)
 		case <-t.done:
 			return

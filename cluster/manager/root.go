@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"fmt"
+	"time"
 
 	"skep/cluster"
 	"skep/cluster/ca"
@@ -54,7 +55,7 @@ func pendingNodes(view store.View, issuer []byte) (count int, name string) {
 // nodes have certificates by the new root. It reads all from the store, so that a
 // new leader goes on with it.
 func (m *Manager) finishRoot(ctx context.Context) error {
-	return m.keepUp(ctx, "finish the rotation of the root CA; trying again", func() error { return m.stepRoot(ctx) })
+	return m.keepUp(ctx, "finish the rotation of the root CA; trying again", func() (time.Duration, error) { return 0, m.stepRoot(ctx) })
 }
 
 func (m *Manager) stepRoot(ctx context.Context) error {

@@ -138,11 +138,13 @@ func (s *spares) close() {
 func (m *Manager) spare(ctx context.Context) error {
 	var before []string
 	for round := 0; ; round++ {
-		var all []string // And this one, which tells itself to stand.
+		var all, targets []string // And this one, which tells itself to stand.
 		for _, server := range m.servers() {
 			all = append(all, string(server.Address))
+			targets = append(targets, string(whom(server.ID, server.Address)))
 		}
-		m.streams.spares.fill(ctx, all)
+		m.streams.spares.fill(ctx, targets)
+		m.inbound.cut(m.speaks)
 		greeted := slices.DeleteFunc(slices.Clone(all), func(addr string) bool {
 			return addr == m.cfg.Addr || round%greetEvery != 0 && slices.Contains(before, addr)
 		})

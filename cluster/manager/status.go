@@ -104,7 +104,7 @@ func (m *Manager) Status(ctx context.Context) (cluster.Status, error) {
 	for node := range view.Nodes() {
 		if node.Role == swarm.NodeRoleManager {
 			status.Managers = append(status.Managers, cluster.ManagerHealth{
-				NodeID: node.ID, Hostname: node.Description.Hostname, Addr: m.where.of(node.ID, node.ManagerAddr), Voter: votes[node.ID], Build: node.Build,
+				NodeID: node.ID, Hostname: node.Description.Hostname, Addr: m.where.of(node.ID, node.ManagerAddr), Voter: votes[node.ID], Build: node.Build, Waits: m.waits.of(node.ID),
 			})
 		}
 	}
@@ -154,7 +154,7 @@ func (m *Manager) fillHealth(ctx context.Context, managers []cluster.ManagerHeal
 			if err != nil {
 				return
 			}
-			health.NodeID, health.Hostname, health.Addr, health.Voter = known.NodeID, known.Hostname, known.Addr, known.Voter
+			health.NodeID, health.Hostname, health.Addr, health.Voter, health.Waits = known.NodeID, known.Hostname, known.Addr, known.Voter, known.Waits
 			*known = health
 		})
 	}
@@ -185,6 +185,8 @@ func problems(status cluster.Status) []string {
 	}
 	for _, manager := range status.Managers {
 		switch {
+		case manager.Waits != "":
+			say("manager %s (%s) waits: %s", manager.Hostname, manager.NodeID, manager.Waits)
 		case manager.Addr == "":
 			say("manager %s (%s) has no copy of the database: it is new, or its own was damaged and it waits for another", manager.Hostname, manager.NodeID)
 		case !manager.Reachable:

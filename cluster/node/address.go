@@ -81,6 +81,16 @@ func reachable(ip net.IP) bool {
 	return !ip.IsUnspecified() && !ip.IsMulticast() && !ip.Equal(net.IPv4bcast)
 }
 
+// listensEverywhere tells whether a listen address names no address or interface.
+func listensEverywhere(listen string) bool {
+	host := listen
+	if h, _, err := net.SplitHostPort(listen); err == nil {
+		host = h
+	}
+	ip := net.ParseIP(host)
+	return host == "" || ip != nil && ip.IsUnspecified()
+}
+
 // parseAddr reads host[:port]; no host gives a nil IP.
 func parseAddr(text string, defaultPort int, known interfaces) (net.IP, int, error) {
 	if text == "" {

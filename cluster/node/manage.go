@@ -10,12 +10,22 @@ import (
 	"github.com/docker/docker/api/types/swarm"
 	"golang.org/x/sync/errgroup"
 
+	"skep/cluster"
 	"skep/cluster/manager"
 )
 
 // manage runs a manager for as long as the certificate says that the node is one.
 func (m *member) manage(ctx context.Context) error {
 	for {
+		if m.gone() != nil {
+			// It asks nobody for votes, and keeps its copy of the database until it leaves.
+			select {
+			case <-m.certified:
+				continue
+			case <-ctx.Done():
+				return ctx.Err()
+			}
+		}
 		if m.credentials.Identity().Role != swarm.NodeRoleManager {
 			// A worker keeps no copy of the database.
 			if err := m.dropDatabase(); err != nil {
@@ -45,7 +55,7 @@ func (m *member) manageOnce(ctx context.Context) error {
 		Listen: known.Addresses.Listen, Addr: known.Addresses.Control,
 		Build:       cfg.Build,
 		Credentials: m.credentials, KnownManager: m.knownManager, Ring: m.ring, Dir: m.node.files.raft(), Write: cfg.Write,
-		Network: known.Addresses.home(cfg.Network), Members: m.gossip.Members, MembersChanged: m.gossip.Changed(), API: m.node.api.Remote(),
+		Network: known.Addresses.home(cfg.Network), Peers: func() []cluster.Peer { return m.known().Peers.Managers }, Members: m.gossip.Members, MembersChanged: m.gossip.Changed(), API: m.node.api.Remote(),
 		Beat: m.node.timing.Beat, SnapshotBytes: cfg.SnapshotBytes, SnapshotEntries: cfg.SnapshotEntries, GossipKeyPeriod: cfg.GossipKeyPeriod,
 		Now: cfg.Now, Random: cfg.Random, Log: cfg.Log, Fatal: cfg.Fatal,
 	}
@@ -82,7 +92,7 @@ func (m *member) manageOnce(ctx context.Context) error {
 	g.Go(func() error { return m.doubt(ctx, running) })
 	g.Go(func() error { return m.lockKeys(ctx, running) })
 	g.Go(func() error {
-		for m.credentials.Identity().Role == swarm.NodeRoleManager {
+		for m.credentials.Identity().Role == swarm.NodeRoleManager && m.gone() == nil {
 			select {
 			case <-m.certified:
 			case <-ctx.Done():
@@ -99,20 +109,31 @@ func (m *member) manageOnce(ctx context.Context) error {
 // new manager has to do once there is a leader.
 func (m *member) report(ctx context.Context, running *manager.Manager) error {
 	known := m.known()
+	defer m.setDamage(nil)
 	for {
 		// The first manager of a new cluster is in the store from the beginning.
 		if known.Fresh == nil {
 			if err := m.tell(ctx, running, known.Addresses.Control); err != nil {
+				if errors.Is(err, cluster.ErrDenied) {
+					// It may have been demoted, or removed, while it was off.
+					if err := m.renewOnce(ctx); err != nil {
+						m.node.log.Debug("ask for this node's role", "err", err)
+					}
+				}
 				if ctx.Err() != nil {
 					return nil
 				}
 				m.node.log.Warn("report as a manager; trying again", "err", err)
+				if errors.Is(err, cluster.ErrPrecondition) {
+					m.setDamage(fmt.Errorf("this node is to be a manager, and waits: %w", err))
+				}
 				if !sleep(ctx, time.Second) {
 					return nil
 				}
 				continue
 			}
 		}
+		m.setDamage(nil)
 		if _, _, err := running.Leader(ctx); err != nil {
 			return nil
 		}
@@ -138,7 +159,10 @@ func (m *member) tell(ctx context.Context, running *manager.Manager, addr string
 		}
 	}
 	go all.Here(ctx, addr)
-	_, err := all.Ready(ctx, addr)
+	admission, err := all.Ready(ctx, addr)
+	if err == nil {
+		m.takeManagers(admission.Peers)
+	}
 	return err
 }
 

@@ -49,6 +49,8 @@ type member struct {
 	// opened is closed when the member first runs a manager.
 	opened     chan struct{}
 	openedOnce sync.Once
+	// refused tells renew that a manager refused the agent's session.
+	refused chan struct{}
 	// wake tells renew that the role may have changed, moved tells gossiping that the
 	// managers may have, and certified tells manage that the certificate has. Each
 	// holds one signal.
@@ -67,10 +69,12 @@ type member struct {
 
 	mu     sync.Mutex // guards the fields below; never held while waiting for the disk
 	record record
-	// damage is why the node waits to be a manager again: see repair. lack is why it can't
-	// take its place in the cluster yet: see takeAddresses. unrenewed is why the
-	// certificate wasn't renewed the last time it was tried.
+	// damage is why the node waits to be a manager, or to be one again: see report and
+	// repair. lack is why it can't take its place in the cluster yet: see takeAddresses.
+	// unrenewed is why the certificate wasn't renewed the last time it was tried.
 	damage, lack, unrenewed error
+	// removed is set while the leader says that this node isn't part of the cluster.
+	removed error
 	// called is when connect last called each manager; session is the connection that it
 	// made last, and host whose that is.
 	called  map[string]time.Time
@@ -99,7 +103,7 @@ func (n *Node) load(key cluster.UnlockKey) (*member, error) {
 	id := credentials.Identity()
 	m := &member{
 		node: n, keys: keys, credentials: credentials, ring: dataRing(keys.DataKeys),
-		called: map[string]time.Time{}, arrived: make(chan struct{}), opened: make(chan struct{}), asking: make(chan struct{}, 1), changing: make(chan struct{}, 1), wake: make(chan struct{}, 1), moved: make(chan struct{}, 1), certified: make(chan struct{}, 1), done: make(chan struct{}),
+		called: map[string]time.Time{}, arrived: make(chan struct{}), opened: make(chan struct{}), asking: make(chan struct{}, 1), changing: make(chan struct{}, 1), wake: make(chan struct{}, 1), refused: make(chan struct{}, 1), moved: make(chan struct{}, 1), certified: make(chan struct{}, 1), done: make(chan struct{}),
 	}
 	m.file = n.sealedFile(n.files.known(), m.ring, id.ClusterID, recordKind)
 	m.tasks = n.sealedFile(n.files.tasks(), m.ring, id.ClusterID, tasksKind)
@@ -116,7 +120,7 @@ func (n *Node) load(key cluster.UnlockKey) (*member, error) {
 	m.agent, err = agent.New(agent.Config{
 		NodeID: id.NodeID, Hostname: n.cfg.Hostname, Addr: func() string { return m.known().Addresses.IP }, Build: n.cfg.Build, Driver: n.cfg.Driver,
 		Record:  m.tasks,
-		Connect: m.connect, OnPeers: m.onPeers, TLSInfo: credentials.TLSInfo,
+		Connect: m.connect, OnPeers: m.onPeers, OnRefused: m.onRefused, TLSInfo: credentials.TLSInfo,
 		Now: n.cfg.Now, Random: n.cfg.Random, Log: n.log,
 	})
 	if err != nil {
@@ -271,6 +275,10 @@ func (m *member) onPeers(peers cluster.Peers) {
 		m.arrive()
 	}
 }
+
+// onRefused has renew ask the leader whether this node is still a member: the manager that
+// refused the agent may only be behind.
+func (m *member) onRefused() { signal(m.refused) }
 
 // arrive notes that the membership works.
 func (m *member) arrive() { m.arrivedOnce.Do(func() { close(m.arrived) }) }

@@ -379,7 +379,7 @@ func (n *Node) Starting() error {
 		return errStarting
 	}
 	member := n.current()
-	if member == nil || member.credentials.Identity().Role != swarm.NodeRoleManager || member.manager.Load() != nil {
+	if member == nil || member.gone() != nil || member.credentials.Identity().Role != swarm.NodeRoleManager || member.manager.Load() != nil {
 		return nil
 	}
 	if damage := member.damaged(); damage != nil {
@@ -407,6 +407,8 @@ func (n *Node) Info() swarm.Info {
 	info.LocalNodeState = swarm.LocalNodeStateActive
 	if failure != nil {
 		info.LocalNodeState, info.Error = swarm.LocalNodeStateError, failure.Error()
+	} else if gone := member.gone(); gone != nil {
+		info.LocalNodeState, info.Error = swarm.LocalNodeStateError, gone.Error()
 	} else if damage := member.damaged(); damage != nil {
 		info.Error = damage.Error()
 	} else if trouble := member.trouble(); trouble != nil {

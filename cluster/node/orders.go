@@ -172,7 +172,11 @@ func (n *Node) setJoining(joining bool) {
 
 func (n *Node) join(ctx context.Context, request swarm.JoinRequest, token cluster.JoinToken, managers []string) (*member, error) {
 	advertise := request.AdvertiseAddr
-	if advertise == "" && n.cfg.AdvertiseAddr == "" {
+	listen := request.ListenAddr
+	if listensEverywhere(listen) {
+		listen = n.cfg.ListenAddr
+	}
+	if advertise == "" && n.cfg.AdvertiseAddr == "" && listensEverywhere(listen) {
 		// The address by which the manager is reached is the one to advertise.
 		if ip, err := n.cfg.localIP(ctx, managers[0]); err == nil {
 			advertise = ip
@@ -186,11 +190,18 @@ func (n *Node) join(ctx context.Context, request swarm.JoinRequest, token cluste
 	if err != nil {
 		return nil, err
 	}
+	control, stopAnswering, unheard := n.answer(addrs, keyPEM)
 	config, trusted := ca.JoinTLS(token.Digest, n.cfg.Now, cluster.ProtocolHTTP)
 	asker := manager.Asker{Network: n.cfg.Network, TLS: config, Build: n.cfg.Build, Managers: managers}
 	admission, err := asker.Join(ctx, manager.JoinRequest{
-		Token: token.String(), CSR: csr, Hostname: n.cfg.Hostname, Addr: addrs.IP, Availability: request.Availability,
+		Token: token.String(), CSR: csr, Hostname: n.cfg.Hostname, Addr: addrs.IP, Availability: request.Availability, Control: control,
 	})
+	if stopped := stopAnswering(); err == nil {
+		err = stopped
+	}
+	if unheard != nil && errors.Is(err, cluster.ErrInvalid) {
+		return nil, unheard // Without a control port it can't be a manager.
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -203,6 +214,22 @@ func (n *Node) join(ctx context.Context, request swarm.JoinRequest, token cluste
 		DataKeys: [][32]byte{seal.NewKey(n.cfg.Random)},
 		Lock:     admission.UnlockKey, LockVersion: admission.UnlockVersion,
 	}, record{Addresses: addrs, Peers: admission.Peers}, nil)
+}
+
+// answer has this node found at the control port it will have if it is let in as a
+// manager, and gives the address of that; "" with the reason when the port can't be had,
+// which a worker doesn't need.
+func (n *Node) answer(addrs addresses, keyPEM []byte) (control string, stop func() error, err error) {
+	nothing := func() error { return nil }
+	config, err := ca.AnswerTLS(n.cfg.Random, keyPEM, n.cfg.Now, cluster.ProtocolHTTP)
+	if err != nil {
+		return "", nothing, err
+	}
+	answering, err := manager.Answer(n.cfg.Network, addrs.Listen, config)
+	if err != nil {
+		return "", nothing, err
+	}
+	return addrs.Control, answering.Close, nil
 }
 
 // settle writes a new membership's files and loads it from them, as a restart
@@ -248,8 +275,9 @@ func (n *Node) Leave(ctx context.Context, force bool) error {
 	if member == nil {
 		return cluster.Say(cluster.ErrUnavailable, "This node is not part of a swarm")
 	}
-	// A manager that is starting, or waits for its database, is one, too.
-	worker := member.credentials.Identity().Role != swarm.NodeRoleManager
+	// A manager that is starting, or waits for its database, is one, too; one that was
+	// removed is none any more.
+	worker := member.credentials.Identity().Role != swarm.NodeRoleManager || member.gone() != nil
 	if !worker && !force {
 		return cluster.Say(cluster.ErrUnavailable, "You are attempting to leave the swarm on a node that is participating as a manager. "+
 			"Demote it first, or use `--force` to suppress this message; the last manager takes the swarm's data with it")

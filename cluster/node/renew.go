@@ -3,6 +3,7 @@ package node
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"time"
@@ -29,6 +30,7 @@ func (m *member) renew(ctx context.Context) error {
 	at := ca.RenewAt(m.credentials.Leaf(), m.node.cfg.Random)
 	retry, again := renewFirst, time.Time{} // again is when to try again after one that failed
 	complain := complaint{log: m.node.log}
+	var refused time.Time // when a refusal last made it ask
 	for {
 		peers, now := m.known().Peers, m.node.cfg.Now()
 		role := peers.Role
@@ -49,6 +51,15 @@ func (m *member) renew(ctx context.Context) error {
 				at = now.Add(ca.Part(within, m.node.cfg.Random))
 			}
 		}
+		if m.gone() != nil {
+			if !sleep(ctx, removedEvery) {
+				return ctx.Err()
+			}
+			if err := m.renewOnce(ctx); err != nil {
+				m.node.log.Debug("ask whether this node is part of the cluster again", "err", err)
+			}
+			continue
+		}
 		due := max(at.Sub(now), again.Sub(now))
 		if now.After(m.credentials.Leaf().NotAfter) || role != m.credentials.Identity().Role {
 			due = min(again.Sub(now), renewUrgent)
@@ -61,6 +72,13 @@ func (m *member) renew(ctx context.Context) error {
 				return ctx.Err()
 			case <-timer.C:
 			case <-m.wake:
+			case <-m.refused:
+				if now := m.node.cfg.Now(); now.Sub(refused) >= refusedEvery {
+					refused = now
+					if err := m.renewOnce(ctx); err != nil {
+						m.node.log.Debug("ask whether this node is part of the cluster", "err", err)
+					}
+				}
 			}
 			timer.Stop()
 			continue
@@ -142,9 +160,13 @@ func (m *member) renewOnce(ctx context.Context) error {
 		return err
 	}
 	admission, err := m.asker().Renew(ctx, csr)
+	if err == nil || errors.Is(err, cluster.ErrRemoved) {
+		m.setGone(err)
+	}
 	if err != nil {
 		return err
 	}
+	m.takeManagers(admission.Peers)
 	m.renewing.Lock()
 	defer m.renewing.Unlock()
 	keys := m.keys
@@ -173,6 +195,48 @@ func (m *member) renewOnce(ctx context.Context) error {
 	signal(m.certified)
 	m.agent.Describe()
 	return nil
+}
+
+// removedEvery is how often a node that was removed asks whether it is a member again, as
+// after a restore of a backup.
+const removedEvery = time.Minute
+
+// refusedEvery is how often a refusal of the agent makes the node ask the leader.
+const refusedEvery = 30 * time.Second
+
+// setGone notes that this node was removed from the cluster, or with nil that it wasn't.
+func (m *member) setGone(err error) {
+	if err != nil {
+		err = fmt.Errorf("%w: \"docker swarm leave\" clears what is left of it here; join it again if it is to be a member", cluster.ErrRemoved)
+	}
+	m.mu.Lock()
+	changed := (m.removed == nil) != (err == nil)
+	m.removed = err
+	m.mu.Unlock()
+	if !changed {
+		return
+	}
+	if err != nil {
+		m.node.log.Error("stop being a member of the cluster", "node", m.credentials.Identity().NodeID, "err", err)
+	}
+	signal(m.certified)
+	signal(m.wake)
+}
+
+// gone is why this node isn't part of the cluster any more; nil while it is.
+func (m *member) gone() error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.removed
+}
+
+// takeManagers notes who the managers are, as the leader says.
+func (m *member) takeManagers(peers cluster.Peers) {
+	if len(peers.Managers) == 0 {
+		return
+	}
+	m.keep(func(r *record) { r.Peers.Managers = peers.Managers })
+	signal(m.moved)
 }
 
 // trust takes in which roots the cluster has, before any certificate by them.

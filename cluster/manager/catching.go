@@ -1,0 +1,163 @@
+package manager
+
+import (
+	"fmt"
+	"maps"
+	"sync"
+	"time"
+
+	"github.com/hashicorp/raft"
+)
+
+// A manager that joins holds nothing, and may need long until it holds what the others
+// do: were it a voter at once, nothing could be written when it dies on the way, or
+// another does. So it is sent the log without a vote until it has caught up, which is
+// raft's own rule for autopilots: it is heard, and has been near the end of the log for a
+// while. Entries are of any size, so near is counted in time: it has what the leader had
+// a Beat ago.
+
+// match is how far another manager is in the leader's log, by its own answers.
+type match struct {
+	index uint64
+	// heard is when it last answered.
+	heard time.Time
+	// snapshot is the size of what it is being sent, and sent how much of that is under
+	// way; zero when it is sent entries.
+	snapshot, sent int64
+}
+
+// matches has a match for each manager that the leader of a term sends to. The transport
+// notes them, voters reads them.
+type matches struct {
+	mu   sync.Mutex // guards the fields below
+	term uint64
+	all  map[raft.ServerID]match
+}
+
+// note changes what is known of a manager in the term.
+func (m *matches) note(id raft.ServerID, term uint64, edit func(*match)) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if term < m.term {
+		return
+	}
+	if term > m.term || m.all == nil {
+		m.term, m.all = term, map[raft.ServerID]match{}
+	}
+	known := m.all[id]
+	edit(&known)
+	m.all[id] = known
+}
+
+// of is what is known in a term.
+func (m *matches) of(term uint64) map[raft.ServerID]match {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.term != term {
+		return nil
+	}
+	return maps.Clone(m.all)
+}
+
+// steadyBeats is for how many Beats in a row a manager must be abreast to have caught up.
+const steadyBeats = 4
+
+// catching is what the leader has seen of the members without a vote; voters owns it.
+type catching struct {
+	beat time.Duration
+	// marks are the leader's last index at looks of before, the oldest first: the first
+	// one is a Beat old, if there is one so old.
+	marks []mark
+	// since is when the row of looks began at each of which a manager was abreast.
+	since map[raft.ServerID]time.Time
+}
+
+type mark struct {
+	at   time.Time
+	last uint64
+}
+
+func newCatching(beat time.Duration) *catching {
+	return &catching{beat: beat, since: map[raft.ServerID]time.Time{}}
+}
+
+// look takes in how far all are now, when the leader's last index is last, and says why
+// members without a vote haven't caught up; those that have aren't in the answer.
+func (c *catching) look(now time.Time, last uint64, servers []raft.Server, all map[raft.ServerID]match) (behind map[string]string) {
+	c.marks = append(c.marks, mark{now, last})
+	for len(c.marks) > 1 && now.Sub(c.marks[1].at) >= c.beat {
+		c.marks = c.marks[1:]
+	}
+	behind = map[string]string{}
+	abreast := map[raft.ServerID]time.Time{}
+	for _, server := range servers {
+		if server.Suffrage == raft.Voter {
+			continue
+		}
+		known := all[server.ID]
+		switch {
+		case known.heard.IsZero() || now.Sub(known.heard) > c.beat:
+			behind[string(server.ID)] = fmt.Sprintf("it doesn't answer at %s", server.Address)
+			continue
+		case known.index < c.marks[0].last:
+			behind[string(server.ID)] = known.progress(last)
+			continue
+		}
+		abreast[server.ID] = now
+		if since, was := c.since[server.ID]; was {
+			abreast[server.ID] = since
+		}
+		if now.Sub(abreast[server.ID]) < steadyBeats*c.beat {
+			behind[string(server.ID)] = known.progress(last)
+		}
+	}
+	c.since = abreast
+	return behind
+}
+
+// progress says how far it is, when the leader's last index is last.
+func (m match) progress(last uint64) string {
+	if m.snapshot > 0 {
+		return fmt.Sprintf("it was sent %d MiB of %d MiB of a snapshot", m.sent>>20, m.snapshot>>20)
+	}
+	return fmt.Sprintf("it has %d of %d entries", m.index, last)
+}
+
+// waits says what nodes wait for that are to be managers, or workers. Only a leader's are
+// of interest.
+type waits struct {
+	mu sync.Mutex // guards the fields below
+	// voters are those of voters; unreached those of managers whose address was refused.
+	voters, unreached map[string]string
+}
+
+// set replaces what voters says.
+func (w *waits) set(all map[string]string) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.voters = all
+}
+
+// say notes why a manager's address isn't taken, or with "" that it is.
+func (w *waits) say(nodeID, why string) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if why == "" {
+		delete(w.unreached, nodeID)
+		return
+	}
+	if w.unreached == nil {
+		w.unreached = map[string]string{}
+	}
+	w.unreached[nodeID] = why
+}
+
+// of is what a node waits for; empty for nothing.
+func (w *waits) of(nodeID string) string {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if why := w.voters[nodeID]; why != "" {
+		return why
+	}
+	return w.unreached[nodeID]
+}

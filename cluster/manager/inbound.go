@@ -1,0 +1,192 @@
+package manager
+
+import (
+	"errors"
+	"net"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/hashicorp/raft"
+
+	"skep/cluster"
+)
+
+// inbound takes what other managers send to raft. Raft believes whatever name stands in a
+// request, and its transport doesn't say by which connection one came. So each connection
+// has a transport of its own here, whose requests are the peer's with the certificate:
+// judge is asked about each, and a request that it refuses is answered with the reason.
+type inbound struct {
+	config raft.NetworkTransportConfig
+	judge  func(from string, request any) error
+	// heard has the requests that were let through, but for heartbeats: those go to beat,
+	// since they may not wait for a disk.
+	heard chan raft.RPC
+	beat  atomic.Pointer[func(raft.RPC)]
+	// lost has the last manager whose connection to this one ended.
+	lost chan string
+
+	mu   sync.Mutex // guards the fields below
+	open map[*incoming]bool
+	done chan struct{} // closed by close
+	over bool
+}
+
+func newInbound(config raft.NetworkTransportConfig, judge func(string, any) error) *inbound {
+	return &inbound{config: config, judge: judge, heard: make(chan raft.RPC), lost: make(chan string, 1),
+		open: map[*incoming]bool{}, done: make(chan struct{})}
+}
+
+// serve answers a connection of the node from until it ends.
+func (in *inbound) serve(conn net.Conn, from string) {
+	c := &incoming{Conn: conn, from: from, of: in, gone: make(chan struct{})}
+	in.mu.Lock()
+	if in.over {
+		in.mu.Unlock()
+		conn.Close()
+		return
+	}
+	in.open[c] = true
+	in.mu.Unlock()
+	config := in.config
+	config.Stream = newOnly(c)
+	transport := raft.NewNetworkTransportWithConfig(&config)
+	defer transport.Close()
+	transport.SetHeartbeatHandler(func(rpc raft.RPC) { c.pass(rpc, true) })
+	for {
+		select {
+		case rpc := <-transport.Consumer():
+			c.pass(rpc, false)
+		case <-c.gone:
+			return
+		case <-in.done:
+			return
+		}
+	}
+}
+
+// cut ends the connections of those who don't belong.
+func (in *inbound) cut(belongs func(from string) bool) {
+	in.mu.Lock()
+	var foreign []*incoming
+	for c := range in.open {
+		if !belongs(c.from) {
+			foreign = append(foreign, c)
+		}
+	}
+	in.mu.Unlock()
+	for _, c := range foreign {
+		c.Close()
+	}
+}
+
+// close ends all connections; no more are served.
+func (in *inbound) close() {
+	in.mu.Lock()
+	if !in.over {
+		in.over = true
+		close(in.done)
+	}
+	in.mu.Unlock()
+	in.cut(func(string) bool { return false })
+}
+
+// incoming is a connection that another manager opened.
+type incoming struct {
+	net.Conn
+	from string
+	of   *inbound
+	// refused is set when nothing more is to be read.
+	refused atomic.Bool
+	once    sync.Once
+	gone    chan struct{} // closed by Close
+}
+
+// pass hands a request on, or refuses it.
+func (c *incoming) pass(rpc raft.RPC, beat bool) {
+	if err := c.of.judge(c.from, rpc.Command); err != nil {
+		// What follows a snapshot's request is the snapshot, which nobody reads.
+		_, snapshot := rpc.Command.(*raft.InstallSnapshotRequest)
+		c.refused.Store(snapshot || errors.Is(err, cluster.ErrDenied))
+		rpc.Respond(nil, err)
+		return
+	}
+	if handle := c.of.beat.Load(); beat && handle != nil {
+		(*handle)(rpc)
+		return
+	}
+	select {
+	case c.of.heard <- rpc:
+	case <-c.gone:
+		rpc.Respond(nil, net.ErrClosed)
+	case <-c.of.done:
+		rpc.Respond(nil, net.ErrClosed)
+	}
+}
+
+// Read reads as long as the other manager may say something.
+func (c *incoming) Read(b []byte) (int, error) {
+	if c.refused.Load() {
+		return 0, net.ErrClosed
+	}
+	return c.Conn.Read(b)
+}
+
+// Close closes the connection. Raft does so when it meets its end.
+func (c *incoming) Close() (err error) {
+	c.once.Do(func() {
+		close(c.gone)
+		err = c.Conn.Close()
+		c.of.mu.Lock()
+		delete(c.of.open, c)
+		c.of.mu.Unlock()
+		select {
+		case <-c.of.lost:
+		default:
+		}
+		select {
+		case c.of.lost <- c.from:
+		default:
+		}
+	})
+	return err
+}
+
+// only is the stream layer of one connection's transport, which accepts that connection,
+// once.
+type only struct {
+	conn  *incoming
+	first chan net.Conn
+	once  sync.Once
+	over  chan struct{}
+}
+
+var _ raft.StreamLayer = (*only)(nil)
+
+func newOnly(conn *incoming) *only {
+	o := &only{conn: conn, first: make(chan net.Conn, 1), over: make(chan struct{})}
+	o.first <- conn
+	return o
+}
+
+// Accept gives the connection, and then waits for Close.
+func (o *only) Accept() (net.Conn, error) {
+	select {
+	case conn := <-o.first:
+		return conn, nil
+	case <-o.over:
+		return nil, net.ErrClosed
+	}
+}
+
+// Close closes the connection; the transport does so when it is closed.
+func (o *only) Close() error {
+	o.once.Do(func() { close(o.over) })
+	return o.conn.Close()
+}
+
+// Addr is this end of the connection.
+func (o *only) Addr() net.Addr { return o.conn.LocalAddr() }
+
+// Dial is for others: nothing is sent by this transport but answers.
+func (o *only) Dial(raft.ServerAddress, time.Duration) (net.Conn, error) { return nil, net.ErrClosed }

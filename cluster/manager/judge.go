@@ -1,0 +1,123 @@
+package manager
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/hashicorp/raft"
+
+	"skep/cluster"
+)
+
+// A manager's certificate outlives its membership: with the key of one that was removed,
+// anybody could lead a follower, depose a leader, or spoil the term for ever. So it isn't
+// the certificate that decides who may tell raft what. By it the peer is who it says; what
+// it may say is decided here, request by request.
+
+// maxLeap is how much newer than a manager's own a term may be that it is told. Terms
+// grow by one with each election, and 64 bits must do for ever.
+const maxLeap = 1 << 32
+
+// hearing is what a manager knows when it is asked to believe a request of raft's.
+type hearing struct {
+	// members are the IDs that may speak: those of raft's configuration, and of the
+	// managers that this node was last told of. A manager that was away may know an older
+	// configuration, in which the leader isn't.
+	members func(id string) bool
+	self    string
+	// leader is whom this manager follows, "" for nobody; heard is set when it heard of it
+	// a moment ago.
+	leader string
+	heard  bool
+	term   uint64
+}
+
+// judge decides about a request that came by a connection of from's.
+func judge(from string, request any, h hearing) error {
+	header, is := request.(raft.WithRPCHeader)
+	if !is {
+		return fmt.Errorf("hear node %s: unknown request %T: %w", from, request, cluster.ErrDenied)
+	}
+	if name := string(header.GetRPCHeader().ID); name != from {
+		return fmt.Errorf("hear node %s: it speaks in the name of %q: %w", from, name, cluster.ErrDenied)
+	}
+	if from != h.self && !h.members(from) {
+		return fmt.Errorf("hear node %s: it is no manager of this cluster: %w", from, cluster.ErrDenied)
+	}
+	switch r := request.(type) {
+	case *raft.AppendEntriesRequest:
+		return h.follows(from, r.Term)
+	case *raft.InstallSnapshotRequest:
+		return h.follows(from, r.Term)
+	case *raft.TimeoutNowRequest:
+		// One tells oneself; see hasten.
+		if from != h.self && from != h.leader {
+			return fmt.Errorf("hand leadership over: node %s doesn't lead: %w", from, cluster.ErrDenied)
+		}
+		return nil
+	case *raft.RequestVoteRequest:
+		return leap(raft.ServerID(from), h.term, r.Term)
+	case *raft.RequestPreVoteRequest:
+		return leap(raft.ServerID(from), h.term, r.Term)
+	}
+	return fmt.Errorf("hear node %s: unknown request %T: %w", from, request, cluster.ErrDenied)
+}
+
+// follows decides whether from may lead this manager in the term. While it hears its
+// leader it believes no other; a new one waits for as long as that takes to be silent.
+func (h hearing) follows(from string, term uint64) error {
+	if h.heard && h.leader != from {
+		return fmt.Errorf("follow node %s: node %s leads: %w", from, h.leader, cluster.ErrUnavailable)
+	}
+	return leap(raft.ServerID(from), h.term, term)
+}
+
+// leap refuses a term that no elections can have made. Who has none yet takes any.
+func leap(from raft.ServerID, own, term uint64) error {
+	if own > 0 && term > own && term-own > maxLeap {
+		return fmt.Errorf("hear node %s: its term %d is absurd after %d: %w", from, term, own, cluster.ErrDenied)
+	}
+	return nil
+}
+
+// judgeNow is judge by what this manager knows now.
+func (m *Manager) judgeNow(from string, request any) error {
+	r := m.running.Load()
+	if r == nil {
+		return fmt.Errorf("hear node %s: this manager is starting: %w", from, cluster.ErrUnavailable)
+	}
+	h := hearing{members: m.speaks, self: m.cfg.NodeID, term: r.CurrentTerm()}
+	if r.State() == raft.Follower {
+		_, leader := r.LeaderWithID()
+		h.leader = string(leader)
+		h.heard = h.leader != "" && time.Since(r.LastContact()) < m.cfg.Beat/2
+	}
+	err := judge(from, request, h)
+	if err != nil {
+		m.log.Info("refuse a request of raft's", "node", from, "err", err)
+	}
+	return err
+}
+
+// speaks tells whether a node may speak to this manager's raft.
+func (m *Manager) speaks(id string) bool {
+	if id == m.cfg.NodeID {
+		return true
+	}
+	inGroup := func(s raft.Server) bool { return string(s.ID) == id }
+	told := func(p cluster.Peer) bool { return p.NodeID == id }
+	return slices.ContainsFunc(m.servers(), inGroup) || m.cfg.Peers != nil && slices.ContainsFunc(m.cfg.Peers(), told)
+}
+
+// whom is an address for the stream layer that says who is to be reached there.
+func whom(id raft.ServerID, addr raft.ServerAddress) raft.ServerAddress {
+	return raft.ServerAddress(string(id) + "@" + string(addr))
+}
+
+// splitWhom is its opposite.
+func splitWhom(target string) (id, addr string) {
+	id, addr, _ = strings.Cut(target, "@")
+	return id, addr
+}
