@@ -639,3 +639,25 @@ func TestNew_RefusesWhatCannotWork(t *testing.T) {
 		t.Errorf("err = %v", err)
 	}
 }
+
+// A message of a type that this version doesn't know is a heartbeat.
+func TestSession_OutlivesALaterManagersMessages(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBench(t)
+		b.start()
+		m := b.accept()
+		for range 20 {
+			if err := cluster.WriteFrame(m.conn, map[int]any{99: map[int]any{1: "new"}}); err != nil {
+				t.Fatal(err)
+			}
+			time.Sleep(heartbeat)
+		}
+		m.full(10, task("t1", 10, cluster.StateRunning))
+		m.beat(time.Second)
+		m.expect("t1", cluster.StateRunning, "started", "")
+		if m.ended || b.dials.Load() != 1 {
+			t.Errorf("ended %v after %d attempts", m.ended, b.dials.Load())
+		}
+		b.stop()
+	})
+}

@@ -512,3 +512,49 @@ func disturb(tx *store.Tx, random *rand.Rand, step int, nodes []string) error {
 	}
 	return nil
 }
+
+// A message of a type that this version doesn't know is a heartbeat.
+func TestServeSession_OutlivesALaterAgentsMessages(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, 1)
+		w.addNode("n1")
+		w.addTask("t1", "n1")
+		a := w.connect("n1", "m1")
+		for range 5 {
+			if err := cluster.WriteFrame(a.conn, map[int]any{99: map[int]any{1: "new"}}); err != nil {
+				t.Fatal(err)
+			}
+			time.Sleep(time.Second)
+		}
+		a.report("t1", cluster.StateRunning, "started")
+		if a.over() || w.task("t1").Status.State != cluster.StateRunning {
+			t.Errorf("over %v; %+v", a.over(), w.task("t1").Status)
+		}
+	})
+}
+
+// An agent whose skep is older than the cluster's level is told what to install; what
+// others run is in their nodes.
+func TestServeSession_RefusesABuildThatDoesNotFit(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, 1)
+		w.update(func(tx *store.Tx) error {
+			return tx.Put(&cluster.Cluster{ID: "c", ClusterLevel: cluster.ClusterLevel{Level: cluster.Level, LevelVersion: "0.9.0"}})
+		})
+		w.addNode("n1")
+		w.addNode("n2")
+		old := w.dial("n1", "m1")
+		old.send(cluster.FromAgent{Hello: &cluster.Hello{Format: cluster.WireFormat, Build: cluster.Build{Version: "9", Level: 99, MinLevel: 99}}})
+		synctest.Wait()
+		if !old.over() || !strings.Contains(old.refused, "which is too old for skep 9 (levels 99 to 99)") {
+			t.Errorf("refused with %q", old.refused)
+		}
+		build := cluster.NewBuild("1.0")
+		a := w.dial("n2", "m1")
+		a.send(cluster.FromAgent{Hello: &cluster.Hello{Format: cluster.WireFormat, Build: build}})
+		time.Sleep(time.Second)
+		if node := w.node("n2"); node.Build != build || w.node("n1").Build != (cluster.Build{}) {
+			t.Errorf("%+v, %+v", node.Build, w.node("n1").Build)
+		}
+	})
+}
