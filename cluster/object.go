@@ -37,6 +37,8 @@ type Cluster struct {
 	GossipKeysAt  time.Time
 	// UnlockKey encrypts the key files of all managers; none while autolock is off.
 	UnlockKey UnlockKey
+	// BackupAt is when the database was last backed up, by the database's time.
+	BackupAt time.Time `cbor:",omitzero"`
 	// Rotation is set while another root CA takes the place of RootCert.
 	Rotation *RootRotation
 }

@@ -9,6 +9,8 @@ type Status struct {
 	ClusterLevel
 	LeaderID string
 	Term     uint64
+	// BackupAt is when the database was last backed up; zero for never.
+	BackupAt time.Time `json:",omitzero"`
 	Managers []ManagerHealth
 	Nodes    []NodeHealth
 	// Problems says what is unhealthy and why, in sentences; empty means all is well.
@@ -23,6 +25,12 @@ type ManagerHealth struct {
 	// Reachable tells whether the manager answered when it was asked just now. What
 	// follows is zero when it didn't.
 	Reachable bool
+	// DiskFree and DiskSize are those of the disk that its database is on, in bytes.
+	DiskFree, DiskSize uint64
+	// Digest is the SHA-256 of its database as it was at DigestIndex, if that was asked for:
+	// managers with the same index must have the same.
+	Digest      string `cbor:",omitempty" json:",omitempty"`
+	DigestIndex uint64 `cbor:",omitempty" json:",omitempty"`
 	// Build is which skep it runs; when it didn't answer, what it said last.
 	Build
 	Term                                 uint64

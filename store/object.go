@@ -110,9 +110,9 @@ func times(object any) []time.Time {
 	case *cluster.Task:
 		return nil
 	case *cluster.Cluster:
-		own = []time.Time{o.GossipKeysAt}
+		own = []time.Time{o.GossipKeysAt, o.BackupAt}
 	case *cluster.Node:
-		own = []time.Time{o.Status.Since}
+		own = []time.Time{o.Status.Since, o.Certificate.Ends}
 	case *cluster.Rollout:
 		own = []time.Time{o.StartedAt, o.CompletedAt}
 	}

@@ -57,8 +57,9 @@ type Manager interface {
 	Logs(ctx context.Context, nodeID, taskID string, opts cluster.LogOptions, emit func([]cluster.LogLine) error) error
 	// Backup writes the database to out, sealed under key.
 	Backup(out io.Writer, key []byte) error
-	// Status is how the cluster is as this manager sees it, best on the leader.
-	Status(ctx context.Context) (cluster.Status, error)
+	// Status is how the cluster is as this manager sees it, best on the leader. Digests of
+	// all managers' databases take them a moment.
+	Status(ctx context.Context, digests bool) (cluster.Status, error)
 }
 
 // Node is what the API needs of the node it serves.

@@ -156,7 +156,7 @@ func (m *fakeManager) Backup(out io.Writer, key []byte) error {
 	return err
 }
 
-func (m *fakeManager) Status(context.Context) (cluster.Status, error) {
+func (m *fakeManager) Status(context.Context, bool) (cluster.Status, error) {
 	return cluster.Status{ClusterID: "c", LeaderID: m.LeaderID()}, nil
 }
 

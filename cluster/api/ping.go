@@ -68,7 +68,7 @@ func (s *Server) showStatus(ctx context.Context, r *request) (response, error) {
 	}
 	ctx, cancel := context.WithTimeout(ctx, s.Hold)
 	defer cancel()
-	status, err := manager.Status(ctx)
+	status, err := manager.Status(ctx, r.http.URL.Query().Get("digests") == "1")
 	if err != nil {
 		return response{}, fmt.Errorf("read cluster status: %w", err)
 	}

@@ -267,7 +267,7 @@ type Manager interface {
 	Fresh(context.Context) error
 	Store() *store.Store
 	Health() cluster.ManagerHealth
-	Status(context.Context) (cluster.Status, error)
+	Status(context.Context, bool) (cluster.Status, error)
 }
 
 // manager is the machine's manager, nil when it has none or is off.

@@ -154,7 +154,7 @@ func TestOverdue_ForceNewCluster(t *testing.T) {
 			}
 			return nil
 		})
-		if status, err := last.manager().Status(t.Context()); err != nil || !strings.Contains(strings.Join(status.Problems, "\n"), "certificate ended") {
+		if status, err := last.manager().Status(t.Context(), false); err != nil || !strings.Contains(strings.Join(status.Problems, "\n"), "certificate ended") {
 			t.Errorf("cluster status doesn't say why: %q, %v", status.Problems, err)
 		}
 		err := last.Try(http.MethodPost, "/services/create", Spec("none", "app:1", 1), nil)
@@ -204,7 +204,7 @@ func TestOverdue_Warning(t *testing.T) {
 		at := func(days time.Duration) string {
 			c.Machines[0].SetClock(days * day)
 			c.allCertified(5 * time.Minute)
-			status, err := c.Machines[0].manager().Status(t.Context())
+			status, err := c.Machines[0].manager().Status(t.Context(), false)
 			if err != nil {
 				t.Fatal(err)
 			}

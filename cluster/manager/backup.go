@@ -1,6 +1,7 @@
 package manager
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -38,7 +39,23 @@ func (m *Manager) Backup(out io.Writer, key []byte) error {
 	if err := sealed.Close(); err != nil {
 		return fmt.Errorf("back up the database: %w", err)
 	}
+	m.noteBackup()
 	return nil
+}
+
+// noteBackup writes when the last backup was made, for those who are about to do
+// something that may need it. A backup is good without the note.
+func (m *Manager) noteBackup() {
+	ctx, cancel := context.WithTimeout(context.Background(), leadTimeout)
+	defer cancel()
+	err := m.store.Update(ctx, func(tx *store.Tx) error {
+		next := *tx.Cluster()
+		next.BackupAt = tx.Now()
+		return tx.Put(&next)
+	})
+	if err != nil {
+		m.log.Warn("note that the database was backed up", "err", err)
+	}
 }
 
 // Backup is a cluster's database as it was when it was backed up.

@@ -30,7 +30,7 @@ func (m *Manager) dispensable() bool {
 	for i, server := range servers {
 		if server.Suffrage == raft.Voter && string(server.ID) != m.cfg.NodeID {
 			asked.Go(func() {
-				health, err := m.askAbout(ctx, string(server.Address), "?disk")
+				health, err := m.askHealth(ctx, string(server.Address), withDisk)
 				answer[i] = err == nil && health.DiskAnswers
 			})
 		}

@@ -2,12 +2,15 @@ package manager
 
 import (
 	"context"
+	"encoding/hex"
 	"fmt"
 	"io"
 	"net/http"
+	"net/url"
 	"slices"
 	"strconv"
 	"sync"
+	"syscall"
 	"time"
 
 	"github.com/docker/docker/api/types/swarm"
@@ -37,22 +40,39 @@ func (m *Manager) Health() cluster.ManagerHealth {
 	return health
 }
 
-func (m *Manager) serveHealth(w http.ResponseWriter, r *http.Request) {
+// What a manager's account may have besides: whether its disk takes a write, how much
+// room it has, and the digest of its database, which takes a moment.
+const (
+	withDisk   = "disk"
+	withRoom   = "room"
+	withDigest = "digest"
+)
+
+// healthWith is Health and what is asked for besides.
+func (m *Manager) healthWith(ctx context.Context, more ...string) cluster.ManagerHealth {
 	health := m.Health()
-	if r.URL.Query().Has("disk") {
-		health.DiskAnswers = m.diskTry(r.Context())
+	if slices.Contains(more, withDisk) {
+		health.DiskAnswers = m.diskTry(ctx)
 	}
-	writeBody(w, health)
+	var disk syscall.Statfs_t
+	if slices.Contains(more, withRoom) && syscall.Statfs(m.cfg.Dir, &disk) == nil {
+		health.DiskFree, health.DiskSize = disk.Bavail*uint64(disk.Bsize), disk.Blocks*uint64(disk.Bsize)
+	}
+	if slices.Contains(more, withDigest) {
+		view := m.store.View()
+		digest := view.Digest()
+		health.Digest, health.DigestIndex = hex.EncodeToString(digest[:]), view.Index()
+	}
+	return health
+}
+
+func (m *Manager) serveHealth(w http.ResponseWriter, r *http.Request) {
+	writeBody(w, m.healthWith(r.Context(), r.URL.Query()["with"]...))
 }
 
 // askHealth asks another manager for its account. The caller says how long it may take.
-func (m *Manager) askHealth(ctx context.Context, addr string) (cluster.ManagerHealth, error) {
-	return m.askAbout(ctx, addr, "")
-}
-
-// askAbout is askHealth; query says what else is asked.
-func (m *Manager) askAbout(ctx context.Context, addr, query string) (health cluster.ManagerHealth, err error) {
-	request, err := http.NewRequestWithContext(ctx, http.MethodGet, "https://"+addr+"/v1/health"+query, nil)
+func (m *Manager) askHealth(ctx context.Context, addr string, more ...string) (health cluster.ManagerHealth, err error) {
+	request, err := http.NewRequestWithContext(ctx, http.MethodGet, "https://"+addr+"/v1/health?"+url.Values{"with": more}.Encode(), nil)
 	if err != nil {
 		return health, err
 	}
@@ -80,7 +100,7 @@ func (m *Manager) Quorum(ctx context.Context) (answer, needed, all int) {
 			voters = append(voters, cluster.ManagerHealth{NodeID: string(server.ID), Addr: string(server.Address)})
 		}
 	}
-	m.fillHealth(ctx, voters)
+	m.fillHealth(ctx, healthLimit, voters)
 	for _, voter := range voters {
 		if voter.Reachable {
 			answer++
@@ -91,11 +111,11 @@ func (m *Manager) Quorum(ctx context.Context) (answer, needed, all int) {
 
 // Status tells how the cluster is, as this manager sees it. Only the leader knows
 // the sessions of all nodes; without one, this says what is missing.
-func (m *Manager) Status(ctx context.Context) (cluster.Status, error) {
+func (m *Manager) Status(ctx context.Context, digests bool) (cluster.Status, error) {
 	view := m.store.View()
 	status := cluster.Status{ClusterID: m.cfg.ClusterID, LeaderID: m.LeaderID(), Term: m.raft.CurrentTerm()}
 	if c := view.Cluster(); c != nil {
-		status.ClusterLevel = c.ClusterLevel
+		status.ClusterLevel, status.BackupAt = c.ClusterLevel, c.BackupAt
 	}
 	votes := map[string]bool{}
 	for _, server := range m.servers() {
@@ -115,7 +135,11 @@ func (m *Manager) Status(ctx context.Context) (cluster.Status, error) {
 			status.Managers = append(status.Managers, cluster.ManagerHealth{NodeID: id, Addr: string(server.Address), Voter: votes[id]})
 		}
 	}
-	m.fillHealth(ctx, status.Managers)
+	if digests {
+		m.fillHealth(ctx, digestLimit, status.Managers, withRoom, withDigest)
+	} else {
+		m.fillHealth(ctx, healthLimit, status.Managers, withRoom)
+	}
 	gossip := map[string]string{}
 	for _, member := range m.cfg.Members() {
 		gossip[member.NodeID] = "alive"
@@ -139,20 +163,28 @@ func (m *Manager) Status(ctx context.Context) (cluster.Status, error) {
 	return status, nil
 }
 
-// fillHealth asks all managers at once, and waits a second for their answers.
-func (m *Manager) fillHealth(ctx context.Context, managers []cluster.ManagerHealth) {
-	ctx, cancel := context.WithTimeout(ctx, time.Second)
+// How long managers may take to answer.
+const (
+	healthLimit = time.Second
+	digestLimit = 10 * time.Second
+)
+
+// fillHealth asks all managers at once, and waits no longer than limit for their answers.
+func (m *Manager) fillHealth(ctx context.Context, limit time.Duration, managers []cluster.ManagerHealth, more ...string) {
+	ctx, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
 	var asked sync.WaitGroup
 	for i := range managers {
 		asked.Go(func() {
 			known := &managers[i]
-			health, err := m.Health(), error(nil)
-			if known.NodeID != m.cfg.NodeID {
-				health, err = m.askHealth(ctx, known.Addr)
-			}
-			if err != nil {
-				return
+			var health cluster.ManagerHealth
+			if known.NodeID == m.cfg.NodeID {
+				health = m.healthWith(ctx, more...)
+			} else {
+				var err error
+				if health, err = m.askHealth(ctx, known.Addr, more...); err != nil {
+					return
+				}
 			}
 			health.NodeID, health.Hostname, health.Addr, health.Voter, health.Waits = known.NodeID, known.Hostname, known.Addr, known.Voter, known.Waits
 			*known = health
