@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"os"
@@ -18,6 +19,7 @@ type fabric struct {
 	mu     sync.Mutex // guards the fields below
 	ports  map[byte]*port
 	faults []linkFault
+	moves  int // how many addresses were given to nodes in the place of others
 	closed bool
 }
 
@@ -126,6 +128,29 @@ func (f *fabric) attach(n *namespace, name string) (addr string, err error) {
 	f.ports[number] = p
 	f.mu.Unlock()
 	go f.carry(p)
+	return addr, nil
+}
+
+// move gives a node's namespace another address in the place of one.
+func (f *fabric) move(n *namespace, from string) (addr string, err error) {
+	f.mu.Lock()
+	f.moves++
+	last := mostNodes - f.moves // The first ones go upwards.
+	taken := last <= len(f.ports)
+	f.mu.Unlock()
+	if taken {
+		return "", errors.New("the lab's network has no address left")
+	}
+	addr = fmt.Sprintf("%s%d", fabricPrefix, last)
+	for _, args := range [][]string{
+		{"addr", "del", from + "/24", "dev", "eth0"},
+		{"addr", "add", addr + "/24", "dev", "eth0"},
+		{"route", "replace", "default", "via", fabricPrefix + "254"}, // It went with the address.
+	} {
+		if err := n.tool("ip", args...); err != nil {
+			return "", err
+		}
+	}
 	return addr, nil
 }
 

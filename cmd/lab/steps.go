@@ -49,7 +49,7 @@ func (x *experiment) act(ctx context.Context, s scenario.Step) error {
 	members := x.named(names)
 	done := report.Step{Line: s.Line, Verb: s.Verb, Text: s.Text, Nodes: names, Service: s.Service, Measures: s.Measures, Agents: agents, Began: x.now()}
 	switch s.Verb {
-	case "kill", "stop", "pause", "cut", "fill", "freeze", "leave":
+	case "kill", "stop", "pause", "cut", "fill", "freeze", "leave", "move":
 		x.setAway(members, true)
 	}
 	names, err = x.acts(ctx, s, members)
@@ -59,6 +59,8 @@ func (x *experiment) act(ctx context.Context, s scenario.Step) error {
 	switch s.Verb {
 	case "start", "resume", "heal", "thaw":
 		x.setAway(members, false)
+	case "move":
+		x.setAway(slices.DeleteFunc(members, func(m *member) bool { return !m.proc.running() }), false)
 	case "join":
 		done.Nodes = names
 	}
@@ -171,6 +173,8 @@ func (x *experiment) acts(ctx context.Context, s scenario.Step, members []*membe
 			m.engine.kill()
 			return m.engine.start(ctx)
 		})
+	case "move":
+		return nil, each(func(m *member) error { return x.move(ctx, m) })
 	case "set-clock":
 		return nil, each(func(m *member) error {
 			if m.proc.running() {
@@ -285,6 +289,29 @@ func (x *experiment) leave(ctx context.Context, m *member) error {
 	})
 	m.proc.kill()
 	return err
+}
+
+// moveLimit is how long a node may take to see that its machine has another address.
+const moveLimit = 30 * time.Second
+
+// move gives a node's machine another address, and waits until the node knows it if it
+// runs.
+func (x *experiment) move(ctx context.Context, m *member) error {
+	addr, err := x.fabric.move(m.in, m.addr)
+	if err != nil {
+		return err
+	}
+	m.addr = addr
+	if !m.proc.running() {
+		return nil
+	}
+	return until(ctx, moveLimit, "the node to see its address", func(ctx context.Context) error {
+		info, err := m.api.Info(ctx)
+		if err == nil && info.Swarm.NodeAddr != addr {
+			err = fmt.Errorf("it has %s and says %s", addr, info.Swarm.NodeAddr)
+		}
+		return err
+	})
 }
 
 // starve takes the processors with busy loops.

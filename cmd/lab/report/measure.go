@@ -14,7 +14,7 @@ const before Ms = 1000
 // opens are the verbs after which a node is away, closes those after which it is back.
 var (
 	opens = map[string]string{"kill": "killed", "stop": "stopped", "pause": "paused", "cut": "cut off", "fill": "disk full", "freeze": "disk hangs",
-		"leave": "left", "restart-engine": "engine restarted"}
+		"leave": "left", "restart-engine": "engine restarted", "move": "moved"}
 	closes = []string{"start", "resume", "heal", "thaw"}
 	slows  = map[string]string{"delay": "slow", "lose": "loses packets"}
 )
@@ -50,7 +50,7 @@ func (r Round) spans() map[string][]span {
 					end(name, s.Began, false)
 				}
 				to := Ms(math.Inf(1)) // until it is mended
-				if s.Verb == "restart-engine" {
+				if s.Verb == "restart-engine" || s.Verb == "move" {
 					to = s.Ended
 				}
 				all[name] = append(all[name], span{s.Began, to, what, away})

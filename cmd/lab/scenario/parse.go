@@ -43,6 +43,7 @@ var verbs = map[string]verb{
 	"freeze":         {object: "nodes", options: []string{"as"}, needs: "disks"},
 	"thaw":           {object: "nodes", needs: "disks"},
 	"restart-engine": {object: "nodes", options: []string{"as"}, needs: "engine"},
+	"move":           {object: "nodes", options: []string{"as"}, needs: "links"},
 	"set-clock":      {object: "nodes", required: []string{"ahead"}, needs: "clocks"},
 	"join":           {object: "members", options: []string{"as"}},
 	"leave":          {object: "nodes", options: []string{"as"}},
