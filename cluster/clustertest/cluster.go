@@ -284,17 +284,24 @@ func (m *Machine) manager() Manager {
 // Join makes the machine part of the cluster of another.
 func (m *Machine) Join(by *Machine, manager bool) {
 	m.cluster.t.Helper()
-	var of swarm.Swarm
-	by.Do(http.MethodGet, "/swarm", nil, &of)
-	token := of.JoinTokens.Worker
+	tokens := m.Tokens(by)
+	token := tokens.Worker
 	if manager {
-		token = of.JoinTokens.Manager
+		token = tokens.Manager
 	}
 	listen, advertise := m.addresses()
 	_, remote := by.addresses()
 	m.Do(http.MethodPost, "/swarm/join", swarm.JoinRequest{
 		ListenAddr: listen, AdvertiseAddr: advertise, RemoteAddrs: []string{remote}, JoinToken: token,
 	}, nil)
+}
+
+// Tokens lets one join the cluster of another.
+func (m *Machine) Tokens(by *Machine) swarm.JoinTokens {
+	m.cluster.t.Helper()
+	var of swarm.Swarm
+	by.Do(http.MethodGet, "/swarm", nil, &of)
+	return of.JoinTokens
 }
 
 // addresses are what the machine's node is told to listen at and to advertise.

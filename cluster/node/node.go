@@ -42,7 +42,7 @@ type Config struct {
 
 	// Init makes a new cluster at start, and Join (each host[:port]) with TokenFile joins
 	// one, when the node isn't part of a cluster yet; with both, a new one is made only
-	// when none of those named has one. A member looks for managers there, too, when it
+	// when there is no token and none of those named has one: see enter. A member looks for managers there, too, when it
 	// finds none where they were. AdvertiseAddr, ListenAddr and Availability are as in
 	// swarm init and swarm join.
 	Init                                    bool
@@ -105,6 +105,8 @@ type Node struct {
 	member  *member
 	joining bool
 	failure error // why the membership ended by itself
+	// entry is why the node isn't a member yet, though its command line asks for it.
+	entry error
 	// lockedAs is who the node is while its keys wait to be unlocked.
 	lockedAs *cluster.Identity
 }
@@ -210,6 +212,9 @@ func (n *Node) Run(ctx context.Context) (err error) {
 		member.arrive()
 		n.begin(member)
 	} else if n.locked() == nil && (n.cfg.Init || len(n.cfg.Join) > 0) {
+		if !n.cfg.Init && n.cfg.TokenFile == "" {
+			return cluster.Say(cluster.ErrInvalid, "join %s: this node is in no cluster yet, so it needs --token-file: put the output of \"skep swarm join-token -q worker|manager\" into a file", strings.Join(n.cfg.Join, ","))
+		}
 		go n.enter(ctx)
 	}
 	close(n.ready)
@@ -278,45 +283,6 @@ func (n *Node) unreadable(err error) error {
 	return fmt.Errorf("go on as a member: %w", err)
 }
 
-// enter does what the command line asks of a node that is no member.
-func (n *Node) enter(ctx context.Context) {
-	for wait := 200 * time.Millisecond; ; wait = min(2*wait, 5*time.Second) {
-		err := n.enterOnce(ctx)
-		if err == nil || ctx.Err() != nil {
-			return
-		}
-		n.log.Warn("enter the cluster; trying again", "err", err, "wait", wait)
-		timer := time.NewTimer(wait)
-		select {
-		case <-timer.C:
-		case <-ctx.Done():
-			timer.Stop()
-			return
-		}
-	}
-}
-
-func (n *Node) enterOnce(ctx context.Context) error {
-	if n.current() != nil {
-		return nil
-	}
-	availability := swarm.NodeAvailability(n.cfg.Availability)
-	if n.cfg.Init {
-		_, err := n.Init(ctx, swarm.InitRequest{
-			ListenAddr: n.cfg.ListenAddr, AdvertiseAddr: n.cfg.AdvertiseAddr, Availability: availability,
-		})
-		return err
-	}
-	token, err := os.ReadFile(n.cfg.TokenFile)
-	if err != nil {
-		return fmt.Errorf("read join token: %w", err)
-	}
-	return n.Join(ctx, swarm.JoinRequest{
-		ListenAddr: n.cfg.ListenAddr, AdvertiseAddr: n.cfg.AdvertiseAddr, Availability: availability,
-		RemoteAddrs: n.cfg.Join, JoinToken: strings.TrimSpace(string(token)),
-	})
-}
-
 func (n *Node) current() *member {
 	n.mu.Lock()
 	defer n.mu.Unlock()
@@ -327,7 +293,7 @@ func (n *Node) current() *member {
 func (n *Node) begin(m *member) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	n.member, n.failure = m, nil
+	n.member, n.failure, n.entry = m, nil, nil
 	m.start(n.runCtx, func(err error) {
 		if err == nil {
 			return
@@ -391,7 +357,7 @@ func (n *Node) Starting() error {
 // Info is the part of /info that is this node's own.
 func (n *Node) Info() swarm.Info {
 	n.mu.Lock()
-	member, joining, failure, locked := n.member, n.joining, n.failure, n.lockedAs
+	member, joining, failure, locked, entry := n.member, n.joining, n.failure, n.lockedAs, n.entry
 	n.mu.Unlock()
 	info := swarm.Info{LocalNodeState: swarm.LocalNodeStateInactive}
 	if locked != nil {
@@ -402,6 +368,9 @@ func (n *Node) Info() swarm.Info {
 		info.LocalNodeState = swarm.LocalNodeStatePending
 	}
 	if member == nil {
+		if entry != nil {
+			info.LocalNodeState, info.Error = swarm.LocalNodeStatePending, entry.Error()
+		}
 		return info
 	}
 	info.LocalNodeState = swarm.LocalNodeStateActive

@@ -56,7 +56,8 @@ func newDaemonCommand() *cobra.Command {
 
 Without --init or --join the node waits for "swarm init" or "swarm join" through its
 API. With one of them it does that by itself, unless it is a member already, so that
-the same command line serves every start. SIGTERM stops the node in order: a leader
+the same command line serves every start. With both, it makes a new cluster only when
+--token-file isn't there and no manager answers at the machines that --join names. SIGTERM stops the node in order: a leader
 hands over first, and the containers go on running.`,
 		Args: cli.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -83,7 +84,7 @@ func (o *daemonOptions) install(fs *pflag.FlagSet) {
 	fs.StringVar(&o.latency, "latency", cluster.LatencyLAN, `How far apart the cluster's nodes are ("local", "lan", "wan"): how long they wait before they act; the same for all of them`)
 	fs.StringVarP(&o.logLevel, "log-level", "l", "info", `Least level to log ("debug", "info", "warn", "error")`)
 	fs.StringVar(&o.logFormat, "log-format", "text", `Form of the log ("text", "json")`)
-	fs.BoolVar(&o.init, "init", false, "Make a new cluster unless the node is in one")
+	fs.BoolVar(&o.init, "init", false, "Make a new cluster unless the node is in one, or those named by --join have one")
 	fs.StringSliceVar(&o.join, "join", nil, "Managers to join (HOST[:PORT],...) unless the node is in a cluster; a member looks for the others there, too, after they moved")
 	fs.StringVar(&o.tokenFile, "token-file", "", "File with the join token; may appear later than the daemon starts")
 	fs.StringVar(&o.tokenDir, "token-dir", "", "While a manager, keep the cluster's join tokens in this directory, as \"manager\" and \"worker\"")
@@ -121,12 +122,11 @@ func (o *daemonOptions) check() error {
 		return errors.New("--data-dir is empty")
 	case !filepath.IsAbs(o.runtimeDir) || filepath.Clean(o.runtimeDir) == "/":
 		return fmt.Errorf("--runtime-dir %q: want an absolute path below the root", o.runtimeDir)
-	case o.init && len(o.join) > 0:
-		return errors.New("--init and --join exclude each other: a node makes a cluster or joins one")
-	case len(o.join) > 0 && o.tokenFile == "":
-		return errors.New("--join needs --token-file: put the output of \"skep swarm join-token -q worker|manager\" into a file")
 	case o.tokenFile != "" && len(o.join) == 0:
 		return errors.New("--token-file needs --join HOST[:PORT]")
+	}
+	if o.init && o.tokenFile == "" && o.tokenDir != "" {
+		o.tokenFile = filepath.Join(o.tokenDir, "manager") // It tells that there was a cluster.
 	}
 	if o.hostname == "" {
 		name, err := os.Hostname()

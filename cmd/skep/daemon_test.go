@@ -36,8 +36,6 @@ func TestDaemonOptions_RefusesWhatCannotWork(t *testing.T) {
 		"--log-level loud":                                "want one of debug",
 		"--log-format xml":                                "want one of text, json",
 		"--availability maybe":                            "want one of active, pause, drain",
-		"--init --join m1 --token-file t":                 "exclude each other",
-		"--join m1":                                       "needs --token-file",
 		"--token-file t":                                  "needs --join",
 		"--host http://127.0.0.1:1":                       "want unix:///path or tcp://",
 		"--host unix://run/skep.sock":                     "want unix:///absolute/path",
@@ -62,6 +60,8 @@ func TestDaemonOptions_AcceptsWhatWorks(t *testing.T) {
 	for _, args := range []string{
 		"--init --advertise-addr 127.0.1.1 --listen-addr 127.0.1.1",
 		"--join 127.0.1.1:2377 --token-file /run/token --availability drain",
+		"--init --join m2,m3:2377 --token-file /run/token",
+		"--join m1 --join m2",
 		"--host unix:///a.sock --host tcp://127.0.0.1:2375 --host tcp://[::1]:2375 --host tcp://localhost:2376",
 		"--driver simulate --engine= --hostname n1",
 		"--engine tcp://127.0.0.1:2375 --log-level debug --log-format json",

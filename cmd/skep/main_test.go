@@ -279,7 +279,7 @@ func TestExitStatus(t *testing.T) {
 		{[]string{"-H", node.url, "service", "inspect", "web"}, 1, "no such service"},
 		{[]string{"-H", node.url, "service", "ls"}, 0, ""},
 		{[]string{"-H", node.url, "daemon"}, 125, `write --host after "daemon"`},
-		{[]string{"daemon", "--init", "--join", "m1"}, 125, "exclude each other"},
+		{[]string{"daemon", "--init", "--token-file", "t"}, 125, "needs --join"},
 		{[]string{"cluster", "status"}, 1, "is the skep daemon running?"},
 	} {
 		t.Run(strings.Join(test.args, " "), func(t *testing.T) {
