@@ -65,6 +65,9 @@ type Config struct {
 	OnRefused func()
 	// TLSInfo, when set, completes the node's description.
 	TLSInfo func() swarm.TLSInfo
+	// Halting tells whether the machine is being stopped, with this agent; nil means no.
+	// It is asked when the agent stops in order.
+	Halting func() bool
 	// Now is the clock for time stamps (default time.Now).
 	Now func() time.Time
 	// Random is where jitter comes from (default crypto/rand).

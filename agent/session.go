@@ -169,10 +169,11 @@ func (s *session) write(ctx, inner context.Context) error {
 // connection: then it has taken them in. One on this machine may be about to stop,
 // and would cut the connection before it has read what is sent.
 func (s *session) leave(inner context.Context) error {
+	halting := s.agent.cfg.Halting != nil && s.agent.cfg.Halting()
 	timer := time.AfterFunc(farewell, func() { s.conn.Close() })
 	defer timer.Stop()
 	message := s.mailbox.take()
-	message.Leaving = true
+	message.Leaving, message.Halting = true, halting
 	if err := s.send(inner, &message); err != nil {
 		return err
 	}

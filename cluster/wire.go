@@ -50,6 +50,9 @@ type FromAgent struct {
 	// Lease asks for the right to run fenced tasks for FenceLease from now: the agent's
 	// clock, which nobody else interprets. Zero when the node has no such tasks.
 	Lease int64 `cbor:"7,keyasint,omitempty"`
+	// Halting is set beside Leaving when the machine itself stops, so that waiting for the
+	// agent to come back would be in vain.
+	Halting bool `cbor:"8,keyasint,omitempty"`
 }
 
 // Hello opens a session. Who speaks is in the certificate.
@@ -258,6 +261,8 @@ type Relay struct {
 	// Unseen are the nodes that the sender's own gossip suspects or doesn't see, always
 	// all of them.
 	Unseen []string `cbor:"10,keyasint,omitempty"`
+	// Halting are those of Left whose machine stops.
+	Halting []string `cbor:"11,keyasint,omitempty"`
 }
 
 // RelayAnswer is what the leader says to a relay; nothing when it is empty.

@@ -38,6 +38,7 @@ const (
 	messageBlind    = "no session with any manager, and gossip can't tell"
 	messageFading   = "no session with any manager, and gossip can't reach the node"
 	messageLost     = "no session with any manager, and gossip lost the node"
+	messageHalted   = "the machine was stopped in order"
 	messageAway     = "the agent stopped and did not come back"
 	messageEngine   = "the node's engine doesn't answer; its tasks are replaced if that lasts for 30s"
 	messageNoEngine = cluster.MessageNoEngine
@@ -64,6 +65,8 @@ type sighting struct {
 	lost    time.Time
 	// left is set when the agent's last word was that it stops.
 	left bool
+	// halting is set beside left when its machine stops.
+	halting bool
 	// rumour is gossip's, and turned is since when.
 	rumour rumour
 	turned time.Time
@@ -125,6 +128,8 @@ func judge(s scene) (verdicts []verdict, wake time.Time) {
 		case n.session:
 			want.state, want.message = cluster.NodeDisconnected, messageEngine
 		case n.status.State == cluster.NodeDown:
+		case n.left && n.halting:
+			want.state, want.message = cluster.NodeDown, messageHalted
 		case n.left:
 			want.state, want.message = cluster.NodeUnknown, messageStopped
 			if passed(n.lost.Add(grace)) {
@@ -189,7 +194,7 @@ func vanishing(s scene) bool {
 	all, gone := 0, 0
 	for _, n := range s.nodes {
 		since := s.now.Sub(n.status.Since)
-		justDown := n.status.State == cluster.NodeDown && n.status.Message != messageAway && since >= 0 && since < brakeWait
+		justDown := n.status.State == cluster.NodeDown && n.status.Message != messageAway && n.status.Message != messageHalted && since >= 0 && since < brakeWait
 		switch {
 		case n.left && !n.session, n.status.State == cluster.NodeUnknown && !n.session:
 			continue

@@ -33,10 +33,12 @@ type hearing struct {
 
 // signal is what is remembered of a node.
 type signal struct {
-	lost   time.Time // Zero while there is a session.
-	left   bool
-	rumour rumour
-	turned time.Time
+	lost time.Time // Zero while there is a session.
+	left bool
+	// halting is set beside left when the node's machine stops.
+	halting bool
+	rumour  rumour
+	turned  time.Time
 	// engineLost is since when a node with a session has no engine; zero while it has.
 	engineLost time.Time
 }
@@ -57,7 +59,8 @@ func (l *liveness) hear(r cluster.Relay, now time.Time) bool {
 	for _, nodeID := range r.Left {
 		// Whoever is in a session, here or with another manager, has come back already;
 		// observe sees to that.
-		l.signal(nodeID, now).left = true
+		sig := l.signal(nodeID, now)
+		sig.left, sig.halting = true, slices.Contains(r.Halting, nodeID)
 	}
 	return !same || len(r.Left) > 0
 }
@@ -130,7 +133,7 @@ func (l *liveness) observe(view store.View, members map[string]cluster.Member, n
 		}
 		switch {
 		case session:
-			sig.lost, sig.left = time.Time{}, false
+			sig.lost, sig.left, sig.halting = time.Time{}, false, false
 		case sig.lost.IsZero():
 			sig.lost = now
 		}
@@ -142,7 +145,7 @@ func (l *liveness) observe(view store.View, members map[string]cluster.Member, n
 		}
 		s.nodes = append(s.nodes, sighting{
 			nodeID: node.ID, status: node.Status, session: session,
-			lost: sig.lost, left: sig.left, rumour: sig.rumour, turned: sig.turned, engineLost: sig.engineLost,
+			lost: sig.lost, left: sig.left, halting: sig.halting, rumour: sig.rumour, turned: sig.turned, engineLost: sig.engineLost,
 			witnesses: witnesses[node.ID],
 		})
 	}

@@ -145,6 +145,33 @@ func TestLiveness_StopInOrderKeepsTasksForAWhile(t *testing.T) {
 	})
 }
 
+// A machine that is stopped in order won't be back soon, so nobody waits for it, nor for
+// others that stop with it; one that comes back is ready at once.
+func TestLiveness_MachinesStoppedInOrder(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, 2)
+		w.settle()
+		var agents []*testAgent
+		for i := range 4 {
+			w.addNode(fmt.Sprint("n", i))
+			agents = append(agents, w.connect(fmt.Sprint("n", i), "m2"))
+		}
+		for i, a := range agents {
+			a.send(cluster.FromAgent{Leaving: true, Halting: true})
+			if took := w.until(fmt.Sprint("n", i), cluster.NodeDown, 5*time.Second); took > 10*time.Millisecond {
+				t.Errorf("down after %v", took)
+			}
+		}
+		if status := w.node("n3").Status; status.Message != messageHalted {
+			t.Errorf("status %+v", status)
+		}
+		back := w.connect("n1", "m1")
+		w.until("n1", cluster.NodeReady, 10*time.Millisecond)
+		back.send(cluster.FromAgent{Leaving: true})
+		w.until("n1", cluster.NodeUnknown, 10*time.Millisecond)
+	})
+}
+
 // An agent that stops on one manager and is back on another at once has come back.
 func TestLiveness_QuickRestartElsewhere(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
@@ -306,7 +333,7 @@ func TestLiveness_ARelayThatWasOvertakenIsOld(t *testing.T) {
 	o := newOutbox()
 	o.addSession(cluster.NodeNews{NodeID: "n1"}, 1, false)
 	first := o.pack("m1", "e1", noon).relay
-	o.removeSession("n1", true)
+	o.removeSession("n1", true, false)
 	last := o.pack("m1", "e1", noon).relay
 	l := newLiveness(now)
 	if !l.hear(last, now) || l.hear(first, now.Add(time.Millisecond)) {

@@ -49,7 +49,7 @@ type outbox struct {
 	nodes   map[string]stamped[cluster.NodeNews]
 	// described is how many descriptions of a node the leader took in, and since when.
 	described map[string]described
-	left      map[string]uint64
+	left      map[string]departure
 	// leases are what agents of sessions asked for last, until it is granted.
 	leases map[string]int64
 	// unseen are the nodes that gossip suspects or doesn't see; replaced, never written to.
@@ -59,6 +59,12 @@ type outbox struct {
 type described struct {
 	since time.Time
 	count int
+}
+
+// departure is the sequence number of an agent's farewell, and whether its machine stops.
+type departure struct {
+	sequence uint64
+	halting  bool
 }
 
 // stamped is an item with the sequence number under which it came in, by which
@@ -77,7 +83,7 @@ func newOutbox() *outbox {
 		reports:   make(map[string]map[string]stamped[cluster.Report]),
 		nodes:     make(map[string]stamped[cluster.NodeNews]),
 		described: make(map[string]described),
-		left:      make(map[string]uint64),
+		left:      make(map[string]departure),
 		leases:    make(map[string]int64),
 	}
 }
@@ -130,14 +136,14 @@ func (o *outbox) setUnseen(nodeIDs []string) {
 	}
 }
 
-func (o *outbox) removeSession(nodeID string, leaving bool) {
+func (o *outbox) removeSession(nodeID string, leaving, halting bool) {
 	o.mu.Lock()
 	delete(o.sessions, nodeID)
 	delete(o.leases, nodeID)
 	o.sorted = nil
 	if leaving {
 		o.sequence++
-		o.left[nodeID] = o.sequence
+		o.left[nodeID] = departure{o.sequence, halting}
 	}
 	o.mu.Unlock()
 	o.ring()
@@ -262,8 +268,11 @@ func (o *outbox) pack(manager, epoch string, now time.Time) parcel {
 			p.relay.Reports = append(p.relay.Reports, cluster.NodeReport{NodeID: nodeID, Report: report.item})
 		}
 	}
-	for nodeID := range o.left {
+	for nodeID, d := range o.left {
 		p.relay.Left = append(p.relay.Left, nodeID)
+		if d.halting {
+			p.relay.Halting = append(p.relay.Halting, nodeID)
+		}
 	}
 	return p
 }
@@ -294,7 +303,7 @@ func (o *outbox) strike(p parcel) {
 		}
 	}
 	for _, nodeID := range p.relay.Left {
-		if o.left[nodeID] <= p.upTo {
+		if o.left[nodeID].sequence <= p.upTo {
 			delete(o.left, nodeID)
 		}
 	}

@@ -23,6 +23,7 @@ var (
 	errSilent   = errors.New("the agent was silent for too long")
 	errStalled  = errors.New("the agent took nothing for too long")
 	errLeft     = errors.New("the agent stopped in order")
+	errHalting  = fmt.Errorf("%w with its machine", errLeft)
 	errPace     = errors.New("the heartbeat period has changed")
 	errCrowd    = errors.New("too many connections of the node haven't opened a session")
 	errTooMuch  = errors.New("more reports are waiting for the leader than this manager holds")
@@ -135,7 +136,7 @@ func (s *session) serve() error {
 		s.cancel(s.write())
 	}()
 	err = s.read(in)
-	s.unregister(errors.Is(err, errLeft))
+	s.unregister(err)
 	s.cancel(err)
 	<-written
 	s.endStreams()
@@ -248,13 +249,13 @@ func (s *session) register(hello *cluster.Hello) error {
 	return nil
 }
 
-func (s *session) unregister(leaving bool) {
+func (s *session) unregister(end error) {
 	d := s.d
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if d.sessions[s.nodeID] == s {
 		delete(d.sessions, s.nodeID)
-		d.outbox.removeSession(s.nodeID, leaving)
+		d.outbox.removeSession(s.nodeID, errors.Is(end, errLeft), errors.Is(end, errHalting))
 	}
 }
 
@@ -291,7 +292,10 @@ func (s *session) read(in io.Reader) error {
 		if m.Logs != nil {
 			s.takeLogs(*m.Logs)
 		}
-		if m.Leaving {
+		switch {
+		case m.Leaving && m.Halting:
+			return errHalting
+		case m.Leaving:
 			return errLeft
 		}
 	}

@@ -120,6 +120,7 @@ func (n *Node) load(key cluster.UnlockKey) (*member, error) {
 	m.agent, err = agent.New(agent.Config{
 		NodeID: id.NodeID, Hostname: n.cfg.Hostname, Addr: func() string { return m.known().Addresses.IP }, Build: n.cfg.Build, Driver: n.cfg.Driver,
 		Record:  m.tasks,
+		Halting: n.cfg.Halting,
 		Connect: m.connect, OnPeers: m.onPeers, OnRefused: m.onRefused, TLSInfo: credentials.TLSInfo,
 		Now: n.cfg.Now, Random: n.cfg.Random, Log: n.log,
 	})

@@ -35,6 +35,8 @@ type Config struct {
 	Engine string
 	// Driver runs the containers.
 	Driver agent.Driver
+	// Halting tells whether the machine is being stopped; nil means that nobody knows.
+	Halting func() bool
 	// Hostname is the node's name; empty means the system's.
 	Hostname string
 	// Build is which skep this is; a zero Level stands for what this source has.

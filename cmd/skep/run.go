@@ -42,6 +42,7 @@ func runDaemon(ctx context.Context, o daemonOptions) error {
 		Engine:        o.engine,
 		Driver:        driver,
 		Hostname:      o.hostname,
+		Halting:       halting,
 		Latency:       o.latency,
 		Build:         cluster.NewBuild(version),
 		Init:          o.init,
