@@ -34,7 +34,11 @@ type storm struct {
 	eye     *onlooker
 	slots   *watcher
 	// spoilt is the manager whose files are damaged, if there is one.
-	spoilt  *Machine
+	spoilt *Machine
+	// mover is the machine that gets other addresses, if there is one, and moves how many
+	// it got.
+	mover   *Machine
+	moves   int
 	clients sync.WaitGroup
 }
 
@@ -51,7 +55,7 @@ func (s *storm) harm() {
 	if s.gentle {
 		mortal = manager
 	}
-	switch s.random.IntN(28) {
+	switch s.random.IntN(29) {
 	case 0, 1:
 		s.end(mortal, "crash", (*Machine).Crash)
 	case 2:
@@ -140,10 +144,29 @@ func (s *storm) harm() {
 		for _, m := range c.Machines[:c.managers] {
 			m.HangDisk(by)
 		}
+	case 24:
+		s.move(mortal)
 	default:
 		s.note("heal")
 		s.heal()
 	}
+}
+
+// move has a machine come back with another address, after a time off or at once: always
+// the same one, since those who are off at a time and all move can't find each other.
+func (s *storm) move(m *Machine) {
+	if s.mover == nil {
+		s.mover = m
+	}
+	m = s.mover
+	how := "while it runs"
+	if s.random.IntN(2) == 0 {
+		how = "while it is off"
+		s.end(m, "crash", (*Machine).Crash)
+	}
+	s.moves++
+	m.Move(fmt.Sprint("127.0.2.", s.moves))
+	s.note("%s is at %s now, %s", m.Name, m.IP, how)
 }
 
 // forsake leaves a manager alone, which starts anew: it has its last snapshot, and what the
