@@ -27,8 +27,8 @@ type hearing struct {
 	// configuration, in which the leader isn't.
 	members func(id string) bool
 	self    string
-	// leader is whom this manager follows, "" for nobody; heard is set when it heard of it
-	// a moment ago.
+	// leader is whom this manager follows, itself if it leads, "" for nobody; heard is set
+	// when it heard of it a moment ago.
 	leader string
 	heard  bool
 	term   uint64
@@ -48,8 +48,16 @@ func judge(from string, request any, h hearing) error {
 	}
 	switch r := request.(type) {
 	case *raft.AppendEntriesRequest:
+		for _, entry := range r.Entries {
+			if entry.Type == raft.LogConfiguration && !configures(entry.Data) {
+				return fmt.Errorf("hear node %s: entry %d is no configuration: %w", from, entry.Index, cluster.ErrDenied)
+			}
+		}
 		return h.follows(from, r.Term)
 	case *raft.InstallSnapshotRequest:
+		if !configures(r.Configuration) {
+			return fmt.Errorf("hear node %s: the snapshot's configuration is none: %w", from, cluster.ErrDenied)
+		}
 		return h.follows(from, r.Term)
 	case *raft.TimeoutNowRequest:
 		// One tells oneself; see hasten.
@@ -63,6 +71,16 @@ func judge(from string, request any, h hearing) error {
 		return leap(raft.ServerID(from), h.term, r.Term)
 	}
 	return fmt.Errorf("hear node %s: unknown request %T: %w", from, request, cluster.ErrDenied)
+}
+
+// configures tells whether raft can read a configuration: it panics at what it can't.
+func configures(data []byte) (can bool) {
+	defer func() {
+		if recover() != nil {
+			can = false
+		}
+	}()
+	return len(raft.DecodeConfiguration(data).Servers) > 0
 }
 
 // follows decides whether from may lead this manager in the term. While it hears its
@@ -89,10 +107,14 @@ func (m *Manager) judgeNow(from string, request any) error {
 		return fmt.Errorf("hear node %s: this manager is starting: %w", from, cluster.ErrUnavailable)
 	}
 	h := hearing{members: m.speaks, self: m.cfg.NodeID, term: r.CurrentTerm()}
-	if r.State() == raft.Follower {
+	switch r.State() {
+	case raft.Follower:
 		_, leader := r.LeaderWithID()
 		h.leader = string(leader)
 		h.heard = h.leader != "" && time.Since(r.LastContact()) < m.cfg.Beat/2
+	case raft.Leader:
+		// One who isn't any more hears so from those who follow another.
+		h.leader, h.heard = m.cfg.NodeID, true
 	}
 	err := judge(from, request, h)
 	if err != nil {

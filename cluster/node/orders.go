@@ -107,6 +107,11 @@ func (n *Node) goOnAlone(ctx context.Context, m *member, request swarm.InitReque
 	if running := next.manager.Load(); err == nil && running != nil {
 		_, _, err = running.Leader(ctx)
 	}
+	if err == nil {
+		// It leads, and the others are workers: a restart mustn't do that again to those who
+		// are promoted next.
+		err = next.change(func(r *record) { r.Alone = false })
+	}
 	if err != nil {
 		return "", fmt.Errorf("force a new cluster: %w", err)
 	}
