@@ -12,7 +12,7 @@ soak: FOR ?= 1h
 fuzz: FOR ?= 20s
 TARGET  ?= Fuzz
 
-.PHONY: help build test check soak fuzz planted bench demo lab images image clean
+.PHONY: help build test check soak fuzz planted mixed bench demo lab images image clean
 .DEFAULT_GOAL := help
 
 help: ## list the targets
@@ -39,6 +39,9 @@ fuzz: ## anything at all into each fuzz target, one after the other: FOR=20s, TA
 
 planted: ## plants bugs, one after the other, and wants the tests to notice each
 	SKEP_PLANTED=1 $(GO) test -count=1 -timeout 0 -v -run TestPlanted ./cmd
+
+mixed: ## the last release beside this source (or this one beside a later one), rolled up and down under load
+	$(GO) test -count=1 -v -run TestMixed ./cmd/lab
 
 demo: build ## three managers and two workers on this machine, the whole story of the README
 	@bin/lab demo
