@@ -33,6 +33,46 @@ func expandSecret(text string) (string, error) {
 	return string(files[0].Data), nil
 }
 
+// TestTemplate_OfASecretIsNotShown: the line is told, and nothing of what is there.
+func TestTemplate_OfASecretIsNotShown(t *testing.T) {
+	for _, text := range []string{"a\n{{canary}}", "a\n{{.Canary}}", `a` + "\n" + `{{index .Service.Name "canary"}}`} {
+		_, err := expandSecret(text)
+		if err == nil || err.Error() != "expand template of secret key: line 2: it is not valid" {
+			t.Errorf("%q: %v", text, err)
+		}
+	}
+}
+
+// TestTemplate_IsReadAsTheAPIReadsIt: what the API lets pass can be read here.
+func TestTemplate_IsReadAsTheAPIReadsIt(t *testing.T) {
+	known := (&budget{}).boundedFunctions(1)
+	for name := range known {
+		if fault := cluster.CheckTemplate("{{" + name + "}}"); fault != nil {
+			t.Errorf("the API knows no %s: %v", name, fault)
+		}
+	}
+	for _, name := range cluster.TemplateFunctions {
+		if known[name] == nil {
+			t.Errorf("the API lets %s pass, which is not known here", name)
+		}
+	}
+}
+
+// TestFiles_StayWhereTheyBelong: a file's name can't lead out of the folder of secrets.
+func TestFiles_StayWhereTheyBelong(t *testing.T) {
+	for name, ok := range map[string]bool{"key": true, "/etc/key": true, "sub/key": true, "..key": true, "../../etc/passwd": false, "/run/../etc/passwd": false, "sub/..": false} {
+		a := Assignment{
+			Task: &cluster.Task{ID: "t1"}, Revision: &cluster.Revision{Spec: swarm.TaskSpec{ContainerSpec: &swarm.ContainerSpec{
+				Secrets: []*swarm.SecretReference{{SecretID: "x1", SecretName: "key", File: &swarm.SecretReferenceFileTarget{Name: name}}},
+			}}},
+			Secrets: map[string]*cluster.Secret{"x1": {}},
+		}
+		if files, err := a.Files(); (err == nil) != ok {
+			t.Errorf("%q is at %+v, %v", name, files, err)
+		}
+	}
+}
+
 func TestTemplate_IsBounded(t *testing.T) {
 	for what, c := range map[string]struct {
 		text string

@@ -71,6 +71,9 @@ func (s source) expand(a Assignment) (File, error) {
 	if s.file == nil {
 		return File{}, cluster.Say(cluster.ErrUnsupported, "%s: a file must be given as its target", s.what)
 	}
+	if cluster.Climbs(s.file.Name) {
+		return File{}, cluster.Say(cluster.ErrInvalid, "%s: the name of its file must not have .. in it: %q", s.what, s.file.Name)
+	}
 	uid, err := number(s.file.UID)
 	if err != nil {
 		return File{}, cluster.Say(cluster.ErrInvalid, "%s: the user of its file isn't a number: %q", s.what, s.file.UID)

@@ -35,6 +35,9 @@ func FuzzTemplate(f *testing.F) {
 		defer late.Stop()
 		got, err := expandSecret(text)
 		check(t, text, got, err, cluster.SecretLimit)
+		if err != nil && len(text) > 8 && strings.Contains(err.Error(), text) {
+			t.Fatalf("a secret is shown: %q: %v", text, err)
+		}
 		a := Assignment{Task: &cluster.Task{ID: "t1", ServiceID: "s1", Slot: 1}, Revision: &cluster.Revision{ServiceName: "web"}}
 		x := NewTemplate(a)
 		check(t, text, x.Expand("hostname", text), x.Err(), cluster.ConfigLimit)
@@ -43,7 +46,7 @@ func FuzzTemplate(f *testing.F) {
 
 func check(t *testing.T, text, got string, err error, limit int) {
 	switch {
-	case err != nil && (!errors.Is(err, cluster.ErrInvalid) || len(text) > 8 && strings.Contains(err.Error(), text)):
+	case err != nil && !errors.Is(err, cluster.ErrInvalid):
 		t.Fatalf("%q: %v", text, err)
 	case err == nil && len(got) >= limit:
 		t.Fatalf("%q gives %d bytes", text, len(got))

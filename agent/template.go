@@ -43,8 +43,8 @@ func NewTemplate(a Assignment) *Template {
 	return x
 }
 
-// Err is the first error; it names what the template is for, never its text, which
-// may be a user's secret.
+// Err is the first error; it names what the template is for and why it can't be filled in.
+// Of secrets and configs it says nothing that could be a part of their text.
 func (x *Template) Err() error { return x.err }
 
 // Expand fills in one template; what names it in errors.
@@ -87,7 +87,11 @@ func (x *Template) expand(what, text string, limit int, functions map[string]fun
 			return out.String()
 		}
 	}
-	why := "it is not valid"
+	fault := cluster.FaultOf(err)
+	if functions != nil {
+		fault = fault.Hide()
+	}
+	why := fault.Error()
 	switch {
 	case errors.Is(err, errNoSuch):
 		why = errNoSuch.Error()

@@ -2,6 +2,8 @@ package cluster
 
 import (
 	"path"
+	"slices"
+	"strings"
 
 	"github.com/docker/docker/api/types/swarm"
 )
@@ -25,6 +27,9 @@ func SecretTarget(name string) string { return target(secretDir, name) }
 
 // ConfigTarget is the path in the container of a config's file of this name.
 func ConfigTarget(name string) string { return target(configDir, name) }
+
+// Climbs tells whether a path has a .. in it, so that it is somewhere else than it looks like.
+func Climbs(name string) bool { return slices.Contains(strings.Split(name, "/"), "..") }
 
 func target(dir, name string) string {
 	if path.IsAbs(name) {

@@ -62,6 +62,9 @@ func checkMount(m mount.Mount) error {
 	if !path.IsAbs(m.Target) {
 		return said(cluster.ErrInvalid, "invalid mount target, must be an absolute path: %s", m.Target)
 	}
+	if cluster.Climbs(m.Target) {
+		return said(cluster.ErrInvalid, "invalid mount target, must not have .. in it: %s", m.Target)
+	}
 	switch m.Type {
 	case mount.TypeBind:
 		if !path.IsAbs(m.Source) {

@@ -67,6 +67,13 @@ func TestSettings_RefuseWhatTheyCannotTranslate(t *testing.T) {
 		"tmpfs with a source": {func(r *cluster.Revision) {
 			r.Spec.ContainerSpec.Mounts = []mount.Mount{{Type: mount.TypeTmpfs, Source: "x", Target: "/x"}}
 		}, cluster.ErrInvalid},
+		"a target that climbs": {func(r *cluster.Revision) {
+			r.Spec.ContainerSpec.Mounts = []mount.Mount{{Type: mount.TypeVolume, Source: "v", Target: "/x/../etc"}}
+		}, cluster.ErrInvalid},
+		"a target that comes to climb": {func(r *cluster.Revision) {
+			r.ServiceLabels = map[string]string{"at": "/x/../etc"}
+			r.Spec.ContainerSpec.Mounts = []mount.Mount{{Type: mount.TypeVolume, Source: "v", Target: `{{index .Service.Labels "at"}}`}}
+		}, cluster.ErrInvalid},
 		"host without address": {func(r *cluster.Revision) { r.Spec.ContainerSpec.Hosts = []string{"db"} }, cluster.ErrInvalid},
 		"template of nothing":  {func(r *cluster.Revision) { r.Spec.ContainerSpec.Hostname = "{{.Nothing}}" }, cluster.ErrInvalid},
 		"template with no end": {func(r *cluster.Revision) { r.Spec.ContainerSpec.Env = []string{"A={{.Task.ID"} }, cluster.ErrInvalid},
@@ -97,6 +104,19 @@ func TestSettings_Networks(t *testing.T) {
 	}
 	if s, err := driver(t).settings(assignment(func(*cluster.Revision) {})); err != nil || s.host.NetworkMode != "" {
 		t.Errorf("without a network: %q, %v", s.host.NetworkMode, err)
+	}
+}
+
+func TestSettings_TellWhyATemplateDoesNotWork(t *testing.T) {
+	for text, why := range map[string]string{
+		"A={{.Task.ID":                 "expand template of environment variable A: line 1: unclosed action",
+		"A=x{{.Nothing}}":              "expand template of environment variable A: line 1: <.Nothing>: can't evaluate field Nothing",
+		`A={{index .Service.Name 99}}`: "expand template of environment variable A: line 1: <index .Service.Name 99>: error calling index: ",
+	} {
+		_, err := driver(t).settings(assignment(func(r *cluster.Revision) { r.Spec.ContainerSpec.Env = []string{text} }))
+		if err == nil || !strings.HasPrefix(err.Error(), why) {
+			t.Errorf("%s: %v; want %q", text, err, why)
+		}
 	}
 }
 

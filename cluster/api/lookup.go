@@ -84,7 +84,7 @@ func only[T any](kind, ref string, found iter.Seq[*T]) (*T, error) {
 	case 1:
 		return first, nil
 	default:
-		return nil, fail(cluster.ErrInvalid, "%s %s is ambiguous (%d matches found)", kind, ref, count)
+		return nil, fail(cluster.ErrInvalid, "%s %s is ambiguous (%d matches found): use its whole ID", kind, ref, count)
 	}
 }
 

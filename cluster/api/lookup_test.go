@@ -38,6 +38,15 @@ func TestLookup_Order(t *testing.T) {
 			t.Errorf("%s finds %s, want %s", path, found.ID, want)
 		}
 	}
+	b.update(func(tx *store.Tx) error {
+		one, two := *tx.Node(nodeID(1)), *tx.Node(nodeID(2))
+		one.Description.Hostname, two.Description.Hostname = "twin", "twin"
+		if err := tx.Put(&one); err != nil {
+			return err
+		}
+		return tx.Put(&two)
+	})
+	b.do("GET", "/nodes/twin", nil).want(t, 400, "node twin is ambiguous (2 matches found): use its whole ID")
 	for _, path := range []string{"/services/fir", "/secrets/fir", "/configs/fir", "/nodes/none", "/tasks/none"} {
 		b.do("GET", path, nil).want(t, 404, "not found")
 	}

@@ -16,8 +16,9 @@ import (
 type fileRef struct {
 	kind, id, name string
 	file           *swarm.SecretReferenceFileTarget
-	// target is where the file is in the container.
+	// target is where the file is in the container, as at says.
 	target string
+	at     func(string) string
 }
 
 // references lists a container's references, as far as they are well formed.
@@ -32,7 +33,7 @@ func references(spec *swarm.ContainerSpec) ([]fileRef, error) {
 		case r.file.Name == "" || strings.ContainsRune(r.file.Name, 0):
 			return fail(cluster.ErrInvalid, "malformed file %s reference, invalid target file name provided", r.kind)
 		}
-		r.target = at(r.file.Name)
+		r.target, r.at = at(r.file.Name), at
 		list = append(list, r)
 		return nil
 	}
@@ -70,6 +71,9 @@ func checkReferences(spec *swarm.ContainerSpec) error {
 	for _, r := range list {
 		if r.target == "/" || strings.HasSuffix(r.file.Name, "/") {
 			return fail(cluster.ErrInvalid, "malformed file %s reference, target %q is no file", r.kind, r.file.Name)
+		}
+		if cluster.Climbs(r.file.Name) {
+			return fail(cluster.ErrInvalid, "malformed file %s reference, target %q must not have .. in it: a file that isn't below %s needs its absolute path", r.kind, r.file.Name, path.Dir(r.at("x")))
 		}
 		if before, ok := taken[r.target]; ok {
 			return fail(cluster.ErrInvalid, "%s references '%s' and '%s' have a conflicting target: '%s'", r.kind, before.name, r.name, r.file.Name)

@@ -60,6 +60,9 @@ func (d datum) checkTemplating(r *request) error {
 	case t.Name != templating || len(t.Options) > 0:
 		return unsupported("the template driver "+t.Name, "use --template-driver "+templating+", without options")
 	}
+	if fault := cluster.CheckTemplate(string(d.spec.Data), cluster.DataFunctions...); fault != nil {
+		return fail(cluster.ErrInvalid, "the template in the %s is not valid: %v", d.kind, fault.Hide())
+	}
 	return nil
 }
 

@@ -89,6 +89,49 @@ func TestSecret_Limits(t *testing.T) {
 	b.do("POST", "/secrets/create", templated).want(t, 201, "")
 }
 
+// TestTemplates_AreReadAtOnce: a node would reject each task.
+func TestTemplates_AreReadAtOnce(t *testing.T) {
+	b := newBench(t)
+	for text, part := range map[string]string{
+		"a\nb{{canary}}": "is not valid: line 2: it is not valid", "{{": "line 1", strings.Repeat("{{/**/}}", 20_000): "is not valid",
+	} {
+		data := swarm.SecretSpec{Annotations: swarm.Annotations{Name: "bad"}, Data: []byte(text), Templating: &swarm.Driver{Name: "golang"}}
+		for _, kind := range []string{"secret", "config"} {
+			if got := b.do("POST", "/"+kind+"s/create", data).want(t, 400, "the template in the "+kind); !strings.Contains(got.body, part) || strings.Contains(got.body, "canary") {
+				t.Errorf("%s %.20q: %s", kind, text, got.body)
+			}
+		}
+		data.Name, data.Templating = fmt.Sprint("plain-", len(text)), nil
+		b.do("POST", "/secrets/create", data).want(t, 201, "")
+	}
+	good := swarm.SecretSpec{Annotations: swarm.Annotations{Name: "good"}, Data: []byte(`{{env "A"}}{{secret "b"}}{{config "c"}}{{join "," "a"}}{{.Service.Name}}`), Templating: &swarm.Driver{Name: "golang"}}
+	b.do("POST", "/secrets/create", good).want(t, 201, "")
+
+	for part, change := range map[string]func(*swarm.ContainerSpec){
+		`the hostname is not valid: line 1: unclosed action`:             func(c *swarm.ContainerSpec) { c.Hostname = "{{.Node.Hostname" },
+		`environment variable A is not valid: line 1: function \"nope\"`: func(c *swarm.ContainerSpec) { c.Env = []string{"B={{.Task.ID}}", "A={{nope}}"} },
+		`environment variable S is not valid: line 1: function \"secret`: func(c *swarm.ContainerSpec) { c.Env = []string{`S={{secret "x"}}`} },
+		`mount source is not valid`:                                      func(c *swarm.ContainerSpec) { c.Mounts[0].Source = "{{end}}" },
+		`mount target is not valid`:                                      func(c *swarm.ContainerSpec) { c.Mounts[0].Target = "/{{if}}" },
+		`volume label l is not valid`:                                    func(c *swarm.ContainerSpec) { c.Mounts[0].VolumeOptions.Labels = map[string]string{"l": "{{1"} },
+		`volume driver option o is not val`: func(c *swarm.ContainerSpec) {
+			c.Mounts[0].VolumeOptions.DriverConfig.Options = map[string]string{"o": "{{"}
+		},
+		`invalid mount target, must not have .. in it: /a/../etc`: func(c *swarm.ContainerSpec) { c.Mounts[0].Target = "/a/../etc" },
+		`duplicate mount point: /v/./`: func(c *swarm.ContainerSpec) {
+			c.Mounts = append(c.Mounts, mount.Mount{Type: "volume", Target: "/v/./"})
+		},
+	} {
+		s := spec("bad")
+		s.TaskTemplate.ContainerSpec.Mounts = []mount.Mount{{Type: "volume", Source: "v", Target: "/v", VolumeOptions: &mount.VolumeOptions{DriverConfig: &mount.Driver{Name: "local"}}}}
+		change(s.TaskTemplate.ContainerSpec)
+		b.do("POST", "/services/create", s).want(t, 400, part)
+	}
+	b.create(spec("fine", func(s *swarm.ServiceSpec) {
+		s.TaskTemplate.ContainerSpec.Env = []string{`A={{.Service.Name}}{{join "-" "a" "b"}}`, "{{=x", "B"}
+	}))
+}
+
 func TestSecret_Filters(t *testing.T) {
 	b := newBench(t)
 	label := func(k, v string) func(*swarm.SecretSpec) {
@@ -203,23 +246,32 @@ func TestReferences_AreChecked(t *testing.T) {
 		b.post("fine", "", func() swarm.ServiceSpec { s.Name = "fine"; return s }()).want(t, 400, part)
 	}
 	for part, change := range map[string]func(*swarm.ContainerSpec){
-		"malformed secret reference":                               func(c *swarm.ContainerSpec) { c.Secrets[0].SecretID = "" },
-		"malformed config reference":                               func(c *swarm.ContainerSpec) { c.Configs[0].ConfigName = "" },
-		"malformed secret reference, no target provided":           func(c *swarm.ContainerSpec) { c.Secrets[0].File = nil },
-		"malformed file config reference, invalid target":          func(c *swarm.ContainerSpec) { c.Configs[0].File.Name = "" },
-		"secret references 'key' and 'key' have a conflicting tar": func(c *swarm.ContainerSpec) { c.Secrets = append(c.Secrets, c.Secrets[0]) },
-		"config references 'key' and 'site' have a conflicting":    func(c *swarm.ContainerSpec) { c.Configs[0].File.Name = "/run/secrets/./k" },
-		"duplicate mount point: /c/":                               func(c *swarm.ContainerSpec) { c.Mounts = []mount.Mount{{Type: "tmpfs", Target: "/c/"}} },
-		"target \"/\" is no file":                                  func(c *swarm.ContainerSpec) { c.Configs[0].File.Name = "/" },
-		"target \"a/\" is no file":                                 func(c *swarm.ContainerSpec) { c.Secrets[0].File.Name = "a/" },
-		"user and group of the file must be numbers":               func(c *swarm.ContainerSpec) { c.Secrets[0].File.UID = "root" },
-		"must be numbers, not \"-1\"":                              func(c *swarm.ContainerSpec) { c.Configs[0].File.GID = "-1" },
-		"mode 04755 must be from 0 to 0777":                        func(c *swarm.ContainerSpec) { c.Secrets[0].File.Mode = 0o4755 },
+		"malformed secret reference":                                                               func(c *swarm.ContainerSpec) { c.Secrets[0].SecretID = "" },
+		"malformed config reference":                                                               func(c *swarm.ContainerSpec) { c.Configs[0].ConfigName = "" },
+		"malformed secret reference, no target provided":                                           func(c *swarm.ContainerSpec) { c.Secrets[0].File = nil },
+		"malformed file config reference, invalid target":                                          func(c *swarm.ContainerSpec) { c.Configs[0].File.Name = "" },
+		"secret references 'key' and 'key' have a conflicting tar":                                 func(c *swarm.ContainerSpec) { c.Secrets = append(c.Secrets, c.Secrets[0]) },
+		"config references 'key' and 'site' have a conflicting":                                    func(c *swarm.ContainerSpec) { c.Configs[0].File.Name = "/run/secrets/./k" },
+		"duplicate mount point: /c/":                                                               func(c *swarm.ContainerSpec) { c.Mounts = []mount.Mount{{Type: "tmpfs", Target: "/c/"}} },
+		"target \"/\" is no file":                                                                  func(c *swarm.ContainerSpec) { c.Configs[0].File.Name = "/" },
+		"target \"a/\" is no file":                                                                 func(c *swarm.ContainerSpec) { c.Secrets[0].File.Name = "a/" },
+		"user and group of the file must be numbers":                                               func(c *swarm.ContainerSpec) { c.Secrets[0].File.UID = "root" },
+		"must be numbers, not \"-1\"":                                                              func(c *swarm.ContainerSpec) { c.Configs[0].File.GID = "-1" },
+		"target \"../../etc/passwd\" must not have .. in it: a file that isn't below /run/secrets": func(c *swarm.ContainerSpec) { c.Secrets[0].File.Name = "../../etc/passwd" },
+		"target \"../etc/passwd\" must not have .. in it: a file that isn't below / needs":         func(c *swarm.ContainerSpec) { c.Configs[0].File.Name = "../etc/passwd" },
+		"target \"/run/../etc/passwd\" must not have ..":                                           func(c *swarm.ContainerSpec) { c.Configs[0].File.Name = "/run/../etc/passwd" },
+		"target \"a/..\" must not have ..":                                                         func(c *swarm.ContainerSpec) { c.Secrets[0].File.Name = "a/.." },
+		"mode 04755 must be from 0 to 0777":                                                        func(c *swarm.ContainerSpec) { c.Secrets[0].File.Mode = 0o4755 },
 	} {
 		s := use("bad", key, "key", site, "site")
 		change(s.TaskTemplate.ContainerSpec)
 		escaped, _ := json.Marshal(part)
 		b.do("POST", "/services/create", s).want(t, 400, strings.Trim(string(escaped), `"`))
+	}
+	for i, name := range []string{"/etc/app/key", "..key", "a..b/c", "sub/key"} {
+		s := use(fmt.Sprint("good-", i), key, "key", site, "site")
+		s.TaskTemplate.ContainerSpec.Secrets[0].File.Name = name
+		b.create(s)
 	}
 	s := use("bad", key, "key", site, "site")
 	s.TaskTemplate.ContainerSpec.Configs[0].File, s.TaskTemplate.ContainerSpec.Configs[0].Runtime = nil, &swarm.ConfigReferenceRuntimeTarget{}

@@ -1,6 +1,7 @@
 package api
 
 import (
+	"errors"
 	"fmt"
 	"net"
 	"path"
@@ -298,7 +299,39 @@ func checkContainer(spec *swarm.ContainerSpec) error {
 	if err := checkMounts(spec.Mounts); err != nil {
 		return err
 	}
+	if err := checkTemplates(spec); err != nil {
+		return err
+	}
 	return checkHealth(spec.Healthcheck)
+}
+
+// checkTemplates refuses templates that no node could read.
+func checkTemplates(spec *swarm.ContainerSpec) error {
+	check := func(what, text string) error {
+		if fault := cluster.CheckTemplate(text); fault != nil {
+			return fail(cluster.ErrInvalid, "ContainerSpec: the template in the %s is not valid: %v", what, fault)
+		}
+		return nil
+	}
+	errs := []error{check("hostname", spec.Hostname)}
+	for _, env := range spec.Env {
+		name, value, _ := strings.Cut(env, "=")
+		errs = append(errs, check("environment variable "+name, value))
+	}
+	for _, m := range spec.Mounts {
+		errs = append(errs, check("mount source", m.Source), check("mount target", m.Target))
+		if v := m.VolumeOptions; v != nil {
+			for name, value := range v.Labels {
+				errs = append(errs, check("volume label "+name, value))
+			}
+			if v.DriverConfig != nil {
+				for name, value := range v.DriverConfig.Options {
+					errs = append(errs, check("volume driver option "+name, value))
+				}
+			}
+		}
+	}
+	return errors.Join(errs...)
 }
 
 func checkPrivileges(spec *swarm.ContainerSpec) error {
@@ -380,6 +413,8 @@ func checkMounts(mounts []mount.Mount) error {
 		switch {
 		case !path.IsAbs(m.Target):
 			return fail(cluster.ErrInvalid, "invalid mount target, must be an absolute path: %s", m.Target)
+		case cluster.Climbs(m.Target):
+			return fail(cluster.ErrInvalid, "invalid mount target, must not have .. in it: %s", m.Target)
 		case m.Type == mount.TypeBind && !path.IsAbs(m.Source):
 			return fail(cluster.ErrInvalid, "invalid bind mount source, must be an absolute path: %s", m.Source)
 		case m.Type == mount.TypeVolume && path.IsAbs(m.Source):
@@ -388,10 +423,10 @@ func checkMounts(mounts []mount.Mount) error {
 			return fail(cluster.ErrInvalid, "invalid tmpfs source, source must be empty")
 		case m.Type == mount.TypeImage && m.Source == "":
 			return fail(cluster.ErrInvalid, "invalid image mount source, must be an image")
-		case seen[m.Target]:
+		case seen[path.Clean(m.Target)]:
 			return fail(cluster.ErrInvalid, "ContainerSpec: duplicate mount point: %s", m.Target)
 		}
-		seen[m.Target] = true
+		seen[path.Clean(m.Target)] = true
 		if err := checkMountOptions(m); err != nil {
 			return err
 		}
