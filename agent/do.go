@@ -22,8 +22,9 @@ const (
 	messageUnhealthy = "stopping: unhealthy container"
 )
 
-// errUnhealthy ends a task whose health check failed for good.
-const errUnhealthy = "task: unhealthy container"
+// errUnhealthy ends a task whose health check failed for good, in the words that Docker has and
+// tools look for.
+const errUnhealthy = "dockerexec: unhealthy container"
 
 // errFenced ends a fenced task on a node that managers may have given up.
 const errFenced = "fence: the node's lease with the managers is over"
@@ -105,6 +106,9 @@ func Do(ctx context.Context, driver Driver, a Assignment, status cluster.TaskSta
 	}
 }
 
+// nonZeroExit is Docker's word for a task whose program failed.
+func nonZeroExit(code int) string { return fmt.Sprintf("task: non-zero exit (%d)", code) }
+
 // reach gives the status of a new state.
 func reach(status cluster.TaskStatus, state cluster.State, message string, now func() time.Time) cluster.TaskStatus {
 	status.State, status.Message, status.Err = state, message, ""
@@ -129,7 +133,7 @@ func judge(status cluster.TaskStatus, c Container, now func() time.Time) (cluste
 	switch {
 	case c.Phase == Exited && c.ExitCode != 0:
 		status.ExitCode = int32(c.ExitCode)
-		return end(status, fmt.Sprintf("task: non-zero exit (%d)", c.ExitCode), now), Wait
+		return end(status, nonZeroExit(c.ExitCode), now), Wait
 	case c.Phase == Exited && status.State < cluster.StateRunning:
 		// It did run: its start is worth a state of its own.
 		return reach(status, cluster.StateRunning, messageStarted, now), Again
@@ -206,5 +210,9 @@ func stopUnhealthy(ctx context.Context, driver Driver, a Assignment, status clus
 		status.ExitCode = int32(container.ExitCode)
 	}
 	status.Message = messageStarted
-	return end(status, errUnhealthy, now), Wait
+	reason := errUnhealthy
+	if status.ExitCode != 0 {
+		reason = nonZeroExit(int(status.ExitCode)) + ": " + errUnhealthy
+	}
+	return end(status, reason, now), Wait
 }

@@ -147,9 +147,17 @@ func TestDo(t *testing.T) {
 		{
 			name: "which fails the task", desired: cluster.StateRunning,
 			status: status(cluster.StateStarting, "stopping: unhealthy container"), container: Container{ID: "c1", Phase: Exited, ExitCode: 143},
-			want:  reached(status(cluster.StateFailed, "started"), func(s *cluster.TaskStatus) { s.Err, s.ExitCode = "task: unhealthy container", 143 }),
+			want: reached(status(cluster.StateFailed, "started"), func(s *cluster.TaskStatus) {
+				s.Err, s.ExitCode = "task: non-zero exit (143): dockerexec: unhealthy container", 143
+			}),
 			next:  Wait,
 			calls: []string{"stop 10s"},
+		},
+		{
+			name: "also when it then ends well", desired: cluster.StateRunning,
+			status: status(cluster.StateRunning, "stopping: unhealthy container"), container: Container{ID: "c1", Phase: Exited},
+			want: reached(status(cluster.StateFailed, "started"), func(s *cluster.TaskStatus) { s.Err = "dockerexec: unhealthy container" }),
+			next: Wait, calls: []string{"stop 10s"},
 		},
 		{
 			name: "an error while starting fails the task", desired: cluster.StateRunning,

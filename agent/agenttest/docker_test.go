@@ -192,7 +192,7 @@ func TestDocker_UnhealthyIsStopped(t *testing.T) {
 	m.reaches(task.ID, cluster.StateStarting)
 	m.reaches(task.ID, cluster.StateRunning)
 	e.kill(t, task.ID, "USR1")
-	if got := m.reaches(task.ID, cluster.StateFailed); got.Err != "task: unhealthy container" {
+	if got := m.reaches(task.ID, cluster.StateFailed); !strings.HasSuffix(got.Err, "dockerexec: unhealthy container") {
 		t.Errorf("%+v", got)
 	}
 	if list := e.containers(t, nodeID); len(list) != 1 || list[0].State != container.StateExited {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -112,6 +113,14 @@ func TestDocker_SecretsAreInMemoryWhileNeeded(t *testing.T) {
 			}
 			if text, _ := json.Marshal(found); strings.Contains(string(text), "canary") {
 				t.Errorf("inspect shows the secret: %s", text)
+			}
+			// Tools look for a tmpfs in the list of mounts, as Docker has it.
+			mounts, err := os.ReadFile(fmt.Sprintf("/proc/%d/mounts", found.State.Pid))
+			if err != nil {
+				t.Fatal(err)
+			}
+			if n := strings.Count("\n"+string(mounts), "\ntmpfs /run/secrets/key tmpfs ro"); n != 1 {
+				t.Errorf("the container's mounts are\n%s", mounts)
 			}
 			if paths := filesIn(t, cfg.RuntimeDir); len(paths) != 3 || mountsBelow(t, cfg.RuntimeDir) == 0 {
 				t.Errorf("%d mounts below %s, files %q", mountsBelow(t, cfg.RuntimeDir), cfg.RuntimeDir, paths)

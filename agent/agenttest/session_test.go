@@ -468,7 +468,7 @@ func TestSession_HealthDecides(t *testing.T) {
 		m.expect("t1", cluster.StateRunning, "started", "")
 		b.driver.SetHealth("t1", agent.HealthBad)
 		synctest.Wait()
-		m.expect("t1", cluster.StateFailed, "started", "task: unhealthy container")
+		m.expect("t1", cluster.StateFailed, "started", "dockerexec: unhealthy container")
 		if b.driver.Count(node) != 0 {
 			t.Error("the unhealthy container runs on")
 		}

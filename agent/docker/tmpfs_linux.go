@@ -25,7 +25,7 @@ func onTmpfs(dir string) error {
 	if kind := uint32(at.Type); kind == magicTmpfs || kind == magicRamfs {
 		return nil
 	}
-	if err := syscall.Mount("skep", dir, "tmpfs", syscall.MS_NOEXEC|syscall.MS_NOSUID|syscall.MS_NODEV, "mode=0700"); err != nil {
+	if err := syscall.Mount("tmpfs", dir, "tmpfs", syscall.MS_NOEXEC|syscall.MS_NOSUID|syscall.MS_NODEV, "mode=0700"); err != nil {
 		return fmt.Errorf("mount a tmpfs on %s: %w", dir, err)
 	}
 	return nil

@@ -61,9 +61,10 @@ func newEngine(address string, log *slog.Logger) *engine {
 		MaxIdleConns:       16, MaxIdleConnsPerHost: 16,
 	}
 	e.reverse = &httputil.ReverseProxy{
-		Rewrite:       e.rewrite,
-		Transport:     e.transport,
-		FlushInterval: -1,
+		Rewrite:        e.rewrite,
+		Transport:      e.transport,
+		FlushInterval:  -1,
+		ModifyResponse: noForeignSwarm,
 		ErrorHandler: func(w http.ResponseWriter, r *http.Request, err error) {
 			e.forget()
 			e.log.Debug("engine doesn't answer", "path", r.URL.Path, "error", err)

@@ -59,6 +59,16 @@ func (e *fakeEngine) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		io.WriteString(w, "[]") // it is in no swarm
 	case path == "/v1.41/containers/json" && r.URL.Query().Has("filters") && r.URL.Query().Get("filters") == "" && !r.URL.Query().Has("limit"):
 		io.WriteString(w, `[{"ID":"t1","Labels":{"com.docker.swarm.task":""}},{"ID":"c1","Labels":{"a":"b"}},{"ID":"t2","Labels":{"com.docker.swarm.task":"","a":"b"}},{"ID":"c2","Labels":null}]`)
+	case strings.HasSuffix(path, "/networks/create"):
+		body, _ := io.ReadAll(r.Body)
+		switch {
+		case strings.Contains(string(body), `"weave"`): // a plugin whose networks are the swarm's
+			writeJSON(w, 503, errorBody{textNoSwarm})
+		case strings.Contains(string(body), `"broken"`):
+			writeJSON(w, 503, errorBody{"plugin broken doesn't answer"})
+		default:
+			fmt.Fprintf(w, "engine: %s %s %s", r.Method, r.URL.RequestURI(), body)
+		}
 	case path == "/v1.41/info":
 		io.WriteString(w, `{"Name":"engine","Odd":[1,2],"Swarm":{"NodeID":"not ours","LocalNodeState":"active"},"Warnings":["w1"]}`)
 	case strings.HasSuffix(path, "/events"):
@@ -121,6 +131,18 @@ func TestProxyRewritesVersions(t *testing.T) {
 	// Bodies for the engine have no limit of ours.
 	b.server.MaxBody = 10
 	b.do("POST", "/v1.51/images/load", strings.Repeat("x", 100_000)).want(t, 200, "100000 bytes")
+}
+
+// TestNetworks_OfGlobalPlugins: the engine takes them for its own swarm's, and says to make one.
+func TestNetworks_OfGlobalPlugins(t *testing.T) {
+	b, _ := newEngineBench(t)
+	for _, path := range []string{"/v1.51/networks/create", "/networks/create"} {
+		if got := b.do("POST", path, map[string]string{"Name": "n", "Driver": "weave"}).want(t, 501, "plugins of global scope"); strings.Contains(got.body, "swarm init") {
+			t.Error(got.body)
+		}
+		b.do("POST", path, map[string]string{"Name": "n", "Driver": "broken"}).want(t, 503, "plugin broken doesn't answer")
+		b.do("POST", path, map[string]string{"Name": "n", "Driver": "macvlan"}).want(t, 200, "engine: POST")
+	}
 }
 
 func TestInfoFromEngine(t *testing.T) {

@@ -110,7 +110,7 @@ func (s *Server) createNetwork(ctx context.Context, r *request) (response, error
 		return response{}, err
 	}
 	if wanted.Driver == "overlay" || strings.EqualFold(wanted.Scope, "swarm") || wanted.Ingress {
-		return response{}, unsupported("networks that span nodes (driver overlay, scope swarm, ingress)", "services can be on the networks host, bridge and none: --network host")
+		return response{}, errSpanning
 	}
 	return response{engine: true}, nil
 }

@@ -303,6 +303,16 @@ func TestInitJoinLeave(t *testing.T) {
 	if got := b.do("POST", "/swarm/join", swarm.JoinRequest{RemoteAddrs: []string{"127.0.1.1:2377"}, JoinToken: token}).want(t, 200, ""); got.body != "" {
 		t.Error(got.body)
 	}
+	b.do("POST", "/swarm/join", swarm.JoinRequest{RemoteAddrs: []string{"127.0.1.1:2377"}}).want(t, 400, "a join token is necessary")
+	// Docker's order: a member says that it is one, others want to know where to listen.
+	b.do("POST", "/swarm/init", swarm.InitRequest{}).want(t, 200, "")
+	member := b.node.info
+	b.node.info = swarm.Info{LocalNodeState: swarm.LocalNodeStateInactive}
+	b.do("POST", "/swarm/init", swarm.InitRequest{AdvertiseAddr: "127.0.1.1"}).want(t, 400, `invalid ListenAddr \"\": invalid empty address`)
+	b.do("POST", "/swarm/join", swarm.JoinRequest{RemoteAddrs: []string{"127.0.1.1:2377"}, JoinToken: token}).want(t, 400, "invalid empty address")
+	b.do("POST", "/swarm/init", init).want(t, 200, "")
+	b.do("POST", "/swarm/join", swarm.JoinRequest{ListenAddr: "127.0.1.2", RemoteAddrs: []string{"127.0.1.1:2377"}, JoinToken: token}).want(t, 200, "")
+	b.node.info = member
 	b.do("POST", "/swarm/leave?force=1", nil).want(t, 200, "")
 	if !b.node.force || b.node.join.RemoteAddrs[0] != "127.0.1.1:2377" {
 		t.Errorf("%+v", b.node)

@@ -38,6 +38,9 @@ func (s *Server) initSwarm(ctx context.Context, r *request) (response, error) {
 	if r.before("1.40") {
 		wanted.DataPathPort = 0
 	}
+	if err := s.needListenAddr(wanted.ListenAddr); err != nil {
+		return response{}, err
+	}
 	switch {
 	case wanted.DataPathAddr != "" || wanted.DataPathPort != 0:
 		return response{}, unsupported("DataPathAddr and DataPathPort", "leave --data-path-addr and --data-path-port out: there are no networks across nodes")
@@ -65,6 +68,15 @@ func (s *Server) initSwarm(ctx context.Context, r *request) (response, error) {
 	return response{body: id}, nil
 }
 
+// needListenAddr refuses an empty address, as Docker does, on a node that is no member yet; a
+// member says so first.
+func (s *Server) needListenAddr(addr string) error {
+	if state := s.Node.Info().LocalNodeState; addr == "" && (state == "" || state == swarm.LocalNodeStateInactive) {
+		return fail(cluster.ErrInvalid, `invalid ListenAddr "": invalid empty address`)
+	}
+	return nil
+}
+
 func (s *Server) joinSwarm(ctx context.Context, r *request) (response, error) {
 	if err := s.refuseLocked(); err != nil {
 		return response{}, err
@@ -73,11 +85,17 @@ func (s *Server) joinSwarm(ctx context.Context, r *request) (response, error) {
 	if err := r.decode(&wanted); err != nil {
 		return response{}, err
 	}
+	if err := s.needListenAddr(wanted.ListenAddr); err != nil {
+		return response{}, err
+	}
 	switch {
 	case len(wanted.RemoteAddrs) == 0:
 		return response{}, fail(cluster.ErrInvalid, "at least 1 RemoteAddr is required to join")
 	case wanted.DataPathAddr != "":
 		return response{}, unsupported("DataPathAddr", "leave --data-path-addr out: there are no networks across nodes")
+	}
+	if wanted.JoinToken == "" {
+		return response{}, fail(cluster.ErrInvalid, "a join token is necessary to join a swarm: \"docker swarm join-token worker\" on a manager tells it")
 	}
 	if _, err := cluster.ParseJoinToken(wanted.JoinToken); err != nil {
 		return response{}, err

@@ -191,7 +191,7 @@ func TestJoin_Refusals(t *testing.T) {
 		for _, test := range []struct{ name, token, remote, want string }{
 			{"wrong secret", wrong.String(), first.IP, "a valid join token is necessary"},
 			{"wrong CA", otherCA.String(), first.IP, "remote CA does not match fingerprint"},
-			{"no token", "", first.IP, "invalid join token"},
+			{"no token", "", first.IP, "a join token is necessary"},
 			{"garbage", "SWMTKN-1-x", first.IP, "invalid join token"},
 			{"nobody there", good.String(), "127.0.1.77", "connection refused"},
 		} {
