@@ -241,6 +241,7 @@ func (s *storm) end(m *Machine, how string, end func(*Machine)) {
 		return
 	}
 	s.note("%s %s", how, m.Name)
+	s.eye.look() // What its clients were told must be known here, too, when it is gone.
 	end(m)
 }
 
