@@ -161,7 +161,7 @@ func RebalanceService(s *Service, rollout *Rollout, now time.Time) (*Rollout, er
 	switch {
 	case !replicated(s.Spec.Mode):
 		return nil, Say(ErrInvalid, "service %s can't be rebalanced: only replicated services can, in others it is the node or the job that says where a task runs", s.Spec.Name)
-	case rollout == nil || rollout.Done() || rollout.Rebalance && rollout.Paused():
+	case rollout == nil || rollout.Done() || rollout.Rebalance && (rollout.Paused() || rollout.Return):
 	case rollout.Rebalance:
 		return rollout, nil
 	case rollout.Paused():

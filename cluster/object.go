@@ -39,6 +39,9 @@ type Cluster struct {
 	UnlockKey UnlockKey
 	// BackupAt is when the database was last backed up, by the database's time.
 	BackupAt time.Time `cbor:",omitzero"`
+	// ColdStart is when a leader last began that had followed nobody since its own start:
+	// all managers had been off, and maybe all machines.
+	ColdStart time.Time `cbor:",omitzero"`
 	// Rotation is set while another root CA takes the place of RootCert.
 	Rotation *RootRotation
 }
@@ -237,6 +240,9 @@ type Rollout struct {
 	Message     string
 	// Rebalance is set when nothing changes but where tasks are.
 	Rebalance bool
+	// Return is set beside Rebalance when the scheduler began it: it moves only what was
+	// displaced when all machines had been off.
+	Return bool `cbor:",omitempty"`
 }
 
 // RollingBack tells whether the rollout is a rollback, in whatever state.

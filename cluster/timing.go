@@ -19,6 +19,10 @@ type Timing struct {
 	SuspicionMult int
 }
 
+// StartupGrace is how long after a cold start of the cluster machines count as coming
+// back with it: then they get back what others took over from them meanwhile.
+const StartupGrace = 5 * time.Minute
+
 // The names of timings.
 const (
 	// LatencyLocal is for nodes on one machine or in one rack.

@@ -232,6 +232,12 @@ func refitted(before, after *cluster.Node) bool {
 		!reflect.DeepEqual(fitness(before), fitness(after))
 }
 
+// startingUp tells whether the cluster was started not long ago.
+func (l *loop) startingUp() bool {
+	c := l.view.Cluster()
+	return c != nil && l.config.Now().Before(c.ColdStart.Add(cluster.StartupGrace))
+}
+
 func (l *loop) takeNode(id string, before, after *cluster.Node) {
 	l.dirty.node(id)
 	if after == nil || before == nil || refitted(before, after) {
@@ -242,6 +248,11 @@ func (l *loop) takeNode(id string, before, after *cluster.Node) {
 		}
 		for _, id := range slices.Sorted(maps.Keys(l.global)) {
 			l.dirty.service(id)
+		}
+	}
+	if after != nil && after.Schedulable() && before != nil && !before.Schedulable() && l.startingUp() {
+		for t := range l.view.TasksOfNode(id) {
+			l.dirty.service(t.ServiceID) // It may get back what others took over.
 		}
 	}
 	// Any change may also be a label, a platform or more memory; and what tasks that

@@ -26,6 +26,7 @@ func (w *work) reapHistory() {
 		if s.created {
 			keep--
 		}
+		displaced := w.displaced(s)
 		for i := len(s.tasks) - 1; i >= 0; i-- {
 			t := s.tasks[i]
 			if t.Live() || t.Desired == cluster.StateRemove || w.completed(t) {
@@ -33,7 +34,7 @@ func (w *work) reapHistory() {
 			}
 			keep--
 			// The newest one stays in any case: it may stand for a slot that is finished.
-			if keep >= 0 || t == s.newest || !t.Dead() || !w.stopped(t) || w.counts(s, t) || w.running && len(s.rolling) > 0 && t == s.rolling[0] {
+			if keep >= 0 || t == s.newest || t == displaced || !t.Dead() || !w.stopped(t) || w.counts(s, t) || w.running && len(s.rolling) > 0 && t == s.rolling[0] {
 				continue
 			}
 			w.intend(&reap{TaskID: t.ID})

@@ -78,6 +78,9 @@ func Plan(in Input) Result {
 		}
 		return s.ID
 	}
+	if c := in.View.Cluster(); c != nil && !c.ColdStart.IsZero() {
+		p.coldStart = cluster.At(c.ColdStart)
+	}
 	if d := in.View.Cluster().DefaultLogDriver(); d != nil {
 		p.around.LogDriver = d.Name
 	}
@@ -103,6 +106,8 @@ type planner struct {
 	// revisions is how many revisions of each service are kept.
 	revisions int
 	around    placement.Surroundings
+	// coldStart is the cluster's, 0 for none.
+	coldStart cluster.Time
 	result    Result
 	reused    work
 }

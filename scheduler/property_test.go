@@ -90,7 +90,18 @@ func TestPlan_Properties(t *testing.T) {
 			"keep": func(r *rapid.T) {
 				keep := rapid.IntRange(0, 4).Draw(r, "revisions")
 				c := &cluster.Cluster{ID: "c"}
+				if old := h.db.View().Cluster(); old != nil {
+					*c = *old
+				}
 				c.Spec.Labels = map[string]string{cluster.LabelRevisionHistory: fmt.Sprint(keep)}
+				h.put(c)
+			},
+			"coldStart": func(*rapid.T) {
+				c := &cluster.Cluster{ID: "c"}
+				if old := h.db.View().Cluster(); old != nil {
+					*c = *old
+				}
+				c.ColdStart = h.now
 				h.put(c)
 			},
 			"down": func(*rapid.T) {

@@ -1,6 +1,10 @@
 package scheduler
 
 import (
+	"slices"
+
+	"github.com/docker/docker/api/types/swarm"
+
 	"skep/cluster"
 )
 
@@ -8,6 +12,10 @@ import (
 // tasks that were there when it began to where placement would put them now, in
 // the order, with the parallelism and the delay of an update, each slot at most
 // once; and ends when no move makes the service's tasks more evenly spread.
+
+// A return is a rebalance that the scheduler begins by itself after a cold start, when
+// machines come back whose tasks were taken over by those that came before them. It
+// moves only these tasks, each once.
 
 // rebalancing tells whether the running rollout is a rebalance.
 func (w *work) rebalancing() bool { return w.running && w.rollout.Rebalance }
@@ -42,7 +50,7 @@ func (w *work) rebalance() {
 			w.discount(s)
 		case w.inTransit(s):
 			busy++
-		case w.movable(s):
+		case w.movable(s) && (!w.rollout.Return || w.displaced(s) != nil):
 			nodeID := s.live[0].NodeID
 			if movable[nodeID] == nil {
 				nodes = append(nodes, nodeID)
@@ -86,6 +94,56 @@ func (w *work) movable(s *slot) bool {
 	t := s.live[0]
 	return t.Assigned() && t.Status.State == cluster.StateRunning && !w.ofRollout(t) && w.upToDate(t) &&
 		!w.failing(t) && !w.drained(t) && w.misplaced(t) == ""
+}
+
+// displaced finds the task whose node was away after a cold start, and is back, if the
+// slot's only task took its place meanwhile; nil if that isn't so. It may have been made
+// after the start, for a node that wasn't there; what was moved since had run.
+func (w *work) displaced(s *slot) *cluster.Task {
+	if w.coldStart == 0 || w.now >= w.coldStart.Add(cluster.StartupGrace) || len(s.live) != 1 {
+		return nil
+	}
+	i := slices.Index(s.tasks, s.live[0])
+	if i <= 0 || s.tasks[i].CreatedAt < w.coldStart {
+		return nil
+	}
+	before := s.tasks[i-1]
+	n := w.Ledger.Node(before.NodeID)
+	switch {
+	case n == nil || !n.Schedulable() || s.tasks[i].CreatedAt >= cluster.At(n.Status.Since):
+		return nil // It wasn't the node's absence.
+	case before.CreatedAt >= w.coldStart && before.RunningAt != 0:
+		return nil
+	case before.Revision != s.tasks[i].Revision || endedItself(s, before):
+		return nil
+	}
+	return before
+}
+
+// openReturn begins a return when that would make the service's tasks more even.
+func (w *work) openReturn() {
+	if w.global || w.job || w.coldStart == 0 || w.rollout != nil && !w.rollout.Done() {
+		return
+	}
+	var nodes []string
+	count := uint32(0)
+	for i := range w.slots {
+		if s := &w.slots[i]; w.displaced(s) != nil && w.movable(s) {
+			count++
+			if !slices.Contains(nodes, s.live[0].NodeID) {
+				nodes = append(nodes, s.live[0].NodeID)
+			}
+		}
+	}
+	if count == 0 || w.Ledger.Relieve(&w.requirement, nodes, w.Now) == "" {
+		return
+	}
+	w.policy = policyOf(w.service, false)
+	w.write(cluster.Rollout{
+		ServiceID: w.id, State: swarm.UpdateStateUpdating, Revision: w.service.Revision, Rebalance: true, Return: true,
+		Total: count, StartedAt: w.Now, Message: "rebalance in progress: nodes came back after all had been off",
+	})
+	w.running = true
 }
 
 // discount has the ledger count a task no more that is leaving, or is about to: its

@@ -46,6 +46,10 @@ func (h *hive) script(d *datadriven.TestData) string {
 	case "cluster":
 		c := &cluster.Cluster{ID: "c"}
 		for _, arg := range d.CmdArgs {
+			if arg.Key == "cold-start" {
+				c.ColdStart = h.now
+				continue
+			}
 			if arg.Key == "revisions" {
 				c.Spec.Labels = map[string]string{cluster.LabelRevisionHistory: arg.Vals[0]}
 				continue

@@ -114,6 +114,7 @@ func (w *work) plan() {
 		w.scaleDown()
 	}
 	w.openRollout()
+	w.openReturn()
 	if abandoned := w.judge(); abandoned {
 		return
 	}

@@ -87,14 +87,17 @@ type scene struct {
 	suspectLong time.Duration
 	// managers is how many there are, here or not.
 	managers int
-	nodes    []sighting
+	// cold is set for a while after all managers had been off.
+	cold  bool
+	nodes []sighting
 }
 
 // corroborated tells whether a majority of the managers, and one besides the leader,
 // miss a node by their own gossip. None of them has a session of it either, so what
-// separates it from all of them isn't a fault of the leader.
+// separates it from all of them isn't a fault of the leader. When they have all just
+// started they have never seen it: it may be starting, too.
 func (s *scene) corroborated(n sighting) bool {
-	return n.witnesses > 1 && 2*n.witnesses > s.managers
+	return !s.cold && n.witnesses > 1 && 2*n.witnesses > s.managers
 }
 
 // verdict is the state that a node should have.

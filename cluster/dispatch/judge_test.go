@@ -49,6 +49,7 @@ func TestJudge(t *testing.T) {
 		others  []sighting
 		// managers is how many there are; 0 means one, whose word alone counts for nothing.
 		managers int
+		cold     bool
 		want     cluster.NodeState
 		message  string
 		wake     time.Duration // From now; 0 means never.
@@ -108,6 +109,8 @@ func TestJudge(t *testing.T) {
 			want: cluster.NodeDown, message: messageLost},
 		{name: "the brake isn't for what most managers miss", node: missed(2), others: []sighting{missed(2), missed(2), seen(func(*sighting) {})}, managers: 3,
 			want: cluster.NodeDown, message: messageLost},
+		{name: "when all have just started, they can't tell", node: missed(2), others: []sighting{missed(2), missed(2), seen(func(*sighting) {})}, managers: 3, cold: true,
+			want: cluster.NodeDisconnected, message: messageBrake, wake: 14 * time.Second},
 		{name: "the leader and one of four others are too few", node: missed(2), others: []sighting{missed(2), missed(2), seen(func(*sighting) {})}, managers: 5,
 			want: cluster.NodeDisconnected, message: messageBrake, wake: 14 * time.Second},
 		{name: "the leader alone is too few", node: missed(1), others: []sighting{missed(1), missed(1), seen(func(*sighting) {})}, managers: 1,
@@ -134,7 +137,7 @@ func TestJudge(t *testing.T) {
 			for i := range c.others {
 				c.others[i].nodeID = fmt.Sprint("other", i)
 			}
-			verdicts, wake := judge(scene{now: noon, started: ago(c.started), unheard: c.unheard, suspectLong: 3 * time.Second, managers: max(1, c.managers), nodes: append([]sighting{c.node}, c.others...)})
+			verdicts, wake := judge(scene{now: noon, started: ago(c.started), unheard: c.unheard, suspectLong: 3 * time.Second, managers: max(1, c.managers), cold: c.cold, nodes: append([]sighting{c.node}, c.others...)})
 			got := verdict{"n", unchanged, ""}
 			for _, v := range verdicts {
 				if v.nodeID == "n" {

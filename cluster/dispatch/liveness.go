@@ -115,7 +115,7 @@ func (l *liveness) observe(view store.View, members map[string]cluster.Member, n
 			}
 		}
 	}
-	s = scene{now: now, started: l.started, nodes: make([]sighting, 0, view.NodeCount())}
+	s = scene{now: now, started: l.started, cold: view.Cluster() != nil && now.Before(view.Cluster().ColdStart.Add(brakeWait)), nodes: make([]sighting, 0, view.NodeCount())}
 	for node := range view.Nodes() {
 		sig := l.signal(node.ID, now)
 		if said := rumourOf(node.ID, members); said != sig.rumour {

@@ -26,6 +26,9 @@ func (m *Manager) lead(ctx context.Context, term uint64) error {
 		if err := m.leaveOthers(ctx); err != nil {
 			return err
 		}
+		if err := m.noteColdStart(ctx); err != nil {
+			return err
+		}
 		m.setEstablished(term)
 		m.log.Info("lead the cluster", "node", m.cfg.NodeID, "term", term)
 		g.Go(func() error {
@@ -76,6 +79,32 @@ func (m *Manager) bootstrap(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("write the new cluster's first objects: %w", err)
 	}
+	return nil
+}
+
+// noteColdStart writes down that all managers had been off, if this one leads and has
+// followed nobody since its start. With no other node that means nothing.
+func (m *Manager) noteColdStart(ctx context.Context) error {
+	m.mu.Lock()
+	warm := m.warm
+	m.mu.Unlock()
+	if warm {
+		return nil
+	}
+	err := m.store.Update(ctx, func(tx *store.Tx) error {
+		if tx.Cluster() == nil || tx.NodeCount() < 2 {
+			return nil
+		}
+		next := *tx.Cluster()
+		next.ColdStart = tx.Now()
+		return tx.Put(&next)
+	})
+	if err != nil {
+		return fmt.Errorf("write that all managers had been off: %w", err)
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.warm = true
 	return nil
 }
 

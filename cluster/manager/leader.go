@@ -54,6 +54,9 @@ func (m *Manager) watch(ctx context.Context) error {
 func (m *Manager) setLeader(peer cluster.Peer) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
+	if peer.NodeID != "" && peer.NodeID != m.cfg.NodeID {
+		m.warm = true
+	}
 	if m.leader.peer != peer {
 		m.leader.peer = peer
 		m.announceLocked()

@@ -120,6 +120,9 @@ type Manager struct {
 	mu      sync.Mutex // guards the fields below
 	leader  leader
 	changed chan struct{}
+	// warm is set when this manager has followed a leader since its start, or has written
+	// that there was none.
+	warm bool
 }
 
 // Open restores the manager's state from disk and listens on the control port.
