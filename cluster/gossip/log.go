@@ -4,6 +4,8 @@ import (
 	"bytes"
 	"context"
 	"log/slog"
+	"regexp"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -66,31 +68,43 @@ func (w *logWriter) Write(line []byte) (int, error) {
 	return len(line), nil
 }
 
+// forOperators begin what only memberlist or the guard knows, and somebody can mend.
+var forOperators = []string{
+	"Was able to connect to",         // by TCP, and not by UDP: a firewall
+	"Conflicting address for",        // two nodes with one ID
+	"drop packet from",               // another version, another cluster, or an enemy; so are
+	"failed to receive",              // those by TCP,
+	"Failed to read remote state",    // unless
+	"Error accepting TCP connection", // something is wrong with this machine
+	"Error reading UDP packet",
+}
+
+// passing end the errors of connections that broke, as they do when nodes go.
+var passing = []string{"EOF", "connection reset by peer", "broken pipe", "i/o timeout", "use of closed network connection"}
+
+// ports are what differs when the same is said twice.
+var ports = regexp.MustCompile(`:\d+\b`)
+
 // matters tells whether the line is for operators, and wasn't said a while ago.
 func (w *logWriter) matters(text string) bool {
-	for _, begin := range []string{
-		"Was able to connect to",         // by TCP, and not by UDP: a firewall
-		"Conflicting address for",        // two nodes with one ID
-		"Error accepting TCP connection", // and
-		"Error reading UDP packet",       // something is wrong with this machine
-	} {
-		if !strings.HasPrefix(text, begin) {
-			continue
-		}
-		w.mu.Lock()
-		defer w.mu.Unlock()
-		now := w.now()
-		last, said := w.said[text]
-		if said && now.Sub(last) < sayAgain && !now.Before(last) {
-			return false
-		}
-		if len(w.said) >= maxTold {
-			clear(w.said)
-		}
-		w.said[text] = now
-		return true
+	begins := func(begin string) bool { return strings.HasPrefix(text, begin) }
+	has := func(part string) bool { return strings.Contains(text, part) }
+	if !slices.ContainsFunc(forOperators, begins) || slices.ContainsFunc(passing, has) {
+		return false
 	}
-	return false
+	key := ports.ReplaceAllString(text, "")
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	now := w.now()
+	last, said := w.said[key]
+	if said && now.Sub(last) < sayAgain && !now.Before(last) {
+		return false
+	}
+	if len(w.said) >= maxTold {
+		clear(w.said)
+	}
+	w.said[key] = now
+	return true
 }
 
 // admit tells whether a line may pass, and how many didn't in the window before.
