@@ -293,7 +293,7 @@ func TestExitStatus(t *testing.T) {
 
 func TestRoot_HasTheGroupsOfASwarm(t *testing.T) {
 	r := skep(t, nil, "--help")
-	for _, name := range []string{"service", "node", "stack", "swarm", "secret", "config", "network", "info", "version", "events", "inspect", "daemon", "cluster"} {
+	for _, name := range []string{"service", "node", "stack", "swarm", "secret", "config", "network", "info", "version", "events", "inspect", "daemon", "cluster", "upgrade"} {
 		if !strings.Contains(r.stdout, "\n  "+name+" ") {
 			t.Errorf("skep --help doesn't show %s", name)
 		}

@@ -57,6 +57,7 @@ func newRoot(dockerCLI *command.DockerCli) *root {
 	cmd.AddCommand(
 		newDaemonCommand(),
 		newClusterCommand(dockerCLI),
+		newUpgradeCommand(dockerCLI),
 
 		newServiceCommand(dockerCLI),
 		newNodeCommand(dockerCLI),
