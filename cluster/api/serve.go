@@ -1,6 +1,7 @@
 package api
 
 import (
+	"container/list"
 	"context"
 	"errors"
 	"fmt"
@@ -34,8 +35,10 @@ func serve(ctx context.Context, listener net.Listener, handler http.Handler, hea
 	// Streams end with the server: their requests' contexts descend from base.
 	base, cut := context.WithCancel(context.WithoutCancel(ctx))
 	defer cut()
+	limited := newLimited(listener, connections)
 	server := &http.Server{
 		Handler:           handler,
+		ConnState:         limited.note,
 		ReadHeaderTimeout: headerTimeout,
 		IdleTimeout:       IdleTimeout,
 		MaxHeaderBytes:    MaxHeaderBytes,
@@ -43,7 +46,7 @@ func serve(ctx context.Context, listener net.Listener, handler http.Handler, hea
 	}
 	done := make(chan error, 1)
 	go func() {
-		done <- server.Serve(&limited{Listener: listener, slots: make(chan struct{}, connections), closed: make(chan struct{})})
+		done <- server.Serve(limited)
 	}()
 	select {
 	case err := <-done:
@@ -63,44 +66,103 @@ func serve(ctx context.Context, listener net.Listener, handler http.Handler, hea
 	return nil
 }
 
-// limited is a listener with so many connections at most; more wait to be
-// accepted.
+// limited is a listener with so many connections at most. One more takes the place of the one
+// that has been idle for longest: clients keep connections for later, and may forget them. When
+// all are being answered it waits.
 type limited struct {
 	net.Listener
-	slots  chan struct{}
-	closed chan struct{}
-	once   sync.Once
+	most int
+
+	mu   sync.Mutex // guards the fields below
+	room *sync.Cond // signalled when there may be room
+	open int
+	// idle are connections on which nothing is being answered, the oldest first.
+	idle   list.List
+	closed bool
+}
+
+func newLimited(listener net.Listener, most int) *limited {
+	l := &limited{Listener: listener, most: most}
+	l.room = sync.NewCond(&l.mu)
+	return l
 }
 
 func (l *limited) Accept() (net.Conn, error) {
-	select {
-	case l.slots <- struct{}{}:
-	case <-l.closed:
-		return nil, net.ErrClosed
-	}
 	conn, err := l.Listener.Accept()
 	if err != nil {
-		<-l.slots
 		return nil, err
 	}
-	return &counted{Conn: conn, release: func() { <-l.slots }}, nil
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for l.open >= l.most && !l.closed {
+		if oldest := l.idle.Front(); oldest != nil {
+			l.closeLocked(oldest.Value.(*counted))
+			continue
+		}
+		l.room.Wait()
+	}
+	if l.closed {
+		return nil, errors.Join(net.ErrClosed, conn.Close())
+	}
+	l.open++
+	return &counted{Conn: conn, of: l}, nil
+}
+
+// note hears from the server what becomes of a connection.
+func (l *limited) note(conn net.Conn, state http.ConnState) {
+	c, ok := conn.(*counted)
+	if !ok {
+		return
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.busyLocked(c)
+	if (state == http.StateNew || state == http.StateIdle) && !c.gone {
+		c.idle = l.idle.PushBack(c)
+		l.room.Signal()
+	}
+}
+
+// busyLocked takes a connection from the idle ones, if it is there.
+func (l *limited) busyLocked(c *counted) {
+	if c.idle != nil {
+		l.idle.Remove(c.idle)
+		c.idle = nil
+	}
+}
+
+func (l *limited) closeLocked(c *counted) {
+	l.busyLocked(c)
+	if !c.gone {
+		c.gone = true
+		l.open--
+		l.room.Signal()
+	}
+	_ = c.Conn.Close() // It is over either way.
 }
 
 func (l *limited) Close() error {
-	l.once.Do(func() { close(l.closed) })
+	l.mu.Lock()
+	l.closed = true
+	l.room.Broadcast()
+	l.mu.Unlock()
 	return l.Listener.Close()
 }
 
-// counted is a connection that gives its slot back once.
+// counted is a connection that gives its place back once.
 type counted struct {
 	net.Conn
-	release func()
-	once    sync.Once
+	of *limited
+
+	gone bool          // guarded by of.mu, as idle is
+	idle *list.Element // nil while something is being answered
 }
 
 func (c *counted) Close() error {
-	defer c.once.Do(c.release)
-	return c.Conn.Close()
+	c.of.mu.Lock()
+	defer c.of.mu.Unlock()
+	c.of.closeLocked(c)
+	return nil
 }
 
 // CloseWrite ends one direction: a hijacked `docker run -i` whose input has ended
