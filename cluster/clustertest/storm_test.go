@@ -2,6 +2,7 @@ package clustertest
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"net/http"
@@ -9,6 +10,7 @@ import (
 	"runtime"
 	"strconv"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -35,6 +37,8 @@ type storm struct {
 	slots   *watcher
 	// spoilt is the manager whose files are damaged, if there is one.
 	spoilt *Machine
+	// returns is set while a manager that was installed anew, or left, isn't back yet.
+	returns atomic.Bool
 	// mover is the machine that gets other addresses, if there is one, and moves how many
 	// it got.
 	mover   *Machine
@@ -55,7 +59,7 @@ func (s *storm) harm() {
 	if s.gentle {
 		mortal = manager
 	}
-	switch s.random.IntN(29) {
+	switch s.random.IntN(31) {
 	case 0, 1:
 		s.end(mortal, "crash", (*Machine).Crash)
 	case 2:
@@ -146,6 +150,8 @@ func (s *storm) harm() {
 		}
 	case 24:
 		s.move(mortal)
+	case 25, 26:
+		s.anew(manager)
 	default:
 		s.note("heal")
 		s.heal()
@@ -167,6 +173,95 @@ func (s *storm) move(m *Machine) {
 	s.moves++
 	m.Move(fmt.Sprint("127.0.2.", s.moves))
 	s.note("%s is at %s now, %s", m.Name, m.IP, how)
+}
+
+// anew has a manager whose disk is new join again at its address, or one that leaves without
+// a word to the others. It is the one that may be spoilt, for the same reason. Its containers
+// are gone, as its disk is.
+func (s *storm) anew(m *Machine) {
+	if s.spoilt == nil {
+		s.spoilt = m
+	}
+	m = s.spoilt
+	if s.returns.Swap(true) {
+		return
+	}
+	old := nodeID(m)
+	if old == "" {
+		s.returns.Store(false)
+		return
+	}
+	if m.off() || s.random.IntN(2) == 0 {
+		s.end(m, "crash", (*Machine).Crash)
+		m.settle()
+		m.Driver.SetAway(false)
+		containers, err := m.Driver.List(s.t.Context(), old)
+		if err != nil {
+			s.t.Error(err)
+		}
+		for _, container := range containers {
+			m.Driver.Vanish(container.TaskID)
+		}
+		s.note("%s is installed anew", m.Name)
+		m.reinstall()
+	} else {
+		err := m.Try(http.MethodPost, "/swarm/leave?force=1", nil, nil)
+		s.note("%s leaves: %v", m.Name, err)
+	}
+	at := s.random.IntN(s.c.managers)
+	s.clients.Go(func() {
+		defer s.returns.Store(false)
+		for end := time.Now().Add(10 * time.Minute); ; at++ {
+			err := s.comeBack(m, s.c.Machines[at%s.c.managers], old)
+			if err == nil {
+				return
+			}
+			if time.Now().After(end) {
+				s.t.Errorf("%s doesn't come back: %v", m.Name, err)
+				return
+			}
+			time.Sleep(time.Second)
+		}
+	})
+}
+
+// comeBack has the machine join as a manager by another one, and removes what it was.
+func (s *storm) comeBack(m, by *Machine, old string) error {
+	if by == m || m.off() {
+		return errors.New("not now")
+	}
+	m.mu.Lock()
+	now := m.node.Info()
+	m.mu.Unlock()
+	if now.LocalNodeState == swarm.LocalNodeStateInactive {
+		listen, advertise := m.addresses()
+		_, remote := by.addresses()
+		var of swarm.Swarm
+		if err := by.Try(http.MethodGet, "/swarm", nil, &of); err != nil {
+			return err
+		}
+		return errors.Join(m.Try(http.MethodPost, "/swarm/join", swarm.JoinRequest{
+			ListenAddr: listen, AdvertiseAddr: advertise, RemoteAddrs: []string{remote}, JoinToken: of.JoinTokens.Manager,
+		}, nil), errors.New("see whether it is in"))
+	}
+	if now.NodeID == old {
+		return fmt.Errorf("it is still node %s", old) // It was refused to leave.
+	}
+	var was swarm.Node
+	if err := by.Try(http.MethodGet, "/nodes/"+old, nil, &was); err != nil {
+		var refused *Refusal
+		if errors.As(err, &refused) && refused.Code == http.StatusNotFound {
+			return nil
+		}
+		return err
+	}
+	if was.Spec.Role != swarm.NodeRoleWorker {
+		was.Spec.Role = swarm.NodeRoleWorker
+		if err := by.Try(http.MethodPost, fmt.Sprintf("/nodes/%s/update?version=%d", old, was.Version.Index), was.Spec, nil); err != nil {
+			return err
+		}
+	}
+	return by.Try(http.MethodDelete, "/nodes/"+old+"?force=1", nil, nil)
 }
 
 // forsake leaves a manager alone, which starts anew: it has its last snapshot, and what the
