@@ -2,12 +2,9 @@ package store
 
 import (
 	"bytes"
-	"errors"
 	"fmt"
-	"io"
 	"log/slog"
 	"path/filepath"
-	"sync/atomic"
 	"time"
 
 	"github.com/hashicorp/go-hclog"
@@ -24,9 +21,6 @@ const (
 	// keptSnapshots is how many snapshots stay unless Keep says otherwise: one to
 	// start from, and one in case the machine goes down while the next is written.
 	keptSnapshots = 2
-	// cachedEntries is how many of the last entries stay in memory for followers
-	// that are close behind.
-	cachedEntries = 128
 	// lockLimit is how long to wait for another process to let go of the log.
 	lockLimit = 2 * time.Second
 	// defaultStall is the default of DiskConfig.StallLimit.
@@ -141,8 +135,8 @@ func (d *Disk) open(config DiskConfig, path string) error {
 	d.log, d.stable, d.snapshots = log, stable, snapshots
 	d.Stable = &watchedStable{StableStore: stable, dog: d.dog}
 	d.Snapshots = &notedSnapshots{Snapshots: snapshots, note: d.noteSnapshot}
-	d.Log, err = raft.NewLogCache(cachedEntries, &watchedLog{Log: log, dog: d.dog})
-	return err
+	d.Log = &recentLog{watchedLog: &watchedLog{Log: log, dog: d.dog}}
+	return nil
 }
 
 // noteSnapshot puts into the log's mark that there is a snapshot.
@@ -180,81 +174,6 @@ func (d *Disk) Keep(snapshots int) error {
 		return nil
 	}
 	return d.files.keep(snapshots)
-}
-
-// snapshotFiles is raft's snapshot store on files, whose number can change.
-type snapshotFiles struct {
-	dir     string
-	log     hclog.Logger
-	kept    int
-	current atomic.Pointer[raft.FileSnapshotStore]
-}
-
-var _ raft.SnapshotStore = (*snapshotFiles)(nil)
-
-// keep puts another of raft's stores in place, which has no state but its files.
-func (s *snapshotFiles) keep(snapshots int) error {
-	files, err := raft.NewFileSnapshotStoreWithLogger(s.dir, snapshots, s.log)
-	if err != nil {
-		return fmt.Errorf("open snapshots in %s: %w", s.dir, err)
-	}
-	s.kept = snapshots
-	s.current.Store(files)
-	return nil
-}
-
-// Create begins a snapshot; when it is finished, those that are too many go.
-func (s *snapshotFiles) Create(version raft.SnapshotVersion, index, term uint64, configuration raft.Configuration,
-	configurationIndex uint64, trans raft.Transport) (raft.SnapshotSink, error) {
-	sink, err := s.current.Load().Create(version, index, term, configuration, configurationIndex, trans)
-	if err != nil {
-		return nil, err
-	}
-	// Raft syncs the files and the folder that this one will be renamed in, but not
-	// the names of the files. Until then the folder's name ends so.
-	if err := seal.SyncDir(filepath.Join(s.dir, snapshotDir, sink.ID()+".tmp")); err != nil {
-		return nil, errors.Join(err, sink.Cancel())
-	}
-	return sink, nil
-}
-
-// List lists those that stay, the newest first.
-func (s *snapshotFiles) List() ([]*raft.SnapshotMeta, error) { return s.current.Load().List() }
-
-// Open opens one.
-func (s *snapshotFiles) Open(id string) (*raft.SnapshotMeta, io.ReadCloser, error) {
-	return s.current.Load().Open(id)
-}
-
-// notedSnapshots are snapshots that are noted when they are finished.
-type notedSnapshots struct {
-	*seal.Snapshots
-	note func(index uint64) error
-}
-
-// Create begins a snapshot.
-func (s *notedSnapshots) Create(version raft.SnapshotVersion, index, term uint64, configuration raft.Configuration,
-	configurationIndex uint64, trans raft.Transport) (raft.SnapshotSink, error) {
-	sink, err := s.Snapshots.Create(version, index, term, configuration, configurationIndex, trans)
-	if err != nil {
-		return nil, err
-	}
-	return &notedSink{SnapshotSink: sink, note: func() error { return s.note(index) }}, nil
-}
-
-type notedSink struct {
-	raft.SnapshotSink
-	note func() error
-}
-
-// Close finishes the snapshot. The FSM closes it, and raft does once more.
-func (s *notedSink) Close() error {
-	if err := s.SnapshotSink.Close(); err != nil || s.note == nil {
-		return err
-	}
-	note := s.note
-	s.note = nil
-	return note()
 }
 
 // warnings passes on what raft's snapshot store complains about.

@@ -14,7 +14,7 @@ import (
 
 const (
 	// softEntry is the size past which an entry takes no further Updates in.
-	softEntry = 1 << 20
+	softEntry = 256 << 10
 	// maxBatch is how many Updates one entry joins at most, so that the first of
 	// them doesn't wait for an endless row of others.
 	maxBatch = 1024

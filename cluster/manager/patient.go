@@ -51,12 +51,20 @@ func newPatient(transport *raft.NetworkTransport, matches *matches, now func() t
 
 // AppendEntries sends entries when the manager answers heartbeats, and a heartbeat at once.
 func (p *patient) AppendEntries(id raft.ServerID, target raft.ServerAddress, args *raft.AppendEntriesRequest, resp *raft.AppendEntriesResponse) error {
-	beat := heartbeat(args)
-	if !beat {
-		if err := p.await(id, args.Term); err != nil {
-			return err
-		}
+	if heartbeat(args) {
+		return p.send(id, target, args, resp, true)
 	}
+	if err := p.await(id, args.Term); err != nil {
+		return err
+	}
+	send := func(part *raft.AppendEntriesRequest, resp *raft.AppendEntriesResponse) error {
+		return p.send(id, target, part, resp, false)
+	}
+	return inPortions(args, resp, send, func() bool { return p.wanted(id, args.Term) })
+}
+
+// send sends one message, and notes what comes of it.
+func (p *patient) send(id raft.ServerID, target raft.ServerAddress, args *raft.AppendEntriesRequest, resp *raft.AppendEntriesResponse, beat bool) error {
 	err := p.NetworkTransport.AppendEntries(id, whom(id, target), args, resp)
 	if err == nil {
 		err = leap(id, args.Term, resp.Term)

@@ -32,7 +32,7 @@ func (m *Manager) startRaft() (*raft.Raft, error) {
 	// A follower learns of a commit with the next message, or after this time: it
 	// is what agents on followers wait for.
 	config.CommitTimeout = 10 * time.Millisecond
-	config.MaxAppendEntries = 256
+	config.MaxAppendEntries = entriesAtOnce
 	config.BatchApplyCh = true
 	config.NoLegacyTelemetry = true
 	config.Logger = logger
