@@ -42,6 +42,8 @@ type ManagerHealth struct {
 	// is well. DiskAnswers tells whether a write was tried and done, if that was asked.
 	DiskHung    time.Duration
 	DiskAnswers bool
+	// Refused tells, if that was asked, whether nobody listens at the leader's port.
+	Refused bool
 	// LastContact is how long ago it heard of the leader.
 	LastContact time.Duration
 	// Waits says what the manager waits for until it has a vote, or, if it is to be a

@@ -14,8 +14,10 @@ import (
 // milliseconds, and mostly as long again until enough followers have found out.
 // But a leader's process that ends breaks its connections, and nobody answers at
 // its port any more: that is known at once. A follower that sees both doesn't wait
-// for the silence; it stands for election as one does to whom leadership is handed
-// over, and so gets the votes of those who haven't noticed yet.
+// for the silence: it asks the others whether the leader's port refuses them too, since a
+// firewall's rule may do so to it alone. When most say so it stands for election as one
+// does to whom leadership is handed over, and so gets the votes of those who haven't
+// noticed yet.
 //
 // This is about time only. Who may be elected, and that there is one leader in a
 // term, stays raft's: a needless election costs a moment without a leader.
@@ -43,8 +45,9 @@ func (m *Manager) hastenOnce(ctx context.Context, lost string) {
 	if string(leader) != lost || lost == m.cfg.NodeID || !m.refuses(ctx, string(addr)) {
 		return
 	}
-	place := standing(m.servers(), m.cfg.NodeID, lost)
-	if place < 0 {
+	servers := m.servers()
+	place := standing(servers, m.cfg.NodeID, lost)
+	if place < 0 || !m.refusesMost(ctx, servers, lost) {
 		return
 	}
 	pause(ctx, time.Duration(place)*m.step())
@@ -83,6 +86,57 @@ func (m *Manager) refuses(ctx context.Context, addr string) bool {
 		}
 		conn.Close()
 		pause(ctx, 10*time.Millisecond)
+	}
+	return false
+}
+
+// refusesMost tells whether most voters, the leader counted among them, find that nobody
+// listens at the leader's port, as this one does. It waits for no more than are needed.
+func (m *Manager) refusesMost(ctx context.Context, servers []raft.Server, leader string) bool {
+	ctx, cancel := context.WithTimeout(ctx, m.cfg.Beat/3)
+	defer cancel()
+	voters, asked := 0, 0
+	answers := make(chan bool, len(servers))
+	for _, server := range servers {
+		if server.Suffrage != raft.Voter {
+			continue
+		}
+		voters++
+		if string(server.ID) == m.cfg.NodeID || string(server.ID) == leader {
+			continue
+		}
+		asked++
+		go func() {
+			health, err := m.askHealth(ctx, string(server.Address), withRefusal+leader)
+			answers <- err == nil && health.Refused
+		}()
+	}
+	agree := 1
+	for range asked {
+		if agree > voters/2 {
+			break
+		}
+		if <-answers {
+			agree++
+		}
+	}
+	return agree > voters/2
+}
+
+// refused tells whether nobody listens at another manager's port, when a third asks. It
+// looks once: whoever asks has found so a moment ago.
+func (m *Manager) refused(ctx context.Context, nodeID string) bool {
+	for _, server := range m.servers() {
+		if string(server.ID) != nodeID || nodeID == m.cfg.NodeID {
+			continue
+		}
+		ctx, cancel := context.WithTimeout(ctx, m.cfg.Beat/3)
+		defer cancel()
+		conn, err := m.cfg.Network.Dial(ctx, string(server.Address))
+		if err != nil {
+			return errors.Is(err, syscall.ECONNREFUSED)
+		}
+		conn.Close()
 	}
 	return false
 }

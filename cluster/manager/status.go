@@ -9,6 +9,7 @@ import (
 	"net/url"
 	"slices"
 	"strconv"
+	"strings"
 	"sync"
 	"syscall"
 	"time"
@@ -41,16 +42,24 @@ func (m *Manager) Health() cluster.ManagerHealth {
 }
 
 // What a manager's account may have besides: whether its disk takes a write, how much
-// room it has, and the digest of its database, which takes a moment.
+// room it has, the digest of its database, which takes a moment, and whether the manager
+// whose ID follows refuses it.
 const (
 	withDisk   = "disk"
 	withRoom   = "room"
 	withDigest = "digest"
+
+	withRefusal = "refusal of "
 )
 
 // healthWith is Health and what is asked for besides.
 func (m *Manager) healthWith(ctx context.Context, more ...string) cluster.ManagerHealth {
 	health := m.Health()
+	for _, asked := range more {
+		if leader, ok := strings.CutPrefix(asked, withRefusal); ok {
+			health.Refused = m.refused(ctx, leader)
+		}
+	}
 	if slices.Contains(more, withDisk) {
 		health.DiskAnswers = m.diskTry(ctx)
 	}
