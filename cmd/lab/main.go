@@ -18,6 +18,7 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
+	"strings"
 	"syscall"
 )
 
@@ -25,17 +26,21 @@ import (
 type command struct {
 	name, does string
 	run        func(ctx context.Context, l lab, args []string) error
+	// needs is the binary that it can't do without; empty for none.
+	needs string
+	// images is set when it puts images where docker finds them.
+	images bool
 }
 
 var commands = []command{
-	{"demo", "play the README's story on three managers and two workers", runDemo},
-	{"bench", "measure, each number beside its reference", runBench},
-	{"run", "run scenarios of faults, and report", runScenarios},
-	{"compare", "run scenarios on skep and on real Docker Swarm, side by side", runCompare},
-	{"report", "make table and page anew from a results.json", runReport},
-	{"scenarios", "list the scenarios and how to write one, or print one", runList},
-	{"images", "build timecheck:1.0 and timecheck:2.0 into the local engine", runImages},
-	{"image", "build skep:dev into the local engine", runImage},
+	{"demo", "play the README's story on three managers and two workers", runDemo, "skep", false},
+	{"bench", "measure, each number beside its reference", runBench, "skep", false},
+	{"run", "run scenarios of faults, and report", runScenarios, "skep", false},
+	{"compare", "run scenarios on skep and on real Docker Swarm, side by side", runCompare, "skep", false},
+	{"report", "make table and page anew from a results.json", runReport, "", false},
+	{"scenarios", "list the scenarios and how to write one, or print one", runList, "", false},
+	{"images", "build timecheck:1.0 and timecheck:2.0 into the local engine", runImages, "timecheck", true},
+	{"image", "build skep:dev into the local engine", runImage, "skep", true},
 }
 
 // lab is what every command needs to know of its surroundings.
@@ -67,10 +72,10 @@ func run(ctx context.Context, args []string) error {
 	if err != nil {
 		return err
 	}
-	l := lab{bin: filepath.Dir(self), engine: defaultEngine}
+	l := lab{bin: filepath.Dir(self)}
 	fs := flag.NewFlagSet("lab", flag.ContinueOnError)
 	fs.StringVar(&l.bin, "bin", l.bin, "directory of the skep and timecheck binaries")
-	fs.StringVar(&l.engine, "engine", l.engine, "the local Docker Engine")
+	fs.StringVar(&l.engine, "engine", "", "the local Docker Engine (default "+defaultEngine+"; for images, $DOCKER_HOST if it is set)")
 	fs.Usage = func() {
 		fmt.Fprintln(fs.Output(), "usage: lab [-bin DIR] [-engine URL] COMMAND [OPTIONS]")
 		for _, c := range commands {
@@ -82,10 +87,45 @@ func run(ctx context.Context, args []string) error {
 		return err
 	}
 	for _, c := range commands {
-		if c.name == fs.Arg(0) {
-			return c.run(ctx, l, fs.Args()[1:])
+		if c.name != fs.Arg(0) {
+			continue
 		}
+		if c.needs != "" {
+			if l.bin, err = findBinaries(l.bin, c.needs); err != nil {
+				return err
+			}
+		}
+		if l.engine == "" {
+			if l.engine, err = c.defaultEngine(); err != nil {
+				return err
+			}
+		}
+		return c.run(ctx, l, fs.Args()[1:])
 	}
 	fs.Usage()
 	return flag.ErrHelp
+}
+
+// defaultEngine is the engine when none is named: nodes get the machine's own, whatever
+// docker speaks to now, which may be a node.
+func (c command) defaultEngine() (string, error) {
+	host := os.Getenv("DOCKER_HOST")
+	switch {
+	case !c.images || host == "":
+		return defaultEngine, nil
+	case !strings.HasPrefix(host, "unix://") && !strings.HasPrefix(host, "tcp://"):
+		return "", fmt.Errorf("DOCKER_HOST=%s: the lab speaks to engines at unix:///path and tcp://ADDRESS:PORT only", host)
+	}
+	return host, nil
+}
+
+// findBinaries finds the directory with the program that a command needs: the one given,
+// or bin below the working directory, where make puts them; "go run" builds the lab alone.
+func findBinaries(dir, program string) (string, error) {
+	for _, candidate := range []string{dir, "bin"} {
+		if info, err := os.Stat(filepath.Join(candidate, program)); err == nil && info.Mode().IsRegular() {
+			return filepath.Abs(candidate)
+		}
+	}
+	return "", fmt.Errorf("there is no %s in %s, nor in ./bin: build it with \"make build\", or name its directory with -bin", program, dir)
 }

@@ -262,7 +262,7 @@ func (r Round) called(state string) []string {
 type Row struct {
 	// Step is the step it counts from, What what it counts.
 	Step, What string
-	// Values has one per round, in milliseconds or as numbers of things (Counts); a
+	// Values has one per round that tells something, in milliseconds or as numbers of things (Counts); a
 	// round in which what is measured never came has -1.
 	Values []float64
 	Counts bool
@@ -309,9 +309,12 @@ func Rows(run Run) []Row {
 	doubted := Row{Step: wholeRound, What: "nodes called disconnected that were there", Counts: true}
 	var complete []Round
 	for _, r := range run.Rounds {
-		lost.Values = append(lost.Values, float64(len(r.Lost)))
-		down.Values = append(down.Values, float64(len(r.called("down"))))
-		doubted.Values = append(doubted.Values, float64(len(r.called("disconnected"))))
+		for row, count := range map[*Row]int{&lost: len(r.Lost), &down: len(r.called("down")), &doubted: len(r.called("disconnected"))} {
+			// That nothing was seen in a round that ended early, or never ran, says nothing.
+			if r.Failure == "" || count > 0 {
+				row.Values = append(row.Values, float64(count))
+			}
+		}
 		if r.Failure == "" {
 			complete = append(complete, r)
 		}

@@ -221,8 +221,23 @@ func TestRows(t *testing.T) {
 	if r := find("update completed"); r.Show(r.Median) != "never" || r.Verdict() != "" {
 		t.Errorf("%+v", r)
 	}
-	if r := find("accepted writes lost"); !r.Kept || len(r.Values) != 5 {
+	if r := find("accepted writes lost"); !r.Kept || len(r.Values) != 4 {
 		t.Errorf("%+v", r)
+	}
+	never := several()
+	for i := range never.Rounds {
+		never.Rounds[i] = Round{Number: i + 1, Failure: "start n1: no such file or directory"}
+	}
+	for _, r := range Rows(never) {
+		if r.Kept || r.Verdict() == "yes" || r.Bound != "" && r.Verdict() != "not run" {
+			t.Errorf("no round ran, and %q is called %q", r.What, r.Verdict())
+		}
+	}
+	never.Rounds[1].Lost = []string{"write-1-7"}
+	for _, r := range Rows(never) {
+		if r.What == "accepted writes lost" && (r.Verdict() != "NO" || r.Worst != 1) {
+			t.Errorf("a round lost a write before it failed: %+v", r)
+		}
 	}
 	for _, test := range []struct {
 		values        []float64

@@ -15,6 +15,8 @@ func (r Row) Verdict() string {
 		return ""
 	case r.Kept:
 		return "yes"
+	case len(r.Values) == 0:
+		return "not run"
 	}
 	return "NO"
 }
