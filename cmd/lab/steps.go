@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"os"
 	"slices"
 	"syscall"
@@ -139,9 +140,19 @@ func (x *experiment) acts(ctx context.Context, s scenario.Step, members []*membe
 	case "stop":
 		return nil, each(func(m *member) error { return m.proc.stop() })
 	case "start":
+		moments := rand.New(rand.NewPCG(uint64(x.round.Number), uint64(s.Line)))
+		after := map[*member]time.Duration{}
+		for _, m := range members {
+			after[m] = time.Duration(moments.Float64() * float64(s.Within))
+		}
 		return nil, each(func(m *member) error {
 			if m.proc.running() {
 				return nil
+			}
+			select {
+			case <-time.After(after[m]):
+			case <-ctx.Done():
+				return ctx.Err()
 			}
 			return m.start(ctx)
 		})

@@ -113,6 +113,22 @@ func whole(v View, spans map[string][]span, at Ms) bool {
 	return true
 }
 
+// even tells whether the tasks of each service are spread evenly over the nodes that had
+// any when the round began.
+func (r Round) even(v View) bool {
+	for service, began := range r.Views[0].Running {
+		least, most := math.MaxInt, 0
+		for name := range began {
+			n := v.Running[service][name]
+			least, most = min(least, n), max(most, n)
+		}
+		if most > least+1 && len(began) > 0 {
+			return false
+		}
+	}
+	return true
+}
+
 // Came tells whether what a wait waits for has come: the words of both are the same.
 func (r Round) Came(step int, what string) bool {
 	_, ok := r.measure(step, scenario.Measure{Name: what})
@@ -148,6 +164,9 @@ func (r Round) measure(step int, m scenario.Measure) (float64, bool) {
 			value = max(0, value-float64(r.ContainerStart))
 		}
 		return value, ok
+	case "even":
+		spans := r.spans()
+		return length(r.seen(s.Began, func(v View, at Ms) bool { return whole(v, spans, at) && r.even(v) }))
 	case "ready":
 		spans := r.spans()
 		return length(r.seen(s.Ended, func(v View, at Ms) bool {

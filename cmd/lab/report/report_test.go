@@ -378,3 +378,15 @@ func TestNice(t *testing.T) {
 		}
 	}
 }
+
+func TestMeasure_Even(t *testing.T) {
+	view := func(at Ms, w1, w2, m1 int) View {
+		return View{At: at, Until: at, Through: "m1", Wanted: map[string]int{"web": 4}, Running: map[string]map[string]int{"web": {"w1": w1, "w2": w2, "m1": m1}}}
+	}
+	first := view(10, 2, 2, 0)
+	delete(first.Running["web"], "m1") // where none may be
+	r := Round{Length: 9000, Steps: []Step{{Verb: "start", Began: 1000, Ended: 1001}}, Views: []View{first, view(1100, 4, 0, 0), view(1200, 2, 1, 0), view(1300, 1, 3, 0), view(1400, 1, 2, 1)}}
+	if v, ok := r.measure(0, scenario.Measure{Name: "even"}); !ok || v != 400 {
+		t.Errorf("%v %v", v, ok)
+	}
+}

@@ -31,6 +31,7 @@ var Meanings = []Meaning{
 	{"calm-gap", "the same in the second before", false},
 	{"down", "marked down", false},
 	{"whole", "services whole again", false},
+	{"even", "tasks as evenly spread as at the beginning", false},
 	{"moved", "services whole again, less the containers' start", false},
 	{"ready", "all nodes ready", false},
 	{"update", "update completed", false},

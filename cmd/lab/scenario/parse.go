@@ -31,7 +31,7 @@ type verb struct {
 var verbs = map[string]verb{
 	"kill":           {object: "nodes", options: []string{"as"}},
 	"stop":           {object: "nodes", options: []string{"as"}},
-	"start":          {object: "nodes"},
+	"start":          {object: "nodes", options: []string{"within"}},
 	"pause":          {object: "nodes", options: []string{"as"}},
 	"resume":         {object: "nodes"},
 	"cut":            {object: "nodes", options: []string{"as", "only"}, needs: "links"},
@@ -59,6 +59,7 @@ var verbs = map[string]verb{
 var waits = map[string]string{
 	"writes":   "",        // twenty more writes are accepted
 	"whole":    "",        // every service has what it wants
+	"even":     "",        // and that as evenly spread as at the beginning
 	"ready":    "",        // all nodes are ready
 	"down":     "nodes",   // the nodes of "of" are marked down
 	"update":   "service", // the update of the service "of" is completed
@@ -399,6 +400,8 @@ func (p *parser) option(step *Step, key string, n *yaml.Node) {
 		step.Only = p.oneOf(n, key, "incoming", "outgoing")
 	case "by":
 		step.By = p.duration(n, key)
+	case "within":
+		step.Within = p.duration(n, key)
 	case "jitter":
 		step.Jitter = p.duration(n, key)
 	case "ahead":
@@ -483,6 +486,8 @@ func (s Step) words() string {
 	switch {
 	case s.Only != "":
 		say += ", " + s.Only + " only"
+	case s.Within > 0:
+		say += " within " + s.Within.String()
 	case s.Verb == "set-clock":
 		say += " ahead by " + s.Ahead.String()
 	case s.By > 0:

@@ -75,6 +75,8 @@ type Step struct {
 	// By and Jitter are the delay of a link, one way; Share is the part of its packets that is lost.
 	By, Jitter time.Duration
 	Share      float64
+	// Within is the time in which nodes are started, each at a moment of its own.
+	Within time.Duration
 	// Ahead is how far a clock is set ahead of the right time; behind when it is negative.
 	Ahead time.Duration
 	// Only is "incoming" or "outgoing" when a link is cut one way.

@@ -134,7 +134,7 @@ func TestParse_RefusesWithLineAndWhatIsAllowed(t *testing.T) {
 		"name not bound":            {head + "  - start: old\n", `line 4: "old" is no target`},
 		"as is a target":            {head + "  - {kill: leader, as: w1}\n", `line 4: as "w1": want one word`},
 		"as two words":              {head + "  - {kill: leader, as: a b}\n", `line 4: as "a b"`},
-		"unknown wait":              {head + "  - wait: forever\n", `line 4: wait "forever": want a duration such as 2s, or one of down, ready`},
+		"unknown wait":              {head + "  - wait: forever\n", `line 4: wait "forever": want a duration such as 2s, or one of down, even, ready`},
 		"wait of nothing":           {head + "  - wait: 0s\n", `wait "0s"`},
 		"wait too long":             {head + "  - wait: 2h\n", `wait "2h"`},
 		"wait without of":           {head + "  - wait: down\n", `line 4: wait down wants "of": which nodes`},
