@@ -23,6 +23,8 @@ const (
 	// behindLimit is how long a manager may stay behind what the agent has seen
 	// before the agent looks for another one.
 	behindLimit = 2 * time.Second
+	// sessionPatience is how long an agent may be without a session before it is said.
+	sessionPatience = 5 * time.Second
 	// farewell is how long an agent that stops waits for its last message to go out.
 	farewell = time.Second
 	// silentPeriods is how many heartbeat periods of silence end a session.
@@ -39,7 +41,8 @@ var (
 // connect keeps a session with some manager until ctx ends.
 func (a *Agent) connect(ctx context.Context) {
 	delay := time.Duration(0)
-	said := ""
+	failing := cluster.Complaint{Log: a.log, Patience: sessionPatience, Now: a.cfg.Now}
+	lost := true
 	for ctx.Err() == nil {
 		began := a.cfg.Now()
 		err := a.session(ctx)
@@ -47,12 +50,15 @@ func (a *Agent) connect(ctx context.Context) {
 			return
 		}
 		if a.cfg.Now().Sub(began) >= reconnectLast {
-			delay, said = 0, ""
+			delay = 0
+			failing.Forget() // The session said itself that it was opened.
+			lost = true
 		}
-		if err.Error() != said { // once per reason, not once per attempt
-			said = err.Error()
-			a.log.Warn("no session with a manager", "error", err)
+		if lost {
+			a.log.Info("no session with a manager", "err", err)
+			lost = false
 		}
+		failing.About(err, "still no session with a manager; trying again", "")
 		pause(ctx, a.jitter(delay))
 		delay = min(max(2*delay, reconnectFirst), reconnectLast)
 	}
@@ -324,7 +330,7 @@ func (s *session) assign(m *cluster.Assignments) error {
 		s.behind = m
 		if s.patient == nil {
 			s.patient = time.AfterFunc(behindLimit, func() { s.end(errBehind) })
-			s.agent.log.Info("waiting for the manager to catch up", "index", m.To)
+			s.agent.log.Debug("waiting for the manager to catch up", "index", m.To)
 		}
 	}
 	return nil

@@ -29,6 +29,7 @@ const (
 // lost it is opened again, and then everything is looked at.
 func (a *Agent) watch(ctx context.Context) {
 	delay := reconnectFirst
+	failing := cluster.Complaint{Log: a.log, Patience: engineSilence, Now: a.cfg.Now}
 	var away *time.Timer
 	defer func() {
 		if away != nil {
@@ -42,6 +43,7 @@ func (a *Agent) watch(ctx context.Context) {
 				return
 			}
 			delay = reconnectFirst
+			failing.About(nil, "", "the engine answers again")
 			if away != nil {
 				away.Stop()
 				away = nil
@@ -55,7 +57,7 @@ func (a *Agent) watch(ctx context.Context) {
 		if ctx.Err() != nil {
 			return
 		}
-		a.log.Warn("lost the driver's events", "error", err)
+		failing.About(err, "the engine doesn't answer", "")
 		if away == nil {
 			a.post(func(s *set) { s.watching = false })
 			away = time.AfterFunc(awayAfter, func() {
@@ -71,13 +73,16 @@ func (a *Agent) watch(ctx context.Context) {
 	}
 }
 
+// engineSilence is how long the engine may be away before it is said: it may be restarted.
+const engineSilence = 2 * time.Second
+
 // resync looks at all tasks and at all containers.
 func (a *Agent) resync(ctx context.Context) {
 	a.post((*set).pokeAll)
 	containers, err := a.cfg.Driver.List(ctx, a.cfg.NodeID)
 	if err != nil {
 		// The stream is about to end too, which brings us here again.
-		a.log.Warn("list containers", "error", err)
+		a.log.Debug("list containers", "error", err)
 		return
 	}
 	a.post(func(s *set) { s.found(containers) })

@@ -24,6 +24,9 @@ type Complaint struct {
 	said  bool
 }
 
+// Forget takes in that nothing is wrong, which somebody else says.
+func (c *Complaint) Forget() { c.said, c.since = false, time.Time{} }
+
 // About takes in what is wrong now, or nil. What is the first line, over the last one.
 func (c *Complaint) About(err error, what, over string, args ...any) {
 	now := c.Now()
@@ -32,7 +35,7 @@ func (c *Complaint) About(err error, what, over string, args ...any) {
 		if c.said {
 			c.Log.Info(over, args...)
 		}
-		c.said, c.since = false, time.Time{}
+		c.Forget()
 		return
 	case c.since.IsZero():
 		c.since = now

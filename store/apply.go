@@ -59,13 +59,13 @@ func (s *Store) apply(index uint64, data []byte) error {
 			if before != nil {
 				s.current.delete(before)
 				s.current.keep(before, nil)
-				changes = append(changes, Change{Before: before})
+				changes = append(changes, Change{Before: before, By: e.Changes[i].By})
 			}
 			continue
 		}
 		s.current.put(before, object)
 		s.current.keep(object, forms[i])
-		changes = append(changes, Change{Before: before, After: object})
+		changes = append(changes, Change{Before: before, After: object, By: e.Changes[i].By})
 	}
 	s.current.applied = index
 	s.publishLocked(changes, false)

@@ -26,10 +26,12 @@ type record struct {
 	Kind   kind   `cbor:"1,keyasint"`
 	ID     string `cbor:"2,keyasint,omitempty"`
 	Object []byte `cbor:"3,keyasint,omitempty"`
+	// By is who asked for it, for the log (Change.By); empty for managers and agents.
+	By string `cbor:"4,keyasint,omitempty"`
 }
 
 // size is about how many bytes the record takes in an entry.
-func (r record) size() int { return len(r.ID) + len(r.Object) + 8 }
+func (r record) size() int { return len(r.ID) + len(r.Object) + len(r.By) + 8 }
 
 func encodeEntry(e entry) ([]byte, error) {
 	data, err := cluster.Encode(e)

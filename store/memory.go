@@ -42,7 +42,7 @@ func (m *Memory) Update(_ context.Context, fn func(*Tx) error) error {
 		if c.after != nil {
 			setVersion(c.after, b.scratch.applied)
 		}
-		changes[i] = Change{Before: c.before, After: c.after}
+		changes[i] = Change{Before: c.before, After: c.after, By: c.record.By}
 	}
 	m.current = b.scratch
 	m.publishLocked(changes, false)

@@ -110,7 +110,7 @@ func times(object any) []time.Time {
 	case *cluster.Task:
 		return nil
 	case *cluster.Cluster:
-		own = []time.Time{o.GossipKeysAt, o.BackupAt}
+		own = []time.Time{o.GossipKeysAt, o.BackupAt, o.ColdStart}
 	case *cluster.Node:
 		own = []time.Time{o.Status.Since, o.Certificate.Ends}
 	case *cluster.Rollout:

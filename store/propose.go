@@ -36,6 +36,7 @@ type Raft interface {
 // request is one Update on its way through the proposer.
 type request struct {
 	fn     func(*Tx) error
+	by     string // who asked
 	result error
 	ran    chan struct{} // closed when fn has returned
 	answer chan error    // holds one
@@ -60,7 +61,7 @@ func (s *Store) Update(ctx context.Context, fn func(*Tx) error) error {
 	if lead == nil {
 		return cluster.ErrNotLeader
 	}
-	r := &request{fn: fn, ran: make(chan struct{}), answer: make(chan error, 1)}
+	r := &request{fn: fn, by: cluster.Actor(ctx), ran: make(chan struct{}), answer: make(chan error, 1)}
 	select {
 	case lead.requests <- r:
 	case <-lead.ended:
@@ -162,7 +163,7 @@ func (s *Store) newBatch() *batch {
 // writes.
 func (b *batch) run(r *request) {
 	defer close(r.ran)
-	tx := &Tx{View: View{b.scratch}, now: b.now}
+	tx := &Tx{View: View{b.scratch}, now: b.now, by: r.by}
 	r.result = call(r.fn, tx)
 	if r.result == nil {
 		r.result = tx.refused

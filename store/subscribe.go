@@ -8,7 +8,12 @@ const maxPending = 65536
 
 // Change is one object's change: Before is nil for a new object, After for a
 // removed one; both are pointers to the same type of object.
-type Change struct{ Before, After any }
+type Change struct {
+	Before, After any
+	// By is who asked for it: cluster.Actor of the Update's context. It is known as long as
+	// changes are told, and isn't part of the database.
+	By string
+}
 
 // Subscription hands changes to one reader. Subscribe first, then take View and
 // list, then loop over Ready and Take: changes that the listing already had may

@@ -18,6 +18,7 @@ const maxUpdate = 8 << 20
 type Tx struct {
 	View
 	now     time.Time
+	by      string
 	changes []txChange
 	size    int
 	refused error // set when the transaction grew too large
@@ -124,6 +125,7 @@ func (tx *Tx) Delete(object any) {
 // add notes a change, unless there are too many: then Update fails, whatever its
 // function makes of the error.
 func (tx *Tx) add(before, after any, r record) error {
+	r.By = tx.by
 	if tx.refused == nil && tx.size+r.size() > maxUpdate {
 		tx.refused = fmt.Errorf("%w: the changes of one update are over %d MiB; make several of it", cluster.ErrInvalid, maxUpdate>>20)
 	}

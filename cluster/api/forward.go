@@ -41,6 +41,7 @@ func (s *Server) forward(w http.ResponseWriter, r *http.Request, c call, request
 			out.Header[name] = values
 		}
 	}
+	out.Header.Set(actorHeader, cluster.Actor(r.Context()))
 	began := make(chan struct{})
 	go s.giveUp(ctx, cancel, began, manager, peer, c.route.kind)
 	answer, err := roundTrip(manager.Client(), out)

@@ -31,6 +31,7 @@ const (
 
 // local serves a request on the node's own sockets.
 func (s *Server) local(w http.ResponseWriter, r *http.Request, c call) {
+	r = s.byUser(r)
 	if c.route == nil {
 		if ours[segments(c.path)[0]] {
 			s.writeError(w, r, errPage)
@@ -178,6 +179,7 @@ func (s *Server) leaderless(w http.ResponseWriter, r *http.Request, c call, from
 
 // remote serves another manager's request.
 func (s *Server) remote(w http.ResponseWriter, r *http.Request, c call) {
+	r = byForwarder(r)
 	if c.route == nil || c.route.kind == local {
 		s.writeError(w, r, errPage)
 		return

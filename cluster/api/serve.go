@@ -43,6 +43,7 @@ func serve(ctx context.Context, listener net.Listener, handler http.Handler, hea
 		IdleTimeout:       IdleTimeout,
 		MaxHeaderBytes:    MaxHeaderBytes,
 		BaseContext:       func(net.Listener) context.Context { return base },
+		ConnContext:       withPeer,
 	}
 	done := make(chan error, 1)
 	go func() {

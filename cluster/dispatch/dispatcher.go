@@ -143,7 +143,7 @@ func (d *Dispatcher) setAdrift(adrift bool) {
 		return
 	}
 	d.adrift = adrift
-	d.config.Log.Info("contact with the leader", "node", d.config.NodeID, "lost", adrift, "sessions", len(d.sessions))
+	d.config.Log.Debug("contact with the leader", "node", d.config.NodeID, "lost", adrift, "sessions", len(d.sessions))
 	if adrift {
 		for _, s := range d.sessions {
 			s.cancel(errAdrift)

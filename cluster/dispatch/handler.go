@@ -92,7 +92,7 @@ func (d *Dispatcher) serveLogs(w http.ResponseWriter, r *http.Request) {
 		last.Err = err.Error()
 	}
 	if err := out.write(last); err != nil && r.Context().Err() == nil {
-		d.config.Log.Info("send a log to another manager", "node", body.NodeID, "task", body.TaskID, "err", err)
+		d.config.Log.Debug("send a log to another manager", "node", body.NodeID, "task", body.TaskID, "err", err)
 	}
 }
 

@@ -158,6 +158,7 @@ func (in *intake) run(ctx context.Context) error {
 		wake    = time.NewTimer(0)
 		written chan error // Not nil while a batch is being written.
 		writing []*delivery
+		failing = cluster.Complaint{Log: in.d.config.Log, Patience: relayPatience, Now: in.d.config.Now}
 	)
 	defer wake.Stop()
 	for {
@@ -200,11 +201,9 @@ func (in *intake) run(ctx context.Context) error {
 		case err := <-written:
 			written = nil
 			in.answer(live, writing, err)
-			if err != nil {
-				in.d.config.Log.Warn("write reports of agents, will try again", "err", err)
-				if !in.pause(ctx) {
-					return context.Cause(ctx)
-				}
+			failing.About(err, "agents' news can't be written; trying again", "agents' news are written again", "node", in.d.config.NodeID)
+			if err != nil && !in.pause(ctx) {
+				return context.Cause(ctx)
 			}
 			look = look || err != nil
 		}
@@ -283,7 +282,7 @@ func (in *intake) write(ctx context.Context, b *batch) error {
 		}
 	}
 	for _, v := range b.verdicts {
-		in.d.config.Log.Info("node changes state", "node", v.nodeID, "state", v.state.String(), "reason", v.message)
+		in.d.config.Log.Debug("node changes state", "node", v.nodeID, "state", v.state.String(), "reason", v.message)
 	}
 	return nil
 }

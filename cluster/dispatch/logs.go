@@ -48,7 +48,7 @@ func (d *Dispatcher) Logs(ctx context.Context, nodeID, taskID string, opts clust
 			return err
 		}
 		if err != nil && !errors.Is(err, cluster.ErrNotFound) {
-			d.config.Log.Info("ask another manager for a log", "manager", peer.NodeID, "node", nodeID, "task", taskID, "err", err)
+			d.config.Log.Debug("ask another manager for a log", "manager", peer.NodeID, "node", nodeID, "task", taskID, "err", err)
 		}
 	}
 	return fmt.Errorf("read log of task %s: node %s has no session with any manager: %w", taskID, nodeID, cluster.ErrUnavailable)

@@ -20,6 +20,8 @@ const (
 	// retryFirst and retryLast are the waits after failed relays.
 	retryFirst = 20 * time.Millisecond
 	retryLast  = relayEvery
+	// relayPatience is how long that may fail before it is said: longer than an election.
+	relayPatience = 5 * time.Second
 	// farewell is how long a manager that stops tries to tell its last news.
 	farewell = time.Second
 )
@@ -30,24 +32,23 @@ func (d *Dispatcher) relay(ctx context.Context) error {
 	timer := time.NewTimer(0)
 	defer timer.Stop()
 	retry := time.Duration(0)
-	complaint := ""
+	failing := cluster.Complaint{Log: d.config.Log, Patience: relayPatience, Now: d.config.Now}
 	heard := d.config.Now()
 	for {
 		changed := d.config.LeaderChanged()
 		err := d.relayOnce(ctx, changed)
 		news := d.outbox.news
 		if err == nil {
-			retry, complaint = 0, ""
+			retry = 0
 			heard = d.config.Now()
 			timer.Reset(relayEvery)
 		} else {
 			retry = min(max(2*retry, retryFirst), retryLast)
 			timer.Reset(retry)
 			news = nil // It is told with the next try.
-			if text := err.Error(); text != complaint && ctx.Err() == nil {
-				complaint = text
-				d.config.Log.Info("relay to the leader, will try again", "err", err)
-			}
+		}
+		if ctx.Err() == nil {
+			failing.About(err, "the leader can't be told of agents' news; trying again", "the leader hears of agents' news again", "node", d.config.NodeID)
 		}
 		d.setAdrift(d.config.Now().Sub(heard) > d.config.AdriftAfter)
 		select {

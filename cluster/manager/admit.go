@@ -98,7 +98,7 @@ func onLeader[T any](m *Manager, do func(r *http.Request, request T) (*Admission
 			admission, err = do(r, request)
 		}
 		if err != nil {
-			m.log.Warn("refuse a request", "addr", r.RemoteAddr, "path", r.URL.Path, "err", err)
+			m.refused(r, err)
 			refuse(w, err)
 			return
 		}
@@ -171,7 +171,7 @@ func (m *Manager) admit(r *http.Request, request JoinRequest) (*Admission, error
 	if err != nil {
 		return nil, fmt.Errorf("join: %w", err)
 	}
-	m.log.Info("admit node", "node", node.ID, "role", node.Role, "addr", addr)
+	m.log.Debug("admit node", "node", node.ID, "role", node.Role, "addr", addr)
 	for _, old := range replaced {
 		m.log.Warn("a manager joined anew at its address; its old entry is demoted", "node", old, "by", node.ID, "addr", request.Control)
 	}

@@ -192,7 +192,7 @@ func (m *Manager) allow(who func(cluster.Identity, *cluster.Node) bool, next htt
 			}
 		}
 		if err != nil {
-			m.log.Warn("refuse a request", "addr", r.RemoteAddr, "err", err)
+			m.refused(r, err)
 			w.Header().Set("Connection", "close")
 			refuse(w, err)
 			return

@@ -62,14 +62,14 @@ func (m *Manager) hastenOnce(ctx context.Context, lost string) {
 // stand stands for election as one does to whom leadership is handed over: those who
 // believe that there is a leader vote as well.
 func (m *Manager) stand(leader string, term uint64, why string) {
-	m.log.Info("stand for election: "+why, "node", m.cfg.NodeID, "leader", leader, "term", term)
+	m.log.Debug("stand for election: "+why, "node", m.cfg.NodeID, "leader", leader, "term", term)
 	header := raft.RPCHeader{
 		ProtocolVersion: raft.ProtocolVersionMax, ID: []byte(m.cfg.NodeID), Addr: []byte(m.cfg.Addr),
 	}
 	err := m.retaining.TimeoutNow(raft.ServerID(m.cfg.NodeID), raft.ServerAddress(m.cfg.Addr),
 		&raft.TimeoutNowRequest{RPCHeader: header}, &raft.TimeoutNowResponse{})
 	if err != nil {
-		m.log.Warn("stand for election", "node", m.cfg.NodeID, "err", err)
+		m.log.Debug("stand for election", "node", m.cfg.NodeID, "err", err)
 	}
 }
 

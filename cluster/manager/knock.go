@@ -4,9 +4,13 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
+	"log/slog"
+	"net/http"
 	"slices"
 	"sync"
 	"time"
+
+	"skep/cluster"
 )
 
 // knockPause is how long strangers with a wrong protocol aren't logged after one was: the port
@@ -41,6 +45,20 @@ func (m *Manager) knocked(addr, speaks string) {
 	m.log.Warn("refuse a connection to the control port: its client doesn't speak skep's protocols; "+
 		"if it is a machine that is to join, say \"skep swarm join\" there: \"docker swarm join\" has Docker's own engine ask, unless DOCKER_HOST names skep's socket",
 		"addr", addr, "speaks", speaks, "unsaid", unsaid)
+}
+
+// refused logs a refusal: by the leader, unless it did so a moment ago. Another manager's
+// database may lag behind, and who is refused there asks the next one.
+func (m *Manager) refused(r *http.Request, err error) {
+	level := slog.LevelDebug
+	var unsaid int
+	if _, self, _, _ := m.leads(); self && errors.Is(err, cluster.ErrDenied) {
+		var due bool
+		if unsaid, due = m.refusals.due(m.cfg.Now()); due {
+			level = slog.LevelWarn
+		}
+	}
+	m.log.Log(r.Context(), level, "refuse a request", "addr", r.RemoteAddr, "path", r.URL.Path, "err", err, "unsaid", unsaid)
 }
 
 // watchKnocks notes clients whose protocols aren't among those of config; they don't get through

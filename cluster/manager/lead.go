@@ -17,7 +17,9 @@ import (
 // its parts fails.
 func (m *Manager) lead(ctx context.Context, term uint64) error {
 	m.peers.reset()
+	changes := m.store.Subscribe() // from before the first write
 	g, ctx := errgroup.WithContext(ctx)
+	g.Go(func() error { return m.tell(ctx, changes) })
 	g.Go(func() error { return m.store.Lead(ctx, m.raft) })
 	g.Go(func() error {
 		if err := m.bootstrap(ctx); err != nil {
@@ -30,7 +32,7 @@ func (m *Manager) lead(ctx context.Context, term uint64) error {
 			return err
 		}
 		m.setEstablished(term)
-		m.log.Info("lead the cluster", "node", m.cfg.NodeID, "term", term)
+		m.log.Info("lead the cluster", "name", m.nameOf(m.cfg.NodeID), "node", m.cfg.NodeID, "term", term)
 		g.Go(func() error {
 			return scheduler.Run(ctx, scheduler.Config{
 				Store: m.store, Now: m.store.Now, Steady: m.cfg.Now, Log: m.log,

@@ -21,6 +21,17 @@ type leader struct {
 	trouble string
 }
 
+// leaderPatience is how long there may be no leader before that is said.
+const leaderPatience = 5 * time.Second
+
+// nameOf is a node's host name, as far as this manager knows.
+func (m *Manager) nameOf(nodeID string) string {
+	if node := m.store.View().Node(nodeID); node != nil {
+		return node.Description.Hostname
+	}
+	return ""
+}
+
 // watch keeps m.leader true to raft's state. Observations only wake it: it reads
 // raft's state again each time.
 func (m *Manager) watch(ctx context.Context) error {
@@ -34,10 +45,22 @@ func (m *Manager) watch(ctx context.Context) error {
 	})
 	m.raft.RegisterObserver(observer)
 	defer m.raft.DeregisterObserver(observer)
+	leaderless := cluster.Complaint{Log: m.log, Patience: leaderPatience, Now: m.cfg.Now}
+	said := ""
 	for {
 		addr, id := m.raft.LeaderWithID()
 		m.where.forget(m.configuration())
 		m.setLeader(cluster.Peer{NodeID: string(id), Addr: m.where.of(string(id), string(addr))})
+		var missing error
+		if id == "" {
+			missing = cluster.ErrNoLeader
+		}
+		leaderless.About(missing, "there is no leader: nothing can be changed, what runs runs on", "there is a leader again", "node", m.cfg.NodeID)
+		if leader := string(id); leader != "" && leader != said {
+			if said = leader; leader != m.cfg.NodeID { // Lead says the other.
+				m.log.Info("another manager leads", "name", m.nameOf(leader), "node", leader, "addr", string(addr))
+			}
+		}
 		timer := time.NewTimer(time.Second)
 		select {
 		case <-ctx.Done():

@@ -109,6 +109,7 @@ type Manager struct {
 	client   *http.Client
 	peers    *reachability
 	knocks   knocks
+	refusals knocks
 	where    *whereabouts
 	matches  matches
 	waits    waits

@@ -68,7 +68,7 @@ func (m *Manager) allowRenewal(next http.Handler) http.Handler {
 			err = m.unlessRemoved(r.Context(), from.id)
 		}
 		if err != nil {
-			m.log.Warn("refuse a request", "addr", r.RemoteAddr, "err", err)
+			m.refused(r, err)
 			refuse(w, err)
 			return
 		}
@@ -126,7 +126,7 @@ func (m *Manager) certify(ctx context.Context, id cluster.Identity, asked cluste
 	if err != nil {
 		return nil, fmt.Errorf("renew certificate: %w", err)
 	}
-	m.log.Info("renew certificate", "node", node.ID, "role", node.Role)
+	m.log.Debug("renew certificate", "node", node.ID, "role", node.Role)
 	return m.admission(node, chain), nil
 }
 

@@ -182,13 +182,13 @@ func (m *Manager) stepVoters(ctx context.Context, seen *catching) (again time.Du
 func (m *Manager) applyVoterChange(ctx context.Context, change *voterChange, prev uint64) error {
 	switch {
 	case change.Add != nil:
-		m.log.Info("add a manager without a vote", "node", string(change.Add.ID), "addr", string(change.Add.Address))
+		m.log.Info("add a manager without a vote", "name", m.nameOf(string(change.Add.ID)), "node", string(change.Add.ID), "addr", string(change.Add.Address))
 		return settle(ctx, m.raft.AddNonvoter(change.Add.ID, change.Add.Address, prev, leadTimeout))
 	case change.Vote != nil:
-		m.log.Info("add voter", "node", string(change.Vote.ID), "addr", string(change.Vote.Address))
+		m.log.Info("add voter", "name", m.nameOf(string(change.Vote.ID)), "node", string(change.Vote.ID), "addr", string(change.Vote.Address))
 		return settle(ctx, m.raft.AddVoter(change.Vote.ID, change.Vote.Address, prev, leadTimeout))
 	case change.Suspend != "":
-		m.log.Info("suspend voter", "node", string(change.Suspend))
+		m.log.Info("suspend voter", "name", m.nameOf(string(change.Suspend)), "node", string(change.Suspend))
 		return settle(ctx, m.raft.DemoteVoter(change.Suspend, prev, leadTimeout))
 	case change.HandOver:
 		if err := settle(ctx, m.raft.LeadershipTransfer()); err != nil {
@@ -196,7 +196,7 @@ func (m *Manager) applyVoterChange(ctx context.Context, change *voterChange, pre
 		}
 		return errHandedOver
 	case change.Remove != "":
-		m.log.Info("remove voter", "node", string(change.Remove))
+		m.log.Info("remove voter", "name", m.nameOf(string(change.Remove)), "node", string(change.Remove))
 		return settle(ctx, m.raft.RemoveServer(change.Remove, prev, leadTimeout))
 	case change.Promote != "":
 		return m.setRole(ctx, change.Promote, swarm.NodeRoleManager)

@@ -110,6 +110,7 @@ func (m *member) manageOnce(ctx context.Context) error {
 func (m *member) report(ctx context.Context, running *manager.Manager) error {
 	known := m.known()
 	defer m.setDamage(nil)
+	failing := cluster.Complaint{Log: m.node.log, Patience: renewPatience, Now: m.node.cfg.Now}
 	for {
 		// The first manager of a new cluster is in the store from the beginning.
 		if known.Fresh == nil {
@@ -123,7 +124,7 @@ func (m *member) report(ctx context.Context, running *manager.Manager) error {
 				if ctx.Err() != nil {
 					return nil
 				}
-				m.node.log.Warn("report as a manager; trying again", "err", err)
+				failing.About(err, "the leader can't be told that this manager is ready; trying again", "")
 				if errors.Is(err, cluster.ErrPrecondition) {
 					m.setDamage(fmt.Errorf("this node is to be a manager, and waits: %w", err))
 				}

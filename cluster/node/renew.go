@@ -22,6 +22,9 @@ const (
 	// renewUrgent is the longest one when the certificate has ended or the role has changed.
 	renewFirst, renewLast = time.Second, time.Hour
 	renewUrgent           = 5 * time.Second
+	// renewPatience is how long it may fail, or a certificate that has ended may stay,
+	// before that is said: nodes that were off together need a moment.
+	renewPatience = 20 * time.Second
 )
 
 // renew replaces the certificate in good time, and at once when the cluster gives
@@ -29,12 +32,13 @@ const (
 func (m *member) renew(ctx context.Context) error {
 	at := ca.RenewAt(m.credentials.Leaf(), m.node.cfg.Random)
 	retry, again := renewFirst, time.Time{} // again is when to try again after one that failed
-	complain := complaint{log: m.node.log}
+	invalid := cluster.Complaint{Log: m.node.log, Level: slog.LevelError, Patience: renewPatience, Now: m.node.cfg.Now}
+	failing := cluster.Complaint{Log: m.node.log, Patience: renewPatience, Now: m.node.cfg.Now}
 	var refused time.Time // when a refusal last made it ask
 	for {
 		peers, now := m.known().Peers, m.node.cfg.Now()
 		role := peers.Role
-		complain.about(m.credentials.Trouble())
+		invalid.About(m.credentials.Trouble(), "this node can't prove who it is", "this node can prove again who it is")
 		if err := m.trust(peers.Trust); err != nil {
 			m.node.log.Error("trust the cluster's root CA; trying again", "err", err)
 			// A certificate that the new roots don't know is replaced together with them.
@@ -90,32 +94,19 @@ func (m *member) renew(ctx context.Context) error {
 			m.setUnrenewed(err)
 			wait := retry/2 + ca.Part(retry, m.node.cfg.Random)
 			again = m.node.cfg.Now().Add(wait)
-			m.node.log.Warn("renew certificate; trying again", "err", err, "wait", wait)
+			failing.About(err, "this node's certificate can't be renewed; trying again", "")
+			m.node.log.Debug("renew certificate; trying again", "err", err, "wait", wait)
 			retry = min(2*retry, renewLast)
 			continue
 		}
 		m.setUnrenewed(nil)
+		failing.Forget()
+		m.node.log.Info("this node has a new certificate", "role", m.credentials.Identity().Role, "until", m.credentials.Leaf().NotAfter)
 		at, retry, again = ca.RenewAt(m.credentials.Leaf(), m.node.cfg.Random), renewFirst, time.Time{}
 		if m.credentials.Identity().Role != role && !sleep(ctx, 100*time.Millisecond) {
 			return ctx.Err() // asked before the store said so
 		}
 	}
-}
-
-// complaint says in the log what is wrong: once, and when it is over.
-type complaint struct {
-	log  *slog.Logger
-	said bool
-}
-
-func (c *complaint) about(trouble error) {
-	switch {
-	case trouble != nil && !c.said:
-		c.log.Error("this node can't prove who it is", "err", trouble)
-	case trouble == nil && c.said:
-		c.log.Info("this node can prove again who it is")
-	}
-	c.said = trouble != nil
 }
 
 func (m *member) setUnrenewed(err error) {

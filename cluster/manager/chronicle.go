@@ -1,0 +1,340 @@
+package manager
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"reflect"
+	"time"
+
+	"github.com/docker/docker/api/types/swarm"
+
+	"skep/cluster"
+	"skep/store"
+)
+
+// The leader tells in its log what happens to the cluster: one line for each thing that
+// matters, with names, and who asked for it. It tells what was committed, so nothing that
+// didn't happen, and nobody else needs to.
+
+const (
+	// wellFor is how long a service must be well again until that is said, and wellLook how
+	// often it is looked at.
+	wellFor, wellLook = 30 * time.Second, 10 * time.Second
+	// maxCauses is how many different causes of ended tasks are said until the service is
+	// well again.
+	maxCauses = 8
+)
+
+// chronicle is what the telling needs to remember: services whose tasks ended badly.
+type chronicle struct {
+	now    func() time.Time
+	ailing map[string]*ailment
+}
+
+// ailment is one service's: what was said of it, and since when it has been well again.
+type ailment struct {
+	name   string
+	causes map[string]bool
+	well   time.Time
+}
+
+// saying is one line of the log.
+type saying struct {
+	level slog.Level
+	what  string
+	args  []any
+}
+
+// tell runs while this manager leads.
+func (m *Manager) tell(ctx context.Context, changes *store.Subscription) error {
+	defer changes.Close()
+	c := &chronicle{now: m.cfg.Now, ailing: map[string]*ailment{}}
+	look := time.NewTicker(wellLook)
+	defer look.Stop()
+	for {
+		var lines []saying
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-changes.Ready():
+			news, view, _ := changes.Take()
+			for _, change := range news {
+				lines = append(lines, c.of(change, view)...)
+			}
+		case <-look.C:
+			lines = c.recovered(m.store.View())
+		}
+		for _, l := range lines {
+			m.log.Log(ctx, l.level, l.what, l.args...)
+		}
+	}
+}
+
+// of is what to say of one change.
+func (c *chronicle) of(change store.Change, view store.View) []saying {
+	object := change.After
+	if object == nil {
+		object = change.Before
+	}
+	switch object.(type) {
+	case *cluster.Node:
+		before, after := sidesOf[*cluster.Node](change)
+		return c.ofNode(before, after, change.By, view)
+	case *cluster.Service:
+		before, after := sidesOf[*cluster.Service](change)
+		return c.ofService(before, after, change.By, view)
+	case *cluster.Rollout:
+		before, after := sidesOf[*cluster.Rollout](change)
+		return c.ofRollout(before, after, view)
+	case *cluster.Task:
+		before, after := sidesOf[*cluster.Task](change)
+		return c.ofTask(before, after, view)
+	case *cluster.Cluster:
+		before, after := sidesOf[*cluster.Cluster](change)
+		return c.ofCluster(before, after, change.By)
+	case *cluster.Secret:
+		before, after := sidesOf[*cluster.Secret](change)
+		return ofData("secret", before != nil, after != nil, object.(*cluster.Secret).Spec.Name, object.(*cluster.Secret).ID, change.By)
+	case *cluster.Config:
+		before, after := sidesOf[*cluster.Config](change)
+		return ofData("config", before != nil, after != nil, object.(*cluster.Config).Spec.Name, object.(*cluster.Config).ID, change.By)
+	}
+	return nil
+}
+
+// sidesOf gives the typed objects of a change; nil where there is none.
+func sidesOf[T any](c store.Change) (before, after T) {
+	before, _ = c.Before.(T)
+	after, _ = c.After.(T)
+	return before, after
+}
+
+func say(what string, args ...any) saying  { return saying{slog.LevelInfo, what, args} }
+func warn(what string, args ...any) saying { return saying{slog.LevelWarn, what, args} }
+
+// asked adds who asked, if it is known.
+func asked(by string, args ...any) []any {
+	if by == "" {
+		return args
+	}
+	return append(args, "by", by)
+}
+
+func (c *chronicle) ofNode(before, after *cluster.Node, by string, view store.View) []saying {
+	if after == nil {
+		return []saying{say("node removed", asked(by, "name", before.Description.Hostname, "node", before.ID)...)}
+	}
+	who := []any{"name", after.Description.Hostname, "node", after.ID}
+	if before == nil {
+		return []saying{say("node joined", append(who, "role", after.Role, "addr", after.Status.Addr)...)}
+	}
+	var lines []saying
+	if before.Status.State != after.Status.State {
+		switch after.Status.State {
+		case cluster.NodeReady:
+			lines = append(lines, say("node is ready", who...))
+		case cluster.NodeDown:
+			who := append(who, "reason", after.Status.Message)
+			if after.Role == swarm.NodeRoleManager && locks(view.Cluster()) {
+				who = append(who, "hint", "managers are locked: if its machine was restarted, it needs \"swarm unlock\"")
+			}
+			lines = append(lines, warn("node is down", who...))
+		case cluster.NodeDisconnected:
+			lines = append(lines, warn("node is of no use at the moment", append(who, "reason", after.Status.Message)...))
+		default:
+			lines = append(lines, say("node is "+after.Status.State.String(), append(who, "reason", after.Status.Message)...))
+		}
+	}
+	switch {
+	case before.Spec.Availability != after.Spec.Availability:
+		lines = append(lines, say("node has another availability", asked(by, append(who, "availability", after.Spec.Availability)...)...))
+	case before.Spec.Role != after.Spec.Role:
+		lines = append(lines, say("node is to have another role", asked(by, append(who, "role", after.Spec.Role)...)...))
+	case !reflect.DeepEqual(before.Spec.Annotations, after.Spec.Annotations):
+		lines = append(lines, say("node has other labels", asked(by, who...)...))
+	}
+	if before.Role != after.Role {
+		lines = append(lines, say("node has another role", append(who, "role", after.Role)...))
+	}
+	return lines
+}
+
+// locks tells whether managers' key files are locked.
+func locks(c *cluster.Cluster) bool { return c != nil && !c.UnlockKey.None() }
+
+func (c *chronicle) ofService(before, after *cluster.Service, by string, view store.View) []saying {
+	switch {
+	case after == nil:
+		delete(c.ailing, before.ID)
+		return []saying{say("service removed", asked(by, "name", before.Spec.Name, "service", before.ID)...)}
+	case before == nil:
+		args := []any{"name", after.Spec.Name, "service", after.ID, "image", imageOf(after)}
+		if after.Spec.Mode.Replicated != nil {
+			args = append(args, "replicas", after.Replicas())
+		}
+		return []saying{say("service created", asked(by, args...)...)}
+	case reflect.DeepEqual(before.Spec, after.Spec):
+		return nil
+	}
+	args := []any{"name", after.Spec.Name, "service", after.ID}
+	scaled := before.Replicas() != after.Replicas()
+	if scaled {
+		args = append(args, "replicas", after.Replicas(), "before", before.Replicas())
+	}
+	same := *before
+	same.Spec.Mode = after.Spec.Mode
+	if scaled && reflect.DeepEqual(same.Spec, after.Spec) {
+		return []saying{say("service scaled", asked(by, args...)...)}
+	}
+	if was, is := imageOf(before), imageOf(after); was != is {
+		args = append(args, "image", is, "was", was)
+	}
+	if rollout := view.Rollout(after.ID); rollout != nil && rollout.RollingBack() {
+		return []saying{say("service goes back to an earlier spec", asked(by, args...)...)}
+	}
+	return []saying{say("service updated", asked(by, args...)...)}
+}
+
+func imageOf(s *cluster.Service) string {
+	if s.Spec.TaskTemplate.ContainerSpec == nil {
+		return ""
+	}
+	return s.Spec.TaskTemplate.ContainerSpec.Image
+}
+
+func (c *chronicle) ofRollout(before, after *cluster.Rollout, view store.View) []saying {
+	if after == nil || before != nil && before.State == after.State {
+		return nil
+	}
+	service := view.Service(after.ServiceID)
+	if service == nil {
+		return nil
+	}
+	args := []any{"name", service.Spec.Name, "service", service.ID, "reason", after.Message}
+	switch {
+	case after.Paused():
+		return []saying{warn("service update paused", args...)}
+	case after.State == swarm.UpdateStateRollbackStarted && before != nil && before.State == swarm.UpdateStateUpdating:
+		return []saying{warn("service update failed and is rolled back", args...)}
+	case after.Done() && before != nil:
+		return []saying{say("service "+after.Message, args[:4]...)}
+	}
+	return nil
+}
+
+func (c *chronicle) ofTask(before, after *cluster.Task, view store.View) []saying {
+	if after == nil || before == nil || before.Status.State >= after.Status.State || !before.Live() {
+		return nil
+	}
+	what := "task failed"
+	switch after.Status.State {
+	case cluster.StateRejected:
+		what = "task rejected"
+	case cluster.StateFailed:
+	default:
+		return nil
+	}
+	service := view.Service(after.ServiceID)
+	if service == nil {
+		return nil
+	}
+	cause := after.Status.Err
+	if cause == "" {
+		cause = fmt.Sprintf("exit code %d", after.Status.ExitCode)
+	}
+	ailment := c.ailing[service.ID]
+	if ailment == nil {
+		ailment = newAilment(service.Spec.Name)
+		c.ailing[service.ID] = ailment
+	}
+	ailment.well = time.Time{}
+	key := what + cause
+	if ailment.causes[key] || len(ailment.causes) >= maxCauses {
+		return nil
+	}
+	ailment.causes[key] = true
+	name, host := service.Spec.Name, after.NodeID
+	if revision := view.Revision(after.ServiceID, after.Revision); revision != nil {
+		name = revision.TaskName(after)
+	}
+	if node := view.Node(after.NodeID); node != nil {
+		host = node.Description.Hostname
+	}
+	return []saying{warn(what+"; more of the same cause aren't said until the service is well again",
+		"name", name, "service", service.ID, "host", host, "node", after.NodeID, "cause", cause)}
+}
+
+func newAilment(name string) *ailment { return &ailment{name: name, causes: map[string]bool{}} }
+
+// recovered says which services have been well again for a while.
+func (c *chronicle) recovered(view store.View) []saying {
+	var lines []saying
+	for id, ailment := range c.ailing {
+		service := view.Service(id)
+		switch now := c.now(); {
+		case service == nil:
+			delete(c.ailing, id)
+		case !isWell(service, view):
+			ailment.well = time.Time{}
+		case ailment.well.IsZero():
+			ailment.well = now
+		case now.Sub(ailment.well) >= wellFor:
+			delete(c.ailing, id)
+			lines = append(lines, say("service is well again", "name", ailment.name, "service", id))
+		}
+	}
+	return lines
+}
+
+// isWell tells whether all that is wanted of a service runs, or has completed.
+func isWell(service *cluster.Service, view store.View) bool {
+	running := 0
+	for task := range view.TasksOfService(service.ID) {
+		switch {
+		case !task.Live():
+		case task.Status.State == cluster.StateRunning || task.Status.State == cluster.StateComplete:
+			running++
+		default:
+			return false
+		}
+	}
+	return running >= service.Replicas()
+}
+
+func (c *chronicle) ofCluster(before, after *cluster.Cluster, by string) []saying {
+	if before == nil || after == nil {
+		return nil
+	}
+	var lines []saying
+	if !reflect.DeepEqual(before.Spec, after.Spec) {
+		lines = append(lines, say("swarm settings changed", asked(by)...))
+	}
+	if before.Rotation == nil && after.Rotation != nil {
+		lines = append(lines, say("the root CA is changed", asked(by)...))
+	}
+	if before.Rotation == nil || after.Rotation != nil {
+		if before.WorkerToken != after.WorkerToken {
+			lines = append(lines, say("join token changed", asked(by, "role", swarm.NodeRoleWorker)...))
+		}
+		if before.ManagerToken != after.ManagerToken {
+			lines = append(lines, say("join token changed", asked(by, "role", swarm.NodeRoleManager)...))
+		}
+	}
+	if before.UnlockKey != after.UnlockKey {
+		lines = append(lines, say("unlock key changed", asked(by, "autolock", locks(after))...))
+	}
+	return lines
+}
+
+// ofData is about a secret or a config: never what is in it.
+func ofData(kind string, was, is bool, name, id, by string) []saying {
+	what := " updated"
+	switch {
+	case !was:
+		what = " created"
+	case !is:
+		what = " removed"
+	}
+	return []saying{say(kind+what, asked(by, "name", name, kind, id)...)}
+}
