@@ -98,7 +98,7 @@ func onLeader[T any](m *Manager, do func(r *http.Request, request T) (*Admission
 			admission, err = do(r, request)
 		}
 		if err != nil {
-			m.refused(r, err)
+			m.logRefusal(r, err)
 			refuse(w, err)
 			return
 		}

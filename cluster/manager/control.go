@@ -192,7 +192,7 @@ func (m *Manager) allow(who func(cluster.Identity, *cluster.Node) bool, next htt
 			}
 		}
 		if err != nil {
-			m.refused(r, err)
+			m.logRefusal(r, err)
 			w.Header().Set("Connection", "close")
 			refuse(w, err)
 			return

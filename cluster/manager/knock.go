@@ -47,9 +47,9 @@ func (m *Manager) knocked(addr, speaks string) {
 		"addr", addr, "speaks", speaks, "unsaid", unsaid)
 }
 
-// refused logs a refusal: by the leader, unless it did so a moment ago. Another manager's
+// logRefusal logs a refusal: by the leader, unless it did so a moment ago. Another manager's
 // database may lag behind, and who is refused there asks the next one.
-func (m *Manager) refused(r *http.Request, err error) {
+func (m *Manager) logRefusal(r *http.Request, err error) {
 	level := slog.LevelDebug
 	var unsaid int
 	if _, self, _, _ := m.leads(); self && errors.Is(err, cluster.ErrDenied) {

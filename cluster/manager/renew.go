@@ -68,7 +68,7 @@ func (m *Manager) allowRenewal(next http.Handler) http.Handler {
 			err = m.unlessRemoved(r.Context(), from.id)
 		}
 		if err != nil {
-			m.refused(r, err)
+			m.logRefusal(r, err)
 			refuse(w, err)
 			return
 		}
