@@ -54,6 +54,11 @@ type Config struct {
 	Driver Driver
 	// Record keeps the tasks across restarts; nil keeps nothing.
 	Record Record
+	// Run names this start of the agent, after the machine's own start: see cluster.Hello.
+	Run string
+	// OnCopy is told that managers call this machine a copy of the node's, and why; "" when
+	// they take it for the node's. Nil for nobody.
+	OnCopy func(reason string)
 	// Connect opens an authenticated connection to some manager; it is called again
 	// after each loss, and should then try another one.
 	Connect func(ctx context.Context) (net.Conn, error)
@@ -111,6 +116,9 @@ func New(cfg Config) (*Agent, error) {
 	}
 	if cfg.Addr == nil {
 		cfg.Addr = func() string { return "" }
+	}
+	if cfg.OnCopy == nil {
+		cfg.OnCopy = func(string) {}
 	}
 	if cfg.OnPeers == nil {
 		cfg.OnPeers = func(cluster.Peers) {}

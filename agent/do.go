@@ -29,6 +29,9 @@ const errUnhealthy = "dockerexec: unhealthy container"
 // errFenced ends a fenced task on a node that managers may have given up.
 const errFenced = "fence: the node's lease with the managers is over"
 
+// errDisowned ends a task on a machine that is a copy of its node's.
+const errDisowned = "this machine is a copy of the node's, which runs elsewhere"
+
 // Next says what to do after a step.
 type Next uint8
 
@@ -53,6 +56,13 @@ func Do(ctx context.Context, driver Driver, a Assignment, status cluster.TaskSta
 	}
 	if a.Task.Desired >= cluster.StateShutdown || a.Task.Status.State.Terminal() {
 		return stop(ctx, driver, a, status, now)
+	}
+	if a.Disowned {
+		status, next := stop(ctx, driver, a, status, now)
+		if status.State == cluster.StateShutdown {
+			status.Err = errDisowned
+		}
+		return status, next
 	}
 	if a.Fenced {
 		status, next := stop(ctx, driver, a, status, now)

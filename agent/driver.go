@@ -70,6 +70,8 @@ type Assignment struct {
 	// Fenced has the task stop because the node's lease with the managers is over; Held
 	// keeps it from starting while there is none.
 	Fenced, Held bool
+	// Disowned has it stop because this machine is a copy of the node's.
+	Disowned bool
 }
 
 // ContainerName is Swarm's name for the task's container: service.slot.task, with

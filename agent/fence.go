@@ -70,8 +70,24 @@ func (s *set) expire() {
 	}
 }
 
+// disown stops all tasks: managers say that this machine is a copy of the node's, where
+// they run. What comes later, when it isn't any more, are other tasks.
+func (s *set) disown() {
+	for taskID, t := range s.tasks {
+		if !t.removing && !t.disowned && !t.status.State.Terminal() {
+			t.disowned = true
+			s.agent.log.Warn("a task may not run on a copy of its node's machine", "task", taskID, "state", t.status.State.String())
+			s.interrupt(taskID)
+		}
+	}
+}
+
 // fence decides before each step whether a task may run, or start.
 func (s *set) fence(t *held) {
+	if t.disowned {
+		t.assignment.Disowned = true
+		return
+	}
 	if !t.needsLease() {
 		return
 	}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"strings"
 	"time"
 
 	"github.com/docker/docker/api/types/swarm"
@@ -35,6 +36,8 @@ type remembered struct {
 	Revisions   []*cluster.Revision   `cbor:"4,keyasint"`
 	Described   bool                  `cbor:"5,keyasint"`
 	Description swarm.NodeDescription `cbor:"6,keyasint"`
+	// Machine is the part of Config.Run that changes when the machine starts anew.
+	Machine string `cbor:"7,keyasint,omitempty"`
 }
 
 // rememberedTask is one task with the last status of its own.
@@ -65,6 +68,12 @@ func (a *Agent) remember() (*remembered, error) {
 			r.Format, recordFormat, cluster.ErrUnsupported)
 	}
 	return r, nil
+}
+
+// machine is the part of the run that is the machine's.
+func (a *Agent) machine() string {
+	machine, _, _ := strings.Cut(a.cfg.Run, ".")
+	return machine
 }
 
 // Save has the record written again, soon.
@@ -105,7 +114,7 @@ func (a *Agent) writeRecord() error {
 	if a.cfg.Record == nil {
 		return nil
 	}
-	r := remembered{Format: recordFormat}
+	r := remembered{Format: recordFormat, Machine: a.machine()}
 	a.call(func(s *set) {
 		r.Newest, r.Described, r.Description = s.newest, s.described, s.description
 		for _, t := range s.tasks {

@@ -132,7 +132,7 @@ func (a *Agent) session(ctx context.Context) error {
 // write sends: Hello, then what the mailbox gets, and heartbeats in between. ctx
 // asks for a farewell, inner is the life of the session.
 func (s *session) write(ctx, inner context.Context) error {
-	hello := cluster.Hello{Format: cluster.WireFormat, Addr: s.agent.cfg.Addr(), Build: s.agent.cfg.Build}
+	hello := cluster.Hello{Format: cluster.WireFormat, Addr: s.agent.cfg.Addr(), Build: s.agent.cfg.Build, Run: s.agent.cfg.Run}
 	first := cluster.FromAgent{Hello: &hello}
 	s.agent.call(func(held *set) {
 		s.hello, hello.Description, first.EngineAway = held.description, held.description, held.engineAway()
@@ -231,6 +231,10 @@ func (s *session) read(inner context.Context) error {
 // take acts on one message.
 func (s *session) take(inner context.Context, message *cluster.FromManager) error {
 	if message.Refused != "" {
+		if message.Copy {
+			s.agent.cfg.OnCopy(message.Refused)
+			s.agent.call((*set).disown)
+		}
 		if refused := s.agent.cfg.OnRefused; refused != nil {
 			refused()
 		}
@@ -286,6 +290,7 @@ func (s *session) welcomed(welcome *cluster.Welcome) error {
 			s.mailbox.describe(held.description) // It changed since Hello, when there was no session to tell it.
 		}
 	})
+	s.agent.cfg.OnCopy("")
 	s.agent.log.Info("session opened", "heartbeat", s.period)
 	close(s.welcome)
 	return nil

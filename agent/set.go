@@ -41,6 +41,9 @@ type set struct {
 	// unknown are containers of this node that no task is known for, until full.
 	unknown map[string]bool
 
+	// sameMachine is set when the machine hasn't started anew since the record was written:
+	// only then can fenced tasks have run on.
+	sameMachine bool
 	described   bool
 	description swarm.NodeDescription
 	// mailbox is the present session's; nil when there is none.
@@ -68,6 +71,8 @@ type held struct {
 	// fenced means: stop it, since the lease was over while it may have run. What was
 	// begun to stop isn't taken back.
 	fenced bool
+	// disowned is the same for a machine that is a copy of the node's.
+	disowned bool
 	// stepping is set while a goroutine is at it; again asks for another look after
 	// that, and cancel calls it off.
 	stepping, again bool
@@ -90,6 +95,7 @@ func newSet(a *Agent, remembered *remembered) *set {
 		changed:     make(map[string]chan struct{}),
 		described:   remembered.Described,
 		description: remembered.Description,
+		sameMachine: remembered.Machine == a.machine(),
 	}
 	for _, revision := range remembered.Revisions {
 		s.revisions[cluster.RevisionID(revision.ServiceID, revision.Number)] = revision
@@ -106,7 +112,11 @@ func newSet(a *Agent, remembered *remembered) *set {
 
 // begin looks at all remembered tasks.
 func (s *set) begin() {
-	s.renew(s.agent.cfg.Now().Add(firstLease))
+	first := s.agent.cfg.Now()
+	if s.sameMachine {
+		first = first.Add(firstLease)
+	}
+	s.renew(first)
 	for taskID := range s.tasks {
 		s.poke(taskID)
 	}

@@ -87,6 +87,21 @@ type Node struct {
 	Certificate Certificate `cbor:",omitzero"`
 	// Build is which skep the node runs, as it said last.
 	Build Build `cbor:",omitzero"`
+	// Copy is another machine with the node's identity, if there is one.
+	Copy NodeCopy `cbor:",omitzero"`
+}
+
+// NodeCopy is a machine that was cloned with a node's disk, and isn't that node.
+type NodeCopy struct {
+	// Run is the run of its agent (see Hello), or the machine that begins it.
+	Run string `cbor:",omitzero"`
+	// Addr is the address that it gives itself.
+	Addr string `cbor:",omitzero"`
+}
+
+// Is tells whether an agent's run is the copy's.
+func (c NodeCopy) Is(run string) bool {
+	return c.Run != "" && (run == c.Run || strings.HasPrefix(run, c.Run+"."))
 }
 
 // Certificate is what the cluster keeps of a node's certificate: enough to know its key

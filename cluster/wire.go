@@ -63,6 +63,8 @@ type Hello struct {
 	Addr string `cbor:"3,keyasint"`
 	// Build is which skep the node runs.
 	Build Build `cbor:"4,keyasint,omitzero"`
+	// Run names this start of the agent, after the machine's own start: MACHINE.RUN.
+	Run string `cbor:"5,keyasint,omitempty"`
 }
 
 // Report is the news of one task.
@@ -87,6 +89,9 @@ type FromManager struct {
 	Lease int64 `cbor:"7,keyasint,omitempty"`
 	// LogCredit says that lines of a log have been taken.
 	LogCredit *LogCredit `cbor:"8,keyasint,omitempty"`
+	// Copy is set beside Refused for an agent whose machine is a copy of its node's: it
+	// must not run the node's tasks.
+	Copy bool `cbor:"9,keyasint,omitempty"`
 }
 
 // Welcome accepts a session.
@@ -263,6 +268,16 @@ type Relay struct {
 	Unseen []string `cbor:"10,keyasint,omitempty"`
 	// Halting are those of Left whose machine stops.
 	Halting []string `cbor:"11,keyasint,omitempty"`
+	// Runs are the runs of the agents of Sessions, in their order.
+	Runs []string `cbor:"12,keyasint,omitempty"`
+	// Copies are machines that were turned away since they are copies of a node's.
+	Copies []CopyNews `cbor:"13,keyasint,omitempty"`
+}
+
+// CopyNews is that a copy of a node's machine was turned away, and where it says it is.
+type CopyNews struct {
+	NodeID string `cbor:"1,keyasint"`
+	Addr   string `cbor:"2,keyasint"`
 }
 
 // RelayAnswer is what the leader says to a relay; nothing when it is empty.

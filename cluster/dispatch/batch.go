@@ -16,6 +16,7 @@ type batch struct {
 	reports  []cluster.NodeReport
 	news     []cluster.NodeNews
 	verdicts []verdict
+	copies   []copyVerdict
 	// foreign are those of the reports that apply refused, as of its last run.
 	foreign []cluster.NodeReport
 }
@@ -61,14 +62,14 @@ func (dl *delivery) hasStrays(where map[string]string) bool {
 		slices.ContainsFunc(dl.relay.Nodes, func(n cluster.NodeNews) bool { return strays(n.NodeID) })
 }
 
-func (b *batch) size() int { return len(b.reports) + len(b.news) + len(b.verdicts) }
+func (b *batch) size() int { return len(b.reports) + len(b.news) + len(b.verdicts) + len(b.copies) }
 
 func (b *batch) halve() (first, second *batch) {
 	r, n, v := (len(b.reports)+1)/2, len(b.news)/2, len(b.verdicts)/2
 	if len(b.reports) == 0 {
 		n = (len(b.news) + 1) / 2
 	}
-	return &batch{reports: b.reports[:r], news: b.news[:n], verdicts: b.verdicts[:v]}, &batch{reports: b.reports[r:], news: b.news[n:], verdicts: b.verdicts[v:]}
+	return &batch{reports: b.reports[:r], news: b.news[:n], verdicts: b.verdicts[:v], copies: b.copies}, &batch{reports: b.reports[r:], news: b.news[n:], verdicts: b.verdicts[v:]}
 }
 
 // String says what is in the batch.
@@ -128,6 +129,15 @@ func (b *batch) apply(tx *store.Tx) error {
 				if err := tx.Put(next); err != nil {
 					return err
 				}
+			}
+		}
+	}
+	for _, c := range b.copies {
+		if node := tx.Node(c.nodeID); node != nil && node.Copy != c.copy {
+			next := *node
+			next.Copy = c.copy
+			if err := tx.Put(&next); err != nil {
+				return err
 			}
 		}
 	}

@@ -74,6 +74,9 @@ func (d *Dispatcher) publish(changes []store.Change, view store.View, lost bool)
 				peers = peers || after.ManagerAddr != ""
 			default:
 				peers = peers || cluster.PeerOf(before) != cluster.PeerOf(after) && before.ManagerAddr+after.ManagerAddr != ""
+				if s := d.sessions[after.ID]; before.Copy != after.Copy && s != nil && after.Copy.Is(s.run) {
+					s.refuse(refuseCopy(after.ID))
+				}
 				if before.Role != after.Role {
 					d.marksOf(todo, after.ID).peers()
 				}

@@ -29,9 +29,11 @@ type intake struct {
 	// refusals is how many reports were refused; the committer's.
 	refusals uint64
 
-	mu sync.Mutex // guards the field below
+	mu sync.Mutex // guards the fields below
 	// where tells which manager has the session of each node; replaced, never written to.
 	where map[string]string
+	// leased is which machine the last lease of each node was for.
+	leased map[string]lastLease
 }
 
 // delivery is a relay that waits for its acknowledgement.
@@ -72,13 +74,14 @@ func (in *intake) take(ctx context.Context, r cluster.Relay) (cluster.RelayAnswe
 	if err := in.deliver(ctx, r); err != nil {
 		return cluster.RelayAnswer{}, err
 	}
-	return cluster.RelayAnswer{Leases: in.grant(ctx, r.Leases)}, nil
+	return cluster.RelayAnswer{Leases: in.grant(ctx, r)}, nil
 }
 
 // grant picks the nodes that may go on to run fenced tasks: those that this manager
 // counts on, if it still leads for certain. A leader that comes later, or this one
 // later, can't have found them down before they asked.
-func (in *intake) grant(ctx context.Context, asked []string) []string {
+func (in *intake) grant(ctx context.Context, r cluster.Relay) []string {
+	asked := r.Leases
 	if len(asked) == 0 || in.d.config.Verify == nil {
 		return nil
 	}
@@ -86,10 +89,10 @@ func (in *intake) grant(ctx context.Context, asked []string) []string {
 		in.d.config.Log.Info("grant no leases", "err", err)
 		return nil
 	}
-	view := in.d.config.Store.View()
+	view, now := in.d.config.Store.View(), in.d.config.Now()
 	return slices.DeleteFunc(slices.Clone(asked), func(nodeID string) bool {
 		node := view.Node(nodeID)
-		return node == nil || node.Status.State == cluster.NodeDown
+		return node == nil || node.Status.State == cluster.NodeDown || !in.takes(nodeID, runOf(r, nodeID), now)
 	})
 }
 
@@ -166,6 +169,7 @@ func (in *intake) run(ctx context.Context) error {
 			b := &batch{}
 			if look {
 				b.verdicts, hearing = in.judge(live, waiting, wake)
+				b.copies = live.copies(in.d.config.Store.View(), in.d.config.Now())
 				look = false
 			}
 			writing, waiting = b.gather(waiting, in.where, hearing)
@@ -280,6 +284,14 @@ func (in *intake) write(ctx context.Context, b *batch) error {
 		if in.refusals++; in.refusals&(in.refusals-1) == 0 {
 			in.d.config.Log.Warn("report refused: the task is not the node's", "node", r.NodeID, "task", r.Report.TaskID, "count", in.refusals)
 		}
+	}
+	for _, c := range b.copies {
+		if c.copy.Run == "" {
+			in.d.config.Log.Info("no other machine has this node's identity any more", "node", c.nodeID)
+			continue
+		}
+		in.d.config.Log.Error("two machines have the identity of one node; the later one is refused: stop it, remove its data directory, and join it anew",
+			"node", c.nodeID, "run", c.copy.Run, "addr", c.copy.Addr)
 	}
 	for _, v := range b.verdicts {
 		in.d.config.Log.Debug("node changes state", "node", v.nodeID, "state", v.state.String(), "reason", v.message)

@@ -74,6 +74,8 @@ type sighting struct {
 	engineLost time.Time
 	// witnesses is how many managers say now that their own gossip misses the node.
 	witnesses int
+	// copy is what the node's record says of a machine with its identity.
+	copy cluster.NodeCopy
 }
 
 // scene is all that judge goes by.
@@ -126,6 +128,9 @@ func judge(s scene) (verdicts []verdict, wake time.Time) {
 		switch {
 		case n.session && n.engineLost.IsZero():
 			want.state, want.message = cluster.NodeReady, ""
+			if n.copy.Run != "" {
+				want.message = messageCopy(n.copy)
+			}
 		case n.session && (passed(n.engineLost.Add(engineGrace)) || n.status.State == cluster.NodeDown):
 			want.state, want.message = cluster.NodeDown, messageNoEngine
 		case n.session:

@@ -80,7 +80,7 @@ func TestLease_IsGrantedOnlyByALeaderThatCountsOnTheNode(t *testing.T) {
 			n.Status.State, n.Status.Message = cluster.NodeDown, "test"
 			return tx.Put(&n)
 		})
-		if got := in.grant(t.Context(), []string{"n1", "gone"}); len(got) > 0 {
+		if got := in.grant(t.Context(), cluster.Relay{Leases: []string{"n1", "gone"}}); len(got) > 0 {
 			t.Errorf("leases were granted to %v", got)
 		}
 		time.Sleep(2 * time.Second) // it is ready again, since it has a session

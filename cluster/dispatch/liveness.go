@@ -29,6 +29,8 @@ type hearing struct {
 	engineAway []string
 	// unseen are the nodes that the manager's own gossip suspects or doesn't see.
 	unseen []string
+	// runs are those of the agents of sessions.
+	runs []string
 }
 
 // signal is what is remembered of a node.
@@ -41,6 +43,11 @@ type signal struct {
 	turned  time.Time
 	// engineLost is since when a node with a session has no engine; zero while it has.
 	engineLost time.Time
+	// runs are the node's, and when each was heard of. copySeen is when a copy of the node
+	// was last turned away, and copyAddr where.
+	runs     map[string]span
+	copySeen time.Time
+	copyAddr string
 }
 
 func newLiveness(now time.Time) *liveness {
@@ -56,6 +63,12 @@ func (l *liveness) hear(r cluster.Relay, now time.Time) bool {
 	}
 	same := old != nil && old.epoch == r.Epoch && now.Sub(old.at) < staleAfter && slices.Equal(old.sessions, r.Sessions) && slices.Equal(old.engineAway, r.EngineAway) && slices.Equal(old.unseen, r.Unseen)
 	l.managers[r.Manager] = &hearing{at: now, epoch: r.Epoch, number: r.Number, sessions: r.Sessions, engineAway: r.EngineAway, unseen: r.Unseen}
+	same = same && slices.Equal(old.runs, r.Runs) && len(r.Copies) == 0
+	l.managers[r.Manager].runs = r.Runs
+	for _, copy := range r.Copies {
+		sig := l.signal(copy.NodeID, now)
+		sig.copySeen, sig.copyAddr = now, copy.Addr
+	}
 	for _, nodeID := range r.Left {
 		// Whoever is in a session, here or with another manager, has come back already;
 		// observe sees to that.
@@ -115,6 +128,9 @@ func (l *liveness) observe(view store.View, members map[string]cluster.Member, n
 			}
 		}
 	}
+	for _, h := range l.managers {
+		l.sawRuns(h)
+	}
 	s = scene{now: now, started: l.started, cold: view.Cluster() != nil && now.Before(view.Cluster().ColdStart.Add(brakeWait)), nodes: make([]sighting, 0, view.NodeCount())}
 	for node := range view.Nodes() {
 		sig := l.signal(node.ID, now)
@@ -146,7 +162,7 @@ func (l *liveness) observe(view store.View, members map[string]cluster.Member, n
 		s.nodes = append(s.nodes, sighting{
 			nodeID: node.ID, status: node.Status, session: session,
 			lost: sig.lost, left: sig.left, halting: sig.halting, rumour: sig.rumour, turned: sig.turned, engineLost: sig.engineLost,
-			witnesses: witnesses[node.ID],
+			witnesses: witnesses[node.ID], copy: node.Copy,
 		})
 	}
 	if len(l.nodes) > len(s.nodes) {

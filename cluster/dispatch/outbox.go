@@ -50,6 +50,9 @@ type outbox struct {
 	// described is how many descriptions of a node the leader took in, and since when.
 	described map[string]described
 	left      map[string]departure
+	// runs are those of the sessions' agents, and copies the addresses of machines that
+	// were turned away as copies of nodes, until the leader knows.
+	runs, copies map[string]string
 	// leases are what agents of sessions asked for last, until it is granted.
 	leases map[string]int64
 	// unseen are the nodes that gossip suspects or doesn't see; replaced, never written to.
@@ -85,6 +88,8 @@ func newOutbox() *outbox {
 		described: make(map[string]described),
 		left:      make(map[string]departure),
 		leases:    make(map[string]int64),
+		runs:      make(map[string]string),
+		copies:    make(map[string]string),
 	}
 }
 
@@ -136,9 +141,25 @@ func (o *outbox) setUnseen(nodeIDs []string) {
 	}
 }
 
+// setRun notes the run of a session's agent.
+func (o *outbox) setRun(nodeID, run string) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.runs[nodeID] = run
+}
+
+// addCopy notes that a copy of a node was turned away. The leader hears of it with the
+// next relay.
+func (o *outbox) addCopy(nodeID, addr string) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.copies[nodeID] = addr
+}
+
 func (o *outbox) removeSession(nodeID string, leaving, halting bool) {
 	o.mu.Lock()
 	delete(o.sessions, nodeID)
+	delete(o.runs, nodeID)
 	delete(o.leases, nodeID)
 	o.sorted = nil
 	if leaving {
@@ -234,7 +255,11 @@ func (o *outbox) pack(manager, epoch string, now time.Time) parcel {
 		complete: true,
 		at:       now,
 	}
+	for nodeID, addr := range o.copies {
+		p.relay.Copies = append(p.relay.Copies, cluster.CopyNews{NodeID: nodeID, Addr: addr})
+	}
 	for _, nodeID := range p.relay.Sessions {
+		p.relay.Runs = append(p.relay.Runs, o.runs[nodeID])
 		if o.sessions[nodeID] {
 			p.relay.EngineAway = append(p.relay.EngineAway, nodeID)
 		}
@@ -300,6 +325,11 @@ func (o *outbox) strike(p parcel) {
 		o.described[n.NodeID] = d
 		if o.nodes[n.NodeID].sequence <= p.upTo {
 			delete(o.nodes, n.NodeID)
+		}
+	}
+	for _, copy := range p.relay.Copies {
+		if o.copies[copy.NodeID] == copy.Addr {
+			delete(o.copies, copy.NodeID)
 		}
 	}
 	for _, nodeID := range p.relay.Left {

@@ -19,6 +19,7 @@ import (
 var (
 	errReplaced = errors.New("a newer session of the same node took its place")
 	errStopping = errors.New("this manager stops serving agents")
+	errCopy     = errors.New("the machine is a copy of the node's")
 	errAdrift   = errors.New("this manager has lost its leader")
 	errSilent   = errors.New("the agent was silent for too long")
 	errStalled  = errors.New("the agent took nothing for too long")
@@ -47,6 +48,8 @@ const (
 type session struct {
 	d      *Dispatcher
 	nodeID string
+	// run is the agent's.
+	run string
 	// addr is the address the node gives itself.
 	addr string
 	// build is what Hello said.
@@ -127,6 +130,8 @@ func (s *session) serve() error {
 	}
 	if err := s.register(hello); errors.Is(err, errAdrift) {
 		return s.turnAway(err.Error())
+	} else if errors.Is(err, errCopy) {
+		return s.turnAway(refuseCopy(s.nodeID))
 	} else if err != nil {
 		return err
 	}
@@ -161,6 +166,7 @@ func (s *session) open(in io.Reader) (*cluster.Hello, error) {
 	if _, err := checkDescription(&hello.Description); err != nil {
 		return nil, s.turnAway(err.Error())
 	}
+	s.run = boundRun(hello.Run)
 	s.build, s.engineAway = hello.Build.Bounded(), first.EngineAway
 	if addr, ok := checkAddr(hello.Addr); ok {
 		s.addr = addr
@@ -212,7 +218,7 @@ func (s *session) turnAway(reason string) error {
 	limit := time.AfterFunc(refuseLimit, func() { s.conn.Close() })
 	defer limit.Stop()
 	err := fmt.Errorf("%s: %w", reason, cluster.ErrDenied)
-	if failed := cluster.WriteFrame(s.conn, cluster.FromManager{Refused: reason}); failed != nil {
+	if failed := cluster.WriteFrame(s.conn, cluster.FromManager{Refused: reason, Copy: reason == refuseCopy(s.nodeID)}); failed != nil {
 		return errors.Join(err, failed)
 	}
 	return err
@@ -238,6 +244,10 @@ func (s *session) register(hello *cluster.Hello) error {
 	if d.heartbeat(s.due.view) != s.heartbeat {
 		return errPace
 	}
+	if node := s.due.view.Node(s.nodeID); node != nil && node.Copy.Is(s.run) {
+		d.outbox.addCopy(s.nodeID, s.addr)
+		return errCopy
+	}
 	if s.due.view.Node(s.nodeID) == nil {
 		return fmt.Errorf("%s: %w", removedReason(s.nodeID), cluster.ErrDenied)
 	}
@@ -245,6 +255,7 @@ func (s *session) register(hello *cluster.Hello) error {
 		old.cancel(errReplaced)
 	}
 	d.sessions[s.nodeID] = s
+	d.outbox.setRun(s.nodeID, s.run)
 	d.outbox.addSession(cluster.NodeNews{NodeID: s.nodeID, Description: hello.Description, Addr: s.addr, Build: s.build}, size, s.engineAway)
 	return nil
 }

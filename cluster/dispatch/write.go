@@ -66,7 +66,7 @@ func (s *session) write() error {
 // compose makes the messages for what is due.
 func (s *session) compose(book *ledger, due due) []cluster.FromManager {
 	if due.refused != "" {
-		return []cluster.FromManager{{Refused: due.refused}}
+		return []cluster.FromManager{{Refused: due.refused, Copy: due.refused == refuseCopy(s.nodeID)}}
 	}
 	var messages []cluster.FromManager
 	if due.lease != 0 {

@@ -163,9 +163,7 @@ func (m *Manager) Status(ctx context.Context, digests bool) (cluster.Status, err
 			State: node.Status.State.String(), Availability: string(node.Spec.Availability),
 			Gossip: defaulted(gossip[node.ID], "absent"), Session: sessions[node.ID], Build: node.Build,
 		}
-		if node.Status.State != cluster.NodeReady {
-			health.Reason = node.Status.Message
-		}
+		health.Reason = node.Status.Message
 		status.Nodes = append(status.Nodes, health)
 	}
 	status.Problems = slices.Concat(m.ownProblems(), problems(status), certificateProblems(view, m.cfg.Now()))
@@ -265,6 +263,9 @@ func problems(status cluster.Status) []string {
 			say("node %s (%s) has no session with any manager, and is %s in gossip", node.Hostname, node.NodeID, node.Gossip)
 		case node.Gossip != "alive":
 			say("node %s (%s) is %s in gossip, though its agent has a session", node.Hostname, node.NodeID, node.Gossip)
+		}
+		if node.State == cluster.NodeReady.String() && node.Reason != "" {
+			say("node %s (%s): %s", node.Hostname, node.NodeID, node.Reason)
 		}
 	}
 	return found

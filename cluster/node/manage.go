@@ -17,8 +17,9 @@ import (
 // manage runs a manager for as long as the certificate says that the node is one.
 func (m *member) manage(ctx context.Context) error {
 	for {
-		if m.gone() != nil {
+		if m.gone() != nil || m.copied() != "" {
 			// It asks nobody for votes, and keeps its copy of the database until it leaves.
+			// Two machines with one vote could elect two leaders.
 			select {
 			case <-m.certified:
 				continue
@@ -92,7 +93,7 @@ func (m *member) manageOnce(ctx context.Context) error {
 	g.Go(func() error { return m.doubt(ctx, running) })
 	g.Go(func() error { return m.lockKeys(ctx, running) })
 	g.Go(func() error {
-		for m.credentials.Identity().Role == swarm.NodeRoleManager && m.gone() == nil {
+		for m.credentials.Identity().Role == swarm.NodeRoleManager && m.gone() == nil && m.copied() == "" {
 			select {
 			case <-m.certified:
 			case <-ctx.Done():

@@ -75,6 +75,8 @@ type member struct {
 	damage, lack, unrenewed error
 	// removed is set while the leader says that this node isn't part of the cluster.
 	removed error
+	// copyOf is what managers say when this machine is a copy of the node's; "" when it isn't.
+	copyOf string
 	// called is when connect last called each manager; session is the connection that it
 	// made last, and host whose that is.
 	called  map[string]time.Time
@@ -121,6 +123,7 @@ func (n *Node) load(key cluster.UnlockKey) (*member, error) {
 		NodeID: id.NodeID, Hostname: n.cfg.Hostname, Addr: func() string { return m.known().Addresses.IP }, Build: n.cfg.Build, Driver: n.cfg.Driver,
 		Record:  m.tasks,
 		Halting: n.cfg.Halting,
+		Run:     n.cfg.Machine + "." + cluster.NewID(n.cfg.Random), OnCopy: m.onCopy,
 		Connect: m.connect, OnPeers: m.onPeers, OnRefused: m.onRefused, TLSInfo: credentials.TLSInfo,
 		Now: n.cfg.Now, Random: n.cfg.Random, Log: n.log,
 	})

@@ -9,7 +9,10 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/docker/docker/api/types/swarm"
+
 	"skep/cluster"
+	"skep/cluster/manager"
 )
 
 // A machine may have another address than when its node last ran, or get one while the
@@ -189,6 +192,9 @@ func (m *member) takeAddresses(ctx context.Context) error {
 			next, err = m.known().Addresses.everywhere(), nil
 		}
 		if err == nil {
+			err = m.alone(ctx, next)
+		}
+		if err == nil {
 			return m.moveTo(next)
 		}
 		m.setLack(fmt.Errorf("settle this node's address: %w", err))
@@ -196,6 +202,21 @@ func (m *member) takeAddresses(ctx context.Context) error {
 			return ctx.Err()
 		}
 	}
+}
+
+// alone fails when another machine answers as this manager where it was: this one is a
+// copy then, and two managers with one vote could elect two leaders.
+func (m *member) alone(ctx context.Context, next addresses) error {
+	id, before := m.credentials.Identity(), m.known().Addresses.Control
+	if next.Control == before || id.Role != swarm.NodeRoleManager {
+		return nil
+	}
+	conn, err := manager.Dial(ctx, m.node.cfg.Network, before, m.credentials.ClientTLS(cluster.Identity{NodeID: id.NodeID, Role: id.Role}, cluster.ProtocolHTTP))
+	if err != nil {
+		return nil
+	}
+	conn.Close()
+	return fmt.Errorf("another machine is node %s, at %s: this one is a copy of its disk: stop the daemon, remove its data directory, and join it anew", id.NodeID, before)
 }
 
 // moveTo notes the node's addresses.
@@ -325,4 +346,26 @@ func (n *Node) moveMember(ctx context.Context, m *member) error {
 	next.arrive()
 	n.begin(next)
 	return nil
+}
+
+// onCopy takes in that managers call this machine a copy of the node's, or "" when they
+// take it for the node's.
+func (m *member) onCopy(reason string) {
+	m.mu.Lock()
+	before := m.copyOf
+	m.copyOf = reason
+	m.mu.Unlock()
+	if reason != before {
+		signal(m.certified)
+	}
+	if reason != before && reason != "" {
+		m.node.log.Error("this machine is a copy of another one", "reason", reason)
+	}
+}
+
+// copied is what onCopy was told.
+func (m *member) copied() string {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.copyOf
 }

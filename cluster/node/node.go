@@ -55,6 +55,10 @@ type Config struct {
 	// empty leaves it to swarm unlock.
 	UnlockKeyFile string
 
+	// Machine names this start of the machine; empty means the kernel's boot ID. Two nodes
+	// with one identity are told apart by it.
+	Machine string
+
 	// Latency names the node's timing; see cluster.TimingFor.
 	Latency string
 	// SnapshotEntries, SnapshotBytes and GossipKeyPeriod are as in manager.Config.
@@ -151,6 +155,11 @@ func New(cfg Config) (*Node, error) {
 	}
 	if cfg.Network == nil {
 		cfg.Network = tcp{}
+	}
+	if cfg.Machine == "" {
+		// Without one, the runs of agents still differ.
+		boot, _ := os.ReadFile("/proc/sys/kernel/random/boot_id")
+		cfg.Machine = strings.ReplaceAll(strings.TrimSpace(string(boot)), ".", "")
 	}
 	if cfg.Interfaces == nil {
 		cfg.Interfaces = localInterfaces
@@ -384,6 +393,8 @@ func (n *Node) Info() swarm.Info {
 		info.Error = damage.Error()
 	} else if trouble := member.trouble(); trouble != nil {
 		info.Error = trouble.Error()
+	} else if copied := member.copied(); copied != "" {
+		info.Error = copied
 	} else if lack := member.lacking(); lack != nil {
 		info.Error = lack.Error()
 	}
