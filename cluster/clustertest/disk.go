@@ -12,6 +12,7 @@ import (
 	"syscall"
 	"time"
 
+	"skep/cluster"
 	"skep/cluster/node"
 )
 
@@ -52,14 +53,14 @@ func (m *Machine) run(ctx context.Context, n *node.Node, d *daemon) {
 }
 
 // fatal is what Config.Fatal does here: the daemon ends as in a crash. That is an
-// error of the test unless its disk was harmed.
+// error of the test unless its disk was harmed, or its version doesn't fit.
 func (m *Machine) fatal(d *daemon, err error) {
 	if d.is(d.dying) || d.is(d.ended) {
 		return // It is known to be dead.
 	}
 	m.mu.Lock()
 	m.failure = err
-	expected := m.harmed
+	expected := m.harmed || errors.Is(err, cluster.ErrVersion)
 	m.mu.Unlock()
 	if !expected {
 		m.cluster.t.Errorf("%s stopped at once: %v", m.Name, err)

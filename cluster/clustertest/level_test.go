@@ -1,6 +1,7 @@
 package clustertest
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"net/http"
@@ -99,6 +100,7 @@ func TestLevel_RisesWithTheLastNode(t *testing.T) {
 			}
 		}
 		upgrade(leader, after)
+		lower := c.backup()
 		for i, m := range c.Machines {
 			if i >= 3 {
 				if level := c.wellStatus().At(); level != 1 {
@@ -163,7 +165,46 @@ func TestLevel_RisesWithTheLastNode(t *testing.T) {
 		if n := len(c.wellStatus().Nodes); n != 7 {
 			t.Errorf("%d nodes, want 7", n)
 		}
+
+		// The way back from there is a backup of before the level rose.
+		higher := c.backup()
+		for _, m := range c.Machines {
+			m.Crash()
+		}
+		lone := c.add(len(c.Machines) + 1)
+		upgrade(lone, before)
+		restore := func(sealed []byte) error {
+			path := lone.path("backup")
+			if err := os.WriteFile(path, sealed, 0o600); err != nil {
+				t.Fatal(err)
+			}
+			return lone.Try(http.MethodPost, "/skep/v1/restore", cluster.RestoreRequest{
+				Path: path, Key: backupKey, ListenAddr: lone.IP, AdvertiseAddr: lone.IP,
+			}, nil)
+		}
+		if err := restore(higher); err == nil || !strings.Contains(err.Error(), sentence) {
+			t.Errorf("a backup of level 2: %v", err)
+		}
+		if err := restore(lower); err != nil {
+			t.Fatalf("a backup of level 1: %v", err)
+		}
+		var services []swarm.Service
+		lone.Do(http.MethodGet, "/services", nil, &services)
+		if level := lone.manager().Store().View().Cluster().At(); level != 1 || len(services) != 1 {
+			t.Errorf("restored: level %d, %d services", level, len(services))
+		}
 	})
+}
+
+var backupKey = bytes.Repeat([]byte{7}, 32)
+
+func (c *Cluster) backup() []byte {
+	c.t.Helper()
+	sealed, err := c.Leader().call(http.MethodPost, "/skep/v1/backup", cluster.BackupRequest{Key: backupKey})
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	return sealed
 }
 
 // state tells whether the leader finds the machine's node in a state.

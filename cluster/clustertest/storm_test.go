@@ -30,7 +30,13 @@ type storm struct {
 	began  time.Time
 	// gentle leaves the workers' daemons and engines alive, so that fenced tasks can
 	// be held to never run twice: nobody else would stop them.
-	gentle  bool
+	gentle bool
+	// builds decides which version a machine is started as, apart from random, whose dice
+	// stand for the faults. newest are machines that are never of before again, and raised
+	// is set once the level was seen to be raised.
+	builds  *rand.Rand
+	newest  map[*Machine]bool
+	raised  bool
 	log     []string
 	history *history
 	eye     *onlooker
@@ -71,8 +77,7 @@ func (s *storm) harm() {
 	case 4, 5:
 		for _, m := range c.Machines {
 			if m.off() {
-				s.note("restart %s", m.Name)
-				m.Restart()
+				s.restart(m)
 				return
 			}
 		}
@@ -191,7 +196,7 @@ func (s *storm) anew(m *Machine) {
 		s.returns.Store(false)
 		return
 	}
-	if m.off() || s.random.IntN(2) == 0 {
+	if m.off() || s.random.IntN(2) == 0 || m.Build == before {
 		s.end(m, "crash", (*Machine).Crash)
 		m.settle()
 		m.Driver.SetAway(false)
@@ -203,6 +208,7 @@ func (s *storm) anew(m *Machine) {
 			m.Driver.Vanish(container.TaskID)
 		}
 		s.note("%s is installed anew", m.Name)
+		m.Build, s.newest[m] = after, true
 		m.reinstall()
 	} else {
 		err := m.Try(http.MethodPost, "/swarm/leave?force=1", nil, nil)
@@ -279,8 +285,7 @@ func (s *storm) forsake(m *Machine) {
 	s.rest(time.Duration(4000+s.random.IntN(4000)) * time.Millisecond)
 	for _, other := range s.c.Machines[:s.c.managers] {
 		if other.off() {
-			s.note("restart %s", other.Name)
-			other.Restart()
+			s.restart(other)
 		}
 	}
 }
@@ -375,9 +380,12 @@ func (s *storm) rest(d time.Duration) {
 // weather lets a storm of so many faults go over a cluster, and checks what must
 // hold then.
 func weather(t *testing.T, seed uint64, faults int) {
-	s := &storm{t: t, random: rand.New(rand.NewPCG(seed, 1)), gentle: seed%2 == 0}
+	s := &storm{
+		t: t, random: rand.New(rand.NewPCG(seed, 1)), gentle: seed%2 == 0,
+		builds: rand.New(rand.NewPCG(seed, 3)), newest: map[*Machine]bool{},
+	}
 	s.c = Start(t, 3+2*int(seed%3/2), 3, Options{
-		SnapshotEntries: 60, Seed: seed, Clock: func(int) time.Duration { return s.clock() },
+		SnapshotEntries: 60, Seed: seed, Build: before, Clock: func(int) time.Duration { return s.clock() },
 	})
 	c := s.c
 	fenced := fencedSpec(3, true)
@@ -409,10 +417,11 @@ func weather(t *testing.T, seed uint64, faults int) {
 	for _, m := range c.Machines {
 		m.settle()
 		if m.off() {
-			m.Restart()
+			s.restart(m)
 		}
 	}
 	s.rest(20 * time.Second)
+	s.upgradeTheRefused()
 	close(stop)
 	s.clients.Wait()
 	s.rest(time.Second)
@@ -430,7 +439,58 @@ func weather(t *testing.T, seed uint64, faults int) {
 	s.whole()
 	c.vote(c.managers)
 	s.noOrphans()
+	s.levelIsThatOfTheOldest()
 	s.rollsBackExactly(only)
+}
+
+// restart starts a machine's daemon that is off, as one version or the other: those of
+// before aren't started any more once a manager has said that they don't fit.
+func (s *storm) restart(m *Machine) {
+	for _, view := range s.c.Views() {
+		if record := view.Cluster(); record != nil && record.At() > before.Level {
+			s.raised = true
+		}
+	}
+	m.Build = before
+	if s.builds.IntN(3) > 0 || s.newest[m] || s.raised {
+		m.Build = after
+	}
+	s.note("restart %s as %s", m.Name, m.Build.Version)
+	m.Restart()
+}
+
+// upgradeTheRefused upgrades machines that run the version of before though the level was
+// raised meanwhile: when they were started, nobody could tell.
+func (s *storm) upgradeTheRefused() {
+	if s.c.Leader().manager().Store().View().Cluster().At() == before.Level {
+		return
+	}
+	for _, m := range s.c.Machines {
+		if m.Build == before {
+			s.note("upgrade %s", m.Name)
+			if !m.off() {
+				m.Stop()
+			}
+			m.Build = after
+			m.Restart()
+		}
+	}
+	s.rest(10 * time.Second)
+}
+
+// levelIsThatOfTheOldest waits until the cluster's level is what its oldest node can.
+func (s *storm) levelIsThatOfTheOldest() {
+	s.t.Helper()
+	want := after.Level
+	for _, m := range s.c.Machines {
+		want = min(want, m.Build.Level)
+	}
+	s.c.Eventually(2*time.Minute, "the level is that of the oldest node", func() error {
+		if level := s.c.Leader().manager().Store().View().Cluster().At(); level != want {
+			return fmt.Errorf("it is %d, not %d", level, want)
+		}
+		return nil
+	})
 }
 
 // whole waits until every service has as many running tasks as it should.
