@@ -8,11 +8,12 @@ import "time"
 // nothing. All nodes of a cluster should have the same.
 type Timing struct {
 	// Beat is raft's heartbeat timeout: the silence after which followers look for a new
-	// leader. Heartbeats are sent ten times as often or less; votes, stalls of the disk
+	// leader. Heartbeats are sent three to ten times as often; votes, stalls of the disk
 	// and whatever else hangs on elections are bounded by multiples of it.
 	Beat time.Duration
 	// ProbeInterval is how often a node looks after one other by gossip, ProbeTimeout how
-	// long that one may take to answer, and GossipInterval how often news are passed on.
+	// long that one may take to answer, and GossipInterval how often news are passed on; all
+	// of it less often while all is well.
 	ProbeInterval, ProbeTimeout, GossipInterval time.Duration
 	// SuspicionMult is how many probe intervals, times the logarithm of the number of
 	// nodes, a suspected node has to object.

@@ -29,7 +29,7 @@ const (
 
 	// exchangeInterval is how often each node compares its whole list with another's:
 	// the news of a join is sent to a few members at random and may miss one.
-	exchangeInterval = 5 * time.Second
+	exchangeInterval = 20 * time.Second
 	// streamTimeout bounds every exchange over TCP, and with it each address of Join.
 	streamTimeout = 5 * time.Second
 	// reclaimAfter is how long a dead node's name stays bound to its old address.
@@ -70,10 +70,14 @@ type Gossip struct {
 	list    *memberlist.Memberlist
 	ring    ring
 	guard   *guard
+	calm    *calm
 	states  atomic.Pointer[states]
 	changed chan struct{}
 	done    chan struct{} // closed by Close: ends watch
 	watched chan struct{} // closed when watch has ended
+
+	doubts   chan struct{} // holds a token for each node that Doubt looks after
+	doubting sync.WaitGroup
 
 	ending sync.Mutex // held by Leave and Close: memberlist doesn't take them together
 
@@ -116,6 +120,7 @@ func Start(config Config) (*Gossip, error) {
 		changed: make(chan struct{}, 1),
 		done:    make(chan struct{}),
 		watched: make(chan struct{}),
+		doubts:  make(chan struct{}, maxDoubts),
 		members: make(map[string]string),
 	}
 	if err := g.ring.set(config.Keys); err != nil {
@@ -127,7 +132,8 @@ func Start(config Config) (*Gossip, error) {
 	if err != nil {
 		return nil, fmt.Errorf("start gossip on %s port %d: %w", config.BindAddr, config.Port, err)
 	}
-	g.guard = newGuard(transport, &g.ring, config.ClusterID, logger)
+	g.calm = newCalm(config.Timing.ProbeInterval, g.done)
+	g.guard = newGuard(transport, &g.ring, config.ClusterID, logger, g.calm.heed)
 	if g.list, err = memberlist.Create(g.memberlistConfig(logger)); err != nil {
 		return nil, errors.Join(fmt.Errorf("start gossip on %s port %d: %w", config.BindAddr, config.Port, err), g.guard.Shutdown())
 	}
@@ -136,6 +142,11 @@ func Start(config Config) (*Gossip, error) {
 		return nil, errors.Join(fmt.Errorf("start gossip: %w", err), g.list.Shutdown())
 	}
 	g.states.Store(&states)
+	news, err := newsTicker(g.list)
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("start gossip: %w", err), g.list.Shutdown())
+	}
+	g.calm.start(news, config.Timing.GossipInterval)
 	go g.watch()
 	return g, nil
 }
@@ -187,7 +198,7 @@ func (g *Gossip) memberlistConfig(logger *log.Logger) *memberlist.Config {
 	c.PushPullInterval = exchangeInterval
 	c.TCPTimeout = streamTimeout
 	c.DeadNodeReclaimTime = reclaimAfter
-	c.Events, c.Alive = events{g}, events{g}
+	c.Events, c.Alive, c.Ping = events{g}, events{g}, g.calm
 	c.Logger = logger
 	return c
 }
@@ -290,6 +301,7 @@ func (g *Gossip) Leave(timeout time.Duration) error {
 	}
 	g.ending.Lock()
 	defer g.ending.Unlock()
+	g.calm.stir()
 	g.mu.Lock()
 	closed := g.closed
 	g.left = true
@@ -318,6 +330,7 @@ func (g *Gossip) Close() error {
 	}
 	close(g.done)
 	<-g.watched
+	g.doubting.Wait()
 	if err := g.list.Shutdown(); err != nil {
 		return fmt.Errorf("close gossip: %w", err)
 	}

@@ -43,11 +43,13 @@ type guard struct {
 	ring    *ring
 	head    []byte // label of the cluster, in front of each packet and stream
 	log     *log.Logger
+	seen    func(text []byte) // what each packet says, either way
 	packets chan *memberlist.Packet
 	streams chan net.Conn
 
-	stop    func()        // ends pump
-	stopped chan struct{} // closed when pump has ended
+	ending  <-chan struct{} // closed by stop
+	stop    func()          // ends pump
+	stopped chan struct{}   // closed when pump has ended
 
 	mu        sync.Mutex // guards the fields below
 	strangers []*stream  // the oldest first
@@ -57,15 +59,17 @@ type guard struct {
 var _ memberlist.Transport = (*guard)(nil)
 
 // newGuard begins to take what transport brings, until Shutdown.
-func newGuard(transport memberlist.Transport, ring *ring, label string, log *log.Logger) *guard {
+func newGuard(transport memberlist.Transport, ring *ring, label string, log *log.Logger, seen func([]byte)) *guard {
 	stop := make(chan struct{})
 	g := &guard{
 		Transport: transport,
 		ring:      ring,
 		head:      append([]byte{labelMsg, byte(len(label))}, label...),
 		log:       log,
+		seen:      seen,
 		packets:   make(chan *memberlist.Packet),
 		streams:   make(chan net.Conn),
+		ending:    stop,
 		stop:      sync.OnceFunc(func() { close(stop) }),
 		stopped:   make(chan struct{}),
 	}
@@ -80,6 +84,7 @@ func (g *guard) overhead() int { return len(g.head) + sealOverhead }
 func (g *guard) label() []byte { return g.head[2:] }
 
 func (g *guard) WriteTo(text []byte, addr string) (time.Time, error) {
+	g.seen(text)
 	packet := make([]byte, 0, g.overhead()+len(text))
 	return g.Transport.WriteTo(g.ring.seal(append(packet, g.head...), text, g.label()), addr)
 }
@@ -118,6 +123,7 @@ func (g *guard) pump(stop <-chan struct{}) {
 				continue // All of it is a later level's.
 			}
 			packet.Buf = text
+			g.seen(text)
 			select {
 			case g.packets <- packet:
 			case <-stop:
@@ -133,6 +139,15 @@ func (g *guard) pump(stop <-chan struct{}) {
 		case <-stop:
 			return
 		}
+	}
+}
+
+// inject gives memberlist a packet as if another member had sent it.
+func (g *guard) inject(text []byte) {
+	g.seen(text)
+	select {
+	case g.packets <- &memberlist.Packet{Buf: text, From: &net.UDPAddr{}}:
+	case <-g.ending:
 	}
 }
 

@@ -7,6 +7,7 @@ import (
 	"net"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -19,7 +20,8 @@ import (
 // network carries packets and streams between members in memory, so that minutes
 // pass in no time under synctest.
 type network struct {
-	mu    sync.Mutex // guards the fields below
+	sent  atomic.Int64 // packets
+	mu    sync.Mutex   // guards the fields below
 	wires map[string]*wire
 	cut   func(from, to string) bool // by IP
 }
@@ -66,6 +68,7 @@ func (w *wire) FinalAdvertiseAddr(string, int) (net.IP, int, error) {
 }
 
 func (w *wire) WriteTo(b []byte, address string) (time.Time, error) {
+	w.net.sent.Add(1)
 	if to := w.reach(address); to != nil {
 		from := &net.UDPAddr{IP: net.ParseIP(w.ip), Port: testPort}
 		select {

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"reflect"
 	"sync"
+	"time"
 
 	"github.com/hashicorp/memberlist"
 )
@@ -15,9 +16,9 @@ import (
 // layout, and the tests check that a suspect is seen, so an upgrade that changes
 // either can't go unnoticed.
 type states struct {
-	lock        *sync.RWMutex
-	nodes       reflect.Value // []*nodeState, by reference
-	name, state []int         // fields of nodeState
+	lock                *sync.RWMutex
+	nodes               reflect.Value // []*nodeState, by reference
+	name, state, number []int         // fields of nodeState
 }
 
 func statesOf(list *memberlist.Memberlist) (states, error) {
@@ -31,16 +32,28 @@ func statesOf(list *memberlist.Memberlist) (states, error) {
 	node := nodes.Type().Elem().Elem()
 	name, hasName := node.FieldByName("Name")
 	state, hasState := node.FieldByName("State")
-	if !hasName || name.Type.Kind() != reflect.String ||
+	number, hasNumber := node.FieldByName("Incarnation")
+	if !hasNumber || number.Type.Kind() != reflect.Uint32 || !hasName || name.Type.Kind() != reflect.String ||
 		!hasState || state.Type != reflect.TypeFor[memberlist.NodeStateType]() || len(state.Index) != 1 {
 		return states{}, fmt.Errorf("read states of members: memberlist keeps the state of a node in another way")
 	}
 	return states{
-		lock:  (*sync.RWMutex)(lock.Addr().UnsafePointer()),
-		nodes: nodes,
-		name:  name.Index,
-		state: state.Index,
+		lock:   (*sync.RWMutex)(lock.Addr().UnsafePointer()),
+		nodes:  nodes,
+		name:   name.Index,
+		state:  state.Index,
+		number: number.Index,
 	}, nil
+}
+
+// newsTicker is what makes memberlist look for news to pass on: see calm.
+func newsTicker(list *memberlist.Memberlist) (*time.Ticker, error) {
+	// The first of the two is that of probes. Nobody changes them before the shutdown.
+	tickers := reflect.ValueOf(list).Elem().FieldByName("tickers")
+	if !tickers.IsValid() || tickers.Type() != reflect.TypeFor[[]*time.Ticker]() || tickers.Len() != 2 {
+		return nil, fmt.Errorf("slow down gossip: memberlist keeps its tickers in another way")
+	}
+	return (*time.Ticker)(tickers.Index(1).UnsafePointer()), nil
 }
 
 // suspects gives the IDs of the members that are suspect now.
@@ -59,4 +72,18 @@ func (s states) suspects() map[string]bool {
 		suspects[node.FieldByIndex(s.name).String()] = true
 	}
 	return suspects
+}
+
+// incarnation is the number of a node's last word about itself: whoever suspects it says
+// which one it doubts.
+func (s states) incarnation(nodeID string) (number uint32, here bool) {
+	s.lock.RLock()
+	defer s.lock.RUnlock()
+	for i := range s.nodes.Len() {
+		node := s.nodes.Index(i).Elem()
+		if node.FieldByIndex(s.name).String() == nodeID {
+			return uint32(node.FieldByIndex(s.number).Uint()), true
+		}
+	}
+	return 0, false
 }

@@ -26,6 +26,7 @@ func (e events) NotifyJoin(n *memberlist.Node) {
 	e.g.mu.Lock()
 	e.g.members[n.Name] = addr
 	e.g.mu.Unlock()
+	e.g.calm.stir()
 	e.g.signal()
 }
 
@@ -34,6 +35,7 @@ func (e events) NotifyLeave(n *memberlist.Node) {
 	e.g.mu.Lock()
 	delete(e.g.members, n.Name)
 	e.g.mu.Unlock()
+	e.g.calm.stir()
 	e.g.signal()
 }
 
@@ -58,8 +60,11 @@ func (e events) NotifyAlive(n *memberlist.Node) error {
 // watch signals changes of suspicion and goes back to missing seeds, until done.
 func (g *Gossip) watch() {
 	defer close(g.watched)
-	look := time.NewTicker(g.config.Timing.ProbeInterval)
+	// Nobody is suspected but after trouble, and memberlist doesn't tell when.
+	every := g.config.Timing.ProbeInterval / 2
+	look := time.NewTimer(every)
 	defer look.Stop()
+	looking := true
 	rejoin := time.NewTicker(g.config.RejoinEvery)
 	defer rejoin.Stop()
 	joining := make(chan struct{}, 1) // holds a token while a seed is being tried
@@ -69,10 +74,19 @@ func (g *Gossip) watch() {
 		select {
 		case <-g.done:
 			return
+		case <-g.calm.stirred:
+			if !looking {
+				look.Reset(every)
+				looking = true
+			}
 		case <-look.C:
-			if now := g.states.Load().suspects(); !maps.Equal(now, before) {
+			now := g.states.Load().suspects()
+			if !maps.Equal(now, before) {
 				before = now
 				g.signal()
+			}
+			if looking = len(now) > 0 || g.calm.troubled(); looking {
+				look.Reset(every)
 			}
 		case <-rejoin.C:
 			missing := g.missing()
