@@ -138,6 +138,9 @@ func (e *ear) Members() []cluster.Member {
 
 func (e *ear) Changed() <-chan struct{} { return e.changed }
 
+// Doubt does nothing: who is reached is looked at all the time.
+func (e *ear) Doubt(string) {}
+
 func (e *ear) SetKeys(keys [][]byte) error {
 	if len(keys) == 0 {
 		return fmt.Errorf("set gossip keys: none: %w", cluster.ErrInvalid)

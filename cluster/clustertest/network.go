@@ -43,6 +43,8 @@ type wire struct {
 	// random decides what is lost.
 	random *rand.Rand
 	port   int
+	// sent counts what each address wrote on connections.
+	sent map[string]int
 }
 
 func newWire(seed uint64) *wire {
@@ -50,7 +52,7 @@ func newWire(seed uint64) *wire {
 		changed: make(chan struct{}), listeners: map[string]*listener{}, conns: map[*conn]bool{},
 		gone: map[string]bool{}, public: map[string]string{},
 		cut: map[[2]string]bool{}, down: map[string]bool{}, mute: map[[2]string]bool{}, refused: map[[2]string]bool{},
-		far: map[string]time.Duration{}, lossy: map[string]float64{}, random: rand.New(rand.NewPCG(seed, 2)), port: 40000,
+		far: map[string]time.Duration{}, lossy: map[string]float64{}, sent: map[string]int{}, random: rand.New(rand.NewPCG(seed, 2)), port: 40000,
 	}
 }
 
@@ -512,6 +514,7 @@ func (c *conn) Write(p []byte) (int, error) {
 			if at := c.out.send(p[written:written+n], now.Add(by)); at.After(now) {
 				time.AfterFunc(at.Sub(now), c.peer.wake)
 			}
+			c.wire.sent[c.local.host]++
 			c.peer.wakeLocked()
 			return n, nil, true
 		})

@@ -27,10 +27,17 @@ type Config struct {
 	Members func() []cluster.Member
 	// MembersChanged receives after Members changed. Run is its only reader.
 	MembersChanged <-chan struct{}
+	// Doubt has gossip look after a node at once whose session broke; nil is nobody.
+	Doubt func(nodeID string)
 	// Leader gives the present leader; self means this manager, ok is false when there is none.
 	Leader func() (peer cluster.Peer, self bool, ok bool)
 	// LeaderChanged gives a channel that is closed at the next change of Leader.
 	LeaderChanged func() <-chan struct{}
+	// Heard tells the leader when a manager last answered it in another way: its sessions
+	// then count on although it relays seldom. nil means that only relays count.
+	Heard func(managerID string) time.Time
+	// HeardFor is for how long that holds.
+	HeardFor time.Duration
 	// Verify returns nil when this manager led at some time after the call. Without it
 	// no agent gets a lease.
 	Verify func(context.Context) error
@@ -98,6 +105,9 @@ func New(config Config) *Dispatcher {
 	config.AdriftAfter = max(config.AdriftAfter, leastAdrift)
 	if config.Now == nil {
 		config.Now = time.Now
+	}
+	if config.Doubt == nil {
+		config.Doubt = func(string) {}
 	}
 	if config.Log == nil {
 		config.Log = slog.New(slog.DiscardHandler)

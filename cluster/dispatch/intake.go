@@ -194,6 +194,9 @@ func (in *intake) run(ctx context.Context) error {
 			if dl.ctx.Err() != nil {
 				continue // Its sender gave up, and may have sent a newer one already.
 			}
+			if in.d.config.Heard != nil {
+				live.listen(in.d.config.Heard, in.d.config.HeardFor)
+			}
 			if live.hear(dl.relay, in.d.config.Now()) {
 				look = true
 			}
@@ -243,6 +246,9 @@ func (in *intake) judge(live *liveness, waiting []*delivery, wake *time.Timer) (
 		if dl.ctx.Err() == nil {
 			live.heardAgain(dl.relay.Manager, now)
 		}
+	}
+	if in.d.config.Heard != nil {
+		live.listen(in.d.config.Heard, in.d.config.HeardFor)
 	}
 	scene, where, next := live.observe(in.d.config.Store.View(), in.d.members(), now)
 	scene.suspectLong = in.d.config.SuspectLong

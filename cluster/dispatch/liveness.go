@@ -11,17 +11,25 @@ import (
 // staleAfter is after what silence the sessions of a manager don't count any more.
 const staleAfter = 5 * relayEvery
 
+// staleRelay is after what silence they don't although the manager answers otherwise: a
+// relay that takes its time is news that wait for the log.
+const staleRelay = relayLimit + relayCalm
+
 // liveness is what the leader remembers of managers, sessions and gossip: since
 // when each signal is what it is. It belongs to the intake.
 type liveness struct {
-	started  time.Time
+	started time.Time
+	// stale is staleAfter, or Config.HeardFor.
+	stale    time.Duration
 	managers map[string]*hearing
 	nodes    map[string]*signal
 }
 
 // hearing is what a manager said last.
 type hearing struct {
-	at       time.Time
+	at time.Time
+	// alive is when the manager was last heard of, in whatever way.
+	alive    time.Time
 	epoch    string
 	number   uint64
 	sessions []string
@@ -51,7 +59,7 @@ type signal struct {
 }
 
 func newLiveness(now time.Time) *liveness {
-	return &liveness{started: now, managers: make(map[string]*hearing), nodes: make(map[string]*signal)}
+	return &liveness{started: now, stale: staleAfter, managers: make(map[string]*hearing), nodes: make(map[string]*signal)}
 }
 
 // hear takes in what a relay says about sessions, unless a later one of the same
@@ -61,8 +69,8 @@ func (l *liveness) hear(r cluster.Relay, now time.Time) bool {
 	if old != nil && old.epoch == r.Epoch && old.number > r.Number {
 		return false
 	}
-	same := old != nil && old.epoch == r.Epoch && now.Sub(old.at) < staleAfter && slices.Equal(old.sessions, r.Sessions) && slices.Equal(old.engineAway, r.EngineAway) && slices.Equal(old.unseen, r.Unseen)
-	l.managers[r.Manager] = &hearing{at: now, epoch: r.Epoch, number: r.Number, sessions: r.Sessions, engineAway: r.EngineAway, unseen: r.Unseen}
+	same := old != nil && old.epoch == r.Epoch && now.Sub(old.alive) < l.stale && slices.Equal(old.sessions, r.Sessions) && slices.Equal(old.engineAway, r.EngineAway) && slices.Equal(old.unseen, r.Unseen)
+	l.managers[r.Manager] = &hearing{at: now, alive: now, epoch: r.Epoch, number: r.Number, sessions: r.Sessions, engineAway: r.EngineAway, unseen: r.Unseen}
 	same = same && slices.Equal(old.runs, r.Runs) && len(r.Copies) == 0
 	l.managers[r.Manager].runs = r.Runs
 	for _, copy := range r.Copies {
@@ -82,7 +90,17 @@ func (l *liveness) hear(r cluster.Relay, now time.Time) bool {
 // which may be long after it came.
 func (l *liveness) heardAgain(manager string, now time.Time) {
 	if h := l.managers[manager]; h != nil {
-		h.at = now
+		h.at, h.alive = now, now
+	}
+}
+
+// listen notes which managers were heard of otherwise since their last relays.
+func (l *liveness) listen(heard func(managerID string) time.Time, limit time.Duration) {
+	l.stale = limit
+	for id, h := range l.managers {
+		if at := heard(id); at.After(h.alive) && at.Sub(h.at) < staleRelay {
+			h.alive = at
+		}
 	}
 }
 
@@ -106,7 +124,7 @@ func (l *liveness) observe(view store.View, members map[string]cluster.Member, n
 	where = make(map[string]string)
 	witnesses := make(map[string]int)
 	for id, h := range l.managers {
-		end := h.at.Add(staleAfter)
+		end := h.alive.Add(l.stale)
 		if !end.After(now) {
 			if view.Node(id) == nil {
 				delete(l.managers, id)

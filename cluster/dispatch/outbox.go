@@ -32,6 +32,8 @@ const (
 type outbox struct {
 	// news receives when something was added.
 	news chan struct{}
+	// asked receives when the first agent asks for a lease after a relay.
+	asked chan struct{}
 
 	mu       sync.Mutex // guards the fields below
 	sequence uint64
@@ -82,6 +84,7 @@ type stamped[T any] struct {
 func newOutbox() *outbox {
 	return &outbox{
 		news:      make(chan struct{}, 1),
+		asked:     make(chan struct{}, 1),
 		sessions:  make(map[string]bool),
 		reports:   make(map[string]map[string]stamped[cluster.Report]),
 		nodes:     make(map[string]stamped[cluster.NodeNews]),
@@ -126,9 +129,16 @@ func (o *outbox) setEngine(nodeID string, away bool) {
 func (o *outbox) ask(nodeID string, lease int64) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	if _, session := o.sessions[nodeID]; session {
-		o.leases[nodeID] = lease
+	if _, session := o.sessions[nodeID]; !session {
+		return
 	}
+	if len(o.leases) == 0 {
+		select {
+		case o.asked <- struct{}{}:
+		default:
+		}
+	}
+	o.leases[nodeID] = lease
 }
 
 // setUnseen notes which nodes gossip suspects or doesn't see.

@@ -13,8 +13,11 @@ import (
 )
 
 const (
-	// relayEvery is how often the leader hears of a manager that has no news.
+	// relayEvery is how often the leader hears of a manager that has no news: always when
+	// nothing else tells the leader that it is there, and else while agents ask for leases.
 	relayEvery = 200 * time.Millisecond
+	// relayCalm is how often when the leader hears of it otherwise.
+	relayCalm = time.Second
 	// relayLimit is how long the leader may take to commit and acknowledge.
 	relayLimit = 5 * time.Second
 	// retryFirst and retryLast are the waits after failed relays.
@@ -41,7 +44,7 @@ func (d *Dispatcher) relay(ctx context.Context) error {
 		if err == nil {
 			retry = 0
 			heard = d.config.Now()
-			timer.Reset(relayEvery)
+			timer.Reset(d.relayEvery())
 		} else {
 			retry = min(max(2*retry, retryFirst), retryLast)
 			timer.Reset(retry)
@@ -51,15 +54,29 @@ func (d *Dispatcher) relay(ctx context.Context) error {
 			failing.About(err, "the leader can't be told of agents' news; trying again", "the leader hears of agents' news again", "node", d.config.NodeID)
 		}
 		d.setAdrift(d.config.Now().Sub(heard) > d.config.AdriftAfter)
-		select {
-		case <-ctx.Done():
-			return context.Cause(ctx)
-		case <-news:
-		case <-changed:
-			retry = 0
-		case <-timer.C:
+		for again := false; !again; {
+			again = true
+			select {
+			case <-ctx.Done():
+				return context.Cause(ctx)
+			case <-news:
+			case <-d.outbox.asked:
+				again = false
+				timer.Reset(relayEvery)
+			case <-changed:
+				retry = 0
+			case <-timer.C:
+			}
 		}
 	}
+}
+
+// relayEvery is how often a manager without news relays.
+func (d *Dispatcher) relayEvery() time.Duration {
+	if d.config.Heard != nil {
+		return relayCalm
+	}
+	return relayEvery
 }
 
 // lastRelay tells the leader what is left when this manager stops, above all of

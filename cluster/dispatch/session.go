@@ -267,6 +267,9 @@ func (s *session) unregister(end error) {
 	if d.sessions[s.nodeID] == s {
 		delete(d.sessions, s.nodeID)
 		d.outbox.removeSession(s.nodeID, errors.Is(end, errLeft), errors.Is(end, errHalting))
+		if !errors.Is(end, errLeft) && !errors.Is(end, errHalting) {
+			d.config.Doubt(s.nodeID)
+		}
 	}
 }
 

@@ -33,6 +33,7 @@ func (m *Manager) hasten(ctx context.Context) error {
 		case <-ctx.Done():
 			return ctx.Err()
 		case lost := <-m.inbound.lost:
+			m.cfg.Doubt(lost)
 			m.hastenOnce(ctx, lost)
 		}
 	}
@@ -62,6 +63,7 @@ func (m *Manager) hastenOnce(ctx context.Context, lost string) {
 // stand stands for election as one does to whom leadership is handed over: those who
 // believe that there is a leader vote as well.
 func (m *Manager) stand(leader string, term uint64, why string) {
+	m.cfg.Doubt(leader)
 	m.log.Debug("stand for election: "+why, "node", m.cfg.NodeID, "leader", leader, "term", term)
 	header := raft.RPCHeader{
 		ProtocolVersion: raft.ProtocolVersionMax, ID: []byte(m.cfg.NodeID), Addr: []byte(m.cfg.Addr),

@@ -40,6 +40,7 @@ func (m *Manager) lead(ctx context.Context, term uint64) error {
 			})
 		})
 		g.Go(func() error { return m.dispatch.Lead(ctx) })
+		g.Go(func() error { return m.beat(ctx) })
 		g.Go(func() error { return m.rotate(ctx) })
 		g.Go(func() error { return m.finishRoot(ctx) })
 		g.Go(func() error { return m.raiseLevel(ctx) })

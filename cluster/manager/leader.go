@@ -68,6 +68,9 @@ func (m *Manager) watch(ctx context.Context) error {
 			return ctx.Err()
 		case o := <-observations:
 			m.peers.observe(o)
+			if failed, is := o.Data.(raft.FailedHeartbeatObservation); is {
+				m.cfg.Doubt(string(failed.PeerID))
+			}
 		case <-timer.C:
 		}
 		timer.Stop()

@@ -62,6 +62,8 @@ type Config struct {
 	// Members and MembersChanged are gossip's view.
 	Members        func() []cluster.Member
 	MembersChanged <-chan struct{}
+	// Doubt has gossip look after a node at once, whose other connections ended.
+	Doubt func(nodeID string)
 	// API executes forwarded requests of the Docker Engine API; see api.Server.Remote.
 	API http.Handler
 	// Beat is raft's heartbeat timeout: how long a silence makes followers look for
@@ -98,6 +100,7 @@ type Manager struct {
 	fsm       countingFSM
 	raft      *raft.Raft
 	transport *raft.NetworkTransport
+	patient   *patient
 	retaining *retaining
 	inbound   *inbound
 	// running is raft once it has started: the transport is there before.
@@ -117,6 +120,10 @@ type Manager struct {
 	opened atomic.Bool
 	// alone is Config.Alone until it is done; only lead uses it.
 	alone bool
+	// stuck is the term in which leadership couldn't be handed over.
+	stuck atomic.Uint64
+	// reloading is held while raft's configuration is read, changed and set.
+	reloading sync.Mutex
 
 	mu      sync.Mutex // guards the fields below
 	leader  leader
@@ -129,6 +136,9 @@ type Manager struct {
 // Open restores the manager's state from disk and listens on the control port.
 // Nothing is answered before Run.
 func Open(cfg Config) (_ *Manager, err error) {
+	if cfg.Doubt == nil {
+		cfg.Doubt = func(string) {}
+	}
 	cfg.Beat = defaulted(cfg.Beat, 300*time.Millisecond)
 	cfg.SnapshotBytes = defaulted(cfg.SnapshotBytes, 32<<20)
 	cfg.GossipKeyPeriod = defaulted(cfg.GossipKeyPeriod, 12*time.Hour)
@@ -160,13 +170,13 @@ func Open(cfg Config) (_ *Manager, err error) {
 			return m.dial(ctx, addr, cluster.ProtocolHTTP)
 		},
 		MaxIdleConnsPerHost:   64,
-		IdleConnTimeout:       30 * time.Second,
+		IdleConnTimeout:       idleTimeout,
 		ResponseHeaderTimeout: time.Minute,
 	}}
 	m.dispatch = dispatch.New(dispatch.Config{
-		NodeID: cfg.NodeID, Store: m.store, Members: cfg.Members, MembersChanged: cfg.MembersChanged,
+		NodeID: cfg.NodeID, Store: m.store, Members: cfg.Members, MembersChanged: cfg.MembersChanged, Doubt: cfg.Doubt,
 		Leader: m.dispatchLeader, LeaderChanged: m.LeaderChanged, Verify: m.Fresh, Client: m.client,
-		AdriftAfter: 4 * cfg.Beat, SuspectLong: 5 * cfg.Beat / 2, Now: cfg.Now, Log: cfg.Log, Random: cfg.Random,
+		Heard: m.heard, HeardFor: max(heardFor, 2*cfg.Beat), AdriftAfter: 4 * cfg.Beat, SuspectLong: 5 * cfg.Beat / 2, Now: cfg.Now, Log: cfg.Log, Random: cfg.Random,
 	})
 	if m.raft, err = m.startRaft(); err != nil {
 		return nil, err
@@ -208,6 +218,7 @@ func (m *Manager) Run(ctx context.Context) error {
 	g.Go(func() error { return m.compact(serving) })
 	g.Go(func() error { return m.hasten(serving) })
 	g.Go(func() error { return m.heed(serving) })
+	g.Go(func() error { return m.tellCommits(serving, m.patient) })
 	g.Go(func() error { return m.spare(serving) })
 	g.Go(func() error { return m.dispatch.Run(serving) })
 	g.Go(func() error {
@@ -249,7 +260,7 @@ func (m *Manager) StepDown() {
 	if m.raft.State() != raft.Leader || len(m.servers()) < 2 {
 		return
 	}
-	if err := m.raft.LeadershipTransfer().Error(); err != nil {
+	if err := m.transfer(); err != nil {
 		m.log.Warn("hand over leadership", "node", m.cfg.NodeID, "err", err)
 		return
 	}
@@ -264,6 +275,22 @@ func (m *Manager) StepDown() {
 		pause(limited, successorLook)
 	}
 	m.log.Warn("hand over leadership: nobody took it yet", "node", m.cfg.NodeID)
+}
+
+// transfer has raft hand over leadership. After one that took too long there is no other in
+// the same term: raft's waits for the other manager to have the last entries, and a second one
+// waits behind it for ever, so that nothing could be written in a later term either.
+func (m *Manager) transfer() error {
+	term := m.raft.CurrentTerm()
+	if m.stuck.Load() == term {
+		return fmt.Errorf("raft tried in term %d already", term)
+	}
+	m.quicken()
+	err := m.raft.LeadershipTransfer().Error()
+	if err != nil && !errors.Is(err, raft.ErrLeadershipTransferInProgress) {
+		m.stuck.Store(term)
+	}
+	return err
 }
 
 // Adrift tells whether no leader has heard of this manager for some time: there

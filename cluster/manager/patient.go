@@ -26,6 +26,8 @@ import (
 type patient struct {
 	*raft.NetworkTransport
 	matches *matches
+	pace    *pace
+	commits *commits
 	now     func() time.Time
 	// raft is whose transport this is; not set before it has started.
 	raft atomic.Pointer[raft.Raft]
@@ -45,14 +47,14 @@ var _ raft.Transport = (*patient)(nil)
 // lookAgain is how often an attempt that waits asks whether it is still wanted.
 const lookAgain = 50 * time.Millisecond
 
-func newPatient(transport *raft.NetworkTransport, matches *matches, now func() time.Time) *patient {
-	return &patient{NetworkTransport: transport, matches: matches, now: now, away: map[raft.ServerID]absence{}}
+func newPatient(transport *raft.NetworkTransport, matches *matches, pace *pace, now func() time.Time) *patient {
+	return &patient{NetworkTransport: transport, matches: matches, pace: pace, commits: newCommits(), now: now, away: map[raft.ServerID]absence{}}
 }
 
 // AppendEntries sends entries when the manager answers heartbeats, and a heartbeat at once.
 func (p *patient) AppendEntries(id raft.ServerID, target raft.ServerAddress, args *raft.AppendEntriesRequest, resp *raft.AppendEntriesResponse) error {
 	if heartbeat(args) {
-		return p.send(id, target, args, resp, true)
+		return p.pace.exchange(func() error { return p.send(id, target, args, resp, true) })
 	}
 	if err := p.await(id, args.Term); err != nil {
 		return err
@@ -73,6 +75,9 @@ func (p *patient) send(id raft.ServerID, target raft.ServerAddress, args *raft.A
 		p.note(id, args.Term, err == nil)
 	}
 	if err == nil && resp.Term == args.Term {
+		if !beat && resp.Success {
+			p.commits.note(id, target, args)
+		}
 		p.matches.note(id, args.Term, func(m *match) {
 			m.heard = p.now()
 			switch {

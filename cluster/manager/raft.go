@@ -29,9 +29,7 @@ func (m *Manager) startRaft() (*raft.Raft, error) {
 	config.HeartbeatTimeout = m.cfg.Beat
 	config.ElectionTimeout = m.cfg.Beat
 	config.LeaderLeaseTimeout = m.cfg.Beat
-	// A follower learns of a commit with the next message, or after this time: it
-	// is what agents on followers wait for.
-	config.CommitTimeout = 10 * time.Millisecond
+	config.CommitTimeout = tellAgain // See commit.go.
 	config.MaxAppendEntries = entriesAtOnce
 	config.BatchApplyCh = true
 	config.NoLegacyTelemetry = true
@@ -64,15 +62,15 @@ func (m *Manager) startRaft() (*raft.Raft, error) {
 			return nil, fmt.Errorf("bootstrap raft: %w", err)
 		}
 	}
-	transport := newPatient(m.transport, &m.matches, m.cfg.Now)
-	m.retaining = newRetaining(transport, m.inbound, m.disk.Log)
+	m.patient = newPatient(m.transport, &m.matches, newPace(m.cfg.Beat), m.cfg.Now)
+	m.retaining = newRetaining(m.patient, m.inbound, m.disk.Log)
 	go m.retaining.run()
 	r, err := raft.NewRaft(config, &m.fsm, m.disk.Log, m.disk.Stable, m.disk.Snapshots, located{m.retaining, m.where})
 	if err != nil {
 		m.retaining.stop()
 		return nil, fmt.Errorf("start raft: %w", err)
 	}
-	transport.raft.Store(r)
+	m.patient.raft.Store(r)
 	m.running.Store(r)
 	return r, nil
 }
@@ -138,6 +136,8 @@ func (m *Manager) keeping() cluster.RaftKeeping {
 
 // follow makes raft and the disk keep what it says.
 func (m *Manager) follow(keeping cluster.RaftKeeping) error {
+	m.reloading.Lock()
+	defer m.reloading.Unlock()
 	if config := m.raft.ReloadableConfig(); config.TrailingLogs != keeping.Trailing {
 		config.TrailingLogs = keeping.Trailing
 		if err := m.raft.ReloadConfig(config); err != nil {

@@ -77,7 +77,7 @@ func (m *Manager) askOthers(ctx context.Context, servers []raft.Server, leader s
 }
 
 // stands tells whether a follower should stand: most voters, the leader counted among
-// them, have heard nothing of it for half a Beat, which is three heartbeats. One of them
+// them, have heard nothing of it for two thirds of a Beat, in which there are two heartbeats. One of them
 // goes first, so that they don't split the votes: whose log is the longest, since that
 // one gets all votes, and the first by ID of several. When nothing comes of that the
 // others try, each at its turn.
@@ -87,7 +87,7 @@ func stands(own cluster.ManagerHealth, others []cluster.ManagerHealth, beat, tur
 		if other.Term > own.Term || other.Leader {
 			return false // There has been an election meanwhile.
 		}
-		if other.NodeID == "" || other.LastContact < beat/2 {
+		if other.NodeID == "" || other.LastContact < beat*2/3 {
 			continue
 		}
 		agree++

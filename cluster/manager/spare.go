@@ -16,10 +16,10 @@ const (
 	spareLines    = 2
 	spareForwards = 4
 	// spareEvery is how often missing ones are made. A manager also greets the others on each
-	// connection for what is forwarded, at first and each greetEvery-th time: those that
-	// nobody uses for half a minute are closed. greetPause follows each that had to be made.
+	// connection for what is forwarded, when spare ones were missing and each greetEvery-th time: those that
+	// nobody uses for idleTimeout are closed. greetPause follows each that had to be made.
 	spareEvery = time.Second
-	greetEvery = 10
+	greetEvery = 50
 	greetPause = 20 * time.Millisecond
 	// greetLimit is how long greeting one manager may take: its connections are used only
 	// when all are there, each after its handshake, and one that is given up is closed.
@@ -104,8 +104,8 @@ func (s *spares) put(addr string, conn net.Conn, err error) {
 }
 
 // fill makes those that are missing to addrs, each on a goroutine of its own, and closes
-// those to others.
-func (s *spares) fill(ctx context.Context, addrs []string) {
+// those to others. It tells of which some were missing: they are new, or have begun anew.
+func (s *spares) fill(ctx context.Context, addrs []string) (missing []string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for addr, ready := range s.ready {
@@ -116,6 +116,9 @@ func (s *spares) fill(ctx context.Context, addrs []string) {
 		}
 	}
 	for _, addr := range addrs {
+		if s.dialing[addr]+len(s.ready[addr]) < spareLines {
+			missing = append(missing, addr)
+		}
 		for !s.closed && s.dialing[addr]+len(s.ready[addr]) < spareLines {
 			s.dialing[addr]++
 			go func() {
@@ -124,6 +127,7 @@ func (s *spares) fill(ctx context.Context, addrs []string) {
 			}()
 		}
 	}
+	return missing
 }
 
 // close closes all of them, and those that are being made.
@@ -136,20 +140,21 @@ func (s *spares) close() {
 
 // spare keeps connections to the other managers ready until ctx ends.
 func (m *Manager) spare(ctx context.Context) error {
-	var before []string
 	for round := 0; ; round++ {
 		var all, targets []string // And this one, which tells itself to stand.
 		for _, server := range m.servers() {
 			all = append(all, string(server.Address))
 			targets = append(targets, string(whom(server.ID, server.Address)))
 		}
-		m.streams.spares.fill(ctx, targets)
+		missing := m.streams.spares.fill(ctx, targets)
 		m.inbound.cut(m.speaks)
-		greeted := slices.DeleteFunc(slices.Clone(all), func(addr string) bool {
-			return addr == m.cfg.Addr || round%greetEvery != 0 && slices.Contains(before, addr)
-		})
+		var greeted []string
+		for i, addr := range all {
+			if addr != m.cfg.Addr && (round%greetEvery == 0 || slices.Contains(missing, targets[i])) {
+				greeted = append(greeted, addr)
+			}
+		}
 		go m.greet(ctx, greeted)
-		before = all
 		if pause(ctx, spareEvery); ctx.Err() != nil {
 			return ctx.Err()
 		}

@@ -84,6 +84,7 @@ type Gossip interface {
 	Join(ctx context.Context, seeds []cluster.Member) error
 	Members() []cluster.Member
 	Changed() <-chan struct{}
+	Doubt(nodeID string)
 	SetKeys(keys [][]byte) error
 	Leave(timeout time.Duration) error
 	Close() error

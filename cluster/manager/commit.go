@@ -1,0 +1,145 @@
+package manager
+
+import (
+	"context"
+	"sync"
+	"time"
+
+	"github.com/hashicorp/raft"
+)
+
+// Followers learn how far the log is committed with the next entries. Raft also tells them
+// from time to time while there are none, which has to be often, since agents on followers
+// wait for it, and so was half of what an idle cluster did. Here the leader tells them soon
+// after each commit, and raft's own message is for what was lost on the way.
+
+const (
+	// tellAfter is how long after the last entries a leader waits for the next ones before it
+	// tells of the commit by itself.
+	tellAfter = 5 * time.Millisecond
+	// tellAgain is raft's CommitTimeout: a follower is told again after one to two of it.
+	tellAgain = 300 * time.Millisecond
+)
+
+// commits is what each follower has and knows, as far as its answers say.
+type commits struct {
+	// woken has one signal after an answer to entries.
+	woken chan struct{}
+
+	mu        sync.Mutex // guards followers
+	followers map[raft.ServerID]progress
+}
+
+// progress is what a follower is known to have: the log up to matched, in the leader's term.
+type progress struct {
+	addr    raft.ServerAddress
+	leader  raft.AppendEntriesRequest // its header and term, without entries
+	matched raft.Log                  // index and term only
+	told    uint64                    // up to where the follower knows of the commit
+	busy    bool                      // something is being sent that says more
+}
+
+func newCommits() *commits {
+	return &commits{woken: make(chan struct{}, 1), followers: map[raft.ServerID]progress{}}
+}
+
+// note takes in that a follower accepted what args says.
+func (c *commits) note(id raft.ServerID, addr raft.ServerAddress, args *raft.AppendEntriesRequest) {
+	matched := raft.Log{Index: args.PrevLogEntry, Term: args.PrevLogTerm}
+	if n := len(args.Entries); n > 0 {
+		matched = raft.Log{Index: args.Entries[n-1].Index, Term: args.Entries[n-1].Term}
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	before, known := c.followers[id]
+	switch {
+	case known && before.leader.Term > args.Term:
+		return
+	case known && before.leader.Term == args.Term && before.matched.Index > matched.Index:
+		matched = before.matched
+	}
+	told := min(args.LeaderCommitIndex, matched.Index)
+	if known && before.leader.Term == args.Term {
+		told = max(told, before.told)
+	}
+	c.followers[id] = progress{
+		addr: addr, matched: matched, told: told, busy: before.busy,
+		leader: raft.AppendEntriesRequest{RPCHeader: args.RPCHeader, Term: args.Term, Leader: args.Leader},
+	}
+	if len(args.Entries) > 0 {
+		c.wake()
+	}
+}
+
+func (c *commits) wake() {
+	select {
+	case c.woken <- struct{}{}:
+	default:
+	}
+}
+
+// said takes in that what was sent to a follower has arrived, or not.
+func (c *commits) said(id raft.ServerID) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if follower, known := c.followers[id]; known {
+		follower.busy = false
+		c.followers[id] = follower
+	}
+}
+
+// untold lists what the leader of the term has to say to those who don't know yet that the
+// log is committed up to commit.
+func (c *commits) untold(term, commit uint64) map[raft.ServerID]message {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	messages := map[raft.ServerID]message{}
+	for id, follower := range c.followers {
+		if follower.leader.Term != term {
+			delete(c.followers, id)
+			continue
+		}
+		if known := min(commit, follower.matched.Index); known > follower.told && !follower.busy {
+			follower.busy = true
+			c.followers[id] = follower
+			args := follower.leader
+			args.PrevLogEntry, args.PrevLogTerm = follower.matched.Index, follower.matched.Term
+			args.LeaderCommitIndex = known
+			messages[id] = message{follower.addr, &args}
+		}
+	}
+	return messages
+}
+
+// message is what is sent to a follower.
+type message struct {
+	addr raft.ServerAddress
+	args *raft.AppendEntriesRequest
+}
+
+// tellCommits tells followers of what is committed, while this manager leads, until ctx ends.
+func (m *Manager) tellCommits(ctx context.Context, transport *patient) error {
+	for {
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-transport.commits.woken:
+		}
+		pause(ctx, tellAfter)
+		// What a leader of a term says stays true when it leads no more: it is as if it came late.
+		term := m.raft.CurrentTerm()
+		if m.raft.State() != raft.Leader || m.raft.CurrentTerm() != term {
+			continue
+		}
+		for id, told := range transport.commits.untold(term, m.raft.CommitIndex()) {
+			go func() {
+				var answer raft.AppendEntriesResponse
+				_ = transport.AppendEntries(id, told.addr, told.args, &answer) // Raft tells those again whom this doesn't reach.
+				transport.commits.said(id)
+				if answer.Success {
+					transport.commits.wake() // There may be more by now.
+				}
+			}()
+		}
+	}
+}
