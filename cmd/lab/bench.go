@@ -70,6 +70,7 @@ var measurements = []measurement{
 	{"writes", false, benchWrites},
 	{"plan", false, benchPlan},
 	{"heap", false, benchHeap},
+	{"idle", false, benchIdle},
 }
 
 // runBench runs all measurements, or those named, and prints the table. A number that
