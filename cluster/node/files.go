@@ -145,6 +145,11 @@ type record struct {
 	// Database is set before this node's first term as a manager and until its database
 	// is removed: that it is gone is damage then.
 	Database bool `cbor:"5,keyasint,omitempty"`
+
+	// came is how it was read, and known what this version would have written then; with
+	// them a record that is written keeps what another version wrote and this one doesn't
+	// know. Both are nil for a new membership.
+	came, known []byte
 }
 
 // fresh is a new cluster whose first objects aren't in the store yet.
@@ -159,11 +164,19 @@ func readRecord(file sealedFile) (record, error) {
 	if err != nil {
 		return r, fmt.Errorf("read what the node knows of the cluster: %w", err)
 	}
-	return r, cluster.Decode(data, &r)
+	if err := cluster.Decode(data, &r); err != nil {
+		return r, err
+	}
+	r.came = data
+	r.known, err = cluster.Encode(r)
+	return r, err
 }
 
 func (r record) write(file sealedFile) error {
 	data, err := cluster.Encode(r)
+	if err == nil && r.came != nil {
+		data, err = cluster.Merge(r.came, r.known, data)
+	}
 	if err != nil {
 		return err
 	}

@@ -42,3 +42,50 @@ func TestMember_ReadingDoesNotWaitForTheDisk(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// TestRecord_KeepsWhatALaterVersionWrote goes back to this version and forward again: what
+// the later one wrote of itself is still there, and what this one changed counts.
+func TestRecord_KeepsWhatALaterVersionWrote(t *testing.T) {
+	path, ring := filepath.Join(t.TempDir(), "node.sealed"), seal.NewRing(seal.Key{1})
+	file := sealedFile{copies: [2]*seal.File{seal.NewFile(path, ring, "cluster", "node"), seal.NewFile(path+copyEnding, ring, "cluster", "node")}}
+	if err := (record{Database: true, Peers: cluster.Peers{Role: "manager"}}).write(file); err != nil {
+		t.Fatal(err)
+	}
+	var later map[any]any
+	content := func() {
+		t.Helper()
+		data, err := file.Read()
+		if err == nil {
+			later = nil
+			err = cluster.Decode(data, &later)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	content()
+	later[uint64(99)] = "new"
+	later[uint64(2)].(map[any]any)[uint64(98)] = uint64(7)
+	data, err := cluster.Encode(later)
+	if err == nil {
+		err = file.Write(data)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	for round := range 2 {
+		m := &member{changing: make(chan struct{}, 1), file: file}
+		if m.record, err = readRecord(file); err != nil {
+			t.Fatal(err)
+		}
+		for range 2 {
+			if err := m.change(func(r *record) { r.Database, r.Alone = !r.Database, true }); err != nil {
+				t.Fatal(err)
+			}
+		}
+		content()
+		if later[uint64(99)] != "new" || later[uint64(2)].(map[any]any)[uint64(98)] != uint64(7) || later[uint64(5)] != true || later[uint64(4)] != true {
+			t.Errorf("after round %d: %v", round, later)
+		}
+	}
+}
