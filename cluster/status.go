@@ -11,6 +11,8 @@ type Status struct {
 	Term     uint64
 	// BackupAt is when the database was last backed up; zero for never.
 	BackupAt time.Time `json:",omitzero"`
+	// Autolock tells whether a manager that was restarted is locked.
+	Autolock bool `json:",omitempty"`
 	Managers []ManagerHealth
 	Nodes    []NodeHealth
 	// Problems says what is unhealthy and why, in sentences; empty means all is well.

@@ -172,6 +172,9 @@ func TestAutolock_WholeWay(t *testing.T) {
 		if locked.state() != swarm.LocalNodeStateLocked || locked.node.Info().NodeID != identity.NodeID {
 			t.Errorf("after a restart: %+v", locked.node.Info())
 		}
+		if status, err := c.Leader().manager().Status(t.Context(), false); err != nil || !strings.Contains(strings.Join(status.Problems, "\n"), `waits for "swarm unlock" there`) {
+			t.Errorf("the others don't say that it may be locked: %q, %v", status.Problems, err)
+		}
 		for _, path := range []string{"/swarm", "/nodes", "/services", "/swarm/unlockkey"} {
 			if err := locked.Try(http.MethodGet, path, nil, nil); err == nil || !strings.Contains(err.Error(), "needs to be unlocked") {
 				t.Errorf("%s: %v", path, err)

@@ -137,7 +137,7 @@ func (c *chronicle) ofNode(before, after *cluster.Node, by string, view store.Vi
 		case cluster.NodeDown:
 			who := append(who, "reason", after.Status.Message)
 			if after.Role == swarm.NodeRoleManager && locks(view.Cluster()) {
-				who = append(who, "hint", "managers are locked: if its machine was restarted, it needs \"swarm unlock\"")
+				who = append(who, "hint", "managers are locked here: if its daemon was restarted, it waits for \"swarm unlock\" there")
 			}
 			lines = append(lines, warn("node is down", who...))
 		case cluster.NodeDisconnected:

@@ -166,6 +166,7 @@ func (m *Manager) Status(ctx context.Context, digests bool) (cluster.Status, err
 		health.Reason = node.Status.Message
 		status.Nodes = append(status.Nodes, health)
 	}
+	status.Autolock = locks(view.Cluster())
 	status.Problems = slices.Concat(m.ownProblems(), problems(status), certificateProblems(view, m.cfg.Now()))
 	return status, nil
 }
@@ -229,7 +230,11 @@ func problems(status cluster.Status) []string {
 		case manager.Addr == "":
 			say("manager %s (%s) has no copy of the database: it is new, or its own was damaged and it waits for another", manager.Hostname, manager.NodeID)
 		case !manager.Reachable:
-			say("manager %s (%s) doesn't answer at %s", manager.Hostname, manager.NodeID, manager.Addr)
+			hint := ""
+			if status.Autolock {
+				hint = "; managers are locked here: if its daemon was restarted, it waits for \"swarm unlock\" there"
+			}
+			say("manager %s (%s) doesn't answer at %s%s", manager.Hostname, manager.NodeID, manager.Addr, hint)
 		case diskTrouble(manager) != "":
 			say("manager %s (%s): %s", manager.Hostname, manager.NodeID, diskTrouble(manager))
 		case manager.Trouble != "":
