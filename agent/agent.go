@@ -54,6 +54,9 @@ type Config struct {
 	Driver Driver
 	// Record keeps the tasks across restarts; nil keeps nothing.
 	Record Record
+	// Warning says what is wrong with the node though it works, for managers to show; "" is
+	// nothing, nil is never anything.
+	Warning func() string
 	// Run names this start of the agent, after the machine's own start: see cluster.Hello.
 	Run string
 	// OnCopy is told that managers call this machine a copy of the node's, and why; "" when
@@ -116,6 +119,9 @@ func New(cfg Config) (*Agent, error) {
 	}
 	if cfg.Addr == nil {
 		cfg.Addr = func() string { return "" }
+	}
+	if cfg.Warning == nil {
+		cfg.Warning = func() string { return "" }
 	}
 	if cfg.OnCopy == nil {
 		cfg.OnCopy = func(string) {}

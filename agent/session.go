@@ -133,7 +133,7 @@ func (a *Agent) session(ctx context.Context) error {
 // asks for a farewell, inner is the life of the session.
 func (s *session) write(ctx, inner context.Context) error {
 	hello := cluster.Hello{Format: cluster.WireFormat, Addr: s.agent.cfg.Addr(), Build: s.agent.cfg.Build, Run: s.agent.cfg.Run}
-	first := cluster.FromAgent{Hello: &hello}
+	first := cluster.FromAgent{Hello: &hello, Warning: s.agent.cfg.Warning()}
 	s.agent.call(func(held *set) {
 		s.hello, hello.Description, first.EngineAway = held.description, held.description, held.engineAway()
 	})
@@ -162,7 +162,7 @@ func (s *session) write(ctx, inner context.Context) error {
 			return s.leave(inner)
 		}
 		message := s.mailbox.take()
-		message.Logs = chunk
+		message.Logs, message.Warning = chunk, s.agent.cfg.Warning()
 		message.Lease = s.mailbox.ask(s.agent.cfg.Now())
 		if err := s.send(inner, &message); err != nil {
 			return err

@@ -53,6 +53,9 @@ type FromAgent struct {
 	// Halting is set beside Leaving when the machine itself stops, so that waiting for the
 	// agent to come back would be in vain.
 	Halting bool `cbor:"8,keyasint,omitempty"`
+	// Warning is set in every message while something is wrong with the node though it
+	// works.
+	Warning string `cbor:"9,keyasint,omitempty"`
 }
 
 // Hello opens a session. Who speaks is in the certificate.
@@ -272,6 +275,14 @@ type Relay struct {
 	Runs []string `cbor:"12,keyasint,omitempty"`
 	// Copies are machines that were turned away since they are copies of a node's.
 	Copies []CopyNews `cbor:"13,keyasint,omitempty"`
+	// Warnings are what agents of Sessions warn of, always all of it.
+	Warnings []Warning `cbor:"14,keyasint,omitempty"`
+}
+
+// Warning is what an agent says is wrong with its node though it works.
+type Warning struct {
+	NodeID string `cbor:"1,keyasint"`
+	Text   string `cbor:"2,keyasint"`
 }
 
 // CopyNews is that a copy of a node's machine was turned away, and where it says it is.

@@ -241,7 +241,7 @@ func (m machineNetwork) Listen(text string) (net.Listener, error) {
 		return nil, fmt.Errorf("listen %s: %w", addr, syscall.EADDRNOTAVAIL)
 	}
 	if w.listeners[addr.String()] != nil {
-		return nil, fmt.Errorf("listen %s: address already in use", addr)
+		return nil, fmt.Errorf("listen %s: %w", addr, syscall.EADDRINUSE)
 	}
 	l := &listener{wire: w, addr: addr, shown: shown}
 	w.listeners[addr.String()] = l

@@ -190,6 +190,16 @@ func runOf(r cluster.Relay, nodeID string) string {
 // maxRun bounds what an agent may say of its run.
 const maxRun = 128
 
+// maxWarning bounds a warning.
+const maxWarning = 512
+
+func boundWarning(text string) string {
+	if text = strings.ToValidUTF8(text, "?"); len(text) > maxWarning {
+		return ""
+	}
+	return text
+}
+
 func boundRun(run string) string {
 	if len(run) > maxRun {
 		return ""

@@ -76,6 +76,8 @@ type sighting struct {
 	witnesses int
 	// copy is what the node's record says of a machine with its identity.
 	copy cluster.NodeCopy
+	// warning is what the node's agent warns of.
+	warning string
 }
 
 // scene is all that judge goes by.
@@ -127,7 +129,7 @@ func judge(s scene) (verdicts []verdict, wake time.Time) {
 		want := verdict{n.nodeID, n.status.State, n.status.Message}
 		switch {
 		case n.session && n.engineLost.IsZero():
-			want.state, want.message = cluster.NodeReady, ""
+			want.state, want.message = cluster.NodeReady, n.warning
 			if n.copy.Run != "" {
 				want.message = messageCopy(n.copy)
 			}

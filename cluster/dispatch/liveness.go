@@ -39,6 +39,8 @@ type hearing struct {
 	unseen []string
 	// runs are those of the agents of sessions.
 	runs []string
+	// warnings are what they warn of.
+	warnings []cluster.Warning
 }
 
 // signal is what is remembered of a node.
@@ -71,8 +73,8 @@ func (l *liveness) hear(r cluster.Relay, now time.Time) bool {
 	}
 	same := old != nil && old.epoch == r.Epoch && now.Sub(old.alive) < l.stale && slices.Equal(old.sessions, r.Sessions) && slices.Equal(old.engineAway, r.EngineAway) && slices.Equal(old.unseen, r.Unseen)
 	l.managers[r.Manager] = &hearing{at: now, alive: now, epoch: r.Epoch, number: r.Number, sessions: r.Sessions, engineAway: r.EngineAway, unseen: r.Unseen}
-	same = same && slices.Equal(old.runs, r.Runs) && len(r.Copies) == 0
-	l.managers[r.Manager].runs = r.Runs
+	same = same && slices.Equal(old.runs, r.Runs) && slices.Equal(old.warnings, r.Warnings) && len(r.Copies) == 0
+	l.managers[r.Manager].runs, l.managers[r.Manager].warnings = r.Runs, r.Warnings
 	for _, copy := range r.Copies {
 		sig := l.signal(copy.NodeID, now)
 		sig.copySeen, sig.copyAddr = now, copy.Addr
@@ -146,8 +148,14 @@ func (l *liveness) observe(view store.View, members map[string]cluster.Member, n
 			}
 		}
 	}
-	for _, h := range l.managers {
+	warnings := map[string]string{}
+	for id, h := range l.managers {
 		l.sawRuns(h)
+		for _, w := range h.warnings {
+			if where[w.NodeID] == id {
+				warnings[w.NodeID] = w.Text
+			}
+		}
 	}
 	s = scene{now: now, started: l.started, cold: view.Cluster() != nil && now.Before(view.Cluster().ColdStart.Add(brakeWait)), nodes: make([]sighting, 0, view.NodeCount())}
 	for node := range view.Nodes() {
@@ -180,7 +188,7 @@ func (l *liveness) observe(view store.View, members map[string]cluster.Member, n
 		s.nodes = append(s.nodes, sighting{
 			nodeID: node.ID, status: node.Status, session: session,
 			lost: sig.lost, left: sig.left, halting: sig.halting, rumour: sig.rumour, turned: sig.turned, engineLost: sig.engineLost,
-			witnesses: witnesses[node.ID], copy: node.Copy,
+			witnesses: witnesses[node.ID], copy: node.Copy, warning: warnings[node.ID],
 		})
 	}
 	if len(l.nodes) > len(s.nodes) {

@@ -55,6 +55,8 @@ type outbox struct {
 	// runs are those of the sessions' agents, and copies the addresses of machines that
 	// were turned away as copies of nodes, until the leader knows.
 	runs, copies map[string]string
+	// warnings are those of the sessions' agents.
+	warnings map[string]string
 	// leases are what agents of sessions asked for last, until it is granted.
 	leases map[string]int64
 	// unseen are the nodes that gossip suspects or doesn't see; replaced, never written to.
@@ -93,6 +95,7 @@ func newOutbox() *outbox {
 		leases:    make(map[string]int64),
 		runs:      make(map[string]string),
 		copies:    make(map[string]string),
+		warnings:  make(map[string]string),
 	}
 }
 
@@ -158,6 +161,16 @@ func (o *outbox) setRun(nodeID, run string) {
 	o.runs[nodeID] = run
 }
 
+// setWarning notes what a session's agent warns of; "" is nothing.
+func (o *outbox) setWarning(nodeID, text string) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	delete(o.warnings, nodeID)
+	if text != "" {
+		o.warnings[nodeID] = text
+	}
+}
+
 // addCopy notes that a copy of a node was turned away. The leader hears of it with the
 // next relay.
 func (o *outbox) addCopy(nodeID, addr string) {
@@ -170,6 +183,7 @@ func (o *outbox) removeSession(nodeID string, leaving, halting bool) {
 	o.mu.Lock()
 	delete(o.sessions, nodeID)
 	delete(o.runs, nodeID)
+	delete(o.warnings, nodeID)
 	delete(o.leases, nodeID)
 	o.sorted = nil
 	if leaving {
@@ -270,6 +284,9 @@ func (o *outbox) pack(manager, epoch string, now time.Time) parcel {
 	}
 	for _, nodeID := range p.relay.Sessions {
 		p.relay.Runs = append(p.relay.Runs, o.runs[nodeID])
+		if text := o.warnings[nodeID]; text != "" {
+			p.relay.Warnings = append(p.relay.Warnings, cluster.Warning{NodeID: nodeID, Text: text})
+		}
 		if o.sessions[nodeID] {
 			p.relay.EngineAway = append(p.relay.EngineAway, nodeID)
 		}

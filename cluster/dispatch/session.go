@@ -48,8 +48,8 @@ const (
 type session struct {
 	d      *Dispatcher
 	nodeID string
-	// run is the agent's.
-	run string
+	// run is the agent's, and warning what it warned of last; the reader's.
+	run, warning string
 	// addr is the address the node gives itself.
 	addr string
 	// build is what Hello said.
@@ -166,7 +166,7 @@ func (s *session) open(in io.Reader) (*cluster.Hello, error) {
 	if _, err := checkDescription(&hello.Description); err != nil {
 		return nil, s.turnAway(err.Error())
 	}
-	s.run = boundRun(hello.Run)
+	s.run, s.warning = boundRun(hello.Run), boundWarning(first.Warning)
 	s.build, s.engineAway = hello.Build.Bounded(), first.EngineAway
 	if addr, ok := checkAddr(hello.Addr); ok {
 		s.addr = addr
@@ -256,6 +256,7 @@ func (s *session) register(hello *cluster.Hello) error {
 	}
 	d.sessions[s.nodeID] = s
 	d.outbox.setRun(s.nodeID, s.run)
+	d.outbox.setWarning(s.nodeID, s.warning)
 	d.outbox.addSession(cluster.NodeNews{NodeID: s.nodeID, Description: hello.Description, Addr: s.addr, Build: s.build}, size, s.engineAway)
 	return nil
 }
@@ -287,6 +288,10 @@ func (s *session) read(in io.Reader) error {
 		if m.EngineAway != s.engineAway {
 			s.engineAway = m.EngineAway
 			s.d.outbox.setEngine(s.nodeID, m.EngineAway)
+		}
+		if text := boundWarning(m.Warning); text != s.warning {
+			s.warning = text
+			s.d.outbox.setWarning(s.nodeID, text)
 		}
 		if m.Lease != 0 {
 			s.d.outbox.ask(s.nodeID, m.Lease)

@@ -75,6 +75,8 @@ type member struct {
 	damage, lack, unrenewed error
 	// removed is set while the leader says that this node isn't part of the cluster.
 	removed error
+	// warning is what warn said.
+	warning string
 	// copyOf is what managers say when this machine is a copy of the node's; "" when it isn't.
 	copyOf string
 	// called is when connect last called each manager; session is the connection that it
@@ -123,7 +125,7 @@ func (n *Node) load(key cluster.UnlockKey) (*member, error) {
 		NodeID: id.NodeID, Hostname: n.cfg.Hostname, Addr: func() string { return m.known().Addresses.IP }, Build: n.cfg.Build, Driver: n.cfg.Driver,
 		Record:  m.tasks,
 		Halting: n.cfg.Halting,
-		Run:     n.cfg.Machine + "." + cluster.NewID(n.cfg.Random), OnCopy: m.onCopy,
+		Warning: m.warned, Run: n.cfg.Machine + "." + cluster.NewID(n.cfg.Random), OnCopy: m.onCopy,
 		Connect: m.connect, OnPeers: m.onPeers, OnRefused: m.onRefused, TLSInfo: credentials.TLSInfo,
 		Now: n.cfg.Now, Random: n.cfg.Random, Log: n.log,
 	})
@@ -206,7 +208,7 @@ func (m *member) run(ctx context.Context) (err error) {
 		}
 		return nil
 	})
-	for _, part := range []func(context.Context) error{m.renew, m.manage, m.gossiping} {
+	for _, part := range []func(context.Context) error{m.renew, m.manage, m.gossiping, m.watchEngineSwarm} {
 		g.Go(func() error {
 			if err := part(restCtx); restCtx.Err() == nil {
 				return err

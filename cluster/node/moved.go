@@ -194,6 +194,9 @@ func (m *member) takeAddresses(ctx context.Context) error {
 		if err == nil {
 			err = m.alone(ctx, next)
 		}
+		if ctx.Err() != nil {
+			return ctx.Err() // What stops begins nothing.
+		}
 		if err == nil {
 			return m.moveTo(next)
 		}

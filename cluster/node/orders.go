@@ -65,6 +65,9 @@ func (n *Node) Init(ctx context.Context, request swarm.InitRequest) (string, err
 	if err != nil {
 		return "", err
 	}
+	if err := n.freePorts(ctx, addrs, true); err != nil {
+		return "", fmt.Errorf("initialize swarm: %w", err)
+	}
 	member, err := n.found(request, addrs)
 	if err != nil {
 		return "", errors.Join(fmt.Errorf("initialize swarm: %w", err), n.files.wipe())
@@ -189,6 +192,9 @@ func (n *Node) join(ctx context.Context, request swarm.JoinRequest, token cluste
 	}
 	addrs, err := n.resolve(ctx, request.ListenAddr, advertise)
 	if err != nil {
+		return nil, err
+	}
+	if err := n.freePorts(ctx, addrs, false); err != nil {
 		return nil, err
 	}
 	keyPEM, csr, err := ca.NewRequest(n.cfg.Random)

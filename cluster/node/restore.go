@@ -36,6 +36,9 @@ func (n *Node) Restore(ctx context.Context, request cluster.RestoreRequest) (str
 	if err != nil {
 		return "", err
 	}
+	if err := n.freePorts(ctx, addrs, true); err != nil {
+		return "", fmt.Errorf("restore cluster: %w", err)
+	}
 	backup, err := readBackup(request)
 	if err != nil {
 		return "", fmt.Errorf("restore cluster: %w", err)
