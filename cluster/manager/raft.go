@@ -154,6 +154,7 @@ const snapshotPatience = 30 * time.Second
 // or by entries.
 func (m *Manager) compact(ctx context.Context) error {
 	lastBytes, lastIndex := m.fsm.bytes.Load(), m.raft.AppliedIndex()
+	size := m.snapshotSize()
 	// Raft takes none while a change of its configuration isn't applied yet, which is soon.
 	failing := cluster.Complaint{Log: m.log, Level: slog.LevelError, Patience: snapshotPatience, Now: m.cfg.Now}
 	for {
@@ -167,7 +168,7 @@ func (m *Manager) compact(ctx context.Context) error {
 		case <-time.After(time.Second):
 		}
 		bytes, index := m.fsm.bytes.Load(), m.raft.AppliedIndex()
-		if bytes-lastBytes < m.cfg.SnapshotBytes && index-lastIndex < keeping.Interval {
+		if !snapshotDue(bytes-lastBytes, index-lastIndex, size, m.cfg.SnapshotBytes, keeping.Interval) {
 			continue
 		}
 		err := m.raft.Snapshot().Error()
@@ -179,7 +180,24 @@ func (m *Manager) compact(ctx context.Context) error {
 			continue
 		}
 		lastBytes, lastIndex = bytes, index
+		size = m.snapshotSize()
 	}
+}
+
+// snapshotDue tells whether so many bytes and entries since the last snapshot, which has
+// size bytes, are enough for another. A large database isn't written again before half as
+// much has come.
+func snapshotDue(bytes, entries, size, limit, interval uint64) bool {
+	return bytes >= max(limit, size/2) || entries >= interval
+}
+
+// snapshotSize is how many bytes the newest snapshot has; 0 when there is none.
+func (m *Manager) snapshotSize() uint64 {
+	list, err := m.disk.Snapshots.List()
+	if err != nil || len(list) == 0 {
+		return 0
+	}
+	return uint64(max(list[0].Size, 0))
 }
 
 // Reseal brings all of this manager's log and snapshots under the key that the ring
