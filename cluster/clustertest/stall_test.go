@@ -111,3 +111,28 @@ func TestStall_OneAfterTheOther(t *testing.T) {
 		}
 	})
 }
+
+// A leader that stops hands over to a manager that is there, though another one that is away
+// had as much of the log.
+func TestStop_HandsOverToOneThatIsThere(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		c := Start(t, 5, 0, Options{})
+		for round := range 2 {
+			leader := c.Leader()
+			others := slices.DeleteFunc(c.Alive(), func(m *Machine) bool { return m == leader })
+			others[0].Crash()
+			time.Sleep(400 * time.Millisecond)
+			term := leader.manager().Health().Term
+			stopped := time.Now()
+			leader.Stop()
+			took := accepted(others[1], fmt.Sprint("web-", round)).Sub(stopped)
+			t.Logf("round %d: the next write was accepted after %v", round, took)
+			if now := c.Leader().manager().Health().Term; now != term+1 || took > 100*time.Millisecond {
+				t.Errorf("round %d: the next write was accepted %v after the leader stopped, in term %d after %d", round, took, now, term)
+			}
+			others[0].Restart()
+			leader.Restart()
+			c.vote(5)
+		}
+	})
+}

@@ -260,8 +260,8 @@ func (m *Manager) StepDown() {
 	if m.raft.State() != raft.Leader || len(m.servers()) < 2 {
 		return
 	}
-	if err := m.transfer(); err != nil {
-		m.log.Warn("hand over leadership", "node", m.cfg.NodeID, "err", err)
+	if err := m.handOver(context.Background()); err != nil {
+		m.log.Warn("stop leading", "node", m.cfg.NodeID, "err", err)
 		return
 	}
 	limited, cancel := context.WithTimeout(context.Background(), successorLimit)
@@ -275,22 +275,6 @@ func (m *Manager) StepDown() {
 		pause(limited, successorLook)
 	}
 	m.log.Warn("hand over leadership: nobody took it yet", "node", m.cfg.NodeID)
-}
-
-// transfer has raft hand over leadership. After one that took too long there is no other in
-// the same term: raft's waits for the other manager to have the last entries, and a second one
-// waits behind it for ever, so that nothing could be written in a later term either.
-func (m *Manager) transfer() error {
-	term := m.raft.CurrentTerm()
-	if m.stuck.Load() == term {
-		return fmt.Errorf("raft tried in term %d already", term)
-	}
-	m.quicken()
-	err := m.raft.LeadershipTransfer().Error()
-	if err != nil && !errors.Is(err, raft.ErrLeadershipTransferInProgress) {
-		m.stuck.Store(term)
-	}
-	return err
 }
 
 // Adrift tells whether no leader has heard of this manager for some time: there

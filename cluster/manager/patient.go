@@ -32,6 +32,10 @@ type patient struct {
 	// raft is whose transport this is; not set before it has started.
 	raft atomic.Pointer[raft.Raft]
 
+	// handing is set while leadership is handed over: raft lets nothing else be done until an
+	// attempt to bring its successor up to date has ended.
+	handing atomic.Bool
+
 	mu   sync.Mutex // guards away
 	away map[raft.ServerID]absence
 }
@@ -171,7 +175,7 @@ func (p *patient) await(id raft.ServerID, term uint64) error {
 		if !away || absent.term != term {
 			return nil
 		}
-		if !p.wanted(id, term) {
+		if p.handing.Load() || !p.wanted(id, term) {
 			return fmt.Errorf("send entries to manager %s: %w", id, cluster.ErrUnreachable)
 		}
 		timer := time.NewTimer(lookAgain)

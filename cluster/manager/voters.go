@@ -191,9 +191,8 @@ func (m *Manager) applyVoterChange(ctx context.Context, change *voterChange, pre
 		m.log.Info("suspend voter", "name", m.nameOf(string(change.Suspend)), "node", string(change.Suspend))
 		return settle(ctx, m.raft.DemoteVoter(change.Suspend, prev, leadTimeout))
 	case change.HandOver:
-		m.quicken()
-		if err := settle(ctx, m.raft.LeadershipTransfer()); err != nil {
-			return fmt.Errorf("hand over leadership: %w", err)
+		if err := m.handOver(ctx); err != nil {
+			return err
 		}
 		return errHandedOver
 	case change.Remove != "":
