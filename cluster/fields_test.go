@@ -35,6 +35,9 @@ func TestFields_OfReleasesStay(t *testing.T) {
 			lines = append(lines, name+" "+form+"\n")
 		}
 		slices.Sort(lines)
+		if err := os.MkdirAll("testdata", 0o755); err != nil {
+			t.Fatal(err)
+		}
 		if err := os.WriteFile(filepath.Join("testdata", fmt.Sprint("fields-", Level)), []byte(strings.Join(lines, "")), 0o600); err != nil {
 			t.Fatal(err)
 		}
