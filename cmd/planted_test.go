@@ -92,6 +92,21 @@ var bugs = []planted{
 		pkg: "./cluster/clustertest", run: "TestRepair",
 	},
 	{
+		name: "what another version wrote is forgotten",
+		file: "store/came.go", old: "\t\ts.came.Set(cameKey(object), f)\n", new: "\t\t_ = f\n",
+		pkg: "./store", run: "TestForeign",
+	},
+	{
+		name: "the level isn't asked before a write",
+		file: "store/tx.go", old: "if err := checkLevel(object, tx.levelFor(object)); err != nil {", new: "if err := checkLevel(object, 99); err != nil {",
+		pkg: "./store", run: "TestPut_Refuses",
+	},
+	{
+		name: "the level rises before the last node can",
+		file: "cluster/manager/level.go", old: "\t\tlevel = min(level, max(node.Build.Level, 1))\n", new: "\t\t_ = node\n",
+		pkg: "./cluster/clustertest", run: "TestLevel",
+	},
+	{
 		name: "a database that is gone isn't missed",
 		file: "cluster/node/manage.go", old: "known.Database && known.Fresh == nil", new: "false",
 		pkg: "./cluster/clustertest", run: "TestRepair",

@@ -18,13 +18,20 @@ func (m *Manager) raiseLevel(ctx context.Context) error {
 	said := ""
 	return m.keepUp(ctx, "", func() (time.Duration, error) {
 		// What it waits for may take days, and shows in what changes or in the next minute.
-		if err := m.stepLevel(ctx); err != nil && ctx.Err() == nil && err.Error() != said {
+		err := m.stepLevel(ctx)
+		if err != nil && ctx.Err() == nil && err.Error() != said {
 			said = err.Error()
 			m.log.Info("the cluster's level isn't raised yet", "err", err)
+		}
+		if err != nil {
+			pause(ctx, levelRetry)
 		}
 		return 0, nil
 	})
 }
+
+// levelRetry is the least pause between attempts: each asks all managers.
+const levelRetry = 2 * time.Second
 
 // nextLevel is the highest level that the leader's build and all nodes can write, as far
 // as they said last.
