@@ -104,7 +104,7 @@ check([t for t in client.api.tasks(filters={"service": "sdk", "node": node.id})]
 
 refused(400, "is in use by the following service: sdk", secret.remove)
 refused(404, "not found", client.services.get, "none")
-refused(501, "not supported by skep", client.services.create, image, networks=["front"])
+refused(404, "network front not found", client.services.create, image, networks=["front"])
 check(service.remove() is True)
 check(client.services.list() == [])
 for thing in (secret, config):
