@@ -11,7 +11,7 @@ import (
 )
 
 // errSpanning refuses networks of more than one node.
-var errSpanning = unsupported("networks that span nodes (driver overlay, scope swarm, ingress, plugins of global scope)", "services can be on the networks host, bridge and none: --network host")
+var errSpanning = unsupported("networks that span nodes (driver overlay, scope swarm, ingress, plugins of global scope)", "services can be on the networks host, bridge and none: --network host, or in a stack networks: {hostnet: {external: true, name: host}}")
 
 // maxRefusal bounds what is read of a refusal of the engine.
 const maxRefusal = 64 << 10

@@ -23,6 +23,7 @@ func TestCluster_APlannedReboot(t *testing.T) {
 		worker.Flags = func(cfg *node.Config) { cfg.Halting = halting.Load }
 		worker.Stop()
 		worker.Restart()
+		time.Sleep(time.Second) // its farewell may be heard after its return
 		c.allReady(30*time.Second, m)
 		id, was := m.Create(Spec("web", "web:1", 5)), nodeID(worker)
 		c.Runs(30*time.Second, id, "web:1", 5)
@@ -45,6 +46,7 @@ func TestCluster_APlannedReboot(t *testing.T) {
 			t.Errorf("while the daemon is restarted, %d tasks run on the others", n)
 		}
 		worker.Restart()
+		time.Sleep(time.Second)
 		c.allReady(30*time.Second, m)
 		halting.Store(true)
 		worker.Stop()
