@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -198,6 +199,8 @@ func (x *experiment) acts(ctx context.Context, s scenario.Step, members []*membe
 		return x.join(ctx, s)
 	case "leave":
 		return nil, each(func(m *member) error { return x.leave(ctx, m) })
+	case "store":
+		return nil, x.store(ctx, s.Count)
 	case "starve":
 		return nil, x.starve(s.Count)
 	case "feed":
@@ -323,6 +326,30 @@ func (x *experiment) move(ctx context.Context, m *member) error {
 		}
 		return err
 	})
+}
+
+// storedSecret is nearly the largest that docker takes.
+const storedSecret = 499_000
+
+// store creates large secrets, one after the other by each of the managers.
+func (x *experiment) store(ctx context.Context, count int) error {
+	present := x.present()
+	if len(present) == 0 {
+		return errors.New("no manager is there to be asked")
+	}
+	var group errgroup.Group
+	for at, m := range present {
+		group.Go(func() error {
+			for i := at; i < count; i += len(present) {
+				spec := swarm.SecretSpec{Annotations: swarm.Annotations{Name: fmt.Sprint("large-", i)}, Data: bytes.Repeat([]byte{'s'}, storedSecret)}
+				if _, err := m.api.SecretCreate(ctx, spec); err != nil {
+					return fmt.Errorf("create secret %d: %w", i, err)
+				}
+			}
+			return nil
+		})
+	}
+	return group.Wait()
 }
 
 // starve takes the processors with busy loops.

@@ -69,13 +69,19 @@ func (x *experiment) look(ctx context.Context, m *member) (report.View, error) {
 
 // viewOf is what a manager's answers say, as the report keeps it.
 func viewOf(nodes []swarm.Node, services []swarm.Service, tasks []swarm.Task) report.View {
-	v := report.View{Nodes: map[string]string{}, Wanted: map[string]int{}, Running: map[string]map[string]int{}, Updates: map[string]string{}}
+	v := report.View{Nodes: map[string]string{}, Voting: map[string]bool{}, Wanted: map[string]int{}, Running: map[string]map[string]int{}, Updates: map[string]string{}}
 	names, serviceNames := map[string]string{}, map[string]string{}
 	for _, n := range nodes {
 		names[n.ID] = n.Description.Hostname
 		v.Nodes[n.Description.Hostname] = string(n.Status.State)
-		if n.ManagerStatus != nil && n.ManagerStatus.Leader {
+		if n.ManagerStatus == nil {
+			continue
+		}
+		if n.ManagerStatus.Leader {
 			v.Leader = n.Description.Hostname
+		}
+		if n.ManagerStatus.Reachability == swarm.ReachabilityReachable {
+			v.Voting[n.Description.Hostname] = true
 		}
 	}
 	for _, s := range services {

@@ -177,6 +177,16 @@ func (r Round) measure(step int, m scenario.Measure) (float64, bool) {
 			}
 			return true
 		}))
+	case "voting":
+		spans := r.spans()
+		return length(r.seen(s.Ended, func(v View, at Ms) bool {
+			for _, n := range r.Nodes {
+				if n.Role == "manager" && n.Joined <= at && !away(spans[n.Name], at) && !v.Voting[n.Name] {
+					return false
+				}
+			}
+			return true
+		}))
 	case "update", "rollback":
 		want := map[string]string{"update": "completed", "rollback": "rollback_completed"}[m.Name]
 		return length(r.seen(s.Ended, func(v View, _ Ms) bool {

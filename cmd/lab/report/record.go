@@ -124,6 +124,8 @@ type View struct {
 	Leader    string
 	// Nodes has the state of each node: "ready", "down", …
 	Nodes map[string]string
+	// Voting are the managers that have a vote and answer the leader.
+	Voting map[string]bool `json:",omitempty"`
 	// Wanted and Running are tasks by service, the latter by node too.
 	Wanted  map[string]int
 	Running map[string]map[string]int

@@ -34,6 +34,7 @@ var Meanings = []Meaning{
 	{"even", "tasks as evenly spread as at the beginning", false},
 	{"moved", "services whole again, less the containers' start", false},
 	{"ready", "all nodes ready", false},
+	{"voting", "all managers voting", false},
 	{"update", "update completed", false},
 	{"rollback", "rollback completed", false},
 	{"refused", "requests failed at managers that were there", true},

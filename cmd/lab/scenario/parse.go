@@ -20,7 +20,8 @@ const farthest = 100 * 365 * 24 * time.Hour
 
 // verb is a kind of step.
 type verb struct {
-	// object is what stands after the colon: "nodes", "members", "loops", "service" or "wait".
+	// object is what stands after the colon: "nodes", "members", "loops", "secrets", "service"
+	// or "wait".
 	object string
 	// options are the keys that may stand beside it, required those that must.
 	options, required []string
@@ -47,6 +48,7 @@ var verbs = map[string]verb{
 	"set-clock":      {object: "nodes", required: []string{"ahead"}, needs: "clocks"},
 	"join":           {object: "members", options: []string{"as"}},
 	"leave":          {object: "nodes", options: []string{"as"}},
+	"store":          {object: "secrets"},
 	"starve":         {object: "loops"},
 	"feed":           {object: "nothing"},
 	"update":         {object: "service", required: []string{"image"}},
@@ -61,6 +63,7 @@ var waits = map[string]string{
 	"whole":    "",        // every service has what it wants
 	"even":     "",        // and that as evenly spread as at the beginning
 	"ready":    "",        // all nodes are ready
+	"voting":   "",        // all managers that are there have a vote
 	"down":     "nodes",   // the nodes of "of" are marked down
 	"update":   "service", // the update of the service "of" is completed
 	"rollback": "service", // so is its rollback
@@ -363,6 +366,14 @@ func (p *parser) object(step *Step, kind string, n *yaml.Node) {
 		if step.Count < 1 || step.Count > 64 {
 			p.fail(n, "starve %q: want how many busy loops, such as \"8 loops\", at most 64", n.Value)
 		}
+	case "secrets":
+		words := strings.Fields(n.Value)
+		if len(words) == 2 && strings.TrimSuffix(words[1], "s") == "secret" {
+			step.Count, _ = strconv.Atoi(words[0])
+		}
+		if step.Count < 1 || step.Count > 1000 {
+			p.fail(n, "store %q: want how many of the largest secrets, such as \"200 secrets\", at most 1000", n.Value)
+		}
 	case "wait":
 		step.Until = p.text(n, "wait")
 		if _, ok := waits[step.Until]; ok {
@@ -469,6 +480,8 @@ func (s Step) words() string {
 		say = fmt.Sprintf("%s %d %s", say, s.Count, plural(s.Kind, s.Count))
 	case "loops":
 		say = fmt.Sprintf("%s with %d %s", say, s.Count, plural("loop", s.Count))
+	case "secrets":
+		say = fmt.Sprintf("%s %d %s", say, s.Count, plural("secret", s.Count))
 	case "nothing":
 		say += " machine"
 	case "service":

@@ -69,7 +69,8 @@ type Step struct {
 	Pause time.Duration
 	// Limit is the most that a wait may take.
 	Limit time.Duration
-	// Count and Kind are how many nodes of which role join, Count how many loops starve the machine.
+	// Count and Kind are how many nodes of which role join, Count how many loops starve the
+	// machine, and how many secrets are stored.
 	Count int
 	Kind  string
 	// By and Jitter are the delay of a link, one way; Share is the part of its packets that is lost.

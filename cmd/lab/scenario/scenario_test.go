@@ -150,6 +150,7 @@ func TestParse_RefusesWithLineAndWhatIsAllowed(t *testing.T) {
 		"share":                     {head + "  - {lose: leader, share: 0.05}\n", `share "0.05": want a part of the packets such as 5%`},
 		"image":                     {head + "  - {update: web, image: nginx}\n", `image "nginx": want one of old, new, missing`},
 		"join":                      {head + "  - join: some workers\n", `join "some workers": want a number such as`},
+		"store":                     {head + "  - store: secrets\n", `store "secrets": want how many`},
 		"starve":                    {head + "  - starve: 8\n", `starve "8": want how many busy loops`},
 		"feed":                      {head + "  - feed: leader\n", `want "machine"`},
 		"no services":               {"about: x\nsteps: [{scale: web, to: 3}]\n", `"web": the scenario has no services`},
