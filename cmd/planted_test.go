@@ -111,6 +111,21 @@ var bugs = []planted{
 		file: "cluster/node/manage.go", old: "known.Database && known.Fresh == nil", new: "false",
 		pkg: "./cluster/clustertest", run: "TestRepair",
 	},
+	{
+		name: "a certificate that has ended is heard with any key",
+		file: "cluster/ca/overdue.go", old: "if err := known(id, keyDigest(leaf)); err != nil {", new: "if err := known(id, keyDigest(leaf)); err != nil && at.IsZero() {",
+		pkg: "./cluster/ca", run: "TestOverdue",
+	},
+	{
+		name: "a node that was removed is given a new certificate over one that has ended",
+		file: "cluster/manager/renew.go", old: "node == nil || !node.Certificate.Has(key)", new: "node != nil && !node.Certificate.Has(key)",
+		pkg: "./cluster/clustertest", run: "TestOverdue_Refusals",
+	},
+	{
+		name: "what is left without a key file is removed",
+		file: "cluster/node/files.go", old: "\tif cut {\n", new: "\tif cut || f.dir != \"\" {\n",
+		pkg: "./cluster/clustertest", run: "TestKeyFile",
+	},
 }
 
 // TestPlanted_BugsAreCaught plants each bug in turn and wants the test to fail.

@@ -196,6 +196,29 @@ func TestOverdue_ClockBehind(t *testing.T) {
 	})
 }
 
+// TestOverdue_RemovedMeanwhile starts a node that was removed while it was off, and whose
+// certificate has ended since: it says what to do.
+func TestOverdue_RemovedMeanwhile(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		c := Start(t, 1, 1, Options{})
+		gone := c.Machines[1]
+		id := nodeID(gone)
+		gone.Stop()
+		c.Machines[0].Do(http.MethodDelete, "/nodes/"+id+"?force=1", nil, nil)
+		for _, m := range c.Machines {
+			m.SetClock(100 * day)
+		}
+		c.allCertified(5 * time.Minute)
+		gone.Restart()
+		c.Eventually(time.Minute, "docker info says that it was removed", func() error {
+			if info := gone.node.Info(); !strings.Contains(info.Error, "the node was removed while it was off") {
+				return fmt.Errorf("it says %q", info.Error)
+			}
+			return nil
+		})
+	})
+}
+
 // TestOverdue_Warning looks at cluster status before a certificate ends.
 func TestOverdue_Warning(t *testing.T) {
 	bubble(t, func(t *testing.T) {

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net"
 	"time"
 
 	"github.com/docker/docker/api/types/swarm"
@@ -120,6 +121,11 @@ func (m *member) trouble() error {
 	trouble := m.credentials.Trouble()
 	m.mu.Lock()
 	defer m.mu.Unlock()
+	var refused *net.OpError
+	if trouble != nil && errors.As(m.unrenewed, &refused) && refused.Op == "remote error" {
+		return fmt.Errorf("%w; the managers refuse it (%w): the node was removed while it was off, or its key file is an older one: "+
+			"leave with \"swarm leave --force\" and join again", trouble, m.unrenewed)
+	}
 	if trouble != nil && m.unrenewed != nil {
 		return fmt.Errorf("%w; asking for another one: %w", trouble, m.unrenewed)
 	}
