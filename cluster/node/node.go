@@ -104,6 +104,8 @@ type Node struct {
 	runCtx context.Context
 	// ready is closed when Run has taken the directory and serves.
 	ready chan struct{}
+	// serving is closed when the API's sockets are open.
+	serving chan struct{}
 
 	// failed has why a membership that worked ended by itself: it ends Run.
 	failed chan error
@@ -168,7 +170,7 @@ func New(cfg Config) (*Node, error) {
 	if cfg.Gossip == nil {
 		cfg.Gossip = func(c gossip.Config) (Gossip, error) { return gossip.Start(c) }
 	}
-	n := &Node{cfg: cfg, timing: timing, log: cfg.Log, files: files{cfg.DataDir}, orders: make(chan struct{}, 1), ready: make(chan struct{}), failed: make(chan error, 1)}
+	n := &Node{cfg: cfg, timing: timing, log: cfg.Log, files: files{cfg.DataDir}, orders: make(chan struct{}, 1), ready: make(chan struct{}), serving: make(chan struct{}), failed: make(chan error, 1)}
 	n.api = api.New(api.Config{
 		Node: n, Engine: cfg.Engine, Version: cfg.Build.Version, Hostname: cfg.Hostname,
 		Now: cfg.Now, Random: cfg.Random, Log: cfg.Log,
@@ -214,6 +216,7 @@ func (n *Node) Run(ctx context.Context) (err error) {
 	}
 	running++
 	go func() { servers <- n.api.Run(serving) }()
+	close(n.serving)
 
 	member, err := n.restore()
 	if err != nil {

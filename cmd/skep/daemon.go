@@ -3,6 +3,7 @@ package main
 import (
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"net"
 	"net/netip"
@@ -188,10 +189,16 @@ func (o *daemonOptions) logger() *slog.Logger {
 	var level slog.Level
 	_ = level.UnmarshalText([]byte(o.logLevel)) // checked before
 	opts := &slog.HandlerOptions{Level: level}
-	if o.logFormat == "json" {
-		return slog.New(slog.NewJSONHandler(os.Stderr, opts))
+	handler := func(w io.Writer) slog.Handler {
+		if o.logFormat == "json" {
+			return slog.NewJSONHandler(w, opts)
+		}
+		return slog.NewTextHandler(w, opts)
 	}
-	return slog.New(slog.NewTextHandler(os.Stderr, opts))
+	if toJournal(os.Stderr, os.Getenv("JOURNAL_STREAM")) {
+		return slog.New(newJournal(os.Stderr, handler))
+	}
+	return slog.New(handler(os.Stderr))
 }
 
 // usageError is a wrong command line.

@@ -13,6 +13,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"os"
 	"os/signal"
 	"runtime/debug"
@@ -105,6 +106,9 @@ func report(err error, sent os.Signal) int {
 		return exitStatusOf(sent)
 	}
 	if text := err.Error(); text != "" {
+		if toJournal(os.Stderr, os.Getenv("JOURNAL_STREAM")) {
+			fmt.Fprintf(os.Stderr, "<%d>", priority(slog.LevelError))
+		}
 		fmt.Fprintln(os.Stderr, ourWords.Replace(text))
 	}
 	var status cli.StatusError

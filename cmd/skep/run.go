@@ -35,7 +35,11 @@ func runDaemon(ctx context.Context, o daemonOptions) error {
 	if o.clockAhead != 0 {
 		log.Warn("this daemon's clock is not the machine's: --clock-ahead is for experiments only", "ahead", o.clockAhead)
 	}
-	err = node.Run(ctx, node.Config{
+	manager, err := newSystemd()
+	if err != nil {
+		return err
+	}
+	n, err := node.New(node.Config{
 		Now:           func() time.Time { return time.Now().Add(o.clockAhead) },
 		DataDir:       o.dataDir,
 		Hosts:         o.hosts,
@@ -54,6 +58,18 @@ func runDaemon(ctx context.Context, o daemonOptions) error {
 		UnlockKeyFile: o.unlockKeyFile,
 		Log:           log,
 	})
+	if err != nil {
+		return fmt.Errorf("skep daemon: %w", err)
+	}
+	told := make(chan struct{})
+	go func() {
+		defer close(told)
+		manager.serve(ctx, n.Serving(), n.Summary)
+	}()
+	err = n.Run(ctx)
+	if ctx.Err() != nil {
+		<-told
+	}
 	if ctx.Err() != nil && (err == nil || errors.Is(err, context.Canceled)) {
 		log.Info("stopped", "cause", context.Cause(ctx))
 		return nil
