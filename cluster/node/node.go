@@ -218,6 +218,9 @@ func (n *Node) Run(ctx context.Context) (err error) {
 	go func() { servers <- n.api.Run(serving) }()
 	close(n.serving)
 
+	if err := n.awaitRoom(ctx); err != nil {
+		return err
+	}
 	member, err := n.restore()
 	if err != nil {
 		return err
