@@ -124,8 +124,10 @@ func TestStop_HandsOverToOneThatIsThere(t *testing.T) {
 			time.Sleep(400 * time.Millisecond)
 			term := leader.manager().Health().Term
 			stopped := time.Now()
-			leader.Stop()
+			off := make(chan struct{})
+			go func() { leader.Stop(); close(off) }()
 			took := accepted(others[1], fmt.Sprint("web-", round)).Sub(stopped)
+			<-off
 			t.Logf("round %d: the next write was accepted after %v", round, took)
 			if now := c.Leader().manager().Health().Term; now != term+1 || took > 100*time.Millisecond {
 				t.Errorf("round %d: the next write was accepted %v after the leader stopped, in term %d after %d", round, took, now, term)

@@ -12,6 +12,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/containerd/errdefs"
 	"github.com/docker/docker/api/types/swarm"
 	"golang.org/x/sync/errgroup"
 )
@@ -82,7 +83,15 @@ func TestLarge_AFollowerThatWasOffCatchesUp(t *testing.T) {
 	for c := range 4 {
 		g.Go(func() error {
 			for i := c; i < secrets; i += 4 {
-				if _, err := leader.api.SecretCreate(creating, largeSecret(i, 499*1000)); err != nil {
+				// A machine that is starved may change its leader; what is tested is the follower.
+				err := until(creating, time.Minute, "a secret", func(ctx context.Context) error {
+					_, err := leader.api.SecretCreate(ctx, largeSecret(i, 499*1000))
+					if errdefs.IsConflict(err) {
+						return nil // It was made by an attempt whose outcome was unknown.
+					}
+					return err
+				})
+				if err != nil {
 					return err
 				}
 			}
