@@ -117,7 +117,7 @@ func TestStall_OneAfterTheOther(t *testing.T) {
 func TestStop_HandsOverToOneThatIsThere(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		c := Start(t, 5, 0, Options{})
-		for round := range 2 {
+		for round := range 4 {
 			leader := c.Leader()
 			others := slices.DeleteFunc(c.Alive(), func(m *Machine) bool { return m == leader })
 			others[0].Crash()
