@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"fmt"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -73,6 +74,16 @@ func TestMoved_AFlagThatSaysAnotherAddress(t *testing.T) {
 		}
 	}
 	if err := p.settled(ctx, 3, 3); err != nil {
+		t.Fatal(err)
+	}
+	// Gossip finds them, too.
+	if err := until(ctx, time.Minute, "all to be well", func(ctx context.Context) error {
+		out, err := exec.CommandContext(ctx, filepath.Join(p.bin, "skep"), "-H", p.nodes[0].socket(), "cluster", "status").CombinedOutput()
+		if err != nil {
+			return fmt.Errorf("%w: %s", err, out)
+		}
+		return nil
+	}); err != nil {
 		t.Fatal(err)
 	}
 }
