@@ -1,6 +1,7 @@
 package manager
 
 import (
+	"cmp"
 	"context"
 	"encoding/hex"
 	"fmt"
@@ -167,7 +168,13 @@ func (m *Manager) Status(ctx context.Context, digests bool) (cluster.Status, err
 		status.Nodes = append(status.Nodes, health)
 	}
 	status.Autolock = locks(view.Cluster())
-	status.Problems = slices.Concat(m.ownProblems(), problems(status), certificateProblems(view, m.cfg.Now()))
+	slices.SortFunc(status.Managers, func(a, b cluster.ManagerHealth) int {
+		return cmp.Or(cmp.Compare(a.Hostname, b.Hostname), cmp.Compare(a.NodeID, b.NodeID))
+	})
+	slices.SortFunc(status.Nodes, func(a, b cluster.NodeHealth) int {
+		return cmp.Or(cmp.Compare(a.Hostname, b.Hostname), cmp.Compare(a.NodeID, b.NodeID))
+	})
+	status.Problems = slices.Concat(m.ownProblems(), problems(status), serviceProblems(view), certificateProblems(view, m.cfg.Now()))
 	return status, nil
 }
 
