@@ -73,6 +73,8 @@ type member struct {
 	// repair. lack is why it can't take its place in the cluster yet: see takeAddresses.
 	// unrenewed is why the certificate wasn't renewed the last time it was tried.
 	damage, lack, unrenewed error
+	// told are the managers as an answer of the leader named them since the last session did.
+	told []cluster.Peer
 	// removed is set while the leader says that this node isn't part of the cluster.
 	removed error
 	// warning is what warn said.
@@ -266,6 +268,7 @@ func (m *member) onPeers(peers cluster.Peers) {
 		return
 	}
 	m.keep(func(r *record) {
+		m.told = nil // m.mu is held.
 		known := r.Peers.Trust
 		r.Peers = peers
 		if peers.Trust.Version < known.Version {

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"slices"
 	"time"
 
 	"github.com/docker/docker/api/types/swarm"
@@ -227,13 +228,19 @@ func (m *member) gone() error {
 	return m.removed
 }
 
-// takeManagers notes who the managers are, as the leader says.
+// takeManagers notes who the managers are, as the leader said in an answer, until a session
+// says it: what comes by those is in order, and an answer may come late.
 func (m *member) takeManagers(peers cluster.Peers) {
-	if len(peers.Managers) == 0 {
-		return
-	}
-	m.keep(func(r *record) { r.Peers.Managers = peers.Managers })
-	signal(m.moved)
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.told = peers.Managers
+}
+
+// managers are those that this node was last told of, in sessions and since.
+func (m *member) managers() []cluster.Peer {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return append(slices.Clone(m.record.Peers.Managers), m.told...)
 }
 
 // trust takes in which roots the cluster has, before any certificate by them.
