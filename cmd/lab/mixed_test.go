@@ -70,7 +70,7 @@ func later(t *testing.T) skepOf {
 		"cluster/level.go": {{fmt.Sprintf("\tLevel = %d\n", cluster.Level), fmt.Sprintf("\tLevel = %d\n", cluster.Level+1)}},
 		"cluster/object.go": {
 			{"\tNextGossipKey bool\n", "\tNextGossipKey bool\n\tPlantedZero bool\n"},
-			{"\tBuild Build `cbor:\",omitzero\"`\n}", "\tBuild Build `cbor:\",omitzero\"`\n\tPlantedNode string `cbor:\",omitempty\"`\n}"},
+			{"\tBuild Build `cbor:\",omitzero\"`\n", "\tBuild Build `cbor:\",omitzero\"`\n\tPlantedNode string `cbor:\",omitempty\"`\n"},
 			{"\tPorts string `cbor:\"9,keyasint,omitempty\"`\n", "\tPorts string `cbor:\"9,keyasint,omitempty\"`\n\tPlanted string `cbor:\"99,keyasint,omitempty\"`\n"},
 			{"\tstatus.Applied = now\n", "\tstatus.Applied, status.Planted = now, \"planted in a task\"\n"},
 		},
