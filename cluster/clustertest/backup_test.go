@@ -111,13 +111,7 @@ func TestCluster_ComesBackFromABackup(t *testing.T) {
 			m.Restart()
 			m.Join(first, true)
 		}
-		c.Eventually(30*time.Second, "three managers run", func() error {
-			if n := len(c.Views()); n != 3 {
-				return fmt.Errorf("%d do", n)
-			}
-			return nil
-		})
-		c.Same()
+		c.vote(3)
 		first.Crash()
 		c.Machines[1].Create(Spec("after", "app:1", 0))
 		first.Restart()

@@ -136,21 +136,38 @@ func Start(t testing.TB, managers, workers int, options Options) *Cluster {
 		if err := first.Try(http.MethodGet, "/nodes", nil, &nodes); err != nil {
 			return err
 		}
-		ready, reachable := 0, 0
+		ready := 0
 		for _, n := range nodes {
 			if n.Status.State == swarm.NodeStateReady {
 				ready++
 			}
-			if n.ManagerStatus != nil && n.ManagerStatus.Reachability == swarm.ReachabilityReachable {
-				reachable++
-			}
 		}
-		if ready != managers+workers || reachable != managers {
-			return fmt.Errorf("%d ready, %d managers reachable", ready, reachable)
+		voters, err := first.voters()
+		if err == nil && (ready != managers+workers || voters != managers) {
+			err = fmt.Errorf("%d ready, %d managers vote", ready, voters)
 		}
-		return nil
+		return err
 	})
+	time.Sleep(heardBy)
 	return c
+}
+
+// heardBy is when all managers know what the leader's configuration says. One that
+// doesn't know of another's vote gives that one none.
+const heardBy = 100 * time.Millisecond
+
+// voters counts the managers that answer and vote, as this one says. One that has joined
+// votes only when it has caught up.
+func (m *Machine) voters() (int, error) {
+	var status cluster.Status
+	err := m.Try(http.MethodGet, "/skep/v1/status", nil, &status)
+	voters := 0
+	for _, manager := range status.Managers {
+		if manager.Voter && manager.Reachable {
+			voters++
+		}
+	}
+	return voters, err
 }
 
 // memoryDir is a folder for the machines' data that lies in memory where there is

@@ -10,29 +10,19 @@ import (
 	"time"
 
 	"github.com/docker/docker/api/types/swarm"
-
-	"skep/cluster"
 )
 
 // vote waits until so many managers answer and vote, and all have the same database.
 func (c *Cluster) vote(count int) {
 	c.t.Helper()
 	c.Eventually(time.Minute, fmt.Sprint(count, " managers vote"), func() error {
-		var status cluster.Status
-		if err := c.Leader().Try(http.MethodGet, "/skep/v1/status", nil, &status); err != nil {
-			return err
+		votes, err := c.Leader().voters()
+		if err == nil && votes != count {
+			err = fmt.Errorf("%d do", votes)
 		}
-		votes := 0
-		for _, manager := range status.Managers {
-			if manager.Voter && manager.Reachable {
-				votes++
-			}
-		}
-		if votes != count {
-			return fmt.Errorf("%d do: %v", votes, status.Problems)
-		}
-		return nil
+		return err
 	})
+	time.Sleep(heardBy)
 	c.Same()
 }
 
