@@ -58,7 +58,8 @@ type ManagerHealth struct {
 // NodeHealth is one node by both signals.
 type NodeHealth struct {
 	NodeID, Hostname, Addr, Role, State, Availability string
-	// Gossip is "alive", "suspect" or "absent": not met yet, given up or left.
+	// Gossip is "alive", "tcp only" where UDP doesn't get through, "suspect" or "absent": not
+	// met yet, given up or left.
 	Gossip string
 	// Session is the ID of the manager that has the node's session; empty for none.
 	Session string

@@ -141,6 +141,9 @@ func (e *ear) Changed() <-chan struct{} { return e.changed }
 // Doubt does nothing: who is reached is looked at all the time.
 func (e *ear) Doubt(string) {}
 
+// Unheard has nobody: there is no other way than the one that is looked at all the time.
+func (e *ear) Unheard(context.Context) []string { return nil }
+
 func (e *ear) SetKeys(keys [][]byte) error {
 	if len(keys) == 0 {
 		return fmt.Errorf("set gossip keys: none: %w", cluster.ErrInvalid)

@@ -24,6 +24,7 @@ type network struct {
 	mu    sync.Mutex   // guards the fields below
 	wires map[string]*wire
 	cut   func(from, to string) bool // by IP
+	drop  func(from, to string) bool // as cut, for packets only
 }
 
 // wire is one member's place in the network.
@@ -69,6 +70,13 @@ func (w *wire) FinalAdvertiseAddr(string, int) (net.IP, int, error) {
 
 func (w *wire) WriteTo(b []byte, address string) (time.Time, error) {
 	w.net.sent.Add(1)
+	to, _, _ := net.SplitHostPort(address)
+	w.net.mu.Lock()
+	dropped := w.net.drop != nil && w.net.drop(w.ip, to)
+	w.net.mu.Unlock()
+	if dropped {
+		return time.Now(), nil
+	}
 	if to := w.reach(address); to != nil {
 		from := &net.UDPAddr{IP: net.ParseIP(w.ip), Port: testPort}
 		select {

@@ -64,6 +64,8 @@ type Config struct {
 	MembersChanged <-chan struct{}
 	// Doubt has gossip look after a node at once, whose other connections ended.
 	Doubt func(nodeID string)
+	// Unheard lists the nodes that gossip reaches over TCP only; nil means that nobody asks.
+	Unheard func(ctx context.Context) []string
 	// API executes forwarded requests of the Docker Engine API; see api.Server.Remote.
 	API http.Handler
 	// Beat is raft's heartbeat timeout: how long a silence makes followers look for

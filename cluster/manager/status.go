@@ -157,6 +157,15 @@ func (m *Manager) Status(ctx context.Context, digests bool) (cluster.Status, err
 			gossip[member.NodeID] = "suspect"
 		}
 	}
+	if m.cfg.Unheard != nil {
+		asking, cancel := context.WithTimeout(ctx, healthLimit)
+		defer cancel()
+		for _, id := range m.cfg.Unheard(asking) {
+			if gossip[id] == "alive" {
+				gossip[id] = byTCPOnly
+			}
+		}
+	}
 	sessions := m.dispatch.Sessions()
 	for node := range view.Nodes() {
 		health := cluster.NodeHealth{
@@ -207,6 +216,9 @@ func (m *Manager) fillHealth(ctx context.Context, limit time.Duration, managers 
 	}
 	asked.Wait()
 }
+
+// byTCPOnly is what gossip says of a node to which UDP doesn't get through.
+const byTCPOnly = "tcp only"
 
 // lagging is how many entries a manager may be behind before it is called a problem.
 const lagging = 1000
@@ -273,6 +285,8 @@ func problems(status cluster.Status) []string {
 			say("node %s (%s) is %s: %s", node.Hostname, node.NodeID, node.State, node.Reason)
 		case node.Session == "":
 			say("node %s (%s) has no session with any manager, and is %s in gossip", node.Hostname, node.NodeID, node.Gossip)
+		case node.Gossip == byTCPOnly:
+			say("node %s (%s) doesn't answer at 7946/udp, only over TCP: look at the firewalls between it and this manager, or it is taken for lost at the least trouble", node.Hostname, node.NodeID)
 		case node.Gossip != "alive":
 			say("node %s (%s) is %s in gossip, though its agent has a session", node.Hostname, node.NodeID, node.Gossip)
 		}

@@ -85,6 +85,7 @@ type Gossip interface {
 	Members() []cluster.Member
 	Changed() <-chan struct{}
 	Doubt(nodeID string)
+	Unheard(ctx context.Context) []string
 	SetKeys(keys [][]byte) error
 	Leave(timeout time.Duration) error
 	Close() error
