@@ -118,7 +118,7 @@ func (m *Manager) judgeNow(from string, request any) error {
 	}
 	err := judge(from, request, h)
 	if err != nil {
-		m.log.Info("refuse a request of raft's", "node", from, "err", err)
+		m.log.Debug("refuse a request of raft's", "node", from, "err", err)
 	}
 	return err
 }
