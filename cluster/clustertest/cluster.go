@@ -213,6 +213,7 @@ func (c *Cluster) stop() {
 	for _, m := range c.Machines {
 		<-m.daemon.ended
 	}
+	c.wire.end()
 	time.Sleep(15 * time.Second)
 }
 

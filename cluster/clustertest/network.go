@@ -184,6 +184,14 @@ func (w *wire) move(from, to string) {
 	w.breakLocked(func(c *conn) bool { return c.local.host == to || c.remote.host == to })
 }
 
+// end breaks what is left when no daemon runs any more: an address that was somebody's
+// tells nobody that a process ended.
+func (w *wire) end() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.breakLocked(func(*conn) bool { return true })
+}
+
 func (w *wire) revive(ip string) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
