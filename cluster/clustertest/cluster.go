@@ -217,6 +217,9 @@ func (c *Cluster) stop() {
 	time.Sleep(15 * time.Second)
 }
 
+// readyLimit is how long a start is waited for.
+const readyLimit = 5 * time.Second
+
 // Restart starts the machine's daemon, which is off.
 func (m *Machine) Restart() {
 	c := m.cluster
@@ -250,6 +253,7 @@ func (m *Machine) Restart() {
 	select {
 	case <-n.Ready():
 	case <-d.ended: // Failure says why.
+	case <-time.After(readyLimit): // It waits for room on its disk.
 	}
 }
 
