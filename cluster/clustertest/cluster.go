@@ -82,8 +82,6 @@ type Machine struct {
 	Build cluster.Build
 	// UnlockKeyFile is as in node.Config.
 	UnlockKeyFile string
-	// boots counts the starts of its daemon: each is one of the machine, too.
-	boots int
 	// Flags, when set, changes what the next daemon is started with.
 	Flags func(*node.Config)
 
@@ -226,9 +224,8 @@ func (m *Machine) Restart() {
 	c.wire.revive(m.IP)
 	ctx, cancel := context.WithCancel(context.Background())
 	d := &daemon{cancel: cancel, dying: make(chan struct{}), ended: make(chan struct{})}
-	m.boots++
 	config := node.Config{
-		Machine: fmt.Sprint(m.Name, "-", m.boots), DataDir: filepath.Join(c.dir, m.Name), Driver: m.Driver, Hostname: m.Name, Build: m.Build,
+		Machine: m.Name, DataDir: filepath.Join(c.dir, m.Name), Driver: m.Driver, Hostname: m.Name, Build: m.Build,
 		UnlockKeyFile: m.UnlockKeyFile, Latency: c.options.Latency, Now: m.clock.Now,
 		Log:     c.log.With("host", m.Name),
 		Fatal:   func(err error) { m.fatal(d, err) },
