@@ -258,7 +258,7 @@ func TestViewOf(t *testing.T) {
 	replicas := uint64(3)
 	v := viewOf(
 		[]swarm.Node{
-			{ID: "1", Description: swarm.NodeDescription{Hostname: "m1"}, Status: swarm.NodeStatus{State: swarm.NodeStateReady}, ManagerStatus: &swarm.ManagerStatus{Leader: true}},
+			{ID: "1", Description: swarm.NodeDescription{Hostname: "m1"}, Status: swarm.NodeStatus{State: swarm.NodeStateReady}, ManagerStatus: &swarm.ManagerStatus{Leader: true, Reachability: swarm.ReachabilityReachable}},
 			{ID: "2", Description: swarm.NodeDescription{Hostname: "w1"}, Status: swarm.NodeStatus{State: swarm.NodeStateDown}},
 		},
 		[]swarm.Service{{ID: "s", Spec: swarm.ServiceSpec{Annotations: swarm.Annotations{Name: "web"}, Mode: swarm.ServiceMode{Replicated: &swarm.ReplicatedService{Replicas: &replicas}}},
@@ -269,7 +269,7 @@ func TestViewOf(t *testing.T) {
 			{ServiceID: "s", NodeID: "1", DesiredState: swarm.TaskStateRunning, Status: swarm.TaskStatus{State: swarm.TaskStateStarting}},
 			{ServiceID: "gone", NodeID: "1", DesiredState: swarm.TaskStateRunning, Status: swarm.TaskStatus{State: swarm.TaskStateRunning}},
 		})
-	want := report.View{Leader: "m1", Nodes: map[string]string{"m1": "ready", "w1": "down"}, Wanted: map[string]int{"web": 3},
+	want := report.View{Leader: "m1", Nodes: map[string]string{"m1": "ready", "w1": "down"}, Voting: map[string]bool{"m1": true}, Wanted: map[string]int{"web": 3},
 		Running: map[string]map[string]int{"web": {"m1": 1}}, Updates: map[string]string{"web": "updating"}}
 	if !reflect.DeepEqual(v, want) {
 		t.Errorf("%+v\nwant %+v", v, want)
