@@ -21,8 +21,9 @@ func (m *Manager) handOver(ctx context.Context) error {
 	if m.stuck.Load() == term {
 		return fmt.Errorf("hand over leadership: raft tried in term %d already", term)
 	}
-	m.patient.handing.Store(true)
-	defer m.patient.handing.Store(false)
+	m.patient.handing.Add(1)
+	// What raft began may yet wait for an attempt to send something when it has given up.
+	defer func() { time.AfterFunc(20*m.cfg.Beat, func() { m.patient.handing.Add(-1) }) }()
 	m.quicken()
 	known := m.matches.of(term)
 	to, err := successor(m.servers(), m.cfg.NodeID, known, m.cfg.Now(), m.cfg.Beat)

@@ -34,7 +34,7 @@ type patient struct {
 
 	// handing is set while leadership is handed over: raft lets nothing else be done until an
 	// attempt to bring its successor up to date has ended.
-	handing atomic.Bool
+	handing atomic.Int32
 
 	mu   sync.Mutex // guards away
 	away map[raft.ServerID]absence
@@ -175,7 +175,7 @@ func (p *patient) await(id raft.ServerID, term uint64) error {
 		if !away || absent.term != term {
 			return nil
 		}
-		if p.handing.Load() || !p.wanted(id, term) {
+		if p.handing.Load() > 0 || !p.wanted(id, term) {
 			return fmt.Errorf("send entries to manager %s: %w", id, cluster.ErrUnreachable)
 		}
 		timer := time.NewTimer(lookAgain)
