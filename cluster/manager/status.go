@@ -127,14 +127,10 @@ func (m *Manager) Status(ctx context.Context, digests bool) (cluster.Status, err
 	if c := view.Cluster(); c != nil {
 		status.ClusterLevel, status.BackupAt = c.ClusterLevel, c.BackupAt
 	}
-	votes := map[string]bool{}
-	for _, server := range m.servers() {
-		votes[string(server.ID)] = server.Suffrage == raft.Voter
-	}
 	for node := range view.Nodes() {
 		if node.Role == swarm.NodeRoleManager {
 			status.Managers = append(status.Managers, cluster.ManagerHealth{
-				NodeID: node.ID, Hostname: node.Description.Hostname, Addr: m.where.of(node.ID, node.ManagerAddr), Voter: votes[node.ID], Build: node.Build, Waits: m.waits.of(node.ID),
+				NodeID: node.ID, Hostname: node.Description.Hostname, Addr: m.where.of(node.ID, node.ManagerAddr), Build: node.Build,
 			})
 		}
 	}
@@ -142,13 +138,22 @@ func (m *Manager) Status(ctx context.Context, digests bool) (cluster.Status, err
 	// database.
 	for _, server := range m.servers() {
 		if id := string(server.ID); view.Node(id) == nil {
-			status.Managers = append(status.Managers, cluster.ManagerHealth{NodeID: id, Addr: string(server.Address), Voter: votes[id]})
+			status.Managers = append(status.Managers, cluster.ManagerHealth{NodeID: id, Addr: string(server.Address)})
 		}
 	}
 	if digests {
 		m.fillHealth(ctx, digestLimit, status.Managers, withRoom, withDigest)
 	} else {
 		m.fillHealth(ctx, healthLimit, status.Managers, withRoom)
+	}
+	// A manager that lost its database gives its vote up before it answers, and whoever asks
+	// may have waited for that: who votes is looked at when all have answered.
+	votes := map[string]bool{}
+	for _, server := range m.servers() {
+		votes[string(server.ID)] = server.Suffrage == raft.Voter
+	}
+	for i, manager := range status.Managers {
+		status.Managers[i].Voter, status.Managers[i].Waits = votes[manager.NodeID], m.waits.of(manager.NodeID)
 	}
 	gossip := map[string]string{}
 	for _, member := range m.cfg.Members() {
@@ -210,7 +215,7 @@ func (m *Manager) fillHealth(ctx context.Context, limit time.Duration, managers 
 					return
 				}
 			}
-			health.NodeID, health.Hostname, health.Addr, health.Voter, health.Waits = known.NodeID, known.Hostname, known.Addr, known.Voter, known.Waits
+			health.NodeID, health.Hostname, health.Addr = known.NodeID, known.Hostname, known.Addr
 			*known = health
 		})
 	}
