@@ -112,6 +112,7 @@ type Manager struct {
 	dispatch *dispatch.Dispatcher
 	listener port
 	client   *http.Client
+	turns    turns
 	peers    *reachability
 	knocks   knocks
 	refusals knocks
@@ -309,6 +310,13 @@ func (m *Manager) dial(ctx context.Context, addr, protocol string) (net.Conn, er
 	if len(there) == 1 { // While managers move, one may be where another was.
 		want.NodeID = string(there[0].ID)
 	}
+	ctx, cancel := context.WithTimeout(ctx, dialTimeout)
+	defer cancel()
+	done, err := m.turns.take(ctx, addr)
+	if err != nil {
+		return nil, fmt.Errorf("dial manager %s: %w: %w", addr, cluster.ErrUnreachable, err)
+	}
+	defer done()
 	return Dial(ctx, m.cfg.Network, addr, m.cfg.Credentials.ClientTLS(want, protocol))
 }
 
