@@ -143,10 +143,13 @@ func TestMoved_AWholeLab(t *testing.T) {
 	must(first.stop())
 	must(first.in.tool("ip", "addr", "del", first.addr+"/24", "dev", "eth0"))
 	must(first.start(ctx))
-	info, err := first.api.Info(ctx)
-	if err != nil || !strings.Contains(info.Swarm.Error, "isn't this machine's any more") {
-		t.Errorf("without an address it says %q, %v", info.Swarm.Error, err)
-	}
+	must(until(ctx, 5*time.Second, "it to say that it has no address", func(ctx context.Context) error {
+		info, err := first.api.Info(ctx)
+		if err != nil || !strings.Contains(info.Swarm.Error, "isn't this machine's any more") {
+			return fmt.Errorf("it says %q, %v", info.Swarm.Error, err)
+		}
+		return nil
+	}))
 	must(takesWrites(ctx, first, "nowhere"))
 	must(first.in.tool("ip", "addr", "add", first.addr+"/24", "dev", "eth0"))
 	must(knownAt(ctx, first, first.name, first.addr))
