@@ -6,6 +6,8 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"unicode"
+	"unicode/utf8"
 )
 
 // A level is a number for what may be written to the database and said between nodes.
@@ -34,7 +36,12 @@ func NewBuild(version string) Build { return Build{Version: version, Level: Leve
 
 // Bounded is the build as it may be kept: who says it may be anybody.
 func (b Build) Bounded() Build {
-	b.Version = strings.ToValidUTF8(b.Version[:min(len(b.Version), 64)], "")
+	b.Version = strings.Map(func(c rune) rune {
+		if !unicode.IsGraphic(c) || c == utf8.RuneError {
+			return -1 // A terminal would obey it, and versions are shown.
+		}
+		return c
+	}, b.Version[:min(len(b.Version), 64)])
 	return b
 }
 

@@ -154,6 +154,9 @@ func TestAttack_PropertyWhatIsSaidIsBounded(t *testing.T) {
 			plain(t, "ports", r.Status.Ports, maxPortsLength)
 			plain(t, "container", r.Status.ContainerID, 2*maxIDLength)
 		}
+		plain(t, "warning", boundWarning(text(t, "warning")), maxWarning)
+		plain(t, "version", cluster.Build{Version: text(t, "version")}.Bounded().Version, 64)
+		plain(t, "run", boundRun(text(t, "run")), maxRun)
 		name := text(t, "name")
 		description := swarm.NodeDescription{
 			Hostname: name, Platform: swarm.Platform{OS: name, Architecture: name},

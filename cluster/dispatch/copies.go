@@ -186,23 +186,3 @@ func runOf(r cluster.Relay, nodeID string) string {
 	}
 	return r.Runs[at]
 }
-
-// maxRun bounds what an agent may say of its run.
-const maxRun = 128
-
-// maxWarning bounds a warning.
-const maxWarning = 512
-
-func boundWarning(text string) string {
-	if text = strings.ToValidUTF8(text, "?"); len(text) > maxWarning {
-		return ""
-	}
-	return text
-}
-
-func boundRun(run string) string {
-	if len(run) > maxRun {
-		return ""
-	}
-	return run
-}

@@ -18,6 +18,8 @@ const (
 	maxIDLength    = 64
 	maxTextLength  = 4 << 10
 	maxDescription = 256 << 10
+	maxRun         = 128
+	maxWarning     = 512
 	// maxPortsLength has room for some 300 ports.
 	maxPortsLength = 8 << 10
 	// maxUnknown is how many reports may wait, of one node, beyond the tasks that this
@@ -121,6 +123,22 @@ func checkDescription(description *swarm.NodeDescription) (int, error) {
 		description.Engine.Plugins[i] = swarm.PluginDescription{Type: shorten(plugin.Type), Name: shorten(plugin.Name)}
 	}
 	return len(data), nil
+}
+
+// boundWarning leaves out a warning that is too long, and what a terminal would obey.
+func boundWarning(text string) string {
+	if len(text) > maxWarning {
+		return ""
+	}
+	return shorten(text)
+}
+
+// boundRun leaves out the name of a run that is none.
+func boundRun(run string) string {
+	if len(run) > maxRun || strings.ContainsFunc(run, unprintable) {
+		return ""
+	}
+	return run
 }
 
 // unprintable tells of characters that a terminal obeys, such as those that turn the

@@ -268,7 +268,7 @@ func (s *session) unregister(end error) {
 	if d.sessions[s.nodeID] == s {
 		delete(d.sessions, s.nodeID)
 		d.outbox.removeSession(s.nodeID, errors.Is(end, errLeft), errors.Is(end, errHalting))
-		if !errors.Is(end, errLeft) && !errors.Is(end, errHalting) {
+		if !errors.Is(end, errLeft) {
 			d.config.Doubt(s.nodeID)
 		}
 	}
