@@ -30,6 +30,8 @@ var encMode, decMode, agentDecMode = func() (cbor.EncMode, cbor.DecMode, cbor.De
 		dec, err := cbor.DecOptions{
 			MaxArrayElements: elements, MaxMapPairs: elements, MaxNestedLevels: 64,
 			DupMapKey: cbor.DupMapKeyEnforcedAPF,
+			// Another version's field "name" is no "Name".
+			FieldNameMatching: cbor.FieldNameMatchingCaseSensitive,
 		}.DecMode()
 		if err != nil {
 			panic(err)

@@ -147,7 +147,8 @@ func appendHead(out []byte, kind byte, number uint64) []byte {
 	return binary.BigEndian.AppendUint64(append(out, kind|27), number)
 }
 
-// children are those of a list or a map, which was read before and so is well formed.
+// children are those of a list or a map. It was read before, and so is well formed, but
+// may be in another form than Encode's, which is refused.
 func children(item []byte) ([]child, error) {
 	head, kind, count, err := readHead(item)
 	if err != nil {
@@ -163,11 +164,15 @@ func children(item []byte) ([]child, error) {
 		return value, nil
 	}
 	var all []child
-	for range count {
+	for i := range count {
 		var c child
 		if kind == mapItem {
 			if c.key, err = next(); err != nil {
 				return nil, err
+			}
+			// In another order, or twice, a key could end up in the merged map twice.
+			if i > 0 && bytes.Compare(all[i-1].key, c.key) >= 0 {
+				return nil, errForm
 			}
 		}
 		if c.value, err = next(); err != nil {
@@ -198,7 +203,13 @@ func readHead(item []byte) (size int, kind byte, number uint64, err error) {
 	}
 	var whole [8]byte
 	copy(whole[8-more:], item[1:size])
-	return size, kind, binary.BigEndian.Uint64(whole[:]), nil
+	number = binary.BigEndian.Uint64(whole[:])
+	// Equal keys have equal bytes only if each number is as short as can be. Of kind 7 it
+	// is a float.
+	if least := [9]uint64{1: 24, 2: 1 << 8, 4: 1 << 16, 8: 1 << 32}[more]; number < least && kind != 7 {
+		return 0, 0, 0, errForm
+	}
+	return size, kind, number, nil
 }
 
 // itemSize is how many bytes the first item of data takes.

@@ -131,10 +131,34 @@ func TestMerge_AddsWhatOlderOnesLack(t *testing.T) {
 	}
 }
 
+// What Encode wouldn't write can be read, so Merge may meet it: whatever it gives can be
+// read again.
+func TestMerge_OfAnotherForm(t *testing.T) {
+	for _, test := range []struct{ what, came, want string }{
+		{"a field that differs in case is another one", "\xa1\x64name\x61x", "\xa2\x64Name\x61z\x64name\x61x"},
+		{"a key with a longer head", "\xa1\x78\x04Name\x61x", ""},
+		{"keys in another order", "\xa2\x64Name\x61x\x61A\x61x", ""},
+		{"a key without an end of its own", "\xa1\x7f\x64Name\xff\x61x", ""},
+	} {
+		object := decoded[older](t, []byte(test.came))
+		known := encoded(t, object)
+		object.Name = "z"
+		got, err := Merge([]byte(test.came), known, encoded(t, object))
+		if string(got) != test.want || (err == nil) != (test.want != "") {
+			t.Errorf("%s: %q, %v, want %q", test.what, got, err, test.want)
+		}
+		if err == nil && decoded[older](t, got).Name != "z" {
+			t.Errorf("%s: %q isn't what was written", test.what, got)
+		}
+	}
+}
+
 // FuzzMerge merges anything that can be read: no panic, and the result can be read.
 func FuzzMerge(f *testing.F) {
 	f.Add([]byte{0xa0}, []byte{0xa1, 0x61, 'A', 1})
 	data, _ := Encode(newer{Name: "n", Added: "a", Items: []newerItem{{A: 1, Added: []string{"x"}}}})
+	f.Add([]byte("\xa1\x64name\x61x"), []byte("\xa1\x64Name\x61z"))
+	f.Add([]byte("\xa1\x78\x04Name\x61x"), []byte("\xa1\x64Name\x61z"))
 	f.Add(data, []byte{0xa1, 0x64, 'N', 'a', 'm', 'e', 0x61, 'z'})
 	f.Fuzz(func(t *testing.T, came, changed []byte) {
 		var a, b older
