@@ -5,6 +5,7 @@ import (
 	"math"
 	"net/netip"
 	"regexp"
+	"regexp/syntax"
 	"slices"
 	"strconv"
 	"strings"
@@ -49,8 +50,15 @@ const (
 const (
 	nodeLabelPrefix   = "node.labels."
 	engineLabelPrefix = "engine.labels."
-	// maxExpression is how long a regular expression may be, in bytes.
+	// MaxConstraints is how many constraints a service may have, and maxConstraintsText how
+	// many bytes they may have together: each is compared with each node, again and again.
+	MaxConstraints     = 256
+	maxConstraintsText = 16 << 10
+	// maxExpression is how long a regular expression may be, in bytes, and maxProgram how
+	// many steps those of a service may have together: a{1000} has a thousand. Each takes
+	// memory, and time with each letter that is looked at.
 	maxExpression = 256
+	maxProgram    = 2000
 
 	constraintGrammar = "it is KEY==VALUE, KEY!=VALUE, KEY in (A,B), KEY notin (A,B), exists KEY, !exists KEY, " +
 		"KEY<NUMBER, KEY>NUMBER, KEY=~REGEXP or KEY!~REGEXP"
@@ -79,11 +87,23 @@ func ParseConstraints(texts []string) ([]Constraint, error) {
 // CheckConstraints refuses what can't be read, and what can be but is met by no
 // node: a key that means nothing, an address that is none.
 func CheckConstraints(texts []string) error {
-	constraints, err := ParseConstraints(texts)
-	if err != nil {
-		return err
+	if len(texts) > MaxConstraints {
+		return Say(ErrInvalid, "Placement.Constraints: %d are more than %d: label the nodes that are meant, and ask for the label", len(texts), MaxConstraints)
 	}
-	for i, c := range constraints {
+	bytes, steps := 0, 0
+	for i, text := range texts {
+		if bytes += len(text); bytes > maxConstraintsText {
+			return Say(ErrInvalid, "Placement.Constraints: have more than %d bytes together: label the nodes that are meant, and ask for the label", maxConstraintsText)
+		}
+		// One after the other, since each regular expression may take megabytes.
+		parsed, err := ParseConstraints(texts[i : i+1])
+		if err != nil {
+			return err
+		}
+		c := parsed[0]
+		if steps += c.steps(); steps > maxProgram {
+			return Say(ErrInvalid, "Placement.Constraints: the regular expressions have more than %d steps together: repeat less, x{500} has 500", maxProgram)
+		}
 		if _, _, known := lookUp(c.Key, &Node{}); !known {
 			return fmt.Errorf("parse constraint %q: key '%s' means nothing, there are %s: %w", texts[i], c.Key, constraintKeys, ErrInvalid)
 		}
@@ -184,6 +204,22 @@ func (c *Constraint) read() error {
 		}
 	}
 	return nil
+}
+
+// steps is how large the program of the constraint's regular expression is.
+func (c *Constraint) steps() int {
+	if c.form == nil {
+		return 0
+	}
+	parsed, err := syntax.Parse(c.form.String(), syntax.Perl)
+	if err != nil {
+		return 0 // It was compiled.
+	}
+	program, err := syntax.Compile(parsed.Simplify())
+	if err != nil {
+		return 0
+	}
+	return len(program.Inst)
 }
 
 // String gives the constraint in the language it was read from.

@@ -2,6 +2,7 @@ package cluster
 
 import (
 	"errors"
+	"runtime"
 	"strings"
 	"testing"
 
@@ -151,5 +152,40 @@ func TestPlatformMatches(t *testing.T) {
 		if got := PlatformMatches(n, c.platforms); got != c.want {
 			t.Errorf("%+v: %v", c.platforms, got)
 		}
+	}
+}
+
+// Constraints are read again and again, and compared with each node. Regular expressions
+// of few bytes can have many steps.
+func TestCheckConstraints_TooMuch(t *testing.T) {
+	list := func(n int, text string) (texts []string) {
+		for range n {
+			texts = append(texts, text)
+		}
+		return texts
+	}
+	large := "node.hostname=~" + strings.Repeat("x{999}", 40)
+	for what, texts := range map[string][]string{
+		"many":                       list(MaxConstraints+1, "node.id!=a"),
+		"long ones":                  list(10, "node.id in ("+strings.Repeat("a,", 1000)+"a)"),
+		"one large expression":       {large},
+		"3,000 large expressions":    list(3000, large),
+		"200 of some size":           list(200, `node.hostname=~(a|b|c){10}`),
+		"one that isn't of one step": {`node.labels.a !~ ((x{10}){10}){10}x{999}`},
+	} {
+		var before, after runtime.MemStats
+		runtime.ReadMemStats(&before)
+		err := CheckConstraints(texts)
+		runtime.ReadMemStats(&after)
+		if !errors.Is(err, ErrInvalid) {
+			t.Errorf("%s: %v", what, err)
+		}
+		if taken := after.TotalAlloc - before.TotalAlloc; taken > 64<<20 {
+			t.Errorf("%s: took %d MB", what, taken>>20)
+		}
+	}
+	enough := append(list(100, "node.labels.zone in (a,b,c,d,e)"), list(20, `node.hostname=~(web|db)-[0-9]{1,3}\.example\.com`)...)
+	if err := CheckConstraints(enough); err != nil {
+		t.Error(err)
 	}
 }

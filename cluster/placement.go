@@ -73,6 +73,10 @@ func (n *Node) Capacity() (nanoCPUs, memoryBytes int64) {
 	return nanoCPUs, memoryBytes
 }
 
+// MaxPreferences is how many preferences a service may have: each is a level of a tree of
+// all nodes.
+const MaxPreferences = 16
+
 // CheckPreferences refuses preferences that mean nothing. Swarm knows labels only,
 // and ignores the rest in silence; here each key of a constraint is one.
 func CheckPreferences(preferences []swarm.PlacementPreference) error {

@@ -9,6 +9,10 @@ import (
 	"github.com/docker/docker/api/types/swarm"
 )
 
+// MaxPorts is how many ports a service may publish. Each is compared with those of all
+// tasks of a node, and said with each task's status.
+const MaxPorts = 1024
+
 // HostPorts are the ports of an endpoint that are published on the very node that
 // a task is on; those without a protocol are TCP's.
 func HostPorts(endpoint *swarm.EndpointSpec) []swarm.PortConfig {

@@ -14,9 +14,9 @@ var DataFunctions = []string{"env", "secret", "config"}
 var TemplateFunctions = []string{"join"}
 
 const (
-	// mostActions is how many actions a template may have: each may stand in another one, and
-	// reading them takes memory for each.
-	mostActions = 10_000
+	// MaxActions is how many actions a template may have, and all of a service together: each may
+	// stand in another one, and reading them takes memory for each.
+	MaxActions = 10_000
 	// mostReason bounds what is told of why a template doesn't work.
 	mostReason = 200
 )
@@ -27,8 +27,8 @@ func CheckTemplate(text string, functions ...string) *TemplateFault {
 	if !strings.Contains(text, "{{") {
 		return nil
 	}
-	if strings.Count(text, "{{") > mostActions {
-		return &TemplateFault{What: fmt.Sprintf("it has more than %d actions", mostActions)}
+	if strings.Count(text, "{{") > MaxActions {
+		return &TemplateFault{What: fmt.Sprintf("it has more than %d actions", MaxActions)}
 	}
 	known := template.FuncMap{}
 	for _, name := range append(functions, TemplateFunctions...) {
