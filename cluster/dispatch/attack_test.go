@@ -12,6 +12,7 @@ import (
 	"pgregory.net/rapid"
 
 	"skep/cluster"
+	"skep/store"
 )
 
 // What a worker that is in somebody else's hands can do to others, and what it can't.
@@ -108,6 +109,41 @@ func TestAttack_MadeUpReportsEndTheSession(t *testing.T) {
 	})
 }
 
+// A service may publish many ports, and what each of its tasks says of them is taken; of
+// other tasks no more is.
+func TestReports_OfAllPortsOfAService(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, 1)
+		w.settle()
+		w.addNode("n1")
+		var published []swarm.PortConfig
+		for i := range cluster.MaxPorts {
+			published = append(published, swarm.PortConfig{TargetPort: uint32(i + 20_000), PublishedPort: uint32(i + 20_000), Protocol: "sctp", PublishMode: swarm.PortConfigPublishModeHost})
+			v6 := published[2*i]
+			v6.PublishedPort += 30_000
+			published = append(published, v6)
+		}
+		w.update(func(tx *store.Tx) error {
+			endpoint := &swarm.EndpointSpec{Ports: published[:cluster.MaxPorts]}
+			return tx.Put(&cluster.Revision{ServiceID: "s", Number: 1, ServiceName: "web", Endpoint: endpoint})
+		})
+		w.addTask("t1", "n1")
+		a := w.connect("n1", "m1")
+		report := running("t1")
+		report.Status.Ports = cluster.FormatPorts(published)
+		a.send(cluster.FromAgent{Reports: []cluster.Report{report}})
+		time.Sleep(time.Second)
+		if got := len(cluster.ParsePorts(w.task("t1").Status.Ports)); got != 2*cluster.MaxPorts {
+			t.Errorf("%d of %d ports are known", got, 2*cluster.MaxPorts)
+		}
+		if report.TaskID = "other"; len(report.Status.Ports) <= maxPortsLength {
+			t.Fatal("too few")
+		} else if _, err := checkReport(report, portsLength(w.now().replica.View(), nil)); err == nil {
+			t.Error("as many ports of a task that isn't known")
+		}
+	})
+}
+
 func TestAttack_DescriptionsAreWrittenNowAndThen(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t, 1)
@@ -148,7 +184,7 @@ func TestAttack_PropertyWhatIsSaidIsBounded(t *testing.T) {
 		r := cluster.Report{TaskID: text(t, "task"), Status: cluster.TaskStatus{
 			State: cluster.StateRunning, Message: text(t, "message"), Err: text(t, "err"), Ports: text(t, "ports"), ContainerID: text(t, "container"),
 		}}
-		if r, err := checkReport(r); err == nil {
+		if r, err := checkReport(r, maxPortsLength); err == nil {
 			plain(t, "message", r.Status.Message, maxTextLength)
 			plain(t, "err", r.Status.Err, maxTextLength)
 			plain(t, "ports", r.Status.Ports, maxPortsLength)

@@ -10,6 +10,7 @@ import (
 	"github.com/docker/docker/api/types/swarm"
 
 	"skep/cluster"
+	"skep/store"
 )
 
 // What an agent says is checked here, once, before anything else sees it: a worker may
@@ -20,8 +21,11 @@ const (
 	maxDescription = 256 << 10
 	maxRun         = 128
 	maxWarning     = 512
-	// maxPortsLength has room for some 300 ports.
+	// maxPortsLength has room for some 300 ports: what is said of a task that this replica
+	// doesn't know yet. A task that it knows may have as many ports as its service
+	// publishes, each for two kinds of addresses, of portLength.
 	maxPortsLength = 8 << 10
+	portLength     = len("65535:65535/sctp,")
 	// maxUnknown is how many reports may wait, of one node, beyond the tasks that this
 	// replica has for it: an agent that comes from a manager that is ahead knows more.
 	maxUnknown = 4096
@@ -43,8 +47,9 @@ func (s *session) report(reports []cluster.Report) error {
 	}
 	news := make([]cluster.Report, 0, len(reports))
 	for _, r := range reports {
-		r, err := checkReport(r)
-		if task := view.Task(r.TaskID); err == nil && task != nil && task.NodeID != "" && task.NodeID != s.nodeID {
+		task := view.Task(r.TaskID)
+		r, err := checkReport(r, portsLength(view, task))
+		if err == nil && task != nil && task.NodeID != "" && task.NodeID != s.nodeID {
 			err = fmt.Errorf("take report of task %s: it is another node's: %w", r.TaskID, cluster.ErrDenied)
 		}
 		if err != nil {
@@ -68,15 +73,27 @@ func (s *session) complain(err error) {
 	}
 }
 
+// portsLength is how long the ports of a task may be; nil is one that isn't known.
+func portsLength(view store.View, task *cluster.Task) int {
+	if task == nil {
+		return maxPortsLength
+	}
+	revision := view.Revision(task.ServiceID, task.Revision)
+	if revision == nil {
+		return maxPortsLength
+	}
+	return max(maxPortsLength, 2*portLength*len(cluster.HostPorts(revision.Endpoint)))
+}
+
 // checkReport refuses what isn't an agent's to say, and cuts texts that are too long.
-func checkReport(r cluster.Report) (cluster.Report, error) {
+func checkReport(r cluster.Report, portsLength int) (cluster.Report, error) {
 	if r.TaskID == "" || len(r.TaskID) > maxIDLength || len(r.Status.ContainerID) > 2*maxIDLength {
 		return r, fmt.Errorf("take report: IDs of %d and %d characters: %w", len(r.TaskID), len(r.Status.ContainerID), cluster.ErrInvalid)
 	}
 	if !agents(r.Status.State) {
 		return r, fmt.Errorf("take report of task %s: state %s isn't the agent's to report: %w", r.TaskID, r.Status.State, cluster.ErrInvalid)
 	}
-	if len(r.Status.Ports) > maxPortsLength || cluster.FormatPorts(cluster.ParsePorts(r.Status.Ports)) != r.Status.Ports {
+	if len(r.Status.Ports) > portsLength || cluster.FormatPorts(cluster.ParsePorts(r.Status.Ports)) != r.Status.Ports {
 		return r, fmt.Errorf("take report of task %s: %d bytes that aren't ports: %w", r.TaskID, len(r.Status.Ports), cluster.ErrInvalid)
 	}
 	if strings.ContainsFunc(r.TaskID+r.Status.ContainerID, unprintable) {
