@@ -57,5 +57,6 @@ func (s *Server) byUser(r *http.Request) *http.Request {
 
 // byForwarder is the request with whom the manager that forwards it names.
 func byForwarder(r *http.Request) *http.Request {
-	return r.WithContext(cluster.WithActor(r.Context(), r.Header.Get(actorHeader)))
+	who := r.Header.Get(actorHeader)
+	return r.WithContext(cluster.WithActor(r.Context(), who[:min(len(who), maxWord)]))
 }

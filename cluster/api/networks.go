@@ -104,8 +104,14 @@ func checkNetworks(spec *swarm.ServiceSpec) error {
 	return nil
 }
 
+// networkAsked is what of a network to be made says whether it would be the cluster's.
+type networkAsked struct {
+	Driver, Scope string
+	Ingress       bool
+}
+
 func (s *Server) createNetwork(ctx context.Context, r *request) (response, error) {
-	var wanted network.CreateRequest
+	var wanted networkAsked
 	if err := r.decode(&wanted); err != nil {
 		return response{}, err
 	}

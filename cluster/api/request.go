@@ -80,7 +80,8 @@ func (r *request) index(what string) (uint64, error) {
 }
 
 // decode reads the JSON body into v. As with moby, an empty body leaves v alone,
-// and neither another content type nor anything after the JSON is accepted.
+// and neither another content type nor anything after the JSON is accepted, nor
+// what is beyond the bounds.
 func (r *request) decode(v any) error { return r.decodeWith(v, false) }
 
 // decodeStrict refuses fields that aren't known too: a newer client would think
@@ -112,7 +113,7 @@ func (r *request) decodeWith(v any, strict bool) error {
 	if _, err := decoder.Token(); !errors.Is(err, io.EOF) {
 		return fail(cluster.ErrInvalid, "unexpected content after JSON")
 	}
-	return nil
+	return checkBounds(v)
 }
 
 // writeJSON answers with v. The content type has no charset: clients compare the

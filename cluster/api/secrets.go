@@ -3,6 +3,7 @@ package api
 import (
 	"context"
 	"crypto/subtle"
+	"errors"
 	"fmt"
 	"net/http"
 	"regexp"
@@ -181,7 +182,9 @@ func (s *Server) inspectConfig(ctx context.Context, r *request) (response, error
 // errors are logged and may quote what they are about.
 func readSecret(r *request) (swarm.SecretSpec, error) {
 	var spec swarm.SecretSpec
-	if err := r.decodeStrict(&spec); err != nil {
+	if err := r.decodeStrict(&spec); errors.Is(err, errBeyond) {
+		return spec, err
+	} else if err != nil {
 		return spec, fail(cluster.ErrInvalid, "invalid secret: want Content-Type application/json, and JSON with Name, Labels, Data (in base64) and Templating")
 	}
 	if spec.Driver != nil {

@@ -13,6 +13,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/docker/docker/api/types/registry"
 	"github.com/docker/docker/api/types/versions"
 
 	"skep/cluster"
@@ -141,6 +142,9 @@ func (s *Server) readBody(w http.ResponseWriter, r *http.Request) ([]byte, error
 
 // request completes a call to what handlers get.
 func (s *Server) request(w http.ResponseWriter, r *http.Request, c call) (*request, error) {
+	if n := len(r.Header.Get(registry.AuthHeader)); n > maxAuth {
+		return nil, fail(errBeyond, "%s: has %d bytes, more than %d: log in with a shorter token", registry.AuthHeader, n, maxAuth)
+	}
 	body, err := s.readBody(w, r)
 	if err != nil {
 		return nil, err

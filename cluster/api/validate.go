@@ -1,7 +1,7 @@
 package api
 
 import (
-	"errors"
+	"cmp"
 	"fmt"
 	"net"
 	"path"
@@ -292,8 +292,11 @@ func checkContainer(spec *swarm.ContainerSpec) error {
 		}
 	}
 	for _, env := range spec.Env {
-		if name, _, _ := strings.Cut(env, "="); name == "" || strings.ContainsRune(env, 0) {
-			return fail(cluster.ErrInvalid, "ContainerSpec: invalid environment variable: a name must be given") // its value may be secret
+		switch name, _, _ := strings.Cut(env, "="); { // its value may be secret
+		case name == "":
+			return fail(cluster.ErrInvalid, "ContainerSpec: invalid environment variable: a name must be given")
+		case strings.ContainsFunc(name, commands):
+			return fail(cluster.ErrInvalid, "ContainerSpec: invalid environment variable %.100q: a name has no control characters", name)
 		}
 	}
 	if err := checkMounts(spec.Mounts); err != nil {
@@ -307,31 +310,46 @@ func checkContainer(spec *swarm.ContainerSpec) error {
 
 // checkTemplates refuses templates that no node could read.
 func checkTemplates(spec *swarm.ContainerSpec) error {
+	actions := 0
 	check := func(what, text string) error {
+		if actions += strings.Count(text, "{{"); actions > cluster.MaxActions {
+			return fail(cluster.ErrInvalid, "ContainerSpec: its templates have more than %d actions together", cluster.MaxActions)
+		}
 		if fault := cluster.CheckTemplate(text); fault != nil {
-			return fail(cluster.ErrInvalid, "ContainerSpec: the template in the %s is not valid: %v", what, fault)
+			return fail(cluster.ErrInvalid, "ContainerSpec: the template in the %.100s is not valid: %v", what, fault)
 		}
 		return nil
 	}
-	errs := []error{check("hostname", spec.Hostname)}
-	for _, env := range spec.Env {
-		name, value, _ := strings.Cut(env, "=")
-		errs = append(errs, check("environment variable "+name, value))
-	}
-	for _, m := range spec.Mounts {
-		errs = append(errs, check("mount source", m.Source), check("mount target", m.Target))
-		if v := m.VolumeOptions; v != nil {
-			for name, value := range v.Labels {
-				errs = append(errs, check("volume label "+name, value))
-			}
-			if v.DriverConfig != nil {
-				for name, value := range v.DriverConfig.Options {
-					errs = append(errs, check("volume driver option "+name, value))
-				}
+	checkAll := func(what string, texts map[string]string) error {
+		for name, text := range texts {
+			if err := check(what+" "+name, text); err != nil {
+				return err
 			}
 		}
+		return nil
 	}
-	return errors.Join(errs...)
+	if err := check("hostname", spec.Hostname); err != nil {
+		return err
+	}
+	for _, env := range spec.Env {
+		name, value, _ := strings.Cut(env, "=")
+		if err := check("environment variable "+name, value); err != nil {
+			return err
+		}
+	}
+	for _, m := range spec.Mounts {
+		err := cmp.Or(check("mount source", m.Source), check("mount target", m.Target))
+		if v := m.VolumeOptions; v != nil && err == nil {
+			err = checkAll("volume label", v.Labels)
+			if v.DriverConfig != nil && err == nil {
+				err = checkAll("volume driver option", v.DriverConfig.Options)
+			}
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 func checkPrivileges(spec *swarm.ContainerSpec) error {
