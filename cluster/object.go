@@ -87,6 +87,8 @@ type Node struct {
 	Certificate Certificate `cbor:",omitzero"`
 	// Build is which skep the node runs, as it said last.
 	Build Build `cbor:",omitzero"`
+	// Awaited is set from when the node joined until its agent comes for the first time.
+	Awaited bool `cbor:",omitempty"`
 	// Copy is another machine with the node's identity, if there is one.
 	Copy NodeCopy `cbor:",omitzero"`
 }

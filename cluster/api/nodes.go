@@ -119,26 +119,30 @@ func (s *Server) removeNode(ctx context.Context, r *request) (response, error) {
 		if !force && node.Status.State == cluster.NodeReady {
 			return fail(cluster.ErrPrecondition, "node %s is not down and can't be removed", node.ID)
 		}
-		// Nobody will report on the node's tasks any more: what they hold is freed, and
-		// they are replaced elsewhere.
-		var orphans []*cluster.Task
-		for task := range tx.TasksOfNode(node.ID) {
-			if task.Status.State.Terminal() {
-				continue
-			}
-			status := task.Status
-			status.State, status.Since = cluster.StateOrphaned, cluster.At(tx.Now())
-			status.Message, status.Err = "Task belonged to a node that has been deleted", ""
-			if next := task.Advance(status, cluster.At(tx.Now())); next != nil {
-				orphans = append(orphans, next)
-			}
-		}
-		for _, task := range orphans {
-			if err := tx.Put(task); err != nil {
-				return err
-			}
-		}
-		tx.Delete(node)
-		return nil
+		return RemoveNode(tx, node)
 	})
+}
+
+// RemoveNode removes a node. Nobody will report on its tasks any more: what they hold is
+// freed, and they are replaced elsewhere.
+func RemoveNode(tx *store.Tx, node *cluster.Node) error {
+	var orphans []*cluster.Task
+	for task := range tx.TasksOfNode(node.ID) {
+		if task.Status.State.Terminal() {
+			continue
+		}
+		status := task.Status
+		status.State, status.Since = cluster.StateOrphaned, cluster.At(tx.Now())
+		status.Message, status.Err = "Task belonged to a node that has been deleted", ""
+		if next := task.Advance(status, cluster.At(tx.Now())); next != nil {
+			orphans = append(orphans, next)
+		}
+	}
+	for _, task := range orphans {
+		if err := tx.Put(task); err != nil {
+			return err
+		}
+	}
+	tx.Delete(node)
+	return nil
 }

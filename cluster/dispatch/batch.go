@@ -143,10 +143,11 @@ func (b *batch) apply(tx *store.Tx) error {
 	}
 	for _, v := range b.verdicts {
 		node := tx.Node(v.nodeID)
-		if node == nil || (node.Status.State == v.state && node.Status.Message == v.message) {
+		if node == nil || (node.Status.State == v.state && node.Status.Message == v.message && !(node.Awaited && v.came)) {
 			continue
 		}
 		next := *node
+		next.Awaited = node.Awaited && !v.came
 		next.Status.Message = v.message
 		if node.Status.State != v.state {
 			next.Status.State, next.Status.Since = v.state, tx.Now()

@@ -74,6 +74,8 @@ type sighting struct {
 	engineLost time.Time
 	// witnesses is how many managers say now that their own gossip misses the node.
 	witnesses int
+	// awaited is set when the node has never had a session.
+	awaited bool
 	// copy is what the node's record says of a machine with its identity.
 	copy cluster.NodeCopy
 	// warning is what the node's agent warns of.
@@ -109,6 +111,8 @@ type verdict struct {
 	nodeID  string
 	state   cluster.NodeState
 	message string
+	// came is set when the node has its first session.
+	came bool
 }
 
 // judge decides which nodes change their state, and when to look again if
@@ -126,7 +130,7 @@ func judge(s scene) (verdicts []verdict, wake time.Time) {
 	settled := passed(s.started.Add(settleLeast)) && (s.unheard == 0 || passed(s.started.Add(settleMost)))
 	brake := vanishing(s)
 	for _, n := range s.nodes {
-		want := verdict{n.nodeID, n.status.State, n.status.Message}
+		want := verdict{nodeID: n.nodeID, state: n.status.State, message: n.status.Message, came: n.awaited && n.session}
 		switch {
 		case n.session && n.engineLost.IsZero():
 			want.state, want.message = cluster.NodeReady, n.warning
@@ -149,7 +153,7 @@ func judge(s scene) (verdicts []verdict, wake time.Time) {
 		default:
 			judgeMissing(n, s.suspectLong, brake && !s.corroborated(n), passed, &want)
 		}
-		if want.state != n.status.State || want.message != n.status.Message {
+		if want.state != n.status.State || want.message != n.status.Message || want.came {
 			verdicts = append(verdicts, want)
 		}
 	}

@@ -138,13 +138,13 @@ func TestJudge(t *testing.T) {
 				c.others[i].nodeID = fmt.Sprint("other", i)
 			}
 			verdicts, wake := judge(scene{now: noon, started: ago(c.started), unheard: c.unheard, suspectLong: 3 * time.Second, managers: max(1, c.managers), cold: c.cold, nodes: append([]sighting{c.node}, c.others...)})
-			got := verdict{"n", unchanged, ""}
+			got := verdict{nodeID: "n", state: unchanged}
 			for _, v := range verdicts {
 				if v.nodeID == "n" {
 					got = v
 				}
 			}
-			if want := (verdict{"n", c.want, c.message}); got != want {
+			if want := (verdict{nodeID: "n", state: c.want, message: c.message}); got != want {
 				t.Errorf("verdict %+v, want %+v", got, want)
 			}
 			switch {
@@ -238,4 +238,20 @@ func TestJudge_PropertySettles(t *testing.T) {
 			t.Fatalf("changes its mind: %+v, then %+v", verdicts, again)
 		}
 	})
+}
+
+// A node has come with its first session, whether its engine answers or not.
+func TestJudge_ANodeThatComes(t *testing.T) {
+	for _, n := range []sighting{
+		{nodeID: "n", session: true},
+		{nodeID: "n", session: true, engineLost: noon.Add(-time.Minute)},
+		{nodeID: "n", session: true, engineLost: noon.Add(-time.Minute), status: cluster.NodeStatus{State: cluster.NodeDown, Message: messageNoEngine}},
+		{nodeID: "n", lost: noon.Add(-time.Hour)},
+	} {
+		n.awaited = true
+		verdicts, _ := judge(scene{now: noon, started: noon.Add(-time.Hour), nodes: []sighting{n}})
+		if came := len(verdicts) == 1 && verdicts[0].came; came != n.session {
+			t.Errorf("%+v: %+v", n, verdicts)
+		}
+	}
 }

@@ -188,7 +188,7 @@ func (l *liveness) observe(view store.View, members map[string]cluster.Member, n
 		s.nodes = append(s.nodes, sighting{
 			nodeID: node.ID, status: node.Status, session: session,
 			lost: sig.lost, left: sig.left, halting: sig.halting, rumour: sig.rumour, turned: sig.turned, engineLost: sig.engineLost,
-			witnesses: witnesses[node.ID], copy: node.Copy, warning: warnings[node.ID],
+			witnesses: witnesses[node.ID], awaited: node.Awaited, copy: node.Copy, warning: warnings[node.ID],
 		})
 	}
 	if len(l.nodes) > len(s.nodes) {

@@ -109,7 +109,15 @@ func onLeader[T any](m *Manager, do func(r *http.Request, request T) (*Admission
 // admit lets a new node in.
 func (m *Manager) admit(r *http.Request, request JoinRequest) (*Admission, error) {
 	view := m.store.View()
+	from := sourceOf(r.RemoteAddr)
+	if err := m.joins.hear(from, m.cfg.Now()); err != nil {
+		m.logTooMany(r, err)
+		return nil, err
+	}
 	role, err := tokenRole(view.Cluster(), request.Token)
+	if errors.Is(err, cluster.ErrDenied) {
+		m.joins.guessed(from, m.cfg.Now())
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -140,7 +148,18 @@ func (m *Manager) admit(r *http.Request, request JoinRequest) (*Admission, error
 		Description: swarm.NodeDescription{Hostname: request.Hostname},
 		Build:       request.Build.Bounded(),
 		Status:      cluster.NodeStatus{State: cluster.NodeUnknown, Message: "joined; its agent hasn't called yet", Addr: addr, Since: m.cfg.Now()},
+		Awaited:     true,
 	}
+	if err := m.joins.take(from, node.ID, m.cfg.Now(), m.present); err != nil {
+		m.logTooMany(r, err)
+		return nil, err
+	}
+	joined := false
+	defer func() {
+		if !joined {
+			m.joins.back(from, node.ID)
+		}
+	}()
 	chain, issued, err := m.issue(view.Cluster(), request.CSR, node)
 	if err != nil {
 		return nil, err
@@ -161,6 +180,9 @@ func (m *Manager) admit(r *http.Request, request JoinRequest) (*Admission, error
 		if err := request.Build.Fits(tx.Cluster().ClusterLevel); err != nil {
 			return err
 		}
+		if err := room(tx.NodeCount()); err != nil {
+			return err
+		}
 		if role == swarm.NodeRoleManager {
 			if replaced, err = replaceAt(tx, request.Control, node.ID); err != nil {
 				return err
@@ -168,6 +190,8 @@ func (m *Manager) admit(r *http.Request, request JoinRequest) (*Admission, error
 		}
 		return tx.Put(node)
 	})
+	// Whoever doesn't know whether it was written counts it.
+	joined = err == nil || errors.Is(err, cluster.ErrUnknownOutcome)
 	if err != nil {
 		return nil, fmt.Errorf("join: %w", err)
 	}

@@ -61,6 +61,13 @@ func (m *Manager) logRefusal(r *http.Request, err error) {
 	m.log.Log(r.Context(), level, "refuse a request", "addr", r.RemoteAddr, "path", r.URL.Path, "err", err, "unsaid", unsaid)
 }
 
+// logTooMany logs that an address asks too often to be let in, unless it did so a moment ago.
+func (m *Manager) logTooMany(r *http.Request, err error) {
+	if unsaid, due := m.crowds.due(m.cfg.Now()); due {
+		m.log.Warn("refuse joins: too many come from one address", "addr", r.RemoteAddr, "err", err, "unsaid", unsaid)
+	}
+}
+
 // watchKnocks notes clients whose protocols aren't among those of config; they don't get through
 // the handshake, whose error doesn't say what they speak.
 func (m *Manager) watchKnocks(config *tls.Config) {

@@ -42,6 +42,7 @@ func (m *Manager) lead(ctx context.Context, term uint64) error {
 		g.Go(func() error { return m.dispatch.Lead(ctx) })
 		g.Go(func() error { return m.beat(ctx) })
 		g.Go(func() error { return m.rotate(ctx) })
+		g.Go(func() error { return m.forget(ctx) })
 		g.Go(func() error { return m.finishRoot(ctx) })
 		g.Go(func() error { return m.raiseLevel(ctx) })
 		return m.voters(ctx)

@@ -116,6 +116,8 @@ type Manager struct {
 	peers    *reachability
 	knocks   knocks
 	refusals knocks
+	crowds   knocks
+	joins    joins
 	where    *whereabouts
 	matches  matches
 	waits    waits

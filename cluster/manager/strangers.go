@@ -42,7 +42,7 @@ type stranger struct {
 
 // admit counts a connection as a stranger's until it leaves.
 func (s *strangers) admit(conn net.Conn) *stranger {
-	one := &stranger{all: s, conn: conn, source: source(conn)}
+	one := &stranger{all: s, conn: conn, source: sourceOf(conn.RemoteAddr().String())}
 	one.life = time.AfterFunc(strangerLife, func() { conn.Close() })
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -83,10 +83,10 @@ func count(conns []*stranger, which func(*stranger) bool) int {
 	return found
 }
 
-// source is the address that a connection comes from; of IPv6 the /64, since whoever
+// sourceOf is the address that a connection comes from; of IPv6 the /64, since whoever
 // has one has all of it.
-func source(conn net.Conn) netip.Addr {
-	from, err := netip.ParseAddrPort(conn.RemoteAddr().String())
+func sourceOf(remote string) netip.Addr {
+	from, err := netip.ParseAddrPort(remote)
 	if err != nil {
 		return netip.Addr{}
 	}
