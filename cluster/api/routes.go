@@ -46,6 +46,7 @@ func (s *Server) table() []route {
 		{method: http.MethodPost, pattern: "/skep/v1/backup", kind: read, handle: s.backUp},
 		{method: http.MethodPost, pattern: "/skep/v1/restore", kind: local, handle: s.restore},
 		{method: http.MethodGet, pattern: "/skep/v1/services/{id}/revisions", kind: read, handle: s.listRevisions},
+		{method: http.MethodPost, pattern: "/skep/v1/nodes/prune", kind: write, handle: s.pruneNodes},
 		{method: http.MethodPost, pattern: "/skep/v1/services/{id}/rollback", kind: write, handle: s.rollbackService},
 		{method: http.MethodPost, pattern: "/skep/v1/services/{id}/rebalance", kind: write, handle: s.rebalanceService},
 
