@@ -26,6 +26,7 @@ var takes = map[string]string{
 	"agent/agent.go rand.NewChaCha8":            "of a seed that was given",
 	"cluster/api/engine.go time.Now":            "the age of a cache of the engine's versions",
 	"cluster/api/server.go time.Now":            "a deadline of the kernel's",
+	"cluster/api/tracked.go time.Now":           "deadlines of the kernel's",
 	"cluster/ca/keyfile.go rand.Read":           "nonces: never again the same, whoever gives the randomness",
 	"cluster/dispatch/handler.go time.Now":      "a deadline of the kernel's",
 	"cluster/gossip/gossip.go net.Listen":       "where memberlist is about to listen: its own error doesn't say what is wrong",

@@ -3,7 +3,9 @@ package api
 import (
 	"context"
 	"encoding/json"
+	"fmt"
 	"io"
+	"iter"
 	"net/http"
 	"net/url"
 	"strconv"
@@ -56,20 +58,50 @@ func (s *Server) listContainers(ctx context.Context, r *request) (response, erro
 	if err != nil {
 		return response{}, err
 	}
-	defer answer.Body.Close()
-	var all []json.RawMessage
-	if err := json.NewDecoder(io.LimitReader(answer.Body, maxContainers)).Decode(&all); err != nil {
-		return response{}, fail(cluster.ErrUnavailable, "read the engine's answer: %v", err)
-	}
-	kept := []json.RawMessage{}
-	for _, container := range all {
-		var of struct{ Labels map[string]string }
-		if err := json.Unmarshal(container, &of); err != nil {
-			return response{}, fail(cluster.ErrUnavailable, "read the engine's answer: %v", err)
+	return response{list: &listing{objects: func(yield func(any, error) bool) {
+		defer answer.Body.Close()
+		kept := 0
+		for container, err := range elements(io.LimitReader(answer.Body, maxContainers)) {
+			var of struct{ Labels map[string]string }
+			if err == nil {
+				err = json.Unmarshal(container, &of)
+			}
+			if err != nil {
+				yield(nil, fail(cluster.ErrUnavailable, "read the engine's answer: %v", err))
+				return
+			}
+			if _, task := of.Labels[taskLabel]; task != tasks {
+				continue
+			}
+			if kept++; !yield(container, nil) || kept == limit {
+				return
+			}
 		}
-		if _, task := of.Labels[taskLabel]; task == tasks && (limit <= 0 || len(kept) < limit) {
-			kept = append(kept, container)
+	}}}, nil
+}
+
+// elements reads a JSON array one by one.
+func elements(from io.Reader) iter.Seq2[json.RawMessage, error] {
+	return func(yield func(json.RawMessage, error) bool) {
+		decoder := json.NewDecoder(from)
+		start, err := decoder.Token()
+		if err == nil && start == nil {
+			return // null
+		}
+		if err == nil && start != json.Delim('[') {
+			err = fmt.Errorf("it begins with %v", start)
+		}
+		for err == nil && decoder.More() {
+			var element json.RawMessage
+			if err = decoder.Decode(&element); err == nil && !yield(element, nil) {
+				return
+			}
+		}
+		if err == nil {
+			_, err = decoder.Token() // the end of it
+		}
+		if err != nil {
+			yield(nil, err)
 		}
 	}
-	return response{body: kept}, nil
 }

@@ -14,9 +14,9 @@ import (
 
 // followEngineEvents passes the engine's events on until ctx ends. When the engine
 // goes away it goes on, when it is back, after the last event that was seen.
-func (s *Server) followEngineEvents(ctx context.Context, r *request, query eventQuery, to chan<- events.Message) {
+func (s *Server) followEngineEvents(ctx context.Context, r *request, query eventQuery, to chan<- *events.Message) {
 	for {
-		s.readEngineEvents(ctx, r, query, func(message events.Message) bool {
+		s.readEngineEvents(ctx, r, query, func(message *events.Message) bool {
 			query.goOnAfter(message)
 			select {
 			case to <- message:
@@ -38,7 +38,7 @@ func (s *Server) followEngineEvents(ctx context.Context, r *request, query event
 
 // readEngineEvents reads one stream of the engine's events to its end. The
 // engine's own swarm, if it is in one, isn't ours.
-func (s *Server) readEngineEvents(ctx context.Context, r *request, query eventQuery, emit func(events.Message) bool) {
+func (s *Server) readEngineEvents(ctx context.Context, r *request, query eventQuery, emit func(*events.Message) bool) {
 	asked := url.Values{}
 	if !query.since.IsZero() {
 		asked.Set("since", stamp(query.since))
@@ -57,8 +57,8 @@ func (s *Server) readEngineEvents(ctx context.Context, r *request, query eventQu
 	defer answer.Body.Close()
 	decoder := json.NewDecoder(answer.Body)
 	for {
-		var message events.Message
-		if decoder.Decode(&message) != nil {
+		message := new(events.Message)
+		if decoder.Decode(message) != nil {
 			return
 		}
 		if message.Scope != "swarm" && !emit(message) {

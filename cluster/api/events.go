@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"net/http"
 	"slices"
 	"time"
@@ -62,7 +63,7 @@ func (s *Server) writeEvents(ctx context.Context, w http.ResponseWriter, r *requ
 		return err == nil || errors.Is(err, http.ErrNotSupported)
 	}
 	// Who has the head of the answer must miss nothing from then on.
-	past, live, stop := s.events.listen()
+	past, live, stop := s.events.listen(func() { cutOff(w) })
 	defer stop()
 	w.Header().Set("Content-Type", "application/json")
 	w.WriteHeader(http.StatusOK)
@@ -71,9 +72,9 @@ func (s *Server) writeEvents(ctx context.Context, w http.ResponseWriter, r *requ
 	}
 	encoder := json.NewEncoder(w)
 	encoder.SetEscapeHTML(false)
-	send := func(message events.Message) bool { return encoder.Encode(message) == nil && flush() }
+	send := func(message *events.Message) bool { return encoder.Encode(message) == nil && flush() }
 
-	past = slices.DeleteFunc(past, func(m events.Message) bool { return !query.past() || !query.includes(m) })
+	past = slices.DeleteFunc(past, func(m *events.Message) bool { return !query.past() || !query.includes(m) })
 	now, fromEngine := s.Now(), query.wantsEngine()
 	over := !query.until.IsZero() && query.until.Before(now)
 	engines := query
@@ -84,23 +85,23 @@ func (s *Server) writeEvents(ctx context.Context, w http.ResponseWriter, r *requ
 			before.until = now
 		}
 		short, cancel := context.WithTimeout(ctx, engineTimeout)
-		s.readEngineEvents(short, r, before, func(m events.Message) bool {
+		s.readEngineEvents(short, r, before, func(m *events.Message) bool {
 			past = append(past, m)
 			engines.goOnAfter(m)
 			return true
 		})
 		cancel()
-		slices.SortStableFunc(past, func(a, b events.Message) int { return cmp.Compare(a.TimeNano, b.TimeNano) })
+		slices.SortStableFunc(past, func(a, b *events.Message) int { return cmp.Compare(a.TimeNano, b.TimeNano) })
 	}
 	for _, message := range past {
 		if !send(message) {
 			return
 		}
 	}
-	if over {
+	if past = nil; over {
 		return
 	}
-	engine := make(chan events.Message)
+	engine := make(chan *events.Message)
 	if fromEngine {
 		done := make(chan struct{})
 		defer func() { cancel(); <-done }()
@@ -122,8 +123,12 @@ func (s *Server) writeEvents(ctx context.Context, w http.ResponseWriter, r *requ
 		case <-timeout:
 			return
 		case message, ok := <-live:
-			if !ok || (query.includes(message) && !send(message)) {
-				return // a client that is too slow is cut off, and can ask again with since
+			if !ok {
+				s.late(r.http, fmt.Sprintf("it is %d events behind", behindEvents))
+				panic(http.ErrAbortHandler) // It can ask again with since, and must not take this for the end.
+			}
+			if query.includes(message) && !send(message) {
+				return
 			}
 		case message := <-engine:
 			if !send(message) {
@@ -138,7 +143,7 @@ func (q *eventQuery) past() bool { return !q.since.IsZero() || !q.until.IsZero()
 
 // goOnAfter leaves out what has been told already. The engine takes an event's time before
 // it queues it, so the last one that it tells may not be the newest.
-func (q *eventQuery) goOnAfter(told events.Message) {
+func (q *eventQuery) goOnAfter(told *events.Message) {
 	if next := time.Unix(0, told.TimeNano+1); next.After(q.since) {
 		q.since = next
 	}
@@ -159,7 +164,7 @@ func (q eventQuery) wantsEngine() bool {
 }
 
 // includes filters the cluster's events as moby does.
-func (q eventQuery) includes(m events.Message) bool {
+func (q eventQuery) includes(m *events.Message) bool {
 	args := q.args
 	at := time.Unix(0, m.TimeNano)
 	if at.Before(q.since) || (!q.until.IsZero() && at.After(q.until)) {

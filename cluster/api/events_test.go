@@ -45,7 +45,11 @@ func (b *bench) record() {
 func (r *recorder) kept_() []events.Message {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	return append([]events.Message(nil), r.kept...)
+	var kept []events.Message
+	for _, m := range r.kept {
+		kept = append(kept, *m)
+	}
+	return kept
 }
 
 // replay asks for past events only.
@@ -270,12 +274,12 @@ func TestEventsUntil(t *testing.T) {
 
 func TestRecorderIsBounded(t *testing.T) {
 	r := newRecorder()
-	_, slow, stop := r.listen()
+	_, slow, stop := r.listen(func() {})
 	defer stop()
 	for i := range 3 * behindEvents {
 		r.record(events.Message{TimeNano: int64(i)})
 	}
-	past, _, stopToo := r.listen()
+	past, _, stopToo := r.listen(func() {})
 	defer stopToo()
 	if len(past) != keptEvents || past[keptEvents-1].TimeNano != 3*behindEvents-1 {
 		t.Errorf("%d events are kept", len(past))

@@ -66,6 +66,9 @@ func (s *Server) forward(w http.ResponseWriter, r *http.Request, c call, request
 	for name, values := range answer.Header {
 		header[name] = values
 	}
+	if c.route.anywhere {
+		waitAsForStream(w)
+	}
 	w.WriteHeader(answer.StatusCode)
 	if err := stream(w, answer.Body); err != nil {
 		s.Log.Debug("answer of the leader broke off", "node", peer.NodeID, "error", err)

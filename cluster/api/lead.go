@@ -41,7 +41,7 @@ func (s *Server) local(w http.ResponseWriter, r *http.Request, c call) {
 			s.writeError(w, r, err)
 			return
 		}
-		s.engine.proxy(w, r)
+		s.pass(w, r)
 		return
 	}
 	request, err := s.request(w, r, c)

@@ -23,15 +23,11 @@ func (s *Server) listNodes(ctx context.Context, r *request) (response, error) {
 		return response{}, err
 	}
 	names, ids, labels, nodeLabels := args.Get("name"), args.Get("id"), args.Get("label"), args.Get("node.label")
-	nodes := []swarm.Node{}
-	for node := range r.manager.Store().View().Nodes() {
-		if anyPrefix(node.Description.Hostname, names) && anyPrefix(node.ID, ids) &&
+	return response{list: listOf(r.manager.Store().View().Nodes(), func(node *cluster.Node) bool {
+		return anyPrefix(node.Description.Hostname, names) && anyPrefix(node.ID, ids) &&
 			hasLabels(node.Description.Engine.Labels, labels) && hasLabels(node.Spec.Labels, nodeLabels) &&
-			anyOf(string(node.Role), roles) && anyOf("accepted", memberships) {
-			nodes = append(nodes, renderNode(node, r.manager))
-		}
-	}
-	return response{body: nodes}, nil
+			anyOf(string(node.Role), roles) && anyOf("accepted", memberships)
+	}, func(node *cluster.Node) swarm.Node { return renderNode(node, r.manager) })}, nil
 }
 
 func (s *Server) inspectNode(ctx context.Context, r *request) (response, error) {

@@ -28,21 +28,24 @@ const (
 type recorder struct {
 	mu sync.Mutex // guards what follows
 	// kept has at least the last keptEvents; it is cut back when it has twice as many.
-	kept      []events.Message
-	listeners map[chan events.Message]struct{}
+	// An event that is kept never changes: its readers share it.
+	kept []*events.Message
+	// listeners are the readers' channels, and how each is cut off.
+	listeners map[chan *events.Message]func()
 }
 
 func newRecorder() *recorder {
-	return &recorder{listeners: map[chan events.Message]struct{}{}}
+	return &recorder{listeners: map[chan *events.Message]func(){}}
 }
 
-// listen returns the kept events and a channel with all that follow, which is
-// closed when its reader is too slow.
-func (r *recorder) listen() (past []events.Message, live <-chan events.Message, stop func()) {
-	channel := make(chan events.Message, behindEvents)
+// listen returns the kept events and a channel with all that follow. When its reader is too
+// slow the channel is closed, and cut is called, which must not wait: the reader may be busy
+// with a client that takes nothing.
+func (r *recorder) listen(cut func()) (past []*events.Message, live <-chan *events.Message, stop func()) {
+	channel := make(chan *events.Message, behindEvents)
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.listeners[channel] = struct{}{}
+	r.listeners[channel] = cut
 	return append(past, r.kept[max(0, len(r.kept)-keptEvents):]...), channel, func() {
 		r.mu.Lock()
 		defer r.mu.Unlock()
@@ -63,13 +66,14 @@ func (r *recorder) record(message events.Message) {
 	if len(r.kept) == 2*keptEvents {
 		r.kept = append(r.kept[:0:0], r.kept[keptEvents:]...)
 	}
-	r.kept = append(r.kept, message)
-	for channel := range r.listeners {
+	r.kept = append(r.kept, &message)
+	for channel, cut := range r.listeners {
 		select {
-		case channel <- message:
+		case channel <- &message:
 		default:
 			delete(r.listeners, channel)
 			close(channel)
+			cut()
 		}
 	}
 }

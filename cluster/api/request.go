@@ -28,11 +28,12 @@ type request struct {
 	body    []byte
 }
 
-// response is what a handler answers: a JSON body (none if nil), or a stream, or
+// response is what a handler answers: a JSON body (none if nil), a list, or a stream, or
 // the local engine's answer.
 type response struct {
 	status int // 0 means 200
 	body   any
+	list   *listing // in the place of body
 	// stream writes headers and body itself. The context is the request's.
 	stream func(ctx context.Context, w http.ResponseWriter)
 	// engine passes the request on to the local engine.

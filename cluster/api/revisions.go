@@ -3,6 +3,7 @@ package api
 import (
 	"context"
 	"errors"
+	"slices"
 	"strconv"
 
 	"skep/cluster"
@@ -16,11 +17,10 @@ func (s *Server) listRevisions(ctx context.Context, r *request) (response, error
 	if err != nil {
 		return response{}, err
 	}
-	revisions := []cluster.KeptRevision{}
-	for revision := range view.RevisionsOf(service.ID) {
-		revisions = append([]cluster.KeptRevision{renderRevision(service, revision)}, revisions...)
-	}
-	return response{body: revisions}, nil
+	kept := slices.Collect(view.RevisionsOf(service.ID))
+	slices.Reverse(kept)
+	return response{list: listOf(slices.Values(kept), func(*cluster.Revision) bool { return true },
+		func(revision *cluster.Revision) cluster.KeptRevision { return renderRevision(service, revision) })}, nil
 }
 
 func renderRevision(service *cluster.Service, revision *cluster.Revision) cluster.KeptRevision {

@@ -139,13 +139,8 @@ func (s *Server) listSecrets(ctx context.Context, r *request) (response, error) 
 	if err != nil {
 		return response{}, err
 	}
-	secrets := []swarm.Secret{}
-	for secret := range r.manager.Store().View().Secrets() {
-		if secretDatum(secret).matches(args) {
-			secrets = append(secrets, renderSecret(secret))
-		}
-	}
-	return response{body: secrets}, nil
+	return response{list: listOf(r.manager.Store().View().Secrets(),
+		func(secret *cluster.Secret) bool { return secretDatum(secret).matches(args) }, renderSecret)}, nil
 }
 
 func (s *Server) listConfigs(ctx context.Context, r *request) (response, error) {
@@ -153,13 +148,9 @@ func (s *Server) listConfigs(ctx context.Context, r *request) (response, error) 
 	if err != nil {
 		return response{}, err
 	}
-	configs := []swarm.Config{}
-	for config := range r.manager.Store().View().Configs() {
-		if configDatum(config).matches(args) {
-			configs = append(configs, renderConfig(config))
-		}
-	}
-	return response{body: configs}, nil
+	configs := listOf(r.manager.Store().View().Configs(),
+		func(config *cluster.Config) bool { return configDatum(config).matches(args) }, renderConfig)
+	return response{list: configs}, nil
 }
 
 func (s *Server) inspectSecret(ctx context.Context, r *request) (response, error) {

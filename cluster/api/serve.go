@@ -12,8 +12,8 @@ import (
 )
 
 // The limits of a listener. Streams may last for ever, so neither reading nor
-// writing as a whole has one: a body that is read here has bodyTimeout, and the
-// engine guards its own.
+// writing as a whole has one: a body that is read here has bodyTimeout, the engine
+// guards its own, and for what is written see patience.
 const (
 	ReadHeaderTimeout = 10 * time.Second
 	IdleTimeout       = 2 * time.Minute
@@ -114,6 +114,9 @@ func (l *limited) note(conn net.Conn, state http.ConnState) {
 	c, ok := conn.(*counted)
 	if !ok {
 		return
+	}
+	if state == http.StateIdle {
+		_ = c.SetWriteDeadline(time.Time{}) // The last answer's; if it is closed already, all is well.
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()

@@ -11,6 +11,7 @@ import (
 	"runtime"
 	"runtime/debug"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/docker/docker/api/types/registry"
@@ -25,6 +26,12 @@ type Server struct {
 	engine *engine
 	events *recorder
 	routes []route
+
+	lists    chan struct{} // the places for large lists
+	listWait time.Duration // how long one waits for a place
+
+	patience patience
+	cut      atomic.Uint64 // how many clients were
 }
 
 // New makes a Server. Run must run beside it for events.
@@ -44,7 +51,7 @@ func New(config Config) *Server {
 	if config.Log == nil {
 		config.Log = slog.New(slog.DiscardHandler)
 	}
-	s := &Server{Config: config, events: newRecorder()}
+	s := &Server{Config: config, events: newRecorder(), lists: make(chan struct{}, maxLargeLists), listWait: listWait, patience: defaultPatience}
 	s.engine = newEngine(config.Engine, config.Log)
 	s.routes = s.table()
 	return s
@@ -71,9 +78,13 @@ type call struct {
 // answer instead of a crash.
 func (s *Server) guard(next func(http.ResponseWriter, *http.Request, call)) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		out := &tracked{ResponseWriter: w}
+		out := newTracked(w, s.patience)
 		defer func() {
-			if fault := recover(); fault != nil {
+			fault := recover()
+			if out.late {
+				s.late(r, "it takes nothing of its answer")
+			}
+			if fault != nil {
 				if fault == http.ErrAbortHandler {
 					panic(fault)
 				}
@@ -103,6 +114,7 @@ func (s *Server) guard(next func(http.ResponseWriter, *http.Request, call)) http
 		c := call{version: version, path: path}
 		c.route, c.vars = s.find(r.Method, path)
 		next(out, r, c)
+		out.extend() // for what the server itself has yet to write
 	})
 }
 
@@ -160,13 +172,29 @@ func (s *Server) request(w http.ResponseWriter, r *http.Request, c call) (*reque
 func (s *Server) write(ctx context.Context, w http.ResponseWriter, r *http.Request, answer response) {
 	switch {
 	case answer.engine:
-		s.engine.proxy(w, r)
+		s.pass(w, r)
 	case answer.stream != nil:
+		waitAsForStream(w)
 		answer.stream(ctx, w)
+	case answer.list != nil:
+		s.writeList(ctx, w, r, max(answer.status, http.StatusOK), answer.list)
 	case answer.body != nil:
 		writeJSON(w, max(answer.status, http.StatusOK), answer.body)
 	default:
 		w.WriteHeader(max(answer.status, http.StatusOK))
+	}
+}
+
+// pass passes a request on to the engine.
+func (s *Server) pass(w http.ResponseWriter, r *http.Request) {
+	waitAsForStream(w) // as it may be
+	s.engine.proxy(w, r)
+}
+
+// late notes that a client is cut off, less and less often: it may ask again at once.
+func (s *Server) late(r *http.Request, why string) {
+	if n := s.cut.Add(1); n&(n-1) == 0 {
+		s.Log.Warn("cut a client off that is too slow", "why", why, "method", r.Method, "path", r.URL.Path, "count", n)
 	}
 }
 
@@ -184,22 +212,3 @@ func (s *Server) writeError(w http.ResponseWriter, r *http.Request, err error) {
 	}
 	writeJSON(w, status, errorBody{Message: err.Error()})
 }
-
-// tracked remembers whether anything was written.
-type tracked struct {
-	http.ResponseWriter
-	wrote bool
-}
-
-func (t *tracked) WriteHeader(status int) {
-	t.wrote = true
-	t.ResponseWriter.WriteHeader(status)
-}
-
-func (t *tracked) Write(data []byte) (int, error) {
-	t.wrote = true
-	return t.ResponseWriter.Write(data)
-}
-
-// Unwrap lets http.ResponseController through: flush, hijack and deadlines.
-func (t *tracked) Unwrap() http.ResponseWriter { return t.ResponseWriter }

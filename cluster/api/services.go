@@ -30,20 +30,17 @@ func (s *Server) listServices(ctx context.Context, r *request) (response, error)
 		}
 	}
 	names, ids, labels, modes := args.Get("name"), args.Get("id"), args.Get("label"), args.Get("mode")
-	services := []swarm.Service{}
 	view := r.manager.Store().View()
-	for service := range view.Services() {
-		if !anyPrefix(service.Spec.Name, names) || !anyPrefix(service.ID, ids) || !hasLabels(service.Spec.Labels, labels) ||
-			!anyOf(modeName(service.Spec.Mode), modes) || !anyOf(string(swarm.RuntimeContainer), args.Get("runtime")) {
-			continue
-		}
+	return response{list: listOf(view.Services(), func(service *cluster.Service) bool {
+		return anyPrefix(service.Spec.Name, names) && anyPrefix(service.ID, ids) && hasLabels(service.Spec.Labels, labels) &&
+			anyOf(modeName(service.Spec.Mode), modes) && anyOf(string(swarm.RuntimeContainer), args.Get("runtime"))
+	}, func(service *cluster.Service) swarm.Service {
 		shown := renderService(view, service, false)
 		if status {
 			shown.ServiceStatus = renderStatus(view, service)
 		}
-		services = append(services, shown)
-	}
-	return response{body: services}, nil
+		return shown
+	})}, nil
 }
 
 func (s *Server) inspectService(ctx context.Context, r *request) (response, error) {

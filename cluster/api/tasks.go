@@ -38,13 +38,9 @@ func (s *Server) listTasks(ctx context.Context, r *request) (response, error) {
 	if err != nil {
 		return response{}, err
 	}
-	tasks := []swarm.Task{}
-	for task := range filter.candidates(view) {
-		if filter.includes(view, task) {
-			tasks = append(tasks, renderTask(view, task))
-		}
-	}
-	return response{body: tasks}, nil
+	return response{list: listOf(filter.candidates(view),
+		func(task *cluster.Task) bool { return filter.includes(view, task) },
+		func(task *cluster.Task) swarm.Task { return renderTask(view, task) })}, nil
 }
 
 func (s *Server) inspectTask(ctx context.Context, r *request) (response, error) {
