@@ -65,6 +65,9 @@ type Config struct {
 	// Connect opens an authenticated connection to some manager; it is called again
 	// after each loss, and should then try another one.
 	Connect func(ctx context.Context) (net.Conn, error)
+	// Missed tells whether gossip misses the manager that Connect reached last, so that its
+	// silence is believed sooner. It should return at once; nil means never.
+	Missed func() bool
 	// OnPeers is told the managers, the gossip keys and the node's role, after each
 	// connect and at each change. It should return soon; nil for nobody.
 	OnPeers func(cluster.Peers)
@@ -125,6 +128,9 @@ func New(cfg Config) (*Agent, error) {
 	}
 	if cfg.OnCopy == nil {
 		cfg.OnCopy = func(string) {}
+	}
+	if cfg.Missed == nil {
+		cfg.Missed = func() bool { return false }
 	}
 	if cfg.OnPeers == nil {
 		cfg.OnPeers = func(cluster.Peers) {}

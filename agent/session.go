@@ -78,7 +78,7 @@ type session struct {
 	// end ends the session, for a reason.
 	end context.CancelCauseFunc
 	// silence ends the session when the manager says nothing for too long.
-	silence *time.Timer
+	silence *silence
 
 	// The fields below belong to the reader. to is the index of the last assignments
 	// and 0 before the first; behind is a complete set that must wait.
@@ -109,10 +109,10 @@ func (a *Agent) session(ctx context.Context) error {
 	s := &session{
 		agent: a, conn: conn, mailbox: newMailbox(),
 		welcome: make(chan struct{}), end: end,
-		silence: time.AfterFunc(a.cfg.ConnectTimeout, func() { end(errSilent) }),
+		silence: newSilence(a.cfg.ConnectTimeout, a.cfg.Missed, func() { end(errSilent) }),
 		logs:    make(map[uint64]*reading),
 	}
-	defer s.silence.Stop()
+	defer s.silence.stop()
 
 	var reader sync.WaitGroup
 	reader.Go(func() { end(s.read(inner)) })
@@ -220,7 +220,7 @@ func (s *session) read(inner context.Context) error {
 			return err
 		}
 		if s.period > 0 {
-			s.silence.Reset(silentPeriods * s.period)
+			s.silence.heard(s.period)
 		}
 		if err := s.take(inner, &message); err != nil {
 			return err
@@ -283,7 +283,7 @@ func (s *session) welcomed(welcome *cluster.Welcome) error {
 		return fmt.Errorf("manager gave no heartbeat period: %w", cluster.ErrInvalid)
 	}
 	s.period = time.Duration(welcome.HeartbeatMillis) * time.Millisecond
-	s.silence.Reset(silentPeriods * s.period)
+	s.silence.heard(s.period)
 	s.agent.call(func(held *set) {
 		held.attach(s.mailbox)
 		if !reflect.DeepEqual(held.description, s.hello) {

@@ -67,9 +67,11 @@ type bench struct {
 	conns   chan net.Conn
 	dials   atomic.Int64
 	refused atomic.Bool
-	peers   []cluster.Peers
-	cancel  context.CancelFunc
-	done    chan error
+	// missed is what gossip says of the manager.
+	missed atomic.Bool
+	peers  []cluster.Peers
+	cancel context.CancelFunc
+	done   chan error
 }
 
 // newBench returns a bench with a simulated engine, for use in a synctest bubble.
@@ -101,6 +103,7 @@ func (b *bench) start() {
 				return nil, ctx.Err()
 			}
 		},
+		Missed:  b.missed.Load,
 		OnPeers: func(p cluster.Peers) { b.peers = append(b.peers, p) },
 	})
 	if err != nil {

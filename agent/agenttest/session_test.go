@@ -212,6 +212,35 @@ func TestSession_HeartbeatsAndSilence(t *testing.T) {
 	})
 }
 
+// A manager that gossip misses is given up in half the time, but not while it speaks.
+func TestSession_HeartbeatsAndSilenceOfAManagerThatIsMissed(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		for _, missedAfter := range []time.Duration{0, heartbeat, 2 * heartbeat, 4 * heartbeat} {
+			b := newBench(t)
+			b.start()
+			m := b.accept()
+			m.full(10)
+			b.missed.Store(true)
+			m.beat(20 * time.Second)
+			if m.over() {
+				t.Fatal("a session with heartbeats ended on gossip's word alone")
+			}
+			b.missed.Store(missedAfter == 0)
+			silent := time.Now()
+			for !m.over() && time.Since(silent) < 10*heartbeat {
+				time.Sleep(50 * time.Millisecond)
+				b.missed.Store(time.Since(silent) >= missedAfter)
+			}
+			want := min(max(3*heartbeat/2, missedAfter), 3*heartbeat)
+			if took := time.Since(silent); took < want-heartbeat || took > want+heartbeat/2 {
+				t.Errorf("missed after %v of silence: given up after %v; want %v", missedAfter, took, want)
+			}
+			b.accept()
+			b.stop()
+		}
+	})
+}
+
 func TestSession_AManagerThatReadsNothingIsGivenUp(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := newBench(t)

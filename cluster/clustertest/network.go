@@ -507,7 +507,7 @@ func (c *conn) Write(p []byte) (int, error) {
 	for written < len(p) || len(p) == 0 {
 		n, err := c.wait(func() time.Time { return c.writeBy }, func() (int, error, bool) {
 			switch {
-			case c.out.closed:
+			case c.out.closed && (c.in.reset || !c.deafLocked()): // That the other end closed it has to get here.
 				return 0, errReset, true
 			case len(c.out.data) >= window:
 				return 0, nil, false

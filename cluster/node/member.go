@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"hash/fnv"
 	"net"
+	"slices"
 	"sort"
 	"sync"
 	"sync/atomic"
@@ -128,7 +129,7 @@ func (n *Node) load(key cluster.UnlockKey) (*member, error) {
 		Record:  m.tasks,
 		Halting: n.cfg.Halting,
 		Warning: m.warned, Run: n.cfg.Machine + "." + cluster.NewID(n.cfg.Random), OnCopy: m.onCopy,
-		Connect: m.connect, OnPeers: m.onPeers, OnRefused: m.onRefused, TLSInfo: credentials.TLSInfo,
+		Connect: m.connect, Missed: m.missed, OnPeers: m.onPeers, OnRefused: m.onRefused, TLSInfo: credentials.TLSInfo,
 		Now: n.cfg.Now, Random: n.cfg.Random, Log: n.log,
 	})
 	if err != nil {
@@ -359,6 +360,24 @@ func (m *member) comeHome() {
 	if session != nil && away {
 		session.Close()
 	}
+}
+
+// missed tells whether gossip misses the manager that has the agent's session.
+func (m *member) missed() bool {
+	m.mu.Lock()
+	host, managers := m.host, m.record.Peers.Managers
+	m.mu.Unlock()
+	return misses(host, managers, m.gossip.Members())
+}
+
+// misses tells whether one manager is gone from gossip, or suspected, while another one
+// is well. When none is, the fault may be this node's, and there is nobody to turn to.
+func misses(host string, managers []cluster.Peer, members []cluster.Member) bool {
+	well := map[string]bool{}
+	for _, member := range members {
+		well[member.NodeID] = !member.Suspect
+	}
+	return host != "" && !well[host] && slices.ContainsFunc(managers, func(peer cluster.Peer) bool { return well[peer.NodeID] })
 }
 
 // rank orders managers differently for each node.

@@ -43,6 +43,28 @@ func TestMember_ReadingDoesNotWaitForTheDisk(t *testing.T) {
 	}
 }
 
+func TestMisses(t *testing.T) {
+	managers := []cluster.Peer{{NodeID: "a"}, {NodeID: "b"}}
+	member := func(id string, suspect bool) cluster.Member { return cluster.Member{NodeID: id, Suspect: suspect} }
+	for _, test := range []struct {
+		name, host string
+		members    []cluster.Member
+		want       bool
+	}{
+		{"all are well", "a", []cluster.Member{member("a", false), member("b", false), member("w", false)}, false},
+		{"it is gone", "a", []cluster.Member{member("b", false), member("w", false)}, true},
+		{"it is suspected", "a", []cluster.Member{member("a", true), member("b", false), member("w", false)}, true},
+		{"so are all", "a", []cluster.Member{member("a", true), member("b", true), member("w", false)}, false},
+		{"only workers are left", "a", []cluster.Member{member("w", false)}, false},
+		{"another one is gone", "a", []cluster.Member{member("a", false), member("w", false)}, false},
+		{"nobody knows whose session it is", "", []cluster.Member{member("b", false)}, false},
+	} {
+		if got := misses(test.host, managers, test.members); got != test.want {
+			t.Errorf("%s: %v, want %v", test.name, got, test.want)
+		}
+	}
+}
+
 // TestRecord_KeepsWhatALaterVersionWrote goes back to this version and forward again: what
 // the later one wrote of itself is still there, and what this one changed counts.
 func TestRecord_KeepsWhatALaterVersionWrote(t *testing.T) {
