@@ -295,6 +295,9 @@ type CopyNews struct {
 type RelayAnswer struct {
 	// Leases are the nodes that may run fenced tasks for FenceLease from when they asked.
 	Leases []string `cbor:"1,keyasint,omitempty"`
+	// Missing are ready nodes of which no manager has a session: each manager's gossip
+	// should look after them.
+	Missing []string `cbor:"2,keyasint,omitempty"`
 }
 
 // NodeNews is an agent's account of its node.

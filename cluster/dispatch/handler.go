@@ -46,7 +46,7 @@ func (d *Dispatcher) serveRelay(w http.ResponseWriter, r *http.Request) {
 		http.Error(w, err.Error(), http.StatusServiceUnavailable)
 		return
 	}
-	if len(answer.Leases) == 0 {
+	if len(answer.Leases)+len(answer.Missing) == 0 {
 		w.WriteHeader(http.StatusNoContent)
 		return
 	}

@@ -32,6 +32,8 @@ type intake struct {
 	mu sync.Mutex // guards the fields below
 	// where tells which manager has the session of each node; replaced, never written to.
 	where map[string]string
+	// sought is what sought says; replaced, never written to.
+	sought []string
 	// leased is which machine the last lease of each node was for.
 	leased map[string]lastLease
 }
@@ -74,7 +76,11 @@ func (in *intake) take(ctx context.Context, r cluster.Relay) (cluster.RelayAnswe
 	if err := in.deliver(ctx, r); err != nil {
 		return cluster.RelayAnswer{}, err
 	}
-	return cluster.RelayAnswer{Leases: in.grant(ctx, r)}, nil
+	answer := cluster.RelayAnswer{Leases: in.grant(ctx, r)}
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	answer.Missing = in.sought
+	return answer, nil
 }
 
 // grant picks the nodes that may go on to run fenced tasks: those that this manager
@@ -252,12 +258,15 @@ func (in *intake) judge(live *liveness, waiting []*delivery, wake *time.Timer) (
 	}
 	scene, where, next := live.observe(in.d.config.Store.View(), in.d.members(), now)
 	scene.suspectLong = in.d.config.SuspectLong
+	sought, more := sought(scene)
 	in.mu.Lock()
-	in.where = where
+	in.where, in.sought = where, sought
 	in.mu.Unlock()
 	verdicts, at := judge(scene)
-	if next.IsZero() || (!at.IsZero() && at.Before(next)) {
-		next = at
+	for _, at := range []time.Time{at, more} {
+		if next.IsZero() || (!at.IsZero() && at.Before(next)) {
+			next = at
+		}
 	}
 	if next.IsZero() {
 		wake.Stop()

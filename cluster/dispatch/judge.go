@@ -15,6 +15,12 @@ const (
 	// confirm is how long a session must be gone before gossip's word that the node is
 	// gone too is acted upon: long enough to be with another manager.
 	confirm = 300 * time.Millisecond
+	// missAfter is how long a session must be gone until gossip looks after the node at once:
+	// a new leader has heard of most sessions by then.
+	missAfter = 100 * time.Millisecond
+	// maxSought is how many it looks after: it takes few at once, and the rest are found by
+	// its probes, which such trouble makes frequent.
+	maxSought = 16
 	// disconnectAfter is when a node without a session gets no new tasks.
 	disconnectAfter = 2 * time.Second
 	// grace is when a node without a session loses its tasks although gossip sees it, or
@@ -199,6 +205,25 @@ func judgeMissing(n sighting, suspectLong time.Duration, brake bool, passed func
 	default:
 		want.state, want.message = cluster.NodeDown, message
 	}
+}
+
+// sought lists nodes that gossip should look after at once, maxSought at most, and when
+// there may be more: nothing else tells soon what became of those whose sessions a leader
+// had that is gone itself. It is pure.
+func sought(s scene) (nodeIDs []string, wake time.Time) {
+	for _, n := range s.nodes {
+		if n.session || n.left || n.status.State != cluster.NodeReady {
+			continue
+		}
+		if at := n.lost.Add(missAfter); !at.After(s.now) {
+			if len(nodeIDs) < maxSought {
+				nodeIDs = append(nodeIDs, n.nodeID)
+			}
+		} else if wake.IsZero() || at.Before(wake) {
+			wake = at
+		}
+	}
+	return nodeIDs, wake
 }
 
 // vanishing tells whether so many nodes are vanishing at once that the fault is

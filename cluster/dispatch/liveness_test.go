@@ -2,6 +2,7 @@ package dispatch
 
 import (
 	"fmt"
+	"maps"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -43,6 +44,48 @@ func newWorldOfWorker(t *testing.T) (*world, *testAgent) {
 	a := w.connect("n1", "m2")
 	time.Sleep(time.Minute)
 	return w, a
+}
+
+// Whose session a leader had that is gone, breaks no connection with the managers that are
+// left. They look after such nodes at once, since most of them must miss many that vanish.
+func TestLiveness_AllManagersLookAfterWhomNoneHas(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, 3)
+		w.settle()
+		for _, id := range []string{"n1", "n2", "n3"} {
+			w.addNode(id)
+		}
+		w.connect("n1", "m1")
+		w.connect("n2", "m2")
+		w.connect("n3", "m3")
+		time.Sleep(time.Minute)
+		doubted := func(id string) map[string]int {
+			w.mu.Lock()
+			defer w.mu.Unlock()
+			return maps.Clone(w.managers[id].doubted)
+		}
+		for _, id := range w.names {
+			if said := doubted(id); len(said) > 0 {
+				t.Errorf("%s doubted while all was well: %v", id, said)
+			}
+		}
+		w.kill("m1")
+		w.lead("m2")
+		time.Sleep(500 * time.Millisecond)
+		for _, id := range []string{"m2", "m3"} {
+			if said := doubted(id); said["n1"] == 0 || said["m1"] == 0 || len(said) != 2 {
+				t.Errorf("%s doubted %v; want n1 and m1", id, said)
+			}
+		}
+		w.suspect("n1")
+		w.suspect("m1")
+		time.Sleep(suspectLong)
+		before := doubted("m2")
+		time.Sleep(time.Minute)
+		if after := doubted("m2"); !maps.Equal(before, after) {
+			t.Errorf("nodes that are down are looked after again: %v, then %v", before, after)
+		}
+	})
 }
 
 func TestLiveness_KilledWorkerIsDownWhenGossipSaysSo(t *testing.T) {

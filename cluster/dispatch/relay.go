@@ -14,7 +14,8 @@ import (
 
 const (
 	// relayEvery is how often the leader hears of a manager that has no news: always when
-	// nothing else tells the leader that it is there, and else while agents ask for leases.
+	// nothing else tells the leader that it is there, and else once after it began to lead,
+	// and while agents ask for leases.
 	relayEvery = 200 * time.Millisecond
 	// relayCalm is how often when the leader hears of it otherwise.
 	relayCalm = time.Second
@@ -37,6 +38,7 @@ func (d *Dispatcher) relay(ctx context.Context) error {
 	retry := time.Duration(0)
 	failing := cluster.Complaint{Log: d.config.Log, Patience: relayPatience, Now: d.config.Now}
 	heard := d.config.Now()
+	fresh := true // The leader is another one than before, or may be.
 	for {
 		changed := d.config.LeaderChanged()
 		err := d.relayOnce(ctx, changed)
@@ -44,7 +46,11 @@ func (d *Dispatcher) relay(ctx context.Context) error {
 		if err == nil {
 			retry = 0
 			heard = d.config.Now()
-			timer.Reset(d.relayEvery())
+			every := d.relayEvery()
+			if fresh { // It soon knows which sessions nobody has told it of.
+				every, fresh = relayEvery, false
+			}
+			timer.Reset(every)
 		} else {
 			retry = min(max(2*retry, retryFirst), retryLast)
 			timer.Reset(retry)
@@ -64,7 +70,7 @@ func (d *Dispatcher) relay(ctx context.Context) error {
 				again = false
 				timer.Reset(relayEvery)
 			case <-changed:
-				retry = 0
+				retry, fresh = 0, true
 			case <-timer.C:
 			}
 		}
@@ -141,6 +147,9 @@ func (d *Dispatcher) relayOnce(ctx context.Context, changed <-chan struct{}) err
 	d.outbox.strike(p)
 	for _, nodeID := range answer.Leases {
 		d.session(nodeID).grant(d.outbox.granted(p, nodeID))
+	}
+	for _, nodeID := range answer.Missing {
+		d.config.Doubt(nodeID)
 	}
 	return nil
 }

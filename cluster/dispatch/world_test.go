@@ -129,6 +129,7 @@ type manager struct {
 	blind   map[string]bool // Nodes that this manager's gossip alone doesn't see.
 	cut     bool
 	asked   int
+	doubted map[string]int // How often gossip was to look after each node.
 	log     *bytes.Buffer
 	logging sync.Mutex
 }
@@ -175,7 +176,7 @@ func newWorld(t *testing.T, managers int) *world {
 
 func (w *world) start(id string) *manager {
 	r := &replica{Store: store.New(store.Config{Now: time.Now, Log: slog.New(slog.DiscardHandler), Fatal: func(err error) { w.t.Error(err) }})}
-	m := &manager{replica: r, ran: make(chan struct{}), members: make(chan struct{}, 1), blind: make(map[string]bool), log: &bytes.Buffer{}}
+	m := &manager{replica: r, ran: make(chan struct{}), members: make(chan struct{}, 1), blind: make(map[string]bool), doubted: make(map[string]int), log: &bytes.Buffer{}}
 	w.journal.mu.Lock()
 	w.journal.stores = append(w.journal.stores, r)
 	w.journal.mu.Unlock()
@@ -183,6 +184,11 @@ func (w *world) start(id string) *manager {
 		NodeID: id, Store: r.Store, Now: time.Now, Log: slog.New(slog.NewTextHandler(m, nil)),
 		Members:        func() []cluster.Member { return w.gossiped(id) },
 		MembersChanged: m.members,
+		Doubt: func(nodeID string) {
+			w.mu.Lock()
+			defer w.mu.Unlock()
+			m.doubted[nodeID]++
+		},
 		Leader: func() (cluster.Peer, bool, bool) {
 			w.mu.Lock()
 			defer w.mu.Unlock()
