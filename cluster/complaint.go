@@ -50,3 +50,13 @@ func (c *Complaint) About(err error, what, over string, args ...any) {
 	c.said = true
 	c.Log.Log(context.Background(), level, what, append(args, "err", err)...)
 }
+
+// Repeats counts what may happen without end, such as what others do wrong, so that it is
+// said less and less often. The zero value is ready; it isn't safe for several goroutines.
+type Repeats uint64
+
+// Again counts one more, and tells whether to say it: the first, second, fourth and so on.
+func (r *Repeats) Again() bool {
+	*r++
+	return *r&(*r-1) == 0
+}

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"log/slog"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -37,5 +38,18 @@ func TestComplaint_OnceAndWhenItIsOver(t *testing.T) {
 	about(trouble, time.Second)
 	if !strings.Contains(out.String(), `level=ERROR msg="it fails"`) {
 		t.Errorf("said:\n%s", &out)
+	}
+}
+
+func TestRepeats_LessAndLessOften(t *testing.T) {
+	var r Repeats
+	var said []Repeats
+	for range 100 {
+		if r.Again() {
+			said = append(said, r)
+		}
+	}
+	if want := []Repeats{1, 2, 4, 8, 16, 32, 64}; !slices.Equal(said, want) || r != 100 {
+		t.Errorf("said at %d of %d, want %d of 100", said, r, want)
 	}
 }

@@ -136,9 +136,9 @@ func (l *liveness) copies(view store.View, now time.Time) []copyVerdict {
 }
 
 // refuseCopy is what a copy is told.
-func refuseCopy(nodeID string) string {
-	return fmt.Sprintf("another machine is node %s, and was there before: this one is a copy of its disk. It stops the node's tasks. "+
-		"Stop the daemon, remove its data directory, and join it anew", nodeID)
+func refuseCopy(nodeID string) refusal {
+	return refusal{copy: true, reason: fmt.Sprintf("another machine is node %s, and was there before: this one is a copy of its disk. It stops the node's tasks. "+
+		"Stop the daemon, remove its data directory, and join it anew", nodeID)}
 }
 
 // messageCopy is what the node's status says.

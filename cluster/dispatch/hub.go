@@ -68,7 +68,7 @@ func (d *Dispatcher) publish(changes []store.Change, view store.View, lost bool)
 			before, after := sides[*cluster.Node](c)
 			switch {
 			case after == nil:
-				d.sessions[before.ID].refuse(removedReason(before.ID))
+				d.sessions[before.ID].refuse(refusal{reason: removedReason(before.ID)})
 				peers = peers || before.ManagerAddr != ""
 			case before == nil:
 				peers = peers || after.ManagerAddr != ""
@@ -105,7 +105,7 @@ func (d *Dispatcher) publish(changes []store.Change, view store.View, lost bool)
 	if lost {
 		for nodeID, s := range d.sessions {
 			if view.Node(nodeID) == nil {
-				s.refuse(removedReason(nodeID))
+				s.refuse(refusal{reason: removedReason(nodeID)})
 				continue
 			}
 			d.marksOf(todo, nodeID).all()

@@ -27,7 +27,7 @@ type intake struct {
 	// ended is closed when Lead returns.
 	ended chan struct{}
 	// refusals is how many reports were refused; the committer's.
-	refusals uint64
+	refusals cluster.Repeats
 
 	mu sync.Mutex // guards the fields below
 	// where tells which manager has the session of each node; replaced, never written to.
@@ -295,8 +295,7 @@ func (in *intake) write(ctx context.Context, b *batch) error {
 		return fmt.Errorf("write %s: %w", b, err)
 	}
 	for _, r := range b.foreign {
-		// Less and less often: who says such things may say them without end.
-		if in.refusals++; in.refusals&(in.refusals-1) == 0 {
+		if in.refusals.Again() {
 			in.d.config.Log.Warn("report refused: the task is not the node's", "node", r.NodeID, "task", r.Report.TaskID, "count", in.refusals)
 		}
 	}

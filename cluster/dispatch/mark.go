@@ -105,12 +105,12 @@ func (s *session) wakeWriter() { notify(s.wake) }
 
 // refuse ends the session, and tells the agent why if it listens. A nil session
 // is a node without one.
-func (s *session) refuse(reason string) {
+func (s *session) refuse(r refusal) {
 	if s == nil {
 		return
 	}
 	s.mu.Lock()
-	s.due.refused = reason
+	s.due.refused = &r
 	s.mu.Unlock()
 	s.wakeWriter()
 	time.AfterFunc(refuseLimit, func() { s.cancel(cluster.ErrDenied) })

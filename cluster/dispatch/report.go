@@ -64,11 +64,9 @@ func (s *session) report(reports []cluster.Report) error {
 	return nil
 }
 
-// complain logs what was refused: less and less often, since whoever says such things
-// may say them without end.
+// complain logs what was refused.
 func (s *session) complain(err error) {
-	s.refusals++
-	if s.refusals&(s.refusals-1) == 0 {
+	if s.refusals.Again() {
 		s.d.config.Log.Warn("report refused", "node", s.nodeID, "err", err, "count", s.refusals)
 	}
 }

@@ -57,7 +57,7 @@ type session struct {
 	// engineAway is what the agent said last; the reader's.
 	engineAway bool
 	// refusals is how many reports were refused; the reader's.
-	refusals uint64
+	refusals cluster.Repeats
 	// heartbeat is the longest silence, either way, for as long as the session lasts.
 	heartbeat time.Duration
 	conn      net.Conn
@@ -84,7 +84,7 @@ type due struct {
 	// credits are bytes of logs that were taken, by the request.
 	credits map[uint64]int
 	// refused, when set, is sent last.
-	refused string
+	refused *refusal
 }
 
 // ServeSession serves one agent's connection, whose certificate says that it is
@@ -129,7 +129,7 @@ func (s *session) serve() error {
 		return err
 	}
 	if err := s.register(hello); errors.Is(err, errAdrift) {
-		return s.turnAway(err.Error())
+		return s.turnAway(refusal{reason: err.Error()})
 	} else if errors.Is(err, errCopy) {
 		return s.turnAway(refuseCopy(s.nodeID))
 	} else if err != nil {
@@ -158,13 +158,13 @@ func (s *session) open(in io.Reader) (*cluster.Hello, error) {
 	}
 	hello := first.Hello
 	if hello == nil {
-		return nil, s.turnAway("the first message wasn't Hello")
+		return nil, s.turnAway(refusal{reason: "the first message wasn't Hello"})
 	}
 	if hello.Format != cluster.WireFormat {
-		return nil, s.turnAway(fmt.Sprintf("the agent speaks format %d, this manager speaks %d: run the same version on both", hello.Format, cluster.WireFormat))
+		return nil, s.turnAway(refusal{reason: fmt.Sprintf("the agent speaks format %d, this manager speaks %d: run the same version on both", hello.Format, cluster.WireFormat)})
 	}
 	if _, err := checkDescription(&hello.Description); err != nil {
-		return nil, s.turnAway(err.Error())
+		return nil, s.turnAway(refusal{reason: err.Error()})
 	}
 	s.run, s.warning = boundRun(hello.Run), boundWarning(first.Warning)
 	s.build, s.engineAway = hello.Build.Bounded(), first.EngineAway
@@ -179,11 +179,11 @@ func (s *session) open(in io.Reader) (*cluster.Hello, error) {
 		return nil, context.Cause(s.ctx)
 	}
 	if !s.awaitNode() {
-		return nil, s.turnAway("node " + s.nodeID + " is not in the cluster, as far as this manager knows")
+		return nil, s.turnAway(refusal{reason: "node " + s.nodeID + " is not in the cluster, as far as this manager knows"})
 	}
 	if c := s.d.config.Store.View().Cluster(); c != nil {
 		if err := s.build.Fits(c.ClusterLevel); err != nil {
-			return nil, s.turnAway(err.Error())
+			return nil, s.turnAway(refusal{reason: err.Error()})
 		}
 	}
 	return hello, nil
@@ -213,12 +213,23 @@ func (s *session) awaitNode() bool {
 	return true
 }
 
+// refusal is why an agent gets no session, or loses it.
+type refusal struct {
+	reason string
+	// copy is set when its machine is a copy of the node's, and so has to stop the tasks.
+	copy bool
+}
+
+func (r refusal) message() cluster.FromManager {
+	return cluster.FromManager{Refused: r.reason, Copy: r.copy}
+}
+
 // turnAway tells the agent why it gets no session.
-func (s *session) turnAway(reason string) error {
+func (s *session) turnAway(r refusal) error {
 	limit := time.AfterFunc(refuseLimit, func() { s.conn.Close() })
 	defer limit.Stop()
-	err := fmt.Errorf("%s: %w", reason, cluster.ErrDenied)
-	if failed := cluster.WriteFrame(s.conn, cluster.FromManager{Refused: reason, Copy: reason == refuseCopy(s.nodeID)}); failed != nil {
+	err := fmt.Errorf("%s: %w", r.reason, cluster.ErrDenied)
+	if failed := cluster.WriteFrame(s.conn, r.message()); failed != nil {
 		return errors.Join(err, failed)
 	}
 	return err

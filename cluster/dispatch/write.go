@@ -65,8 +65,8 @@ func (s *session) write() error {
 
 // compose makes the messages for what is due.
 func (s *session) compose(book *ledger, due due) []cluster.FromManager {
-	if due.refused != "" {
-		return []cluster.FromManager{{Refused: due.refused, Copy: due.refused == refuseCopy(s.nodeID)}}
+	if due.refused != nil {
+		return []cluster.FromManager{due.refused.message()}
 	}
 	var messages []cluster.FromManager
 	if due.lease != 0 {

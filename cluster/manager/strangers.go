@@ -8,6 +8,8 @@ import (
 	"slices"
 	"sync"
 	"time"
+
+	"skep/cluster"
 )
 
 const (
@@ -30,7 +32,7 @@ type strangers struct {
 
 	mu      sync.Mutex  // guards the fields below
 	conns   []*stranger // the oldest first
-	evicted uint64
+	evicted cluster.Repeats
 }
 
 type stranger struct {
@@ -59,8 +61,7 @@ func (s *strangers) evictLocked(i int) {
 	oldest := s.conns[i]
 	s.conns = slices.Delete(s.conns, i, i+1)
 	oldest.conn.Close()
-	// Less and less often, since whoever does this may do it without end.
-	if s.evicted++; s.evicted&(s.evicted-1) == 0 {
+	if s.evicted.Again() {
 		s.log.Warn("close the oldest connection without a certificate: there are too many", "addr", oldest.conn.RemoteAddr().String(), "count", s.evicted)
 	}
 }
