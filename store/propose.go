@@ -22,6 +22,8 @@ const (
 	// long to commit it. A leader that can't has lost its quorum or its disk.
 	enqueueLimit = 5 * time.Second
 	commitLimit  = 10 * time.Second
+	// handOverLook is how often is looked whether a hand-over has ended.
+	handOverLook = 10 * time.Millisecond
 	// endGrace is how much longer an entry that is under way may take once
 	// leadership ends: raft mostly knows its outcome at once.
 	endGrace = time.Second
@@ -87,7 +89,7 @@ func (s *Store) Update(ctx context.Context, fn func(*Tx) error) error {
 // ctx ends, or the reason why raft takes no more entries. From its barrier on,
 // Update works on this manager.
 func (s *Store) Lead(ctx context.Context, r Raft) error {
-	if err := await(ctx, r.Barrier(enqueueLimit), commitLimit); err != nil {
+	if err := catchUp(ctx, r); err != nil {
 		if ctx.Err() != nil {
 			return nil
 		}
@@ -108,6 +110,23 @@ func (s *Store) Lead(ctx context.Context, r Raft) error {
 			if err := s.commit(ctx, r, lead, first); err != nil {
 				return fmt.Errorf("lead: %w", err)
 			}
+		}
+	}
+}
+
+// catchUp returns when all earlier entries are applied. While leadership is handed over
+// raft takes no entry, not even that of the question; when nobody took it this manager
+// leads on, and asks again.
+func catchUp(ctx context.Context, r Raft) error {
+	for waited := time.Duration(0); ; waited += handOverLook {
+		err := await(ctx, r.Barrier(enqueueLimit), commitLimit)
+		if !errors.Is(err, raft.ErrLeadershipTransferInProgress) || waited >= commitLimit {
+			return err
+		}
+		select {
+		case <-time.After(handOverLook):
+		case <-ctx.Done():
+			return ctx.Err()
 		}
 	}
 }

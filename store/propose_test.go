@@ -424,6 +424,24 @@ func TestUpdate_RefusesWrongObjects(t *testing.T) {
 	}
 }
 
+// Who is elected and hands over at once may have to lead after all.
+func TestLead_WaitsForAHandOver(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newStore(t)
+		r := &instant{fsm: s.FSM(), barrier: raft.ErrLeadershipTransferInProgress, few: 5}
+		stop := leadOn(t, s, r)
+		put(t, s, &cluster.Node{ID: "n1"})
+		if err := stop(); err != nil {
+			t.Errorf("Lead: %v", err)
+		}
+		began := time.Now()
+		s, r = newStore(t), &instant{barrier: raft.ErrLeadershipTransferInProgress}
+		if err := s.Lead(t.Context(), r); !errors.Is(err, raft.ErrLeadershipTransferInProgress) || time.Since(began) < commitLimit {
+			t.Errorf("Lead, when a hand-over never ends: %v after %v", err, time.Since(began))
+		}
+	})
+}
+
 func TestUpdate_OutcomesOfRaft(t *testing.T) {
 	for _, c := range []struct {
 		raft, want error

@@ -108,6 +108,12 @@ func (m *Manager) notLeading(term uint64, err error) {
 	if err == nil {
 		err = errors.New("a part of a leader's work ended")
 	}
+	if errors.Is(err, raft.ErrLeadershipTransferInProgress) {
+		// Nothing failed: whoever hands over says what comes of it.
+		m.setTrouble("leadership is being handed over")
+		m.log.Debug("wait for the hand-over of leadership", "node", m.cfg.NodeID, "term", term, "err", err)
+		return
+	}
 	if m.setTrouble(fmt.Sprintf("raft made it the leader, but it does no leader's work: %v; it tries again every second", err)) {
 		m.log.Error("lead the cluster; trying again", "node", m.cfg.NodeID, "term", term, "err", err)
 	}
