@@ -146,13 +146,8 @@ func Start(t testing.TB, managers, workers int, options Options) *Cluster {
 		}
 		return err
 	})
-	time.Sleep(heardBy)
 	return c
 }
-
-// heardBy is when all managers know what the leader's configuration says. One that
-// doesn't know of another's vote gives that one none.
-const heardBy = 100 * time.Millisecond
 
 // voters counts the managers that answer and vote, as this one says. One that has joined
 // votes only when it has caught up.

@@ -22,7 +22,6 @@ func (c *Cluster) vote(count int) {
 		}
 		return err
 	})
-	time.Sleep(heardBy)
 	c.Same()
 }
 

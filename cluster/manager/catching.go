@@ -70,6 +70,9 @@ type catching struct {
 	marks []mark
 	// since is when the row of looks began at each of which a manager was abreast.
 	since map[raft.ServerID]time.Time
+	// added is, for each member, how far the log surely went when it became one: whoever has
+	// so much of it knows the member. It is 0 for one that has had a vote, which all know.
+	added map[raft.ServerID]uint64
 }
 
 type mark struct {
@@ -78,7 +81,7 @@ type mark struct {
 }
 
 func newCatching(beat time.Duration) *catching {
-	return &catching{beat: beat, since: map[raft.ServerID]time.Time{}}
+	return &catching{beat: beat, since: map[raft.ServerID]time.Time{}, added: map[raft.ServerID]uint64{}}
 }
 
 // look takes in how far all are now, when the leader's last index is last, and says why
@@ -113,6 +116,43 @@ func (c *catching) look(now time.Time, last uint64, servers []raft.Server, all m
 	}
 	c.since = abreast
 	return behind
+}
+
+// unaware has, for members without a vote, the voters that may not know of them, as of the
+// last look. A manager hears nobody whom it doesn't know: if such a member had a vote, and
+// the leader were lost, the others might have no leader though they are a majority. So a
+// manager votes when all that vote know it; newcomer.go does the rest.
+func (c *catching) unaware(self string, last uint64, servers []raft.Server, all map[raft.ServerID]match) map[string][]string {
+	added := map[raft.ServerID]uint64{}
+	for _, server := range servers {
+		at, seen := c.added[server.ID]
+		if server.Suffrage == raft.Voter {
+			at = 0
+		} else if !seen {
+			at = last
+		}
+		added[server.ID] = at
+	}
+	c.added = added
+	unaware := map[string][]string{}
+	for id, at := range added {
+		for _, server := range servers {
+			if server.Suffrage == raft.Voter && string(server.ID) != self && all[server.ID].index < at {
+				unaware[string(id)] = append(unaware[string(id)], string(server.ID))
+			}
+		}
+	}
+	return unaware
+}
+
+// answers tells which managers answered in the last Beat. Raft says that one doesn't only
+// when a message's time is over, and a new leader's has yet to find out.
+func (c *catching) answers(now time.Time, all map[raft.ServerID]match) map[string]bool {
+	answers := map[string]bool{}
+	for id, known := range all {
+		answers[string(id)] = !known.heard.IsZero() && now.Sub(known.heard) <= c.beat
+	}
+	return answers
 }
 
 // progress says how far it is, when the leader's last index is last.

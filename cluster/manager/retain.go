@@ -56,6 +56,12 @@ func (t *retaining) pass(rpc raft.RPC) {
 		rpc.Respond(&raft.InstallSnapshotResponse{RPCHeader: header, Term: request.Term, Success: err == nil}, err)
 		return
 	}
+	if r := t.raft.Load(); r != nil {
+		var done bool
+		if rpc, done = welcome(rpc, r); done {
+			return
+		}
+	}
 	answered := make(chan raft.RPCResponse, 1)
 	to := rpc.RespChan
 	rpc.RespChan = answered

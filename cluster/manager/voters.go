@@ -47,6 +47,8 @@ type group struct {
 	// hasn't caught up; one that has isn't in it.
 	answers map[string]bool
 	behind  map[string]string
+	// unaware has the voters that may not know of a member without a vote.
+	unaware map[string][]string
 }
 
 // member is a server of raft's configuration.
@@ -93,7 +95,7 @@ func (g group) without(id string) (why string, enough bool) {
 func nextVoterChange(view store.View, g group) (change *voterChange, waits map[string]string) {
 	waits = map[string]string{}
 	for node := range view.Nodes() {
-		next, why := nextOf(node, g)
+		next, why := nextOf(view, node, g)
 		if why != "" {
 			waits[node.ID] = why
 		}
@@ -116,7 +118,7 @@ func nextVoterChange(view store.View, g group) (change *voterChange, waits map[s
 }
 
 // nextOf decides about one node: its next step, or what it waits for, or neither.
-func nextOf(node *cluster.Node, g group) (change *voterChange, why string) {
+func nextOf(view store.View, node *cluster.Node, g group) (change *voterChange, why string) {
 	server, in := g.member(node.ID)
 	votes := in && server.Suffrage == raft.Voter
 	wanted := node.Spec.Role == swarm.NodeRoleManager
@@ -141,6 +143,9 @@ func nextOf(node *cluster.Node, g group) (change *voterChange, why string) {
 		if why := g.behind[node.ID]; why != "" {
 			return nil, "catching up, without a vote until it has: " + why
 		}
+		if unaware := g.unaware[node.ID]; len(unaware) > 0 {
+			return nil, fmt.Sprintf("it gets its vote as soon as manager %s, which votes, knows of it: start that one, or demote it if it is gone", named(view, unaware[0]))
+		}
 		return &voterChange{Vote: &listed}, ""
 	case !wanted && in:
 		if why, enough := g.without(node.ID); votes && !enough {
@@ -156,6 +161,14 @@ func nextOf(node *cluster.Node, g group) (change *voterChange, why string) {
 	return nil, ""
 }
 
+// named is a node's host name and ID.
+func named(view store.View, id string) string {
+	if node := view.Node(id); node != nil {
+		return fmt.Sprintf("%s (%s)", node.Description.Hostname, id)
+	}
+	return id
+}
+
 // stepVoters makes all changes that can be made now, and tells when to look again.
 func (m *Manager) stepVoters(ctx context.Context, seen *catching) (again time.Duration, err error) {
 	for {
@@ -164,8 +177,11 @@ func (m *Manager) stepVoters(ctx context.Context, seen *catching) (again time.Du
 			return 0, fmt.Errorf("read raft's configuration: %w", err)
 		}
 		servers := future.Configuration().Servers
-		behind := seen.look(m.cfg.Now(), m.raft.LastIndex(), servers, m.matches.of(m.raft.CurrentTerm()))
-		change, waits := nextVoterChange(m.store.View(), group{servers, m.cfg.NodeID, m.Reachable(), behind})
+		now, last, known := m.cfg.Now(), m.raft.LastIndex(), m.matches.of(m.raft.CurrentTerm())
+		change, waits := nextVoterChange(m.store.View(), group{
+			servers: servers, self: m.cfg.NodeID, answers: seen.answers(now, known),
+			behind: seen.look(now, last, servers, known), unaware: seen.unaware(m.cfg.NodeID, last, servers, known),
+		})
 		m.waits.set(waits)
 		if change == nil && len(waits) > 0 {
 			return m.cfg.Beat / 2, nil

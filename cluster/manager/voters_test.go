@@ -2,6 +2,7 @@ package manager
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -31,7 +32,9 @@ func TestNextVoterChange(t *testing.T) {
 		servers []raft.Server
 		// silent are voters that don't answer; behind members that haven't caught up.
 		silent, behind string
-		want           string
+		// unaware doesn't know of b.
+		unaware string
+		want    string
 		// waits is who waits, and part of the reason.
 		waits string
 	}{
@@ -40,6 +43,10 @@ func TestNextVoterChange(t *testing.T) {
 		{name: "a new manager that listens has no vote at first", nodes: []*cluster.Node{self, node("b", m, m, "b:1")}, servers: []raft.Server{voter("a", "a:1")}, want: "add b b:1"},
 		{name: "it waits for what it lacks", nodes: []*cluster.Node{self, node("b", m, m, "b:1")}, servers: []raft.Server{voter("a", "a:1"), waiting("b", "b:1")}, behind: "b", waits: "b: catching up"},
 		{name: "it votes when it has caught up", nodes: []*cluster.Node{self, node("b", m, m, "b:1")}, servers: []raft.Server{voter("a", "a:1"), waiting("b", "b:1")}, want: "vote b b:1"},
+		{name: "it waits for a voter that doesn't know of it", nodes: []*cluster.Node{self, node("b", m, m, "b:1"), node("c", m, m, "c:1")},
+			servers: []raft.Server{voter("a", "a:1"), waiting("b", "b:1"), voter("c", "c:1")}, silent: "c", unaware: "c", waits: "b: it gets its vote as soon as manager  (c), which votes, knows of it"},
+		{name: "that one may be demoted", nodes: []*cluster.Node{self, node("b", m, m, "b:1"), node("c", w, m, "c:1"), node("d", m, m, "d:1")},
+			servers: []raft.Server{voter("a", "a:1"), waiting("b", "b:1"), voter("c", "c:1"), voter("d", "d:1")}, silent: "c", unaware: "c", want: "remove c", waits: "b: it gets its vote"},
 		{name: "one that waits keeps no other waiting", nodes: []*cluster.Node{self, node("b", m, m, "b:1"), node("c", m, w, "")}, servers: []raft.Server{voter("a", "a:1"), waiting("b", "b:1")}, behind: "b", want: "promote c", waits: "b: catching up"},
 		{name: "a voter that moved", nodes: []*cluster.Node{self, node("b", m, m, "b:2")}, servers: []raft.Server{voter("a", "a:1"), voter("b", "b:1")}, want: "vote b b:2"},
 		{name: "one without a vote that moved", nodes: []*cluster.Node{self, node("b", m, m, "b:2")}, servers: []raft.Server{voter("a", "a:1"), waiting("b", "b:1")}, want: "add b b:2"},
@@ -79,7 +86,10 @@ func TestNextVoterChange(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			g := group{servers: test.servers, self: "a", answers: map[string]bool{}, behind: map[string]string{}}
+			g := group{servers: test.servers, self: "a", answers: map[string]bool{}, behind: map[string]string{}, unaware: map[string][]string{}}
+			if test.unaware != "" {
+				g.unaware["b"] = []string{test.unaware}
+			}
 			for _, server := range test.servers {
 				g.answers[string(server.ID)] = string(server.ID) != test.silent
 			}
@@ -166,5 +176,47 @@ func TestCatching(t *testing.T) {
 				t.Errorf("it hasn't, since %q; want %q", why, test.why)
 			}
 		})
+	}
+}
+
+// A member without a vote is known to a voter that has the entry by which it became one.
+func TestCatching_Unaware(t *testing.T) {
+	voters := []raft.Server{{ID: "a", Address: "a:1"}, {ID: "b", Address: "b:1"}}
+	with := func(id raft.ServerID, suffrage raft.ServerSuffrage) []raft.Server {
+		return append(slices.Clone(voters), raft.Server{ID: id, Suffrage: suffrage})
+	}
+	c := newCatching(300 * time.Millisecond)
+	for i, look := range []struct {
+		servers []raft.Server
+		last, b uint64 // the leader's log, and what b is known to have of it
+		want    string
+	}{
+		{voters, 10, 10, ""},
+		{with("c", raft.Nonvoter), 12, 10, "b"},
+		{with("c", raft.Nonvoter), 90, 11, "b"}, // However much comes after it.
+		{with("c", raft.Nonvoter), 90, 12, ""},
+		{with("c", raft.Voter), 95, 12, ""},
+		{with("c", raft.Nonvoter), 99, 12, ""}, // It lost its database; all know it still.
+		{voters, 100, 12, ""},
+		{with("c", raft.Nonvoter), 110, 100, "b"}, // A new one.
+	} {
+		known := map[raft.ServerID]match{"b": {index: look.b}}
+		if got := strings.Join(c.unaware("a", look.last, look.servers, known)["c"], " "); got != look.want {
+			t.Errorf("look %d: %q may not know of it; want %q", i, got, look.want)
+		}
+	}
+	if got := newCatching(time.Second).unaware("a", 100, with("c", raft.Nonvoter), nil)["c"]; len(got) != 1 {
+		t.Errorf("to a new leader, which heard nothing yet, %q may not know of it", got)
+	}
+}
+
+// Raft takes a failed message to know that a manager is away; an election needs less.
+func TestCatching_Answers(t *testing.T) {
+	now := time.Now()
+	got := newCatching(300*time.Millisecond).answers(now, map[raft.ServerID]match{
+		"now": {heard: now}, "then": {heard: now.Add(-400 * time.Millisecond)}, "never": {},
+	})
+	if !got["now"] || got["then"] || got["never"] || got["unknown"] {
+		t.Errorf("answers are %v", got)
 	}
 }
