@@ -5,7 +5,9 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
+	"syscall"
 
 	"github.com/docker/docker/api/types/swarm"
 
@@ -55,7 +57,7 @@ func (n *Node) Restore(ctx context.Context, request cluster.RestoreRequest) (str
 }
 
 func readBackup(request cluster.RestoreRequest) (*manager.Backup, error) {
-	file, err := os.Open(request.Path)
+	file, err := openBackup(request.Path)
 	if err != nil {
 		return nil, cluster.Say(cluster.ErrInvalid, "open backup: %v (the daemon reads the file, so it must be on its machine)", err)
 	}
@@ -63,7 +65,40 @@ func readBackup(request cluster.RestoreRequest) (*manager.Backup, error) {
 	if _, err := file.Seek(request.Offset, io.SeekStart); err != nil {
 		return nil, fmt.Errorf("read backup: %w", err)
 	}
-	return manager.ReadBackup(file, request.Key)
+	return manager.ReadBackup(io.LimitReader(file, maxBackup), request.Key)
+}
+
+// maxBackup is larger than any backup: a database is in memory.
+const maxBackup = 64 << 30
+
+// openBackup opens a file that a client names. All orders wait for the one that reads it,
+// so it must be one that is read to its end at once: no pipe, no device, no folder.
+func openBackup(path string) (*os.File, error) {
+	// A device may do something when it is opened, so what the path leads to is looked at
+	// before; what was opened is what counts.
+	if err := checkBackup(os.Stat(path)); err != nil {
+		return nil, err
+	}
+	file, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NONBLOCK|syscall.O_NOCTTY, 0)
+	if err != nil {
+		return nil, err
+	}
+	if err := checkBackup(file.Stat()); err != nil {
+		return nil, errors.Join(err, file.Close())
+	}
+	return file, nil
+}
+
+func checkBackup(info fs.FileInfo, err error) error {
+	switch {
+	case err != nil:
+		return err
+	case !info.Mode().IsRegular():
+		return fmt.Errorf("%s is no regular file (%s)", info.Name(), info.Mode().Type())
+	case info.Size() > maxBackup:
+		return fmt.Errorf("%s has %d bytes, more than any backup", info.Name(), info.Size())
+	}
+	return nil
 }
 
 // refound gives this node an identity in the cluster of the backup, as its only
