@@ -19,6 +19,9 @@ import (
 // orderly stop and no error.
 func runDaemon(ctx context.Context, o daemonOptions) error {
 	log := o.logger()
+	if err := noDumps(); err != nil {
+		log.Warn("a crash may leave a core file with keys in it", "err", err)
+	}
 	if os.Getenv("GOGC") == "" {
 		// The database is small and changes fast: an eighth of a manager's work under many
 		// writes was collecting garbage.
