@@ -1,12 +1,14 @@
 package api
 
 import (
+	"bufio"
 	"context"
 	"encoding/json"
 	"fmt"
 	"io"
 	"net"
 	"net/http"
+	"net/url"
 	"reflect"
 	"strings"
 	"testing"
@@ -65,6 +67,80 @@ func send(t testing.TB, method, url string, body any, headers ...string) answer 
 		t.Fatal(err)
 	}
 	return answer{got.StatusCode, got.Header, string(text)}
+}
+
+// get asks for a path as it stands, which Go's client would put right.
+func get(t testing.TB, base, path string) answer {
+	t.Helper()
+	address := strings.TrimPrefix(base, "http://")
+	conn, err := net.DialTimeout("tcp", address, 10*time.Second)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	if err := conn.SetDeadline(time.Now().Add(10 * time.Second)); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := fmt.Fprintf(conn, "GET %s HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n", path); err != nil {
+		t.Fatal(err)
+	}
+	got, err := http.ReadResponse(bufio.NewReader(conn), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	text, err := io.ReadAll(got.Body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return answer{got.StatusCode, got.Header, string(text)}
+}
+
+// Paths that would be others once they are cleaned are refused alike by the leader, by a
+// manager that would forward them, and by a worker; the engine never sees dots.
+func TestAttack_PathsThatAreNotClean(t *testing.T) {
+	e := newFakeEngine(t)
+	p := newPair(t)
+	worker := newBench(t)
+	worker.node.manager = nil
+	bases := map[string]string{}
+	for who, b := range map[string]*bench{"leader": p.other, "follower": p.here, "worker": worker} {
+		b.server.engine = newEngine("unix://"+e.path, b.server.Log)
+		bases[who] = b.listen()
+	}
+	seen := len(e.requests())
+	for _, path := range []string{
+		"/services/..", "/services/.", "/services/%2e%2e", "/services/../services", "/v1.41/services/..", "/v1.41/../services", "/services/a/../../nodes",
+		"//services", "/v1.41//services", "/services//logs", "/../v1.41/services", "/x/../services",
+		"/distribution/..%2f../json", "/distribution/..%2f..%2fcontainers/json", "/distribution/a/%2e%2e/%2e%2e/json", "/distribution//json",
+		"/containers/../swarm", "/containers/%2e%2e%2fswarm/json", "/containers/..", "/containers/./json",
+	} {
+		for who, base := range bases {
+			if got := get(t, base, path); got.status != 400 || !strings.Contains(got.body, "invalid path") {
+				t.Errorf("%s: %s: %d %s", who, path, got.status, got.body)
+			}
+		}
+	}
+	if asked := e.requests()[seen:]; len(asked) > 0 {
+		t.Errorf("the engine was asked %q", asked)
+	}
+	if n := p.asked.Load(); n > 0 {
+		t.Errorf("the leader was asked %d times", n)
+	}
+	// Names with a slash, as lists have them, are the engine's matter.
+	get(t, bases["leader"], "/containers//web/json").want(t, 200, "")
+	get(t, bases["leader"], "/images/localhost:5000%2Fweb:1/json").want(t, 200, "")
+}
+
+func TestAttack_NetworksOfTwoScopes(t *testing.T) {
+	b, e := newEngineBench(t)
+	base := b.listen()
+	seen := len(e.requests())
+	for _, scopes := range []string{`["swarm","local"]`, `{"local":true,"swarm":true}`} {
+		get(t, base, "/networks?filters="+url.QueryEscape(`{"scope":`+scopes+`}`)).want(t, 400, "one scope at a time")
+	}
+	if asked := e.requests()[seen:]; len(asked) > 0 {
+		t.Errorf("the engine was asked %q", asked)
+	}
 }
 
 func numbered(n int, text string) (list []string) {

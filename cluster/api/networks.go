@@ -2,6 +2,7 @@ package api
 
 import (
 	"context"
+	"slices"
 	"strings"
 
 	"github.com/docker/docker/api/types/network"
@@ -21,7 +22,10 @@ func (s *Server) listNetworks(ctx context.Context, r *request) (response, error)
 	if err != nil {
 		return response{}, err
 	}
-	if scopes := args.Get("scope"); len(scopes) == 1 && scopes[0] == "swarm" {
+	if scopes := args.Get("scope"); slices.Contains(scopes, "swarm") {
+		if len(scopes) > 1 {
+			return response{}, fail(cluster.ErrInvalid, "invalid filter 'scope': ask for the networks of one scope at a time, swarm or local")
+		}
 		return response{body: []network.Summary{}}, nil
 	}
 	return response{engine: true}, nil

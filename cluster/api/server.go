@@ -8,6 +8,7 @@ import (
 	"io"
 	"log/slog"
 	"net/http"
+	pathpkg "path"
 	"runtime"
 	"runtime/debug"
 	"strings"
@@ -111,11 +112,32 @@ func (s *Server) guard(next func(http.ResponseWriter, *http.Request, call)) http
 			s.writeError(out, r, fail(cluster.ErrInvalid, "client version %s is too old. Minimum supported API version is %s, please upgrade your client to a newer version", version, MinAPIVersion))
 			return
 		}
+		if unclean(r.URL.Path, path) {
+			s.writeError(w, r, fail(cluster.ErrInvalid, "invalid path: write it without empty parts, . and .."))
+			return
+		}
 		c := call{version: version, path: path}
 		c.route, c.vars = s.find(r.Method, path)
 		next(out, r, c)
 		out.extend() // for what the server itself has yet to write
 	})
+}
+
+// unclean tells of a path that somebody on the way would make another one of: as it is
+// here, or as the engine or the leader understands it. Those with empty parts only are
+// left to the engine unless they could be ours: some clients write names with a slash.
+func unclean(whole, path string) bool {
+	for _, part := range strings.Split(whole, "/") {
+		if part == "." || part == ".." {
+			return true
+		}
+	}
+	clean := pathpkg.Clean("/" + whole)
+	if clean == strings.TrimSuffix(whole, "/") || whole == "/" {
+		return false // What ends with a slash is another page, which isn't there.
+	}
+	_, rest := splitVersion(clean)
+	return ours[segments(path)[0]] || ours[segments(rest)[0]]
 }
 
 // splitVersion cuts /v1.41 off a path.
