@@ -89,6 +89,21 @@ func TestDisk_GoesOnAfterRestarts(t *testing.T) {
 	if info, err := os.Stat(config.Dir); err != nil || info.Mode().Perm() != 0o700 {
 		t.Errorf("the folder's mode is %v, %v", info.Mode(), err)
 	}
+	snapshots := filepath.Join(config.Dir, snapshotDir)
+	if info, err := os.Stat(snapshots); err != nil || info.Mode().Perm() != 0o700 {
+		t.Errorf("the mode of the folder of snapshots is %v, %v", info.Mode(), err)
+	}
+	if err := os.Chmod(snapshots, 0o755); err != nil { // as versions before made it
+		t.Fatal(err)
+	}
+	if d, err := OpenDisk(config); err != nil {
+		t.Error(err)
+	} else if err := d.Close(); err != nil {
+		t.Error(err)
+	}
+	if info, err := os.Stat(snapshots); err != nil || info.Mode().Perm() != 0o700 {
+		t.Errorf("the mode of an older folder of snapshots is %v, %v", info.Mode(), err)
+	}
 	if info, err := os.Stat(filepath.Join(config.Dir, logFile)); err != nil || info.Mode().Perm() != 0o600 {
 		t.Errorf("the log's mode is %v, %v", info.Mode(), err)
 	}

@@ -26,6 +26,15 @@ var _ raft.SnapshotStore = (*snapshotFiles)(nil)
 
 // keep puts another of raft's stores in place, which has no state but its files.
 func (s *snapshotFiles) keep(snapshots int) error {
+	// Raft would make a folder that everybody may look into; so did earlier versions.
+	dir := filepath.Join(s.dir, snapshotDir)
+	err := os.MkdirAll(dir, 0o700)
+	if info, e := os.Stat(dir); e == nil && info.Mode().Perm() != 0o700 {
+		err = os.Chmod(dir, 0o700)
+	}
+	if err != nil {
+		return fmt.Errorf("open snapshots: %w", err)
+	}
 	files, err := raft.NewFileSnapshotStoreWithLogger(s.dir, snapshots, s.log)
 	if err != nil {
 		return fmt.Errorf("open snapshots in %s: %w", s.dir, err)
