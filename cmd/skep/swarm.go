@@ -63,6 +63,9 @@ func newSwarmCommand(dockerCLI command.Cli) *cobra.Command {
 // mostToken bounds what is read of a token's file: one that is no token is given by mistake.
 const mostToken = 4096
 
+// tokenSeen is said to who gives a token in the clear, as docker login says of passwords.
+const tokenSeen = "WARNING! With --token every user of this machine can read the token while the command runs, and the shell's history keeps it. Use --token-file."
+
 // addTokenFile lets the join token come from a file: on a command line every user of the
 // machine can read it, and the shell's history keeps it.
 func addTokenFile(join *cobra.Command, dockerCLI command.Cli) {
@@ -70,6 +73,9 @@ func addTokenFile(join *cobra.Command, dockerCLI command.Cli) {
 	join.Flags().StringVar(&path, "token-file", "", "File with the token for entry into the swarm, or - for standard input")
 	run := join.RunE
 	join.RunE = func(cmd *cobra.Command, args []string) error {
+		if cmd.Flags().Changed("token") && path == "" {
+			fmt.Fprintln(dockerCLI.Err(), tokenSeen)
+		}
 		if path != "" {
 			if cmd.Flags().Changed("token") {
 				return errors.New("--token and --token-file exclude each other")

@@ -59,10 +59,10 @@ func TestSwarm_JoinReadsTheTokenFromAFile(t *testing.T) {
 		}
 		return request.JoinToken
 	}
-	if r := skep(t, env, "swarm", "join", "--token-file", path, "192.168.1.11"); r.status != 0 || sent() != "SWMTKN-1-file" {
+	if r := skep(t, env, "swarm", "join", "--token-file", path, "192.168.1.11"); r.status != 0 || sent() != "SWMTKN-1-file" || r.stderr != "" {
 		t.Errorf("%+v, sent %q", r, sent())
 	}
-	if r := skep(t, env, "swarm", "join", "--token", "SWMTKN-1-flag", "192.168.1.11"); r.status != 0 || sent() != "SWMTKN-1-flag" {
+	if r := skep(t, env, "swarm", "join", "--token", "SWMTKN-1-flag", "192.168.1.11"); r.status != 0 || sent() != "SWMTKN-1-flag" || !strings.Contains(r.stderr, "Use --token-file") {
 		t.Errorf("%+v, sent %q", r, sent())
 	}
 	for _, test := range []struct {
