@@ -7,8 +7,11 @@ import (
 	"crypto/tls"
 	"fmt"
 	"io"
+	"io/fs"
 	"net"
 	"net/http"
+	"path/filepath"
+	"runtime"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -191,6 +194,127 @@ func TestAttack_WrongTokens(t *testing.T) {
 		time.Sleep(time.Minute)
 		if status, _, err := attack.join(t.Context(), token); status != http.StatusOK {
 			t.Errorf("the right one after a minute: %d, %v", status, err)
+		}
+		c.Same()
+	})
+}
+
+// Nodes that join and leave without end are as few, and pruned nothing of them is left.
+func TestAttack_JoinAndLeaveLoop(t *testing.T) {
+	const loops, addresses = 400, 4
+	bubble(t, func(t *testing.T) {
+		c := Start(t, 3, 0, Options{SnapshotEntries: 50})
+		leader := c.Leader()
+		term := c.term()
+		token := leader.Tokens(leader).Worker
+		memory, disk := heap(), leader.onDisk()
+		var joiners []joiner
+		for i := range addresses {
+			joiners = append(joiners, newJoiner(t, leader, fmt.Sprint("127.0.66.", i+1)))
+		}
+		many(loops, 8, func(i int) {
+			j := joiners[i%addresses]
+			status, admission, err := j.join(t.Context(), token)
+			if err != nil || status != http.StatusOK {
+				t.Errorf("join: %d, %v", status, err)
+				return
+			}
+			if status, err := j.leave(t.Context(), admission); err != nil || status != http.StatusOK {
+				t.Errorf("leave: %d, %v", status, err)
+			}
+		})
+		leader.writes("meanwhile", time.Second)
+		if nodes := leader.manager().Store().View().NodeCount(); nodes != 3+loops {
+			t.Errorf("there are %d nodes", nodes)
+		}
+		var pruned cluster.PrunedNodes
+		leader.Do(http.MethodPost, "/skep/v1/nodes/prune?until=0s", nil, &pruned)
+		if nodes := leader.manager().Store().View().NodeCount(); nodes != 3 || len(pruned.Nodes) != loops {
+			t.Errorf("%d were pruned, there are %d nodes", len(pruned.Nodes), nodes)
+		}
+		for i := range 120 { // So that a snapshot is taken of what is left.
+			leader.Create(Spec(fmt.Sprint("s", i), "app:1", 0))
+		}
+		time.Sleep(time.Minute)
+		grown, written := heap()-memory, leader.onDisk()-disk
+		t.Logf("%d loops: %d kB of memory more for three managers, %d kB more on the disk of one", loops, grown>>10, written>>10)
+		if grown > 16<<20 || written > 300<<10 {
+			t.Errorf("%d kB of memory and %d kB on the disk are left of %d nodes", grown>>10, written>>10, loops)
+		}
+		if now := c.term(); now > term+1 {
+			t.Errorf("%d elections", now-term)
+		}
+		c.Same()
+	})
+}
+
+// heap is what all machines have in memory.
+func heap() int64 {
+	runtime.GC()
+	var stats runtime.MemStats
+	runtime.ReadMemStats(&stats)
+	return int64(stats.HeapAlloc)
+}
+
+// onDisk is what the machine's files take, without the log's: that one keeps the size it
+// once had, which the number of entries bounds.
+func (m *Machine) onDisk() (size int64) {
+	_ = filepath.WalkDir(m.path(""), func(_ string, entry fs.DirEntry, err error) error {
+		if err == nil {
+			if info, err := entry.Info(); err == nil && entry.Name() != "raft.db" {
+				size += info.Size()
+			}
+		}
+		return nil
+	})
+	return size
+}
+
+// Thousands of connections that never finish their handshake cost memory for as many as
+// there are places, and keep nobody away.
+func TestAttack_OpenHandshakes(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		c := Start(t, 3, 1, Options{})
+		leader := c.Leader()
+		term := c.term()
+		memory := heap()
+		ctx, cancel := context.WithCancel(t.Context())
+		defer cancel()
+		var open []net.Conn
+		// A TLS record that announces more than it brings.
+		hello := []byte{22, 3, 1, 0x40, 0, 1, 0, 0x3f, 0xfc}
+		for i := range 5000 {
+			conn, err := (machineNetwork{c.wire, fmt.Sprintf("127.0.66.%d", i%50+1)}).Dial(ctx, leader.IP+":2377")
+			if err != nil {
+				t.Fatal(err)
+			}
+			conn.SetWriteDeadline(time.Now().Add(time.Second))
+			_, _ = conn.Write(hello[:i%(len(hello)+1)])
+			open = append(open, conn)
+		}
+		began := time.Now()
+		c.add(5).Join(leader, false)
+		if took := time.Since(began); took > 2*time.Second {
+			t.Errorf("a join took %v", took)
+		}
+		leader.writes("meanwhile", time.Second)
+		held := 0
+		for _, conn := range open {
+			conn.SetReadDeadline(time.Now())
+			if _, err := conn.Read(make([]byte, 1)); err != nil && strings.Contains(err.Error(), "timeout") {
+				held++
+			}
+		}
+		grown := heap() - memory
+		t.Logf("%d of %d connections are held, %d kB of memory more", held, len(open), grown>>10)
+		if held > 256 || grown > 64<<20 {
+			t.Errorf("%d of %d connections are held, and %d kB of memory", held, len(open), grown>>10)
+		}
+		for _, conn := range open {
+			conn.Close()
+		}
+		if now := c.term(); now > term+1 {
+			t.Errorf("%d elections", now-term)
 		}
 		c.Same()
 	})

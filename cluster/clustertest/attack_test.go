@@ -5,8 +5,10 @@ import (
 	"crypto/tls"
 	"fmt"
 	"io"
+	"io/fs"
 	"net"
 	"net/http"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -108,4 +110,44 @@ func TestAttack_ConnectionsWithoutACertificate(t *testing.T) {
 			})
 		})
 	}
+}
+
+// A user of the machine who may not use the socket finds nothing to read or to write in
+// what a node has on its disk, even if somebody opened its folder to all.
+func TestAttack_ALocalUserReadsNothing(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		c := Start(t, 1, 1, Options{SnapshotEntries: 5})
+		id := c.Machines[0].Create(Spec("web", "app:1", 2))
+		c.Runs(10*time.Second, id, "app:1", 2)
+		for i := range 20 {
+			c.Machines[0].Create(Spec(fmt.Sprint("s", i), "app:1", 0))
+		}
+		time.Sleep(10 * time.Second)
+		looked := 0
+		for _, m := range c.Machines {
+			err := filepath.WalkDir(m.path(""), func(path string, entry fs.DirEntry, err error) error {
+				if err != nil {
+					return err
+				}
+				info, err := entry.Info()
+				if err != nil || path == m.path("") {
+					return err
+				}
+				looked++
+				switch private := info.Mode().Perm()&0o077 == 0; {
+				case !private:
+					t.Errorf("%s has mode %v", path, info.Mode())
+				case entry.IsDir():
+					return fs.SkipDir // Nobody gets to what is in it.
+				}
+				return nil
+			})
+			if err != nil {
+				t.Error(err)
+			}
+		}
+		if looked < 8 {
+			t.Errorf("there are %d files and folders", looked)
+		}
+	})
 }
