@@ -1,9 +1,14 @@
 package cmd
 
 import (
+	"go/ast"
 	"go/parser"
 	"go/token"
+	"io/fs"
+	"os"
 	"path/filepath"
+	"regexp"
+	"slices"
 	"strings"
 	"testing"
 )
@@ -41,5 +46,56 @@ func TestDoc_EveryPackageHasExactlyOne(t *testing.T) {
 		if len(with) != 1 {
 			t.Errorf("%s: want one package doc, have %d %v", p.ImportPath, len(with), with)
 		}
+	}
+}
+
+// namesTest finds names of tests in a text.
+var namesTest = regexp.MustCompile(`\b(?:Test|Fuzz|Benchmark)[A-Z]\w*`)
+
+// A page that says which test shows something names one that is there: by its name, or by
+// what several have before the underscore.
+func TestDoc_TestsThatPagesNameAreThere(t *testing.T) {
+	there := map[string]bool{"FuzzX": true} // stands for any
+	pages := map[string]string{}
+	err := filepath.WalkDir("..", func(path string, entry fs.DirEntry, err error) error {
+		switch {
+		case err != nil:
+			return err
+		case entry.IsDir() && strings.HasPrefix(entry.Name(), ".") && entry.Name() != "..":
+			return fs.SkipDir
+		case strings.HasSuffix(path, ".md"):
+			text, err := os.ReadFile(path)
+			pages[path] = string(text)
+			return err
+		case !strings.HasSuffix(path, "_test.go"):
+			return nil
+		}
+		file, err := parser.ParseFile(token.NewFileSet(), path, nil, parser.SkipObjectResolution)
+		if err != nil {
+			return err
+		}
+		for _, d := range file.Decls {
+			if f, is := d.(*ast.FuncDecl); is && f.Recv == nil && namesTest.MatchString(f.Name.Name) {
+				group, _, _ := strings.Cut(f.Name.Name, "_")
+				there[f.Name.Name], there[group], there[group+"_"] = true, true, true
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	named := 0
+	for path, text := range pages {
+		names := namesTest.FindAllString(text, -1)
+		slices.Sort(names)
+		for _, name := range slices.Compact(names) {
+			if named++; !there[name] {
+				t.Errorf("%s: there is no %s", path, name)
+			}
+		}
+	}
+	if named < 50 {
+		t.Errorf("the pages name %d tests", named)
 	}
 }
