@@ -21,8 +21,18 @@ type planted struct {
 var bugs = []planted{
 	{
 		name: "a write is acknowledged before it is synced",
-		file: "store/bolt.go", old: "bbolt.Options{Timeout: lockLimit, ", new: "bbolt.Options{NoSync: true, Timeout: lockLimit, ",
+		file: "store/marked.go", old: "raftboltdb.Options{Path: path, ", new: "raftboltdb.Options{NoSync: true, Path: path, ",
 		pkg: "./store", run: "TestCrash",
+	},
+	{
+		name: "the log's mark may be an earlier one",
+		file: "store/check.go", old: "\tcase last != wrote:\n", new: "\tcase last > wrote:\n",
+		pkg: "./store", run: "TestFlips_Pointers",
+	},
+	{
+		name: "a removal that a crash cut off isn't finished",
+		file: "store/marked.go", old: "index <= left.To; index++ {", new: "index < left.To; index++ {",
+		pkg: "./store", run: "TestCrash_WhileOpening",
 	},
 	{
 		name: "the folder isn't synced after a rename",

@@ -29,29 +29,29 @@ func damaged(err error) error {
 	return err
 }
 
-// checkFile reads all that the log file has, without bbolt: terms and votes, every
-// entry, and the mark that says whether that is all. covered is the index of the newest
-// snapshot.
-func checkFile(path string, config DiskConfig, covered uint64) error {
+// checkFile reads all that the log file has, without bbolt: every entry, and the mark
+// that says whether that is all, which it returns; nil when there is no file. covered is
+// the index of the newest snapshot.
+func checkFile(path string, config DiskConfig, covered uint64) (*mark, error) {
 	file, err := os.Open(path)
 	if errors.Is(err, fs.ErrNotExist) {
 		if config.Expected || covered > 0 {
-			return damage("%s is gone", path)
+			return nil, damage("%s is gone", path)
 		}
-		return nil
+		return nil, nil
 	}
 	if err != nil {
-		return err
+		return nil, err
 	}
 	defer file.Close()
 	if err := share(file); err != nil {
-		return fmt.Errorf("open %s: %w", path, err)
+		return nil, fmt.Errorf("open %s: %w", path, err)
 	}
 	c := newFileCheck(config, covered)
 	if _, err = c.read(file); err != nil {
-		return fmt.Errorf("check %s: %w", path, damaged(err))
+		return nil, fmt.Errorf("check %s: %w", path, damaged(err))
 	}
-	return nil
+	return c.marked, nil
 }
 
 // share takes the lock under which bbolt lets others read; a file that another process
@@ -71,78 +71,97 @@ func share(file *os.File) error {
 // fileCheck takes in the log file's records one by one.
 type fileCheck struct {
 	log     *seal.Log
-	stable  *seal.Stable
 	config  DiskConfig
 	covered uint64
-	// marked is what the mark says, found what there is.
-	marked, found mark
-	hasMark       bool
+	// marked is the mark; found is which entries there are.
+	marked *mark
+	found  extent
 }
 
 func newFileCheck(config DiskConfig, covered uint64) *fileCheck {
-	return &fileCheck{
-		log: seal.NewLog(nil, config.Ring, config.ClusterID), stable: seal.NewStable(nil, config.Ring, config.ClusterID),
-		config: config, covered: covered,
-	}
+	return &fileCheck{log: seal.NewLog(nil, config.Ring, config.ClusterID), config: config, covered: covered}
 }
 
 // read takes in the whole file, and says whether that is what must be there. It returns
 // the numbers of the pages that are in use.
 func (c *fileCheck) read(file io.ReaderAt) (used map[uint64]bool, err error) {
-	used, err = readBuckets(file, c.record)
-	if err == nil {
-		err = c.end()
+	newest, before, err := readMetas(file)
+	if err != nil {
+		return nil, err
 	}
-	return used, err
+	if used, err = readBuckets(file, newest, c.record); err != nil {
+		return used, err
+	}
+	// The transaction that opening makes writes nothing, so the root stays where it is.
+	wrote := newest.Tx
+	if newest.Root == before.Root {
+		wrote--
+	}
+	return used, c.end(wrote)
 }
 
+// errOldForm is about a file as it was before raft-boltdb wrote it: with a bucket for the
+// mark, and terms and votes in theirs.
+var errOldForm = errors.New("it was written by a development version of skep, in a form that isn't read any more: " +
+	"make a backup with that version and restore it with this one, or have the node leave with that one and join with this one")
+
 func (c *fileCheck) record(bucket string, key, value []byte) error {
-	switch bucket {
-	case string(logBucket):
-		c.found.toggle(value)
-		return c.entry(indexOf(key), value)
-	case string(stableBucket):
-		c.found.toggle(value)
-		_, err := c.stable.Open(key, value)
-		return err
-	case string(markBucket):
-		c.hasMark = true
-		return c.marked.open(value, c.config.Ring, markPlace(c.config.ClusterID))
+	switch {
+	case bucket == string(stableBucket) || bucket == "mark":
+		return errOldForm
+	case bucket != string(logBucket) || len(key) != 8:
+		return damage("key %q in bucket %q isn't known", key, bucket)
 	}
-	return damage("bucket %q isn't known", bucket)
+	index := indexOf(key)
+	var stored raft.Log
+	if err := decodeRecord(value, &stored); err != nil {
+		return damage("entry %d isn't as raft-boltdb writes it: %v", index, err)
+	}
+	if index == markIndex {
+		c.marked = new(mark)
+		return c.marked.open(stored.Data, c.config.Ring, c.config.ClusterID)
+	}
+	return c.entry(index, &stored)
 }
 
 // entry takes in one entry. Those that the newest snapshot covers may be missing before
 // it; others may not.
-func (c *fileCheck) entry(index uint64, record []byte) error {
+func (c *fileCheck) entry(index uint64, stored *raft.Log) error {
 	if missing := max(c.found.Last, c.covered) + 1; index > missing {
 		return damage("entries %d to %d are missing; the newest snapshot ends with entry %d", missing, index-1, c.covered)
 	}
-	stored, err := readEntry(index, record)
-	if err == nil {
-		err = c.log.Open(&stored, new(raft.Log))
+	if stored.Index != index {
+		return damage("entry %d says it is entry %d", index, stored.Index)
 	}
-	if c.found.First == 0 {
-		c.found.First = index
-	}
-	c.found.Last = index
-	if err != nil {
+	c.found.add(index, stored.Data)
+	if err := c.log.Open(stored, new(raft.Log)); err != nil {
 		return fmt.Errorf("entry %d: %w", index, err)
 	}
 	return nil
 }
 
-// end says whether what was there is what must be there.
-func (c *fileCheck) end() error {
-	switch {
-	case !c.hasMark:
+// end says whether what was there is what must be there. wrote is the number of the last
+// transaction that wrote something.
+func (c *fileCheck) end(wrote uint64) error {
+	m := c.marked
+	if m == nil {
 		return damage("the mark that says what is in it is gone")
-	case c.found.First != c.marked.First || c.found.Last != c.marked.Last:
-		return damage("it has the entries %d to %d, but %d to %d were written", c.found.First, c.found.Last, c.marked.First, c.marked.Last)
-	case c.found.Sum != c.marked.Sum:
-		return damage("entries, a term or a vote are missing, or are those of an earlier day")
-	case c.covered < c.marked.Snapshot:
-		return damage("the snapshot up to entry %d is gone", c.marked.Snapshot)
+	}
+	want, last := m.Log, m.Tx
+	if m.Removing != nil && wrote == m.Tx {
+		want = m.Removing.Log
+	} else if m.Removing != nil {
+		last++
+	}
+	switch {
+	case last != wrote:
+		return damage("it is as transaction %d left it, but %d were written", last, wrote)
+	case c.found.First != want.First || c.found.Last != want.Last:
+		return damage("it has the entries %d to %d, but %d to %d were written", c.found.First, c.found.Last, want.First, want.Last)
+	case c.found.Sum != want.Sum:
+		return damage("entries are missing, or are those of an earlier day")
+	case c.covered < m.Snapshot:
+		return damage("the snapshot up to entry %d is gone", m.Snapshot)
 	}
 	return nil
 }

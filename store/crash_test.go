@@ -163,6 +163,55 @@ func TestCrash_FindsWhatWasAcknowledged(t *testing.T) {
 		}
 		crashtest.Ack(have)
 	})
+	checkEach(t, trace, 500)
+}
+
+// TestCrash_WhileOpening cuts the power at every step of opening a disk again: after
+// entries were written, after they were removed, between the two steps of a removal, and
+// when nothing was done.
+func TestCrash_WhileOpening(t *testing.T) {
+	trace := crashtest.Record(t, t.Name(), func(dir string) {
+		must := func(err error) {
+			if err != nil {
+				panic(err)
+			}
+		}
+		step := func(do func(d *Disk) error) {
+			d, file, err := openAt(dir, func(err error) { panic(err) })
+			must(err)
+			have, err := found(d, file)
+			must(err)
+			crashtest.Ack(have)
+			must(do(d))
+			have, err = found(d, file)
+			must(err)
+			crashtest.Ack(have)
+			must(d.Close())
+		}
+		entries := logEntries(1, 40)
+		for _, e := range entries {
+			e.Data = bytes.Repeat(e.Data, 1+int(e.Index%5)*40)
+		}
+		step(func(d *Disk) error { return d.Log.StoreLogs(entries) })
+		step(func(*Disk) error { return nil })
+		step(func(d *Disk) error { return d.Stable.SetUint64([]byte("CurrentTerm"), 1) })
+		step(func(d *Disk) error { return d.Log.DeleteRange(38, 40) })
+		step(func(*Disk) error { return nil })
+		// The machine goes down in the middle of a removal.
+		step(func(d *Disk) error {
+			_, err := d.bolt.announceLocked(20, 37)
+			return err
+		})
+		step(func(*Disk) error { return nil })
+		step(func(d *Disk) error { return d.Log.StoreLogs(entries[19:25]) })
+	})
+	checkEach(t, trace, 100)
+}
+
+// checkEach opens each state that a crash can leave: it has what was acknowledged, or
+// that and the one step under way.
+func checkEach(t *testing.T, trace *crashtest.Trace, least int) {
+	t.Helper()
 	// What follows each state is known from the whole run.
 	var states []string
 	after := map[string]string{}
@@ -189,7 +238,7 @@ func TestCrash_FindsWhatWasAcknowledged(t *testing.T) {
 	}
 	count := trace.Each(t, check)
 	t.Logf("%d states after %d acknowledged steps", count, len(states))
-	if count < 500 {
+	if count < least {
 		t.Errorf("only %d states: what was recorded?", count)
 	}
 }

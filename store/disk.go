@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"fmt"
 	"log/slog"
+	"os"
 	"path/filepath"
 	"time"
 
@@ -54,18 +55,18 @@ type DiskConfig struct {
 }
 
 // Disk is what raft keeps on disk, all of it sealed. Stable has nothing secret,
-// only terms and votes; it is sealed so that a flipped bit doesn't go unseen.
+// only terms and votes; they are sealed, in the log's mark, so that a flipped bit
+// doesn't go unseen.
 type Disk struct {
 	Log       raft.LogStore
 	Stable    raft.StableStore
 	Snapshots raft.SnapshotStore
 
-	// log, stable and snapshots are the sealed ones in them.
+	// log and snapshots are the sealed ones in them.
 	log       *seal.Log
-	stable    *seal.Stable
 	snapshots *seal.Snapshots
 	files     *snapshotFiles
-	bolt      *boltStore
+	bolt      *markedBolt
 	dog       *watchdog
 	dir       string
 	// trying holds one while Answers tries a write.
@@ -115,10 +116,14 @@ func (d *Disk) open(config DiskConfig, path string) error {
 	if err != nil {
 		return err
 	}
-	if err := checkFile(path, config, covered); err != nil {
+	m, err := checkFile(path, config, covered)
+	if err != nil {
 		return err
 	}
-	if d.bolt, err = openBolt(path, config.Ring, config.ClusterID); err != nil {
+	if err := d.dog.time("open "+path, fileSize(path), func() (err error) {
+		d.bolt, err = openMarked(path, config.Ring, config.ClusterID, m)
+		return err
+	}); err != nil {
 		return err
 	}
 	// The log syncs what it writes, but not its own name, nor its folder's.
@@ -131,12 +136,20 @@ func (d *Disk) open(config DiskConfig, path string) error {
 	if err := clearCovered(log, covered); err != nil {
 		return fmt.Errorf("clear %s: %w", path, err)
 	}
-	stable := seal.NewStable(d.bolt, config.Ring, config.ClusterID)
-	d.log, d.stable, d.snapshots = log, stable, snapshots
-	d.Stable = &watchedStable{StableStore: stable, dog: d.dog}
+	d.log, d.snapshots = log, snapshots
+	d.Stable = &watchedStable{StableStore: d.bolt, dog: d.dog}
 	d.Snapshots = &notedSnapshots{Snapshots: snapshots, note: d.noteSnapshot}
 	d.Log = &recentLog{watchedLog: &watchedLog{Log: log, dog: d.dog}}
 	return nil
+}
+
+// fileSize is 0 for a file that isn't there.
+func fileSize(path string) int {
+	info, err := os.Stat(path)
+	if err != nil {
+		return 0
+	}
+	return int(info.Size())
 }
 
 // noteSnapshot puts into the log's mark that there is a snapshot.

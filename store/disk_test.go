@@ -9,7 +9,6 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"slices"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -169,9 +168,16 @@ func prepare(t *testing.T, entries []*raft.Log, edit func(logs, conf *bbolt.Buck
 func key(index byte) []byte { return []byte{0, 0, 0, 0, 0, 0, 0, index} }
 
 func TestDisk_RefusesWhatIsDamaged(t *testing.T) {
-	flip := func(b *bbolt.Bucket, key []byte, at int) error {
-		value := slices.Clone(b.Get(key))
-		value[(at+len(value))%len(value)] ^= 4
+	flip := func(b *bbolt.Bucket, key []byte) error {
+		var entry raft.Log
+		if err := decodeRecord(b.Get(key), &entry); err != nil {
+			return err
+		}
+		entry.Data[len(entry.Data)-1] ^= 4
+		value, err := encodeRecord(&entry)
+		if err != nil {
+			return err
+		}
 		return b.Put(key, value)
 	}
 	for _, c := range []struct {
@@ -180,10 +186,10 @@ func TestDisk_RefusesWhatIsDamaged(t *testing.T) {
 		edit  func(logs, conf *bbolt.Bucket) error
 		wants string
 	}{
-		{"a flipped bit in an entry", 1, func(logs, _ *bbolt.Bucket) error { return flip(logs, key(4), -1) }, "entry 4"},
+		{"a flipped bit in an entry", 1, func(logs, _ *bbolt.Bucket) error { return flip(logs, key(4)) }, "entry 4"},
 		{"an entry in another's place", 1, func(logs, _ *bbolt.Bucket) error { return logs.Put(key(4), logs.Get(key(5))) }, "entry 4"},
 		{"a missing entry", 1, func(logs, _ *bbolt.Bucket) error { return logs.Delete(key(4)) }, "entries 4 to 4 are missing"},
-		{"a flipped bit in a term", 1, func(_, conf *bbolt.Bucket) error { return flip(conf, []byte("CurrentTerm"), -1) }, "CurrentTerm"},
+		{"a flipped bit in the mark, which has the term", 1, func(logs, _ *bbolt.Bucket) error { return flip(logs, indexKey(markIndex)) }, "mark of the log"},
 		{"a log without its beginning", 5, nil, "entries 1 to 4 are missing"},
 	} {
 		t.Run(c.what, func(t *testing.T) {

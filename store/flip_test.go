@@ -136,8 +136,15 @@ func damageEach(t *testing.T, config DiskConfig, path string, worth func(at int)
 			t.Fatal(err)
 		}
 	}
+	// check opens the disk, and makes the file good again if it could: then it was written
+	// to, at least by the transaction that opening makes.
 	check := func(what string) {
 		got, err := contents(t, config)
+		if err == nil {
+			if err := os.WriteFile(path, good, 0o600); err != nil {
+				t.Fatal(err)
+			}
+		}
 		switch {
 		case errors.Is(err, ErrDamaged) && strings.Contains(err.Error(), filepath.Dir(path)):
 			refused++
@@ -188,7 +195,7 @@ func TestFlips_LogFile(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer file.Close()
-	used, err := readBuckets(file, func(string, []byte, []byte) error { return nil })
+	used, err := newFileCheck(config, 30).read(file)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -216,59 +223,103 @@ func TestFlips_Snapshots(t *testing.T) {
 }
 
 // bbolt leaves the pages of before where they were, for a while: a pointer to the log's
-// pages that was damaged may lead to the log as it was a moment ago. Wherever it leads,
-// the disk isn't opened.
-func TestFlips_PointerToTheLog(t *testing.T) {
-	config := worn(t, 100)
-	d := openDisk(t, config)
-	// The last transaction is one of the log: what it replaced is still in the file.
-	if err := d.Log.StoreLogs([]*raft.Log{{Index: 53, Term: 3, Data: []byte("the last")}}); err != nil {
-		t.Fatal(err)
+// pages, or from one of them to another, that was damaged may lead to what was there a
+// moment ago. Wherever it leads, the disk isn't opened, or it has what it had: a page of
+// before may itself lead to the pages of now.
+func TestFlips_PointersOfTheLog(t *testing.T) {
+	for what, last := range map[string]func(d *Disk) error{
+		"an entry was written": func(d *Disk) error {
+			return d.Log.StoreLogs([]*raft.Log{{Index: 53, Term: 3, Data: []byte("the last")}})
+		},
+		"a term was written":     func(d *Disk) error { return d.Stable.SetUint64([]byte("CurrentTerm"), 4) },
+		"entries were removed":   func(d *Disk) error { return d.Log.DeleteRange(26, 28) },
+		"the end was removed":    func(d *Disk) error { return d.Log.DeleteRange(52, 52) },
+		"it was opened, no more": func(*Disk) error { return nil },
+	} {
+		t.Run(what, func(t *testing.T) {
+			config := worn(t, 100)
+			d := openDisk(t, config)
+			if err := last(d); err != nil {
+				t.Fatal(err)
+			}
+			d.Close()
+			misleadEach(t, config)
+		})
 	}
-	d.Close()
+}
+
+// misleadEach has each pointer to a page of the log, one after the other, lead to each
+// other page, and flips its bits, and wants each to be found.
+func misleadEach(t *testing.T, config DiskConfig) {
+	t.Helper()
 	path := filepath.Join(config.Dir, logFile)
 	good, err := os.ReadFile(path)
 	if err != nil {
 		t.Fatal(err)
 	}
-	newest, err := readNewest(bytes.NewReader(good))
+	newest, _, err := readMetas(bytes.NewReader(good))
 	if err != nil {
 		t.Fatal(err)
 	}
-	root := good[newest.Root*uint64(newest.PageSize):][:newest.PageSize]
-	n, err := parse(root)
-	if err != nil {
-		t.Fatal(err)
+	page := func(id uint64) (boltNode, []byte) {
+		data := good[id*uint64(newest.PageSize):][:newest.PageSize]
+		n, err := parse(data)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return n, data
 	}
-	i := slices.IndexFunc(n.elements, func(e element) bool { return string(e.key) == string(logBucket) })
+	root, _ := page(newest.Root)
+	i := slices.IndexFunc(root.elements, func(e element) bool { return string(e.key) == string(logBucket) })
 	if i < 0 {
 		t.Fatal("there is no log")
 	}
-	pointer := n.elements[i].value[:bucketHead] // which is within good
-	right := bytes.Clone(pointer)
-	before := 0
-	try := func(what string) {
-		if err := os.WriteFile(path, good, 0o600); err != nil {
-			t.Fatal(err)
-		}
-		err := checkFile(path, config, 30)
-		if !errors.Is(err, ErrDamaged) {
-			t.Errorf("%s: %v", what, err)
-		} else if strings.Contains(err.Error(), "were written") {
-			before++
-		}
-		copy(pointer, right)
+	pointers := [][]byte{root.elements[i].value[:bucketHead]} // which are within good
+	log, data := page(binary.NativeEndian.Uint64(pointers[0]))
+	if !log.branch {
+		t.Fatal("the log has one page")
 	}
-	for bit := range 8 * bucketHead {
-		pointer[bit/8] ^= 1 << (bit % 8)
-		try(fmt.Sprintf("bit %d flipped", bit))
+	for i := range log.elements {
+		pointers = append(pointers, data[pageHead+i*elementSize+8:][:8])
 	}
-	for page := range newest.High + 1 {
-		if page != binary.NativeEndian.Uint64(right) {
-			binary.NativeEndian.PutUint64(pointer, page)
-			try(fmt.Sprintf("leads to page %d", page))
+	want, err := contents(t, config)
+	if err != nil {
+		t.Fatal(err)
+	}
+	count, before, harmless := 0, 0, 0
+	for number, pointer := range pointers {
+		right := bytes.Clone(pointer)
+		try := func(what string) {
+			if err := os.WriteFile(path, good, 0o600); err != nil {
+				t.Fatal(err)
+			}
+			_, err := checkFile(path, config, 30)
+			if err == nil {
+				got, err := contents(t, config)
+				if err != nil || got != want {
+					t.Errorf("pointer %d: %s: it has\n%s (%v) instead of\n%s", number, what, got, err, want)
+				}
+				harmless++
+			} else if !errors.Is(err, ErrDamaged) {
+				t.Errorf("pointer %d: %s: %v", number, what, err)
+			} else if strings.Contains(err.Error(), "were written") {
+				before++
+			}
+			count++
+			copy(pointer, right)
+		}
+		for bit := range 8 * len(pointer) {
+			pointer[bit/8] ^= 1 << (bit % 8)
+			try(fmt.Sprintf("bit %d flipped", bit))
+		}
+		for page := range newest.High + 1 {
+			if page != binary.NativeEndian.Uint64(right) {
+				binary.NativeEndian.PutUint64(pointer, page)
+				try(fmt.Sprintf("leads to page %d", page))
+			}
 		}
 	}
+	t.Logf("%d pointers, %d wrong ones, of which %d lead to what was there before, %d to what is there", len(pointers), count, before, harmless)
 	if before == 0 {
 		t.Error("no page has an earlier log: the test tries nothing")
 	}

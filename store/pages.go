@@ -65,20 +65,19 @@ func readMeta(file io.ReaderAt, at int64) (m boltMeta, err error) {
 	return m, nil
 }
 
-// readNewest reads both meta pages, and gives the one that was written last.
-func readNewest(file io.ReaderAt) (boltMeta, error) {
-	first, err := readMeta(file, 0)
-	if err != nil {
-		return boltMeta{}, err
+// readMetas reads both meta pages: the one that was written last, and the one of the
+// transaction before.
+func readMetas(file io.ReaderAt) (newest, before boltMeta, err error) {
+	if before, err = readMeta(file, 0); err != nil {
+		return newest, before, err
 	}
-	second, err := readMeta(file, int64(first.PageSize))
-	if err != nil {
-		return boltMeta{}, err
+	if newest, err = readMeta(file, int64(before.PageSize)); err != nil {
+		return newest, before, err
 	}
-	if second.Tx > first.Tx {
-		return second, nil
+	if before.Tx > newest.Tx {
+		newest, before = before, newest
 	}
-	return first, nil
+	return newest, before, nil
 }
 
 // damage is an error that says what isn't as it was written.
@@ -98,11 +97,7 @@ func readAt(file io.ReaderAt, data []byte, at int64) error {
 // readBuckets reads a file whose root has nothing but buckets, and hands out their
 // content, bucket by bucket, in the order of the keys. It returns the numbers of the
 // pages that are in use.
-func readBuckets(file io.ReaderAt, each func(bucket string, key, value []byte) error) (used map[uint64]bool, err error) {
-	newest, err := readNewest(file)
-	if err != nil {
-		return nil, err
-	}
+func readBuckets(file io.ReaderAt, newest boltMeta, each func(bucket string, key, value []byte) error) (used map[uint64]bool, err error) {
 	if newest.Freelist != noFreelist {
 		return nil, damage("it has a list of free pages")
 	}

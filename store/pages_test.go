@@ -11,7 +11,7 @@ import (
 
 // openChecked opens a disk, and gives a function that checks its log file while it is
 // open, and tells what is in it and which pages are in use.
-func openChecked(t *testing.T) (*Disk, func(covered uint64) (mark, map[uint64]bool, error)) {
+func openChecked(t *testing.T) (*Disk, func(covered uint64) (extent, map[uint64]bool, error)) {
 	t.Helper()
 	config := diskConfig(t)
 	config.Dir = filepath.Join(inMemory(t), "manager")
@@ -21,7 +21,7 @@ func openChecked(t *testing.T) (*Disk, func(covered uint64) (mark, map[uint64]bo
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { file.Close() })
-	return d, func(covered uint64) (mark, map[uint64]bool, error) {
+	return d, func(covered uint64) (extent, map[uint64]bool, error) {
 		check := newFileCheck(config, covered)
 		used, err := check.read(file)
 		return check.found, used, err

@@ -9,18 +9,15 @@ import (
 )
 
 // Reseal brings everything under the key that the ring seals with now, after it was
-// rotated: log, terms and votes are sealed anew where they are; snapshot is called
-// to take a snapshot, if the newest one is under an older key; and other such
-// snapshots go. When it returns nil, nothing on the disk needs an older key. It may
-// be cut off anywhere and repeated: as long as the older keys are there, all opens.
+// rotated: the log, and its mark with terms and votes, are sealed anew where they are;
+// snapshot is called to take a snapshot, if the newest one is under an older key; and
+// other such snapshots go. When it returns nil, nothing on the disk needs an older key.
+// It may be cut off anywhere and repeated: as long as the older keys are there, all opens.
 func (d *Disk) Reseal(snapshot func() error) error {
 	if err := d.log.Reseal(); err != nil {
 		return err
 	}
 	d.reached("log")
-	if err := d.stable.Reseal(stableKeys...); err != nil {
-		return err
-	}
 	if err := d.bolt.Reseal(); err != nil {
 		return fmt.Errorf("seal the log's mark anew: %w", err)
 	}

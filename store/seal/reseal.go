@@ -86,27 +86,6 @@ func (l *Log) reseal(from uint64) (next uint64, err error) {
 	return next, nil
 }
 
-// Reseal seals the values that are under an older key anew.
-func (s *Stable) Reseal(keys ...string) error {
-	s.writing.Lock()
-	defer s.writing.Unlock()
-	for _, key := range keys {
-		// An error for what isn't there is the inner store's own; it was read at the start.
-		sealed, err := s.inner.Get([]byte(key))
-		if err != nil || len(sealed) == 0 || s.ring.sealed(sealed) {
-			continue
-		}
-		value, err := s.ring.Open(sealed, s.place([]byte(key)))
-		if err == nil {
-			err = s.inner.Set([]byte(key), s.ring.Seal(value, s.place([]byte(key))))
-		}
-		if err != nil {
-			return fmt.Errorf("seal %s anew: %w", key, err)
-		}
-	}
-	return nil
-}
-
 // Old lists the snapshots that are under an older key, and tells whether the newest
 // one is.
 func (s *Snapshots) Old() (ids []string, newest bool, err error) {
