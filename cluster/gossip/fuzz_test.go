@@ -56,14 +56,17 @@ func startLone(t *testing.T, transport memberlist.Transport, log *slog.Logger) *
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() {
-		if err := g.Close(); err != nil {
-			t.Error(err)
-		}
-		// What memberlist still waits for must end before the bubble does.
-		time.Sleep(2 * streamTimeout)
-	})
+	t.Cleanup(func() { settled(t, g) })
 	return g
+}
+
+// settled closes a member within a bubble.
+func settled(t *testing.T, g *Gossip) {
+	if err := g.Close(); err != nil {
+		t.Error(err)
+	}
+	// What memberlist still waits for must end before the bubble does.
+	time.Sleep(2 * streamTimeout)
 }
 
 // stranger is where packets and streams of a loopless come from.

@@ -56,6 +56,9 @@ type Config struct {
 	Timing cluster.Timing
 	// RejoinEvery is how often a missing seed is tried again; 0 means 10 s.
 	RejoinEvery time.Duration
+	// Known tells whether a node is in the database, and how many are; 0 when there is no
+	// database. It must not block. Nil means that there never is one.
+	Known func(nodeID string) (known bool, nodes int)
 	// Transport carries packets and streams in tests; nil means UDP and TCP.
 	Transport memberlist.Transport
 	// Now is the clock for limiting the log; nil means time.Now.
@@ -133,7 +136,7 @@ func Start(config Config) (*Gossip, error) {
 		return nil, fmt.Errorf("start gossip on %s port %d: %w", config.BindAddr, config.Port, err)
 	}
 	g.calm = newCalm(config.Timing.ProbeInterval, g.done)
-	g.guard = newGuard(transport, &g.ring, config.ClusterID, logger, g.calm.heed)
+	g.guard = newGuard(transport, &g.ring, config.NodeID, config.ClusterID, logger, g.calm.heed)
 	if g.list, err = memberlist.Create(g.memberlistConfig(logger)); err != nil {
 		return nil, errors.Join(fmt.Errorf("start gossip on %s port %d: %w", config.BindAddr, config.Port, err), g.guard.Shutdown())
 	}

@@ -16,8 +16,11 @@ import (
 
 const (
 	// maxNodes is how many members a node keeps in mind, the dead of the last minutes
-	// included.
-	maxNodes = 20_000
+	// included; a manager keeps twice as many as are in the database, and spareNodes.
+	// Each is probed in its turn, so names that are made up would have a dead node be
+	// found late.
+	maxNodes   = 20_000
+	spareNodes = 64
 	// maxStream is the longest text of a stream, in bytes: a push/pull of maxNodes
 	// members.
 	maxStream = 2<<20 + 1<<18
@@ -41,6 +44,7 @@ const (
 type guard struct {
 	memberlist.Transport
 	ring    *ring
+	self    string
 	head    []byte // label of the cluster, in front of each packet and stream
 	log     *log.Logger
 	seen    func(text []byte) // what each packet says, either way
@@ -59,11 +63,12 @@ type guard struct {
 var _ memberlist.Transport = (*guard)(nil)
 
 // newGuard begins to take what transport brings, until Shutdown.
-func newGuard(transport memberlist.Transport, ring *ring, label string, log *log.Logger, seen func([]byte)) *guard {
+func newGuard(transport memberlist.Transport, ring *ring, self, label string, log *log.Logger, seen func([]byte)) *guard {
 	stop := make(chan struct{})
 	g := &guard{
 		Transport: transport,
 		ring:      ring,
+		self:      self,
 		head:      append([]byte{labelMsg, byte(len(label))}, label...),
 		log:       log,
 		seen:      seen,
@@ -160,7 +165,7 @@ func (g *guard) open(packet []byte) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	return checkPacket(text)
+	return checkPacket(text, g.self)
 }
 
 var errLabel = errors.New("it hasn't the label of this cluster")
@@ -284,7 +289,7 @@ func (s *stream) receive() ([]byte, error) {
 			return nil, err
 		}
 	}
-	return checkStream(text)
+	return checkStream(text, s.guard.self)
 }
 
 // readGrowing reads n bytes, and takes memory as they come, not as they are announced.

@@ -136,7 +136,7 @@ func TestCheck_RefusesWhatNoMemberSends(t *testing.T) {
 		"compound and something":   append(compoundOf(alive), 0),
 		"compound of requests":     compoundOf(accuse, msgpack(0, "SeqNo", 1, "Node", "node1")),
 	} {
-		if _, err := checkPacket(packet); err == nil {
+		if _, err := checkPacket(packet, "self"); err == nil {
 			t.Errorf("packet with %s passed", name)
 		}
 	}
@@ -153,7 +153,7 @@ func TestCheck_RefusesWhatNoMemberSends(t *testing.T) {
 		"encrypted, again":       {10, 0, 0, 0, 0},
 		"nobody's type of stuff": {14},
 	} {
-		if _, err := checkStream(stream); err == nil {
+		if _, err := checkStream(stream, "self"); err == nil {
 			t.Errorf("stream with %s passed", name)
 		}
 	}
@@ -224,7 +224,7 @@ func TestGuard_TakesAllMembersAtOnce(t *testing.T) {
 			t.Fatalf("answer of %d bytes: %v", len(text), err)
 		}
 		t.Logf("an exchange of %d members has %d bytes", maxNodes, len(text))
-		if _, err := checkStream(text); err != nil {
+		if _, err := checkStream(text, "self"); err != nil {
 			t.Error(err)
 		}
 	})

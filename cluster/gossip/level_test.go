@@ -43,7 +43,7 @@ func TestCheck_LeavesOutWhatALaterLevelAdds(t *testing.T) {
 		"understands more":     {msgpack(4, "Node", "node2", "Addr", ip, "Vsn", []byte{1, 6, 2, 0, 3, 0}), msgpack(4, "Node", "node2", "Addr", ip, "Vsn", []byte{1, 6, 2, 0, 3, 0})},
 		"a request and a type": {compoundOf(msgpack(0, "SeqNo", 1, "Node", "node1"), later), compoundOf(msgpack(0, "SeqNo", 1, "Node", "node1"))},
 	} {
-		if got, err := checkPacket(c.sent); err != nil || !bytes.Equal(got, c.known) {
+		if got, err := checkPacket(c.sent, "self"); err != nil || !bytes.Equal(got, c.known) {
 			t.Errorf("packet with %s: %x, want %x, %v", name, got, c.known, err)
 		}
 	}
@@ -51,7 +51,7 @@ func TestCheck_LeavesOutWhatALaterLevelAdds(t *testing.T) {
 	state := func(fields ...any) []byte { return msgpack(0, fields...)[1:] }
 	sent := slices.Concat(msgpack(6, "Nodes", 1, "Level", 2, "UserStateLen", 0), state("Name", "n", "Zone", "a", "Addr", ip, "Vsn", vsn))
 	known := slices.Concat(head, state("Name", "n", "Addr", ip, "Vsn", vsn))
-	if got, err := checkStream(sent); err != nil || !bytes.Equal(got, known) {
+	if got, err := checkStream(sent, "self"); err != nil || !bytes.Equal(got, known) {
 		t.Errorf("stream: %x, want %x, %v", got, known, err)
 	}
 }
@@ -108,7 +108,7 @@ func TestGuard_TakesWhatEachLevelSends(t *testing.T) {
 				}
 			}
 			count[kind]++
-			if got, err := check(sent); err != nil || !bytes.Equal(got, want) {
+			if got, err := check(sent, "self"); err != nil || !bytes.Equal(got, want) {
 				t.Errorf("level %d: %s %x: understood as %x, %v", level, kind, sent, got, err)
 			}
 		}

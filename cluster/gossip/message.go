@@ -35,6 +35,10 @@ const (
 	// maxName is the longest name of a member, in bytes: memberlist passes on what it is
 	// told, and what doesn't fit into a packet would stay in its queue for ever.
 	maxName = 64
+	// maxIncarnation is the highest number of a member's word about itself. It answers what
+	// is said about it with the next one, and memberlist begins at 0 after the last there
+	// is: whoever said that once would have the member absent for ever.
+	maxIncarnation = 1 << 31
 	// maxSaid is the longest error that another member may answer with, in bytes.
 	maxSaid = 1024
 )
@@ -63,7 +67,7 @@ var (
 		suspectMsg: accusation,
 		deadMsg:    accusation,
 		aliveMsg: {
-			{"Incarnation", number(math.MaxUint32), false}, {"Node", name, true}, {"Addr", address, true},
+			{"Incarnation", number(maxIncarnation), false}, {"Node", name, true}, {"Addr", address, true},
 			{"Port", number(math.MaxUint16), false}, {"Meta", nothing, false}, {"Vsn", versions, true},
 		},
 		pushPullMsg: {
@@ -72,12 +76,12 @@ var (
 		errMsg: {{"Error", func(s scalar) bool { return s.kind == text && len(s.text) <= maxSaid }, true}},
 	}
 	accusation = []field{
-		{"Incarnation", number(math.MaxUint32), false}, {"Node", name, true}, {"From", nameOrNone, false},
+		{"Incarnation", number(maxIncarnation), false}, {"Node", name, true}, {"From", nameOrNone, false},
 	}
 	// nodeState follows the head of a push/pull, once for each node.
 	nodeState = []field{
 		{"Name", name, true}, {"Addr", address, true}, {"Port", number(math.MaxUint16), false}, {"Meta", nothing, false},
-		{"Incarnation", number(math.MaxUint32), false}, {"State", number(uint64(memberlist.StateLeft)), false}, {"Vsn", versions, true},
+		{"Incarnation", number(maxIncarnation), false}, {"State", number(uint64(memberlist.StateLeft)), false}, {"Vsn", versions, true},
 	}
 )
 
@@ -113,7 +117,8 @@ func laterType(kind byte) bool { return kind > errMsg && kind < labelMsg }
 
 // checkPacket gives what this version understands of a packet's text, perhaps nothing,
 // or says what is wrong with it.
-func checkPacket(packet []byte) ([]byte, error) {
+// self is this node.
+func checkPacket(packet []byte, self string) ([]byte, error) {
 	if len(packet) > 5 && packet[0] == crcMsg {
 		// memberlist does without, and it would be wrong for less than the whole.
 		if crc32.ChecksumIEEE(packet[5:]) != binary.BigEndian.Uint32(packet[1:]) {
@@ -122,7 +127,7 @@ func checkPacket(packet []byte) ([]byte, error) {
 		packet = packet[5:]
 	}
 	if len(packet) < 2 || packet[0] != compoundMsg {
-		return checkPart(packet, true)
+		return checkPart(packet, true, self)
 	}
 	count := int(packet[1])
 	lengths, rest := packet[2:], packet[2:]
@@ -138,7 +143,7 @@ func checkPacket(packet []byte) ([]byte, error) {
 			return nil, fmt.Errorf("part %d of %d: has %d bytes of %d", i+1, count, len(rest), n)
 		}
 		// News ride with one message, which alone may want an answer.
-		part, err := checkPart(rest[:n], i == 0)
+		part, err := checkPart(rest[:n], i == 0, self)
 		if err != nil {
 			return nil, fmt.Errorf("part %d of %d: %w", i+1, count, err)
 		}
@@ -155,7 +160,7 @@ func checkPacket(packet []byte) ([]byte, error) {
 	return slices.Concat(known, slices.Concat(parts...)), nothingMore(rest)
 }
 
-func checkPart(part []byte, first bool) ([]byte, error) {
+func checkPart(part []byte, first bool, self string) ([]byte, error) {
 	if len(part) == 0 {
 		return nil, errors.New("it is empty")
 	}
@@ -171,18 +176,18 @@ func checkPart(part []byte, first bool) ([]byte, error) {
 		}
 		return nil, fmt.Errorf("message of type %d in a packet", kind)
 	}
-	return checkMessage(part)
+	return checkMessage(part, self)
 }
 
 // checkStream gives what this version understands of a stream's text, or says what is
 // wrong with it.
-func checkStream(stream []byte) ([]byte, error) {
+func checkStream(stream []byte, self string) ([]byte, error) {
 	if len(stream) == 0 {
 		return nil, errors.New("it is empty")
 	}
 	switch kind := stream[0]; kind {
 	case pingMsg, ackMsg, errMsg:
-		return checkMessage(stream)
+		return checkMessage(stream, self)
 	case pushPullMsg:
 	default:
 		return nil, fmt.Errorf("message of type %d in a stream", kind)
@@ -203,12 +208,13 @@ func checkStream(stream []byte) ([]byte, error) {
 		if node, rest, err = checkFields(rest, nodeState, nil); err != nil {
 			return nil, fmt.Errorf("node %d of %d: %w", i+1, nodes, err)
 		}
+		leaveRoom(node, self)
 		known = append(known, node...)
 	}
 	return known, nothingMore(rest)
 }
 
-func checkMessage(message []byte) ([]byte, error) {
+func checkMessage(message []byte, self string) ([]byte, error) {
 	known, rest, err := checkFields(message[1:], messages[message[0]], nil)
 	if err == nil {
 		err = nothingMore(rest)
@@ -216,7 +222,37 @@ func checkMessage(message []byte) ([]byte, error) {
 	if err != nil {
 		return nil, fmt.Errorf("message of type %d: %w", message[0], err)
 	}
+	leaveRoom(known, self)
 	return append(message[:1:1], known...), nil
+}
+
+// leaveRoom lowers the highest number in what is said about this node, whose answer has
+// the next one. Others who were told the highest believe the answer when they have
+// forgotten the node, half a minute after they gave it up.
+func leaveRoom(fields []byte, self string) {
+	about, number := "", []byte(nil)
+	for rest := fields[1:]; len(rest) > 0; {
+		key, value, err := readScalar(rest)
+		if err != nil {
+			return // They were read before.
+		}
+		s, after, err := readScalar(value)
+		if err != nil {
+			return
+		}
+		switch string(key.text) {
+		case "Node", "Name":
+			about = string(s.text)
+		case "Incarnation":
+			if s.number >= maxIncarnation {
+				number = value[1:5]
+			}
+		}
+		rest = after
+	}
+	if number != nil && about == self {
+		binary.BigEndian.PutUint32(number, maxIncarnation-1)
+	}
 }
 
 func nothingMore(rest []byte) error {

@@ -45,8 +45,18 @@ func (e events) NotifyUpdate(*memberlist.Node) {}
 // NotifyAlive refuses more members than a cluster can have: whoever has the key could
 // make up so many that no memory suffices, and memberlist counts nothing.
 func (e events) NotifyAlive(n *memberlist.Node) error {
+	limit := maxNodes
+	if e.g.config.Known != nil {
+		known, nodes := e.g.config.Known(n.Name)
+		if known {
+			return nil
+		}
+		if nodes > 0 { // One that has just joined may not be in this replica yet.
+			limit = min(limit, 2*nodes+spareNodes)
+		}
+	}
 	states := e.g.states.Load()
-	if states == nil || states.nodes.Len() < maxNodes {
+	if states == nil || states.nodes.Len() < limit {
 		return nil
 	}
 	e.g.mu.Lock()
@@ -54,7 +64,7 @@ func (e events) NotifyAlive(n *memberlist.Node) error {
 	if _, here := e.g.members[n.Name]; here {
 		return nil
 	}
-	return fmt.Errorf("%d members are known already", maxNodes)
+	return fmt.Errorf("%d members are known already", limit)
 }
 
 // watch signals changes of suspicion and goes back to missing seeds, until done.

@@ -174,6 +174,17 @@ func (m *member) wait(ctx context.Context) error {
 	}
 }
 
+// inDatabase tells whether a node is in this manager's database, and how many are; 0 on
+// a worker.
+func (m *member) inDatabase(nodeID string) (known bool, nodes int) {
+	manager := m.manager.Load()
+	if manager == nil {
+		return false, 0
+	}
+	view := manager.Store().View()
+	return view.Node(nodeID) != nil, view.NodeCount()
+}
+
 // run is the membership's life.
 func (m *member) run(ctx context.Context) (err error) {
 	if err := m.takeAddresses(ctx); err != nil {
@@ -184,6 +195,7 @@ func (m *member) run(ctx context.Context) (err error) {
 		m.gossip, err = m.node.cfg.Gossip(gossip.Config{
 			NodeID: id.NodeID, BindAddr: known.Addresses.Bind, AdvertiseAddr: known.Addresses.IP, Port: gossipPort,
 			Timing: m.node.timing, Keys: known.Peers.GossipKeys, ClusterID: id.ClusterID, Now: m.node.cfg.Now, Log: m.node.log,
+			Known: m.inDatabase,
 		})
 		return err
 	})
