@@ -19,6 +19,7 @@ import (
 	"pgregory.net/rapid"
 
 	"skep/cluster"
+	"skep/store"
 )
 
 // What a client with odd input can do to a cluster, and what it can't.
@@ -250,6 +251,71 @@ func TestAttack_SpecsThatAreTooLarge(t *testing.T) {
 			}
 		})
 	}
+}
+
+// What a list of tasks of the largest service takes: little memory, and a place among the
+// large lists, few as the tasks are.
+func TestAttack_ListOfTheLargestTasks(t *testing.T) {
+	const tasks = 400
+	b := crowded(t, tasks)
+	largest := spec("web", func(s *swarm.ServiceSpec) {
+		s.TaskTemplate.ContainerSpec.Args = numbered(250, strings.Repeat("x", 1000))
+	})
+	b.post("web", "", largest).want(t, 200, "")
+	revision := b.inspect("web").ID
+	b.update(func(tx *store.Tx) error {
+		for i := range tasks {
+			next := *tx.Task(taskID(i))
+			next.Revision = tx.Service(revision).Revision
+			if err := tx.Put(&next); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	base := b.listen()
+	list := func() (size int64, err error) {
+		got, err := http.Get(base + "/tasks")
+		if err != nil {
+			return 0, err
+		}
+		defer got.Body.Close()
+		defer http.DefaultClient.CloseIdleConnections()
+		return io.Copy(io.Discard, got.Body)
+	}
+	b.server.listWait = 10 * time.Millisecond
+	for range maxLargeLists {
+		b.server.lists <- struct{}{}
+	}
+	if size, err := list(); err == nil || size > 2*largeListBytes {
+		t.Errorf("beside %d large lists it has %d MB: %v", maxLargeLists, size>>20, err)
+	}
+	for range maxLargeLists {
+		<-b.server.lists
+	}
+	before, most := heapNow(), uint64(0)
+	stop, stopped := make(chan struct{}), make(chan struct{})
+	go func() {
+		defer close(stopped)
+		for {
+			select {
+			case <-stop:
+				return
+			case <-time.After(20 * time.Millisecond):
+				most = max(most, heapNow())
+			}
+		}
+	}()
+	size, err := list()
+	close(stop)
+	<-stopped
+	if err != nil || size < tasks*250*1000 {
+		t.Errorf("%d MB: %v", size>>20, err)
+	}
+	if took := int64(most) - int64(before); took > 16<<20 {
+		t.Errorf("%d MB are in use for a list of %d MB", took>>20, size>>20)
+	}
+	t.Logf("%d MB, %d kB in use", size>>20, (int64(most)-int64(before))>>10)
 }
 
 // TestAttack_PropertyWhatIsStoredIsBounded changes parts of requests that would be

@@ -21,6 +21,9 @@ const (
 	// largeList is from how many objects on a list is large: it takes a tenth of a second
 	// of a processor, or more.
 	largeList = 10_000
+	// largeListBytes is from how many bytes on a list of fewer objects is large too: each task
+	// shows its service's whole spec. It is about what largeList tasks have.
+	largeListBytes = 32 << 20
 	// maxLargeLists is how many large ones are written at once, so that the processors
 	// have time for the cluster beside them, and listWait how long the next one waits.
 	maxLargeLists = 4
@@ -79,27 +82,38 @@ func (s *Server) turn(ctx context.Context) (leave func(), err error) {
 
 // writeList answers with a list. The bytes are those of the whole as one JSON value.
 func (s *Server) writeList(ctx context.Context, w http.ResponseWriter, r *http.Request, status int, of *listing) {
+	leave := func() {}
+	defer func() { leave() }()
+	takeTurn := func() (err error) {
+		turn, err := s.turn(ctx)
+		if err == nil {
+			leave = turn
+			atLeastAs(w, slowestList)
+		}
+		return err
+	}
 	if of.large {
-		leave, err := s.turn(ctx)
-		if err != nil {
+		if err := takeTurn(); err != nil {
 			s.writeError(w, r, err)
 			return
 		}
-		defer leave()
-		atLeastAs(w, slowestList)
 	}
 	var buffer bytes.Buffer
 	encoder := json.NewEncoder(&buffer)
 	encoder.SetEscapeHTML(false)
-	begun := false
+	begun, sent, large := false, 0, of.large
 	send := func() error {
 		if !begun {
 			begun = true
 			w.Header().Set("Content-Type", "application/json")
 			w.WriteHeader(status)
 		}
-		_, err := w.Write(buffer.Bytes())
+		n, err := w.Write(buffer.Bytes())
 		buffer.Reset()
+		if sent += n; err == nil && sent > largeListBytes && !large {
+			large = true
+			err = takeTurn()
+		}
 		return errors.Join(err, ctx.Err())
 	}
 	buffer.WriteByte('[')
