@@ -32,18 +32,18 @@ func TestWatchdog_ALargeWriteMayTakeLonger(t *testing.T) {
 	const limit = 2 * time.Second
 	for size, allowed := range map[int]time.Duration{0: limit, 512 << 10: limit + time.Second/2, 8 << 20: limit + 8*time.Second} {
 		synctest.Test(t, func(t *testing.T) {
-			barks := 0
-			dog := &watchdog{dir: "dir", limit: limit, log: quiet, fatal: func(error) { barks++ }}
+			var barks atomic.Int32
+			dog := &watchdog{dir: "dir", limit: limit, log: quiet, fatal: func(error) { barks.Add(1) }}
 			end := hanging(t, dog, size)
 			time.Sleep(allowed - time.Millisecond)
 			synctest.Wait()
-			if barks != 0 {
+			if barks.Load() != 0 {
 				t.Errorf("%d bytes: barked before %v", size, allowed)
 			}
 			time.Sleep(2 * time.Millisecond)
 			synctest.Wait()
-			if barks != 1 {
-				t.Errorf("%d bytes: barked %d times after %v", size, barks, allowed)
+			if barks.Load() != 1 {
+				t.Errorf("%d bytes: barked %d times after %v", size, barks.Load(), allowed)
 			}
 			end()
 		})
@@ -55,8 +55,8 @@ func TestWatchdog_CountsOnlyWaitingForTheDisk(t *testing.T) {
 	const limit = 2 * time.Second
 	synctest.Test(t, func(t *testing.T) {
 		var waits atomic.Bool
-		barks := 0
-		dog := &watchdog{dir: "dir", limit: limit, log: quiet, fatal: func(error) { barks++ }, waits: func(int) bool { return waits.Load() }}
+		var barks atomic.Int32
+		dog := &watchdog{dir: "dir", limit: limit, log: quiet, fatal: func(error) { barks.Add(1) }, waits: func(int) bool { return waits.Load() }}
 		done := make(chan struct{})
 		go dog.count("write log", 0, 1, done)
 		time.Sleep(time.Minute)
@@ -65,14 +65,14 @@ func TestWatchdog_CountsOnlyWaitingForTheDisk(t *testing.T) {
 		waits.Store(false)
 		time.Sleep(time.Minute)
 		synctest.Wait()
-		if barks != 0 {
+		if barks.Load() != 0 {
 			t.Error("barked though the thread had no processor")
 		}
 		waits.Store(true)
 		time.Sleep(limit)
 		synctest.Wait()
-		if barks != 1 {
-			t.Errorf("barked %d times at a disk that hangs", barks)
+		if barks.Load() != 1 {
+			t.Errorf("barked %d times at a disk that hangs", barks.Load())
 		}
 		close(done)
 	})
@@ -84,20 +84,20 @@ func TestWatchdog_WaitsWhenNobodyCanGoOn(t *testing.T) {
 	const limit = 2 * time.Second
 	synctest.Test(t, func(t *testing.T) {
 		var others atomic.Bool
-		barks := 0
-		dog := &watchdog{dir: "dir", limit: limit, log: quiet, fatal: func(error) { barks++ }, dispensable: others.Load}
+		var barks atomic.Int32
+		dog := &watchdog{dir: "dir", limit: limit, log: quiet, fatal: func(error) { barks.Add(1) }, dispensable: others.Load}
 		end := hanging(t, dog, 0)
 		time.Sleep(time.Minute)
 		synctest.Wait()
-		if hung := dog.hung(); barks != 0 || hung < 59*time.Second || hung > time.Minute {
-			t.Errorf("barked %d times; it hangs for %v", barks, hung)
+		if hung := dog.hung(); barks.Load() != 0 || hung < 59*time.Second || hung > time.Minute {
+			t.Errorf("barked %d times; it hangs for %v", barks.Load(), hung)
 		}
 		others.Store(true)
 		end()
 		time.Sleep(time.Minute)
 		synctest.Wait()
-		if barks != 0 || dog.hung() != 0 {
-			t.Errorf("barked %d times at a disk that is back; it hangs for %v", barks, dog.hung())
+		if barks.Load() != 0 || dog.hung() != 0 {
+			t.Errorf("barked %d times at a disk that is back; it hangs for %v", barks.Load(), dog.hung())
 		}
 		others.Store(false)
 		end = hanging(t, dog, 0)
@@ -105,8 +105,8 @@ func TestWatchdog_WaitsWhenNobodyCanGoOn(t *testing.T) {
 		others.Store(true)
 		time.Sleep(limit)
 		synctest.Wait()
-		if barks != 1 {
-			t.Errorf("barked %d times though others can go on", barks)
+		if barks.Load() != 1 {
+			t.Errorf("barked %d times though others can go on", barks.Load())
 		}
 		end()
 	})
