@@ -31,6 +31,8 @@ type Manager interface {
 	// Leader waits until ctx ends for a leader to be known. Self means that this
 	// manager leads.
 	Leader(ctx context.Context) (peer cluster.Peer, self bool, err error)
+	// LeaderChanged gives a channel that is closed at the next change of what Leader says.
+	LeaderChanged() <-chan struct{}
 	// Fresh returns once the store holds all that was committed when it was called.
 	// It fails with ErrNotLeader when this manager doesn't lead any more.
 	Fresh(ctx context.Context) error

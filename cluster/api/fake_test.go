@@ -55,6 +55,7 @@ type fakeManager struct {
 	mu        sync.Mutex
 	leader    cluster.Peer // of another manager; empty means this one leads
 	none      bool         // there is no leader
+	changed   chan struct{}
 	fresh     error
 	canLose   error
 	client    *http.Client
@@ -92,6 +93,19 @@ func (m *fakeManager) set(change func(*fakeManager)) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	change(m)
+	if m.changed != nil {
+		close(m.changed)
+		m.changed = nil
+	}
+}
+
+func (m *fakeManager) LeaderChanged() <-chan struct{} {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.changed == nil {
+		m.changed = make(chan struct{})
+	}
+	return m.changed
 }
 
 func (m *fakeManager) LeaderID() string {

@@ -9,6 +9,7 @@ import (
 	"strings"
 	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/docker/docker/api/types/swarm"
@@ -150,6 +151,36 @@ func TestRetryWhenCertain(t *testing.T) {
 	if p.here.view().ServiceNamed("mine") == nil {
 		t.Error("the new leader didn't execute the request itself")
 	}
+}
+
+// TestPause_EndsWithTheNews: who was refused waits no longer than until another leader is
+// known, also when that was while it was refused.
+func TestPause_EndsWithTheNews(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := &fakeManager{}
+		took := func(ctx context.Context, after time.Duration) (bool, time.Duration) {
+			began := time.Now()
+			changed := m.LeaderChanged()
+			if after == 0 {
+				m.set(func(m *fakeManager) { m.none = true })
+			} else {
+				time.AfterFunc(after, func() { m.set(func(m *fakeManager) { m.none = true }) })
+			}
+			ok := pause(ctx, retryLast, changed)
+			return ok, time.Since(began)
+		}
+		for after, want := range map[time.Duration]time.Duration{0: 0, time.Millisecond: time.Millisecond, time.Second: retryLast} {
+			if ok, took := took(t.Context(), after); !ok || took != want {
+				t.Errorf("with news after %v: %v after %v; want %v", after, ok, took, want)
+			}
+		}
+		ended, cancel := context.WithCancel(t.Context())
+		cancel()
+		if ok, took := took(ended, time.Second); ok || took != 0 {
+			t.Errorf("when the request has ended: %v after %v", ok, took)
+		}
+		time.Sleep(time.Second)
+	})
 }
 
 // TestUnknownOutcome: a write that may have happened is not repeated; a read is.

@@ -16,7 +16,8 @@ import (
 
 const (
 	// retryFirst to retryLast are waited before a request that found no leader is tried
-	// again: twice as long each time, since most leaders are replaced in no time.
+	// again, unless another leader is known sooner: twice as long each time, since most
+	// leaders are replaced in no time.
 	retryFirst, retryLast = 2 * time.Millisecond, 32 * time.Millisecond
 	// electedWait is how long a forwarded request waits for a manager that has been
 	// elected, but can't answer yet, or doesn't know so yet.
@@ -111,12 +112,13 @@ func (s *Server) lead(w http.ResponseWriter, r *http.Request, c call, request *r
 		manager := s.Node.Manager()
 		if manager == nil {
 			starting := s.Node.Starting()
-			if starting == nil || !pause(hold, wait) {
+			if starting == nil || !pause(hold, wait, nil) {
 				s.writeError(w, r, cmp.Or(starting, s.notManager()))
 				return
 			}
 			continue
 		}
+		changed := manager.LeaderChanged()
 		peer, self, err := manager.Leader(hold)
 		if err != nil {
 			s.leaderless(w, r, c, request, manager)
@@ -135,19 +137,23 @@ func (s *Server) lead(w http.ResponseWriter, r *http.Request, c call, request *r
 		} else if s.forward(w, r, c, request, manager, peer) {
 			return
 		}
-		if !pause(hold, wait) {
+		if !pause(hold, wait, changed) {
 			s.leaderless(w, r, c, request, manager)
 			return
 		}
 	}
 }
 
-// pause waits; false means that ctx ended first.
-func pause(ctx context.Context, d time.Duration) bool {
+// pause waits for so long, or until there is something new; false means that ctx ended first.
+func pause(ctx context.Context, d time.Duration, changed <-chan struct{}) bool {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
 	select {
 	case <-ctx.Done():
 		return false
-	case <-time.After(d):
+	case <-changed:
+		return true
+	case <-timer.C:
 		return true
 	}
 }
