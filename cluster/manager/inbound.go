@@ -2,6 +2,7 @@ package manager
 
 import (
 	"errors"
+	"log/slog"
 	"net"
 	"sync"
 	"sync/atomic"
@@ -19,6 +20,9 @@ import (
 type inbound struct {
 	config raft.NetworkTransportConfig
 	judge  func(from string, request any) error
+	// patience is for how long a request waits to be believed.
+	patience time.Duration
+	log      *slog.Logger
 	// heard has the requests that were let through, but for heartbeats: those go to beat,
 	// since they may not wait for a disk.
 	heard chan raft.RPC
@@ -32,8 +36,8 @@ type inbound struct {
 	over bool
 }
 
-func newInbound(config raft.NetworkTransportConfig, judge func(string, any) error) *inbound {
-	return &inbound{config: config, judge: judge, heard: make(chan raft.RPC), lost: make(chan string, 1),
+func newInbound(config raft.NetworkTransportConfig, judge func(string, any) error, patience time.Duration, log *slog.Logger) *inbound {
+	return &inbound{config: config, judge: judge, patience: patience, log: log, heard: make(chan raft.RPC), lost: make(chan string, 1),
 		open: map[*incoming]bool{}, done: make(chan struct{})}
 }
 
@@ -102,9 +106,32 @@ type incoming struct {
 	gone    chan struct{} // closed by Close
 }
 
+// judgeAgain is how often it is looked whether a request is believed now.
+const judgeAgain = time.Millisecond
+
+// judged is judge, with patience for what may be believed soon. A leader that others have
+// elected may be heard before its own request for a vote, which comes by another
+// connection; one that is refused doesn't try again for 10 ms, and then ever later.
+func (c *incoming) judged(request any) error {
+	for waited := time.Duration(0); ; waited += judgeAgain {
+		err := c.of.judge(c.from, request)
+		if !errors.Is(err, cluster.ErrUnavailable) || waited >= c.of.patience {
+			return err
+		}
+		select {
+		case <-time.After(judgeAgain):
+		case <-c.gone:
+			return err
+		case <-c.of.done:
+			return err
+		}
+	}
+}
+
 // pass hands a request on, or refuses it.
 func (c *incoming) pass(rpc raft.RPC, beat bool) {
-	if err := c.of.judge(c.from, rpc.Command); err != nil {
+	if err := c.judged(rpc.Command); err != nil {
+		c.of.log.Debug("refuse a request of raft's", "node", c.from, "err", err)
 		// What follows a snapshot's request is the snapshot, which nobody reads.
 		_, snapshot := rpc.Command.(*raft.InstallSnapshotRequest)
 		c.refused.Store(snapshot || errors.Is(err, cluster.ErrDenied))

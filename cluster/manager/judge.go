@@ -84,7 +84,8 @@ func configures(data []byte) (can bool) {
 }
 
 // follows decides whether from may lead this manager in the term. While it hears its
-// leader it believes no other; a new one waits for as long as that takes to be silent.
+// leader it believes no other; a new one waits for as long as that takes to be silent, or
+// until raft has heard of the election.
 func (h hearing) follows(from string, term uint64) error {
 	if h.heard && h.leader != from {
 		return fmt.Errorf("follow node %s: node %s leads: %w", from, h.leader, cluster.ErrUnavailable)
@@ -116,11 +117,7 @@ func (m *Manager) judgeNow(from string, request any) error {
 		// One who isn't any more hears so from those who follow another.
 		h.leader, h.heard = m.cfg.NodeID, true
 	}
-	err := judge(from, request, h)
-	if err != nil {
-		m.log.Debug("refuse a request of raft's", "node", from, "err", err)
-	}
-	return err
+	return judge(from, request, h)
 }
 
 // speaks tells whether a node may speak to this manager's raft.

@@ -156,7 +156,7 @@ func Open(cfg Config) (_ *Manager, err error) {
 	}
 	m.listener = port{listener, newLines()}
 	m.streams = newStreams(advertised(cfg.Addr), m.dialRaft)
-	m.inbound = newInbound(m.transportConfig(), m.judgeNow)
+	m.inbound = newInbound(m.transportConfig(), m.judgeNow, cfg.Beat/4, cfg.Log)
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, m.listener.Close())
