@@ -22,7 +22,9 @@ func (s *Server) backUp(_ context.Context, r *request) (response, error) {
 	return response{stream: func(_ context.Context, w http.ResponseWriter) {
 		w.Header().Set("Content-Type", "application/octet-stream")
 		if err := manager.Backup(w, wanted.Key); err != nil {
-			s.Log.Warn("backup broke off", "error", err)
+			if unsaid, due := s.odd.Due(s.Now(), "backup"); due {
+				s.Log.Warn("backup broke off", "error", err, "unsaid", unsaid)
+			}
 			panic(http.ErrAbortHandler) // so that the client doesn't take the part it got for the whole
 		}
 	}}, nil

@@ -12,7 +12,6 @@ import (
 	"runtime"
 	"runtime/debug"
 	"strings"
-	"sync/atomic"
 	"time"
 
 	"github.com/docker/docker/api/types/registry"
@@ -32,7 +31,8 @@ type Server struct {
 	listWait time.Duration // how long one waits for a place
 
 	patience patience
-	cut      atomic.Uint64 // how many clients were
+	// failures and odd count what goes wrong with requests, and what is odd about them.
+	failures, odd cluster.Seldom
 }
 
 // New makes a Server. Run must run beside it for events.
@@ -213,19 +213,24 @@ func (s *Server) pass(w http.ResponseWriter, r *http.Request) {
 	s.engine.proxy(w, r)
 }
 
-// late notes that a client is cut off, less and less often: it may ask again at once.
+// late notes that a client is cut off, now and then: it may ask again at once.
 func (s *Server) late(r *http.Request, why string) {
-	if n := s.cut.Add(1); n&(n-1) == 0 {
-		s.Log.Warn("cut a client off that is too slow", "why", why, "method", r.Method, "path", r.URL.Path, "count", n)
+	if unsaid, due := s.odd.Due(s.Now(), why); due {
+		s.Log.Warn("cut a client off that is too slow", "why", why, "method", r.Method, "path", brief(r.URL.Path), "unsaid", unsaid)
 	}
 }
+
+// brief is as much of a text of a client's as the log needs.
+func brief(text string) string { return text[:min(len(text), 200)] }
 
 // writeError answers with an error.
 func (s *Server) writeError(w http.ResponseWriter, r *http.Request, err error) {
 	status := statusOf(err)
 	var engines *engineError // which is in the engine's log
 	if status == http.StatusInternalServerError && !errors.Is(err, cluster.ErrConflict) && !errors.As(err, &engines) {
-		s.Log.Error("request failed", "method", r.Method, "path", r.URL.Path, "error", err)
+		if unsaid, due := s.failures.Due(s.Now(), r.Method+brief(r.URL.Path)); due {
+			s.Log.Error("request failed", "method", r.Method, "path", brief(r.URL.Path), "error", err, "unsaid", unsaid)
+		}
 	} else {
 		s.Log.Debug("request refused", "method", r.Method, "path", r.URL.Path, "status", status, "error", err)
 	}

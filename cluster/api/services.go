@@ -77,7 +77,9 @@ func (s *Server) readAuth(r *request) string {
 	}
 	var config registry.AuthConfig
 	if err := json.NewDecoder(base64.NewDecoder(base64.URLEncoding, strings.NewReader(auth))).Decode(&config); err != nil {
-		s.Log.Warn("registry credentials can't be read", "route", r.http.URL.Path)
+		if unsaid, due := s.odd.Due(s.Now(), "credentials"); due {
+			s.Log.Warn("registry credentials can't be read", "route", brief(r.http.URL.Path), "unsaid", unsaid)
+		}
 	}
 	return auth
 }

@@ -144,6 +144,27 @@ func TestReports_OfAllPortsOfAService(t *testing.T) {
 	})
 }
 
+// A worker that opens session after session doesn't begin anew with its lines in the log.
+func TestAttack_RefusedReportsOfManySessions(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, 2)
+		w.settle()
+		w.addNode("n1")
+		w.addNode("n2")
+		w.addTask("t1", "n1")
+		for range 50 {
+			a := w.connect("n2", "m2")
+			a.send(cluster.FromAgent{Reports: []cluster.Report{running("t1")}})
+			synctest.Wait()
+			a.conn.Close()
+			<-a.served
+		}
+		if lines := strings.Count(w.managers["m2"].logged(), "report refused"); lines < 1 || lines > 5 {
+			t.Errorf("%d lines in the log for 50 sessions with a refused report each", lines)
+		}
+	})
+}
+
 func TestAttack_DescriptionsAreWrittenNowAndThen(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t, 1)

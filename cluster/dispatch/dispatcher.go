@@ -76,6 +76,8 @@ type Dispatcher struct {
 	outbox *outbox
 	// started is closed when the hub listens to the store: sessions wait for it.
 	started chan struct{}
+	// refusals counts reports that sessions refused.
+	refusals cluster.Seldom
 
 	mu       sync.Mutex // guards the fields below
 	sessions map[string]*session

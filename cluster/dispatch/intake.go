@@ -26,8 +26,8 @@ type intake struct {
 	changed    chan struct{}
 	// ended is closed when Lead returns.
 	ended chan struct{}
-	// refusals is how many reports were refused; the committer's.
-	refusals cluster.Repeats
+	// refusals counts reports that were refused, and unwritten what the database refused.
+	refusals, unwritten cluster.Seldom
 
 	mu sync.Mutex // guards the fields below
 	// where tells which manager has the session of each node; replaced, never written to.
@@ -289,14 +289,17 @@ func (in *intake) write(ctx context.Context, b *batch) error {
 		return in.write(ctx, second)
 	case errors.Is(err, cluster.ErrInvalid):
 		// It would be refused again for ever, and hold up all that comes after it.
-		in.d.config.Log.Error("an agent's news can't be written", "batch", b.String(), "err", err)
+		if unsaid, due := in.unwritten.Due(in.d.config.Now(), ""); due {
+			in.d.config.Log.Error("an agent's news can't be written", "batch", b.String(), "err", err, "unsaid", unsaid)
+		}
 		return nil
 	case err != nil:
 		return fmt.Errorf("write %s: %w", b, err)
 	}
 	for _, r := range b.foreign {
-		if in.refusals.Again() {
-			in.d.config.Log.Warn("report refused: the task is not the node's", "node", r.NodeID, "task", r.Report.TaskID, "count", in.refusals)
+		// Now and then: who says such things may say them without end.
+		if unsaid, due := in.refusals.Due(in.d.config.Now(), r.NodeID); due {
+			in.d.config.Log.Warn("report refused: the task is not the node's", "node", r.NodeID, "task", r.Report.TaskID, "unsaid", unsaid)
 		}
 	}
 	for _, c := range b.copies {

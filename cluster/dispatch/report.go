@@ -64,10 +64,11 @@ func (s *session) report(reports []cluster.Report) error {
 	return nil
 }
 
-// complain logs what was refused.
+// complain logs what was refused, now and then: whoever says such things may say them
+// without end, also in sessions that begin anew.
 func (s *session) complain(err error) {
-	if s.refusals.Again() {
-		s.d.config.Log.Warn("report refused", "node", s.nodeID, "err", err, "count", s.refusals)
+	if unsaid, due := s.d.refusals.Due(s.d.config.Now(), s.nodeID); due {
+		s.d.config.Log.Warn("report refused", "node", s.nodeID, "err", err, "unsaid", unsaid)
 	}
 }
 

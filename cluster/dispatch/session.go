@@ -56,8 +56,6 @@ type session struct {
 	build cluster.Build
 	// engineAway is what the agent said last; the reader's.
 	engineAway bool
-	// refusals is how many reports were refused; the reader's.
-	refusals cluster.Repeats
 	// heartbeat is the longest silence, either way, for as long as the session lasts.
 	heartbeat time.Duration
 	conn      net.Conn

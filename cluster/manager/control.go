@@ -150,7 +150,9 @@ func (m *Manager) sort(ctx context.Context, conn *tls.Conn, requests *handoff, k
 		go m.inbound.serve(conn, id.NodeID) // It is raft's, which outlives the port by a hand-over.
 		return
 	}
-	m.log.Warn("refuse a connection", "addr", conn.RemoteAddr().String(), "err", err)
+	if unsaid, due := m.turnedAway.Due(m.cfg.Now(), sourceOf(conn.RemoteAddr().String()).String()); due {
+		m.log.Warn("refuse a connection", "addr", conn.RemoteAddr().String(), "err", err, "unsaid", unsaid)
+	}
 	conn.Close()
 }
 

@@ -117,10 +117,12 @@ type Manager struct {
 	knocks   knocks
 	refusals knocks
 	crowds   knocks
-	joins    joins
-	where    *whereabouts
-	matches  matches
-	waits    waits
+	// turnedAway counts those whose certificate, or request, isn't one for here.
+	turnedAway cluster.Seldom
+	joins      joins
+	where      *whereabouts
+	matches    matches
+	waits      waits
 	// opened is set when all of the above is there.
 	opened atomic.Bool
 	// alone is Config.Alone until it is done; only lead uses it.

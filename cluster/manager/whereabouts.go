@@ -87,7 +87,9 @@ func onAny[T any](m *Manager, do func(r *http.Request, request T) error) http.Ha
 			err = do(r, request)
 		}
 		if err != nil {
-			m.log.Warn("refuse a request", "addr", r.RemoteAddr, "path", r.URL.Path, "err", err)
+			if unsaid, due := m.turnedAway.Due(m.cfg.Now(), callerOf(r).NodeID); due {
+				m.log.Warn("refuse a request", "addr", r.RemoteAddr, "path", r.URL.Path, "err", err, "unsaid", unsaid)
+			}
 			refuse(w, err)
 			return
 		}
