@@ -28,6 +28,7 @@ import (
 type engine struct {
 	client *client.Client
 	image  string
+	probe  []byte // the image's only file
 	err    error
 }
 
@@ -66,12 +67,21 @@ func (e *engine) build(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	e.probe = data
+	return e.load(ctx, e.image, data, nil)
+}
+
+// load makes an image of the probe and of links, each with where it leads.
+func (e *engine) load(ctx context.Context, name string, probe []byte, links map[string]string) error {
 	var layer bytes.Buffer
 	w := tar.NewWriter(&layer)
-	w.WriteHeader(&tar.Header{Name: "probe", Mode: 0o755, Size: int64(len(data))})
-	w.Write(data)
+	w.WriteHeader(&tar.Header{Name: "probe", Mode: 0o755, Size: int64(len(probe))})
+	w.Write(probe)
+	for link, to := range links {
+		w.WriteHeader(&tar.Header{Name: link, Typeflag: tar.TypeSymlink, Linkname: to, Mode: 0o777})
+	}
 	w.Close()
-	progress, err := e.client.ImageImport(ctx, image.ImportSource{Source: &layer, SourceName: "-"}, e.image,
+	progress, err := e.client.ImageImport(ctx, image.ImportSource{Source: &layer, SourceName: "-"}, name,
 		image.ImportOptions{Changes: []string{`ENTRYPOINT ["/probe"]`}})
 	if err != nil {
 		return err
@@ -80,6 +90,19 @@ func (e *engine) build(ctx context.Context) error {
 	_, err = io.Copy(io.Discard, progress)
 	return err
 }
+
+// imageWith makes an image that has links beside the probe, until the test ends.
+func (e *engine) imageWith(t *testing.T, links map[string]string) string {
+	t.Helper()
+	name := fmt.Sprintf("skep-test-links:%d-%d", os.Getpid(), imagesMade.Add(1))
+	if err := e.load(t.Context(), name, e.probe, links); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { e.client.ImageRemove(context.Background(), name, image.RemoveOptions{Force: true}) })
+	return name
+}
+
+var imagesMade atomic.Int32
 
 func TestMain(m *testing.M) {
 	code := m.Run()

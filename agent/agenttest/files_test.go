@@ -1,10 +1,12 @@
 package agenttest_test
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 	"strings"
@@ -194,5 +196,51 @@ func TestDocker_ATaskWithASecret(t *testing.T) {
 	}
 	if err := b.runs.Remove(context.Background(), a.Task.ID); err != nil {
 		t.Error(err)
+	}
+}
+
+// An image may have links where secrets and configs go, to places of the machine. They
+// lead nowhere but into the container: nothing is written, or shown, beyond it.
+func TestDocker_SecretsFollowNoLinkOutOfTheContainer(t *testing.T) {
+	e := needEngine(t)
+	for name, up := range map[string]string{"absolute": "", "upwards": "../../../../../../../.."} {
+		t.Run(name, func(t *testing.T) {
+			victim := t.TempDir()
+			if err := os.WriteFile(filepath.Join(victim, "plain"), []byte("the machine's own"), 0o600); err != nil {
+				t.Fatal(err)
+			}
+			image := e.imageWith(t, map[string]string{
+				"run/secrets": up + victim, "etc/deep": up + victim, "plain": up + victim + "/plain",
+			})
+			driver := e.newDriver(t, docker.Config{RuntimeDir: e.runtimeDir(t)})
+			nodeID := e.newNode(t)
+			a, want := withFiles(nodeID, plain(image, behaviour{}, nil, nil))
+			if _, err := driver.Prepare(t.Context(), a); err != nil {
+				t.Fatal(err)
+			}
+			if _, err := driver.Start(t.Context(), a.Task.ID); err != nil {
+				t.Logf("the engine refuses it: %v", err)
+			} else if got := shown(t, driver, a.Task.ID); len(got) != 3 || got[0] != want[0] || strings.Contains(fmt.Sprint(got), "machine's own") {
+				t.Errorf("the container sees %q", got)
+			}
+			out, err := e.client.ContainerExport(t.Context(), e.container(t, a.Task.ID))
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer out.Close()
+			layers, err := io.ReadAll(out)
+			if err != nil || bytes.Contains(layers, []byte("canary")) {
+				t.Errorf("the secret is in the container's layers, on the disk (%v)", err)
+			}
+			if kept, err := os.ReadFile(filepath.Join(victim, "plain")); string(kept) != "the machine's own" {
+				t.Errorf("the machine's file is %q, %v", kept, err)
+			}
+			if paths := filesIn(t, victim); len(paths) != 1 {
+				t.Errorf("on the machine there are %q", paths)
+			}
+			if err := driver.Remove(t.Context(), a.Task.ID); err != nil {
+				t.Error(err)
+			}
+		})
 	}
 }
