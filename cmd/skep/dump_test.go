@@ -30,6 +30,7 @@ func TestAttack_CrashLeavesNoCore(t *testing.T) {
 		if err := daemon.Start(); err != nil {
 			t.Fatal(err)
 		}
+		t.Cleanup(func() { _ = daemon.Process.Kill() }) // unless it ended
 		deadline := time.Now().Add(time.Minute)
 		for _, err := os.Stat(socket); err != nil; _, err = os.Stat(socket) {
 			if time.Now().After(deadline) {
