@@ -17,6 +17,11 @@ func (n *Node) Summary() string {
 	switch {
 	case info.LocalNodeState == swarm.LocalNodeStateInactive:
 		text = "in no cluster yet"
+		select {
+		case <-n.ready:
+		default:
+			text = "starting" // It may be a member, and hasn't looked yet.
+		}
 	case info.LocalNodeState != swarm.LocalNodeStateActive || member == nil:
 	case member.manager.Load() != nil:
 		manager := member.manager.Load()

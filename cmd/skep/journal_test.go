@@ -119,6 +119,46 @@ func TestSystemd_HearsOfTheDaemon(t *testing.T) {
 	}
 }
 
+// TestSystemd_HearsOfAChangeSoon: whoever looks at the status after a start or a join reads
+// what is, however seldom a sign of life is wanted.
+func TestSystemd_HearsOfAChangeSoon(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "notify")
+	socket, err := net.ListenPacket("unixgram", path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer socket.Close()
+	t.Setenv("NOTIFY_SOCKET", path)
+	t.Setenv("WATCHDOG_USEC", "60000000")
+	t.Setenv("WATCHDOG_PID", strconv.Itoa(os.Getpid()))
+	s, err := newSystemd()
+	if err != nil {
+		t.Fatal(err)
+	}
+	ready := make(chan struct{})
+	close(ready)
+	looks := 0
+	go s.serve(t.Context(), ready, func() string {
+		if looks++; looks == 1 {
+			return "starting"
+		}
+		return "worker"
+	})
+	buf := make([]byte, 1024)
+	for _, want := range []string{"READY=1", "STATUS=starting\nWATCHDOG=1", "STATUS=worker"} {
+		_ = socket.SetReadDeadline(time.Now().Add(5 * time.Second))
+		n, _, err := socket.ReadFrom(buf)
+		if err != nil || string(buf[:n]) != want {
+			t.Fatalf("it said %q, %v, want %q", buf[:n], err, want)
+		}
+	}
+	// Nothing is news any more, and the next sign of life is far.
+	_ = socket.SetReadDeadline(time.Now().Add(3 * time.Second))
+	if n, _, err := socket.ReadFrom(buf); err == nil {
+		t.Errorf("then it said %q", buf[:n])
+	}
+}
+
 func TestSystemd_ThatIsNotThere(t *testing.T) {
 	t.Setenv("NOTIFY_SOCKET", "")
 	s, err := newSystemd()

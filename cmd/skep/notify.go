@@ -40,8 +40,9 @@ func newSystemd() (*systemd, error) {
 	return s, nil
 }
 
-// statusEvery is how often the status is looked at.
-const statusEvery = 15 * time.Second
+// statusEvery is how often the status is looked at: often enough for who looks at it after a
+// start or a join.
+const statusEvery = 2 * time.Second
 
 // serve says that the daemon is ready when ready is closed, how it is, and that it lives, until
 // ctx ends, and then that it stops. A look that hangs, since the daemon is of no use any more,
@@ -62,14 +63,23 @@ func (s *systemd) serve(ctx context.Context, ready <-chan struct{}, look func() 
 	if s.every > 0 {
 		every = min(every, s.every)
 	}
+	// A sign of life is due each so many looks; without a watchdog, never.
+	due := int(s.every / every)
 	tick := time.NewTicker(every)
 	defer tick.Stop()
-	for ctx.Err() == nil {
+	said := ""
+	for n := 0; ctx.Err() == nil; n++ {
 		looked := make(chan string, 1)
 		go func() { looked <- look() }()
 		select {
 		case text := <-looked:
-			s.send("STATUS=" + text + "\nWATCHDOG=1")
+			switch alive := due > 0 && n%due == 0; {
+			case alive:
+				s.send("STATUS=" + text + "\nWATCHDOG=1")
+			case text != said:
+				s.send("STATUS=" + text)
+			}
+			said = text
 		case <-ctx.Done():
 			return
 		}
