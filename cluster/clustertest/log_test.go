@@ -152,3 +152,35 @@ func TestLog_LinesByLevel(t *testing.T) {
 		}
 	})
 }
+
+// TestLog_AStartTellsNoHistory switches all machines off and on: the manager that leads then
+// reads its log from the last snapshot on, and what is in there isn't news.
+func TestLog_AStartTellsNoHistory(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		log := newLines()
+		c := Start(t, 3, 1, Options{Log: slog.New(log)})
+		c.Machines[0].Create(Spec("gone", "app:1", 1))
+		c.Machines[0].Do(http.MethodDelete, "/services/gone", nil, nil)
+		c.Machines[3].Crash()
+		time.Sleep(10 * time.Second)
+		c.Machines[3].Restart()
+		time.Sleep(10 * time.Second)
+		for _, m := range c.Machines {
+			m.Crash()
+		}
+		time.Sleep(time.Minute)
+		log.take()
+		for _, m := range c.Machines {
+			m.Restart()
+		}
+		time.Sleep(time.Minute)
+		c.Machines[0].Create(Spec("new", "app:1", 1))
+		time.Sleep(time.Second)
+		all := strings.Join(log.take(), "\n")
+		for text, want := range map[string]bool{"name=new": true, "name=gone": false, "node joined": false, "node is down": false} {
+			if strings.Contains(all, text) != want {
+				t.Errorf("%q is told: %v, in\n%s", text, !want, all)
+			}
+		}
+	})
+}

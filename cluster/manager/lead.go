@@ -17,11 +17,25 @@ import (
 // its parts fails.
 func (m *Manager) lead(ctx context.Context, term uint64) error {
 	m.peers.reset()
-	changes := m.store.Subscribe() // from before the first write
 	g, ctx := errgroup.WithContext(ctx)
-	g.Go(func() error { return m.tell(ctx, changes) })
+	tell := func() {
+		changes := m.store.Subscribe()
+		g.Go(func() error { return m.tell(ctx, changes) })
+	}
+	// What the leader before had no time to tell, this one tells. Of all that its own log has,
+	// if it was just started, it can't know what was told.
+	followed := m.followed()
+	if followed {
+		tell()
+	}
 	g.Go(func() error { return m.store.Lead(ctx, m.raft) })
 	g.Go(func() error {
+		if err := m.proposing(ctx); err != nil {
+			return err
+		}
+		if !followed {
+			tell() // from before the first write
+		}
 		if err := m.bootstrap(ctx); err != nil {
 			return err
 		}
@@ -53,20 +67,23 @@ func (m *Manager) lead(ctx context.Context, term uint64) error {
 // leadTimeout bounds each step of raft's that a leader waits for.
 const leadTimeout = 10 * time.Second
 
-// bootstrap waits until the store takes writes, and writes the objects that a
-// new cluster begins with.
-func (m *Manager) bootstrap(ctx context.Context) error {
+// proposing waits until the store takes writes: then it has what the log has.
+func (m *Manager) proposing(ctx context.Context) error {
 	waiting, cancel := context.WithTimeout(ctx, leadTimeout)
 	defer cancel()
 	for {
 		err := m.store.Update(waiting, func(*store.Tx) error { return nil })
 		if err == nil {
-			break
+			return nil
 		}
 		if pause(waiting, time.Millisecond); waiting.Err() != nil {
 			return fmt.Errorf("wait for the proposer: %w", err)
 		}
 	}
+}
+
+// bootstrap writes the objects that a new cluster begins with.
+func (m *Manager) bootstrap(ctx context.Context) error {
 	if m.cfg.Bootstrap == nil || m.store.View().Cluster() != nil {
 		return nil
 	}
@@ -89,10 +106,7 @@ func (m *Manager) bootstrap(ctx context.Context) error {
 // noteColdStart writes down that all managers had been off, if this one leads and has
 // followed nobody since its start. With no other node that means nothing.
 func (m *Manager) noteColdStart(ctx context.Context) error {
-	m.mu.Lock()
-	warm := m.warm
-	m.mu.Unlock()
-	if warm {
+	if m.followed() {
 		return nil
 	}
 	err := m.store.Update(ctx, func(tx *store.Tx) error {
@@ -110,6 +124,13 @@ func (m *Manager) noteColdStart(ctx context.Context) error {
 	defer m.mu.Unlock()
 	m.warm = true
 	return nil
+}
+
+// followed tells whether this manager has followed a leader since its start, or has led.
+func (m *Manager) followed() bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.warm
 }
 
 // leaveOthers makes workers of the other managers, once after the order to go on
