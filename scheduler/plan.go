@@ -80,6 +80,7 @@ func Plan(in Input) Result {
 	}
 	if c := in.View.Cluster(); c != nil && !c.ColdStart.IsZero() {
 		p.coldStart = cluster.At(c.ColdStart)
+		in.Ledger.ColdStart(p.coldStart)
 	}
 	if d := in.View.Cluster().DefaultLogDriver(); d != nil {
 		p.around.LogDriver = d.Name

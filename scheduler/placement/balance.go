@@ -16,7 +16,7 @@ func (l *Ledger) Relieve(q *Requirement, nodes []string, now time.Time) (nodeID 
 	load, counts := l.loads[q.service], l.count(q)
 	var to []candidate
 	l.scan(q, func(n *Node) bool {
-		if !l.failures.many(n.id, q, cluster.At(now)) {
+		if !l.failing(n, q, cluster.At(now)) {
 			to = append(to, candidate{Node: n, own: load.on(n).wanted})
 		}
 		return true

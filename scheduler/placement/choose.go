@@ -60,7 +60,7 @@ func (l *Ledger) best(q *Requirement, now cluster.Time) *Node {
 	var best candidate
 	load, counts := l.loads[q.service], l.count(q)
 	l.scan(q, func(n *Node) bool {
-		c := candidate{Node: n, own: load.on(n).wanted, failing: l.failures.many(n.id, q, now)}
+		c := candidate{Node: n, own: load.on(n).wanted, failing: l.failing(n, q, now)}
 		if best.Node == nil || c.before(best, q.pool, counts) {
 			best = c
 		}

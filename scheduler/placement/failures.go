@@ -1,6 +1,7 @@
 package placement
 
 import (
+	"cmp"
 	"slices"
 	"time"
 
@@ -18,35 +19,49 @@ type failureKey struct {
 	revision      uint64
 }
 
-// failures are the times of the last maxFailures failures of a revision on a node.
-type failures map[failureKey][]cluster.Time
+// failure is when a task failed, and when it was made.
+type failure struct{ at, made cluster.Time }
+
+// failures are the last maxFailures failures of a revision on a node.
+type failures map[failureKey][]failure
 
 func (f failures) note(t *cluster.Task) {
 	if t.NodeID == "" || (t.Status.State != cluster.StateFailed && t.Status.State != cluster.StateRejected) {
 		return
 	}
 	key := failureKey{t.NodeID, t.ServiceID, t.Revision}
-	times := append(f[key], t.Status.Applied)
-	slices.Sort(times) // A listing isn't in the order of time.
-	if len(times) > maxFailures {
-		times = slices.Delete(times, 0, 1)
+	last := append(f[key], failure{t.Status.Applied, t.CreatedAt})
+	// A listing isn't in the order of time.
+	slices.SortFunc(last, func(a, b failure) int { return cmp.Compare(a.at, b.at) })
+	if len(last) > maxFailures {
+		last = slices.Delete(last, 0, 1)
 	}
-	f[key] = times
+	f[key] = last
 }
 
-// many tells whether the node is to be last for the requirement.
-func (f failures) many(nodeID string, q *Requirement, now cluster.Time) bool {
-	if len(f) == 0 {
+// failing tells whether the node is to be last for the requirement. What was there before the
+// node was last away ended with its machine: that says nothing about the node, nor about the
+// revision.
+func (l *Ledger) failing(n *Node, q *Requirement, now cluster.Time) bool {
+	if len(l.failures) == 0 {
 		return false
 	}
-	times := f[failureKey{nodeID, q.service, q.revision}]
-	return len(times) == maxFailures && now.Sub(times[0]) < failureWindow
+	last := l.failures[failureKey{n.id, q.service, q.revision}]
+	if len(last) < maxFailures || now.Sub(last[0].at) >= failureWindow {
+		return false
+	}
+	there := max(l.coldStart, cluster.At(n.node.Status.Since))
+	return !slices.ContainsFunc(last, func(f failure) bool { return f.made < there })
 }
+
+// ColdStart tells the ledger when all machines had been off last: a node that was off with them
+// needn't have been found away.
+func (l *Ledger) ColdStart(at cluster.Time) { l.coldStart = at }
 
 // Forget drops failures so old that they no longer matter.
 func (l *Ledger) Forget(now time.Time) {
-	for key, times := range l.failures {
-		if cluster.At(now).Sub(times[len(times)-1]) >= failureWindow {
+	for key, last := range l.failures {
+		if cluster.At(now).Sub(last[len(last)-1].at) >= failureWindow {
 			delete(l.failures, key)
 		}
 	}

@@ -37,6 +37,8 @@ type Ledger struct {
 	// that one.
 	shunned  map[string][]neighbour
 	failures failures
+	// coldStart is when all machines had been off last; 0 for never.
+	coldStart cluster.Time
 	// planned is what Place and Release did since the last Settle.
 	planned []planned
 

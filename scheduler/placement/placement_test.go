@@ -140,6 +140,43 @@ func TestPlace_FailuresPutANodeLast(t *testing.T) {
 	}
 }
 
+// A machine that loses its power ends all that was on it: that is no reason to spare it.
+func TestPlace_WhatEndedWithTheMachineIsNoFailure(t *testing.T) {
+	later := now.Add(time.Minute)
+	for name, away := range map[string]func(*Ledger, *cluster.Node){
+		"the machine was away":      func(_ *Ledger, n *cluster.Node) { n.Status.Since = later },
+		"all machines had been off": func(l *Ledger, _ *cluster.Node) { l.ColdStart(cluster.At(later)) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			l := testLedger(testNode("n2", 10))
+			n1 := testNode("n1", 10)
+			away(l, n1)
+			l.ChangeNode(nil, n1)
+			fail := func(id string, made, ended time.Time) {
+				task := testTask(id, "web", "n1")
+				task.CreatedAt, task.Status = cluster.At(made), cluster.TaskStatus{State: cluster.StateFailed, Applied: cluster.At(ended)}
+				l.ChangeTask(nil, task)
+			}
+			for i := range maxFailures {
+				fail(fmt.Sprint("old", i), now, later.Add(time.Second))
+			}
+			l.ChangeTask(nil, testTask("a", "web", "n2"))
+			r := testRevision("web", 0)
+			if got := place(l, r, 1); got != "n1" {
+				t.Errorf("placed on %s, though what failed on n1 had ended with it", got)
+			}
+			l.Settle()
+			for i := range maxFailures {
+				fail(fmt.Sprint("new", i), later.Add(2*time.Second), later.Add(3*time.Second))
+			}
+			q := l.Require(r, Surroundings{})
+			if got := l.Place(&q, 1, later.Add(time.Minute)); got[0].NodeID != "n2" {
+				t.Errorf("placed on %v, where it failed since", got)
+			}
+		})
+	}
+}
+
 func TestExplain_CountsEachNodeOnce(t *testing.T) {
 	down := testNode("n3", 10)
 	down.Status.State = cluster.NodeDown

@@ -23,7 +23,7 @@ func (l *Ledger) tree(q *Requirement, failing bool, now cluster.Time) *branch {
 	root := &branch{}
 	made := make(map[int32]*branch)
 	l.scan(q, func(n *Node) bool {
-		c := candidate{Node: n, own: load.on(n).wanted, failing: l.failures.many(n.id, q, now)}
+		c := candidate{Node: n, own: load.on(n).wanted, failing: l.failing(n, q, now)}
 		if c.failing != failing {
 			return true
 		}
