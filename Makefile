@@ -12,11 +12,11 @@ soak: FOR ?= 1h
 fuzz: FOR ?= 20s
 TARGET  ?= Fuzz
 
-.PHONY: help build test check soak fuzz planted mixed bench demo lab images image clean
+.PHONY: help build test test-machines check soak fuzz planted mixed bench demo lab images image clean
 .DEFAULT_GOAL := help
 
 help: ## list the targets
-	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' Makefile | expand -t 16
+	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' Makefile | expand -t 22
 
 build: ## bin/skep, bin/lab and bin/timecheck
 	@$(BUILD) -o bin/ ./cmd/...
@@ -24,6 +24,9 @@ build: ## bin/skep, bin/lab and bin/timecheck
 test: ## everything; what needs a Docker Engine is skipped where none answers, unless SKEP_REQUIRE_DOCKER=1
 	@# Uncached: cmd/lab tests binaries that it builds, of which the cache knows nothing.
 	$(GO) test -count=1 -timeout 20m ./...
+
+test-machines: ## the README's unit under real systemd, on four machines: as root, with a Docker Engine and Debian's mmdebstrap; about 7 minutes, and some more the first time, for the root file system
+	SKEP_TEST_MACHINES=1 $(GO) test -count=1 -timeout 15m -v -run TestMachines ./cmd/lab
 
 check: ## gofmt, vet, staticcheck, race tests, and the project's own rules (cmd/arrows_test.go, cmd/doc_test.go)
 	@unformatted=$$(gofmt -l agent cluster cmd scheduler store); test -z "$$unformatted" || { echo "gofmt: $$unformatted"; exit 1; }

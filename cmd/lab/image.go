@@ -89,20 +89,28 @@ func buildImage(ctx context.Context, engine, tag, dockerfile string, files ...st
 		return fmt.Errorf("build image %s: %w", tag, err)
 	}
 	defer resp.Body.Close()
-	// The status is 200 even when the build fails: the stream says how it went.
-	for dec := json.NewDecoder(resp.Body); ; {
+	if err := saidError(resp.Body, "build image "+tag); err != nil {
+		return err
+	}
+	// What lost its name to the new image is of no use, unless it is in use.
+	if now, err := c.ImageInspect(ctx, tag); oldErr == nil && err == nil && now.ID != old.ID {
+		_, _ = c.ImageRemove(ctx, old.ID, image.RemoveOptions{PruneChildren: true})
+	}
+	return nil
+}
+
+// saidError reads what an engine says while it works: the status is 200 even when that
+// fails, and the stream says how it went.
+func saidError(said io.Reader, work string) error {
+	for dec := json.NewDecoder(said); ; {
 		var line struct{ Error string }
 		switch err := dec.Decode(&line); {
 		case errors.Is(err, io.EOF):
-			// What lost its name to the new image is of no use, unless it is in use.
-			if now, err := c.ImageInspect(ctx, tag); oldErr == nil && err == nil && now.ID != old.ID {
-				_, _ = c.ImageRemove(ctx, old.ID, image.RemoveOptions{PruneChildren: true})
-			}
 			return nil
 		case err != nil:
-			return fmt.Errorf("build image %s: %w", tag, err)
+			return fmt.Errorf("%s: %w", work, err)
 		case line.Error != "":
-			return fmt.Errorf("build image %s: %s", tag, line.Error)
+			return fmt.Errorf("%s: %s", work, line.Error)
 		}
 	}
 }

@@ -39,6 +39,7 @@ var commands = []command{
 	{"compare", "run scenarios on skep and on real Docker Swarm, side by side", runCompare, "skep", false},
 	{"report", "make table and page anew from a results.json", runReport, "", false},
 	{"scenarios", "list the scenarios and how to write one, or print one", runList, "", false},
+	{"machines", "make machines of their own root file system, with systemd; or remove them", runMachines, "", false},
 	{"images", "build timecheck:1.0 and timecheck:2.0 into the local engine", runImages, "timecheck", true},
 	{"image", "build skep:dev into the local engine", runImage, "skep", true},
 }

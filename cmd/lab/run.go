@@ -182,7 +182,7 @@ func judge(runs []report.Run) error {
 func runOne(ctx context.Context, s setting, rounds int, keep string, w io.Writer) (report.Run, error) {
 	run := report.Run{
 		Subject: "skep", Scenario: s.scenario.Name, About: s.scenario.About, Text: s.scenario.Text, Driver: s.driver, Latency: s.latency,
-		Isolated: s.isolated, Managers: s.scenario.Managers, Workers: s.scenario.Workers, Machine: machine(), Began: time.Now(),
+		Isolated: s.isolated, Managers: s.scenario.Managers, Workers: s.scenario.Workers, Machine: thisMachine(), Began: time.Now(),
 	}
 	if s.swarm {
 		run.Subject, run.Driver = "Docker Swarm", "docker"
@@ -227,8 +227,8 @@ func (p *progress) done(what string) {
 	fmt.Fprintln(p.w, p.prefix+what)
 }
 
-// machine says what the experiment ran on.
-func machine() string {
+// thisMachine says what the experiment ran on.
+func thisMachine() string {
 	kernel, err := os.ReadFile("/proc/sys/kernel/osrelease")
 	if err != nil {
 		kernel = []byte("?")
