@@ -48,6 +48,9 @@ type Manager interface {
 	Reachable() map[string]bool
 	// LeaderID is the leader's node ID as far as known, or empty.
 	LeaderID() string
+	// Changed gives a channel that is closed at the next change of what LeaderID, or
+	// Reachable on the leader, says.
+	Changed() <-chan struct{}
 	// CanLose tells (with ErrPrecondition) when the managers would be without a
 	// quorum if the node stopped being one.
 	CanLose(nodeID string) error
@@ -68,6 +71,8 @@ type Manager interface {
 type Node interface {
 	// Manager is nil unless the node is a manager now.
 	Manager() Manager
+	// ManagerChanged gives a channel that is closed at the next change of Manager.
+	ManagerChanged() <-chan struct{}
 	// Starting says why Manager is nil, when the node is to be a manager or doesn't know yet
 	// whether it is; otherwise it is nil.
 	Starting() error

@@ -261,6 +261,30 @@ func TestEvents_OfReachability(t *testing.T) {
 	}
 }
 
+// TestEvents_OfAnotherManager: a node's manager comes and goes, and comes back with another
+// database.
+func TestEvents_OfAnotherManager(t *testing.T) {
+	b := newBench(t)
+	b.record()
+	b.node.setManager(nil)
+	for i := range 3 {
+		b.manager = &fakeManager{id: nodeID(1), store: newStore(t)}
+		b.node.setManager(b.manager)
+		// Who is told of the manager subscribes, and the leader is told once it has.
+		until(t, "the recorder to look", func() (seen bool) {
+			b.manager.set(func(m *fakeManager) { seen = m.asked > 0 })
+			return seen
+		})
+		b.addNode(i + 1)
+		until(t, "the event", func() bool {
+			return slices.ContainsFunc(b.replay(`filters={"type":["node"]}`), func(m events.Message) bool {
+				return m.Actor.ID == nodeID(i+1) && m.Action == events.ActionCreate
+			})
+		})
+		b.node.setManager(nil)
+	}
+}
+
 // TestEventsUntil ends by itself.
 func TestEventsUntil(t *testing.T) {
 	b := newBench(t)

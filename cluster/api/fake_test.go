@@ -55,12 +55,12 @@ type fakeManager struct {
 	mu        sync.Mutex
 	leader    cluster.Peer // of another manager; empty means this one leads
 	none      bool         // there is no leader
-	changed   chan struct{}
 	fresh     error
 	canLose   error
 	client    *http.Client
 	reachable map[string]bool
-	asked     int // how often Reachable was called
+	asked     int           // how often Reachable was called
+	changed   chan struct{} // closed by set, if anybody asked for it
 	logs      func(ctx context.Context, nodeID, taskID string, opts cluster.LogOptions, emit func([]cluster.LogLine) error) error
 }
 
@@ -99,7 +99,9 @@ func (m *fakeManager) set(change func(*fakeManager)) {
 	}
 }
 
-func (m *fakeManager) LeaderChanged() <-chan struct{} {
+func (m *fakeManager) LeaderChanged() <-chan struct{} { return m.Changed() }
+
+func (m *fakeManager) Changed() <-chan struct{} {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if m.changed == nil {
@@ -178,6 +180,7 @@ func (m *fakeManager) Status(context.Context, bool) (cluster.Status, error) {
 type fakeNode struct {
 	mu      sync.Mutex
 	manager Manager
+	changed chan struct{} // closed by setManager, if anybody asked for it
 	// starting is why manager is nil, if it is to be there.
 	starting error
 	info     swarm.Info
@@ -192,6 +195,25 @@ func (n *fakeNode) Manager() Manager {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	return n.manager
+}
+
+func (n *fakeNode) ManagerChanged() <-chan struct{} {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if n.changed == nil {
+		n.changed = make(chan struct{})
+	}
+	return n.changed
+}
+
+func (n *fakeNode) setManager(m Manager) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.manager = m
+	if n.changed != nil {
+		close(n.changed)
+		n.changed = nil
+	}
 }
 
 func (n *fakeNode) Starting() error {

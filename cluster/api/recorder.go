@@ -19,9 +19,6 @@ const (
 	keptEvents = 2048
 	// behindEvents is how many events a client may be behind before it is cut off.
 	behindEvents = 1024
-	// managerCheck is how often Run looks whether this node is a manager now, and who
-	// leads.
-	managerCheck = 250 * time.Millisecond
 )
 
 // recorder keeps the last events and passes new ones on.
@@ -82,13 +79,14 @@ func (r *recorder) record(message events.Message) {
 // its changes, until ctx ends. Without it /events shows the engine's alone.
 func (s *Server) Run(ctx context.Context) error {
 	for {
+		changed := s.Node.ManagerChanged()
 		if manager := s.Node.Manager(); manager != nil {
 			s.followStore(ctx, manager)
 		}
 		select {
 		case <-ctx.Done():
 			return ctx.Err()
-		case <-time.After(managerCheck):
+		case <-changed:
 		}
 	}
 }
@@ -100,28 +98,27 @@ func (s *Server) followStore(ctx context.Context, manager Manager) {
 	defer changes.Close()
 	seen, leader := manager.Store().View(), manager.LeaderID()
 	var reachable map[string]bool // as the leader last saw it; nil on other managers, who don't know
-	tick := time.NewTicker(managerCheck)
-	defer tick.Stop()
 	for {
-		select {
-		case <-ctx.Done():
+		another, moved := s.Node.ManagerChanged(), manager.Changed()
+		if now := s.Node.Manager(); now == nil || now.Store() != manager.Store() {
 			return
-		case <-tick.C:
-			now := s.Node.Manager()
-			if now == nil || now.Store() != manager.Store() {
-				return
-			}
-			if next := manager.LeaderID(); next != leader && next != "" {
-				s.recordLeader(seen, leader, next)
-				leader = next
-			}
-			if leader != manager.NodeID() {
-				reachable = nil
-				continue
-			}
+		}
+		if next := manager.LeaderID(); next != leader && next != "" {
+			s.recordLeader(seen, leader, next)
+			leader = next
+		}
+		if leader == manager.NodeID() {
 			next := manager.Reachable()
 			s.recordReachability(seen, reachable, next)
 			reachable = next
+		} else {
+			reachable = nil
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-another:
+		case <-moved:
 		case <-changes.Ready():
 			news, view, lost := changes.Take()
 			if lost {
@@ -284,9 +281,10 @@ func (s *Server) recordLeader(view store.View, old, now string) {
 // isn't in the database either, and only the leader's own events have it.
 func (s *Server) recordReachability(view store.View, old, now map[string]bool) {
 	words := map[bool]swarm.Reachability{true: swarm.ReachabilityReachable, false: swarm.ReachabilityUnreachable}
-	for id, before := range old {
-		after, votes := now[id]
-		if node := view.Node(id); node != nil && votes && before != after {
+	for id, after := range now {
+		before, voted := old[id]
+		before = before || !voted // It got its vote since, and so had answered.
+		if node := view.Node(id); node != nil && old != nil && before != after {
 			s.emit(events.NodeEventType, events.ActionUpdate, id, s.Now(), map[string]string{
 				"name": nodeName(node), "reachability.old": string(words[before]), "reachability.new": string(words[after]),
 			})

@@ -44,7 +44,7 @@ func newPeers(t *testing.T, names ...string) (peers map[string]*Manager, gates m
 			transports[name].Connect(raft.ServerAddress(other), transports[other])
 		}
 		m := &Manager{
-			cfg: Config{NodeID: name, Now: time.Now}, log: quiet, changed: make(chan struct{}),
+			cfg: Config{NodeID: name, Now: time.Now}, log: quiet, changed: make(chan struct{}), noticed: make(chan struct{}),
 			store: store.New(store.Config{Log: quiet, Fatal: func(err error) { t.Errorf("store: %v", err) }}),
 		}
 		gates[name] = make(chan struct{}, 1)

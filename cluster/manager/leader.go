@@ -68,6 +68,9 @@ func (m *Manager) watch(ctx context.Context) error {
 			return ctx.Err()
 		case o := <-observations:
 			m.peers.observe(o)
+			m.mu.Lock()
+			m.noticeLocked()
+			m.mu.Unlock()
 			if failed, is := o.Data.(raft.FailedHeartbeatObservation); is {
 				m.cfg.Doubt(string(failed.PeerID))
 			}
@@ -124,6 +127,20 @@ func (m *Manager) Trouble() string {
 func (m *Manager) announceLocked() {
 	close(m.changed)
 	m.changed = make(chan struct{})
+	m.noticeLocked()
+}
+
+func (m *Manager) noticeLocked() {
+	close(m.noticed)
+	m.noticed = make(chan struct{})
+}
+
+// Changed returns a channel that is closed at the next change of what LeaderID or
+// Reachable says.
+func (m *Manager) Changed() <-chan struct{} {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.noticed
 }
 
 // LeaderChanged returns a channel that is closed at the next change of what

@@ -134,7 +134,8 @@ type Manager struct {
 
 	mu      sync.Mutex // guards the fields below
 	leader  leader
-	changed chan struct{}
+	changed chan struct{} // closed when leader changes
+	noticed chan struct{} // closed then, and when another manager answers or doesn't any more
 	// warm is set when this manager has followed a leader since its start, or has written
 	// that there was none.
 	warm bool
@@ -149,7 +150,7 @@ func Open(cfg Config) (_ *Manager, err error) {
 	cfg.Beat = defaulted(cfg.Beat, 300*time.Millisecond)
 	cfg.SnapshotBytes = defaulted(cfg.SnapshotBytes, 32<<20)
 	cfg.GossipKeyPeriod = defaulted(cfg.GossipKeyPeriod, 12*time.Hour)
-	m := &Manager{cfg: cfg, log: cfg.Log, changed: make(chan struct{}), peers: newReachability(), where: newWhereabouts(), alone: cfg.Alone}
+	m := &Manager{cfg: cfg, log: cfg.Log, changed: make(chan struct{}), noticed: make(chan struct{}), peers: newReachability(), where: newWhereabouts(), alone: cfg.Alone}
 	m.store = store.New(store.Config{Now: cfg.Now, Log: cfg.Log, Build: cfg.Build, Fatal: m.cfg.Fatal})
 	m.fsm.FSM = m.store.FSM()
 	listener, err := cfg.Network.Listen(cfg.Listen)

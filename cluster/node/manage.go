@@ -86,8 +86,8 @@ func (m *member) manageOnce(ctx context.Context) error {
 	defer cancel()
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return running.Run(ctx) })
-	m.manager.Store(running)
-	defer m.manager.Store(nil)
+	m.setManager(running)
+	defer m.setManager(nil)
 	m.openedOnce.Do(func() { close(m.opened) })
 	g.Go(func() error { return m.report(ctx, running) })
 	g.Go(func() error { return m.doubt(ctx, running) })
@@ -104,6 +104,12 @@ func (m *member) manageOnce(ctx context.Context) error {
 		return nil
 	})
 	return g.Wait()
+}
+
+// setManager makes running this node's manager; nil when there is none.
+func (m *member) setManager(running *manager.Manager) {
+	m.manager.Store(running)
+	m.node.announceManager()
 }
 
 // report makes the leader know where this manager listens, and finishes what a

@@ -111,10 +111,11 @@ type Node struct {
 	// failed has why a membership that worked ended by itself: it ends Run.
 	failed chan error
 
-	mu      sync.Mutex // guards the fields below
-	member  *member
-	joining bool
-	failure error // why the membership ended by itself
+	mu       sync.Mutex // guards the fields below
+	member   *member
+	joining  bool
+	failure  error         // why the membership ended by itself
+	managing chan struct{} // closed when Manager changes
 	// entry is why the node isn't a member yet, though its command line asks for it.
 	entry error
 	// lockedAs is who the node is while its keys wait to be unlocked.
@@ -171,7 +172,7 @@ func New(cfg Config) (*Node, error) {
 	if cfg.Gossip == nil {
 		cfg.Gossip = func(c gossip.Config) (Gossip, error) { return gossip.Start(c) }
 	}
-	n := &Node{cfg: cfg, timing: timing, log: cfg.Log, files: files{cfg.DataDir}, orders: make(chan struct{}, 1), ready: make(chan struct{}), serving: make(chan struct{}), failed: make(chan error, 1)}
+	n := &Node{cfg: cfg, timing: timing, log: cfg.Log, files: files{cfg.DataDir}, orders: make(chan struct{}, 1), ready: make(chan struct{}), serving: make(chan struct{}), failed: make(chan error, 1), managing: make(chan struct{})}
 	n.api = api.New(api.Config{
 		Node: n, Engine: cfg.Engine, Version: cfg.Build.Version, Hostname: cfg.Hostname,
 		Now: cfg.Now, Random: cfg.Random, Log: cfg.Log,
@@ -353,6 +354,20 @@ func (n *Node) Manager() api.Manager {
 		}
 	}
 	return nil
+}
+
+// ManagerChanged returns a channel that is closed at the next change of Manager.
+func (n *Node) ManagerChanged() <-chan struct{} {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return n.managing
+}
+
+func (n *Node) announceManager() {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	close(n.managing)
+	n.managing = make(chan struct{})
 }
 
 // Starting says why there is no Manager yet; nil when there is one, or when the node is
