@@ -63,6 +63,8 @@ type session struct {
 	cancel    context.CancelCauseFunc
 	silence   *watchdog
 	wake      chan struct{}
+	// beaten has one signal after a heartbeat of the agent's.
+	beaten chan struct{}
 
 	mu  sync.Mutex // guards the fields below
 	due due
@@ -101,7 +103,7 @@ func (d *Dispatcher) ServeSession(ctx context.Context, conn net.Conn, id cluster
 	}()
 	s := &session{
 		d: d, nodeID: id.NodeID, conn: conn, ctx: ctx, cancel: cancel, heartbeat: d.heartbeat(d.config.Store.View()),
-		wake: make(chan struct{}, 1), streams: make(map[uint64]*logStream),
+		wake: make(chan struct{}, 1), beaten: make(chan struct{}, 1), streams: make(map[uint64]*logStream),
 	}
 	s.silence = newWatchdog(d.config.Now, s.silenceLimit(), func() { cancel(errSilent) })
 	defer s.silence.stop()
@@ -325,6 +327,8 @@ func (s *session) read(in io.Reader) error {
 			return errHalting
 		case m.Leaving:
 			return errLeft
+		case m.Describe == nil && len(m.Reports) == 0 && m.Logs == nil:
+			notify(s.beaten)
 		}
 	}
 }

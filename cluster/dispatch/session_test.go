@@ -226,6 +226,33 @@ func TestServeSession_EndsWhenSilent(t *testing.T) {
 	})
 }
 
+// TestServeSession_AnswersHeartbeats: at once, so that neither side wakes up for it later; and
+// nothing else is answered.
+func TestServeSession_AnswersHeartbeats(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, 1)
+		w.addNode("n1")
+		a := w.dial("n1", "m1")
+		a.send(cluster.FromAgent{Hello: &cluster.Hello{Format: cluster.WireFormat}})
+		time.Sleep(500 * time.Millisecond)
+		for _, step := range []struct {
+			message cluster.FromAgent
+			answers int
+		}{
+			{cluster.FromAgent{}, 1},
+			{cluster.FromAgent{Warning: "the clock is wrong"}, 1},
+			{cluster.FromAgent{Describe: &swarm.NodeDescription{Hostname: "n1"}}, 0},
+		} {
+			before := len(a.inbox)
+			a.send(step.message)
+			synctest.Wait()
+			if got := len(a.inbox) - before; got != step.answers {
+				t.Errorf("%+v has %d answers at once, want %d", step.message, got, step.answers)
+			}
+		}
+	})
+}
+
 func TestServeSession_EndsWithRun(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t, 1)

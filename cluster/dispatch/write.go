@@ -52,6 +52,12 @@ func (s *session) write() error {
 		case <-s.wake:
 		case <-touch.C:
 			s.mark(s.d.view(), &marks{touch: true})
+		case <-s.beaten:
+			// An answer at once costs both sides less than to wake up for one later.
+			if err := s.send(cluster.FromManager{}); err != nil {
+				return err
+			}
+			quiet.Reset(heartbeat)
 		case <-quiet.C:
 			if err := s.send(cluster.FromManager{}); err != nil {
 				return err
