@@ -32,7 +32,6 @@ var takes = map[string]string{
 	"cluster/gossip/gossip.go net.Listen":       "where memberlist is about to listen: its own error doesn't say what is wrong",
 	"cluster/gossip/gossip.go net.ListenPacket": "likewise",
 	"cluster/manager/admit.go time.Now":         "a deadline of the kernel's",
-	"cluster/manager/silence.go time.Now":       "raft's own clock",
 	"cluster/manager/silence.go time.Since":     "raft's own clock",
 	"cluster/manager/status.go time.Since":      "raft's own clock",
 	"cluster/node/listen.go net.Dial":           "the API's sockets are the machine's own",

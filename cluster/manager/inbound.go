@@ -27,6 +27,8 @@ type inbound struct {
 	// since they may not wait for a disk.
 	heard chan raft.RPC
 	beat  atomic.Pointer[func(raft.RPC)]
+	// beaten is called after each heartbeat, if it is there.
+	beaten func()
 	// lost has the last manager whose connection to this one ended.
 	lost chan string
 
@@ -140,6 +142,9 @@ func (c *incoming) pass(rpc raft.RPC, beat bool) {
 	}
 	if handle := c.of.beat.Load(); beat && handle != nil {
 		(*handle)(rpc)
+		if c.of.beaten != nil {
+			c.of.beaten()
+		}
 		return
 	}
 	select {

@@ -105,6 +105,8 @@ type Manager struct {
 	patient   *patient
 	retaining *retaining
 	inbound   *inbound
+	// quiet fires when the leader was silent for a Beat; only heed reads from it.
+	quiet *time.Timer
 	// running is raft once it has started: the transport is there before.
 	running  atomic.Pointer[raft.Raft]
 	disk     *store.Disk
@@ -160,6 +162,8 @@ func Open(cfg Config) (_ *Manager, err error) {
 	m.listener = port{listener, newLines()}
 	m.streams = newStreams(advertised(cfg.Addr), m.dialRaft)
 	m.inbound = newInbound(m.transportConfig(), m.judgeNow, cfg.Beat/4, cfg.Log)
+	m.quiet = time.NewTimer(cfg.Beat)
+	m.inbound.beaten = m.putOff
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, m.listener.Close())

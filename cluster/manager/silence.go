@@ -22,8 +22,12 @@ func (m *Manager) heed(ctx context.Context) error {
 	for ctx.Err() == nil {
 		leader, silence := m.silence()
 		if wait := m.cfg.Beat - silence; wait > 0 {
-			began := time.Now()
-			if pause(ctx, wait); time.Since(began)-wait > m.cfg.Beat/4 {
+			m.putOff()
+			select {
+			case <-ctx.Done():
+			case <-m.quiet.C:
+			}
+			if _, silence := m.silence(); silence > m.cfg.Beat*5/4 {
 				// This process stood still; what the leader sent meanwhile is yet to be read.
 				pause(ctx, m.cfg.Beat/4)
 			}
@@ -40,6 +44,13 @@ func (m *Manager) heed(ctx context.Context) error {
 		pause(ctx, m.cfg.Beat/8)
 	}
 	return ctx.Err()
+}
+
+// putOff sets the timer to when the leader will have been silent for a Beat. Each heartbeat
+// does so, which costs less than to wake up and look.
+func (m *Manager) putOff() {
+	_, silence := m.silence()
+	m.quiet.Reset(max(0, m.cfg.Beat-silence))
 }
 
 // silence is for how long this follower has heard nothing of its leader; none when it
