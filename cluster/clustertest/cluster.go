@@ -150,14 +150,27 @@ func Start(t testing.TB, managers, workers int, options Options) *Cluster {
 }
 
 // voters counts the managers that answer and vote, as this one says. One that has joined
-// votes only when it has caught up.
+// votes only when it has caught up. It fails while one of those who vote knows of more or
+// fewer votes: who leads counts one before it is decided.
 func (m *Machine) voters() (int, error) {
 	var status cluster.Status
 	err := m.Try(http.MethodGet, "/skep/v1/status", nil, &status)
-	voters := 0
+	voters, all := 0, map[string]bool{}
 	for _, manager := range status.Managers {
+		if manager.Voter {
+			all[manager.NodeID] = true
+		}
 		if manager.Voter && manager.Reachable {
 			voters++
+		}
+	}
+	for _, other := range m.cluster.Machines {
+		running, ok := other.manager().(interface{ Reachable() map[string]bool })
+		if !ok || err != nil || !all[other.node.Info().NodeID] {
+			continue
+		}
+		if known := len(running.Reachable()); known != len(all) {
+			err = fmt.Errorf("%s knows %d votes, %s knows %d", m.Name, len(all), other.Name, known)
 		}
 	}
 	return voters, err
