@@ -1,5 +1,12 @@
 package cluster
 
+// Twin is a node ID with which two machines gossip.
+type Twin struct {
+	NodeID string
+	// Addr is the machine that is a member, Other the one that isn't, each IP:port.
+	Addr, Other string
+}
+
 // Member is a node as gossip sees it: a hint, never the truth.
 type Member struct {
 	NodeID string

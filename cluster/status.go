@@ -33,6 +33,8 @@ type ManagerHealth struct {
 	// managers with the same index must have the same.
 	Digest      string `cbor:",omitempty" json:",omitempty"`
 	DigestIndex uint64 `cbor:",omitempty" json:",omitempty"`
+	// Start names this start of the manager.
+	Start string `cbor:",omitempty" json:",omitempty"`
 	// Build is which skep it runs; when it didn't answer, what it said last.
 	Build
 	Term                                 uint64

@@ -1,6 +1,7 @@
 package clustertest
 
 import (
+	"cmp"
 	"fmt"
 	"net/http"
 	"os"
@@ -146,4 +147,95 @@ func TestCopy_OfAManager(t *testing.T) {
 		copied.Stop()
 		c.vote(3)
 	})
+}
+
+// TestCopy_OfAManagerThatIsOff: the copy was started while the original was off, and so is
+// the manager. When the original is back, one of the two is refused and says so, and raft
+// hears one machine at a time. It is the original when the copy was there long before, and
+// the copy when the leader still remembers the original; that one has no vote then before
+// it has caught up.
+func TestCopy_OfAManagerThatIsOff(t *testing.T) {
+	for _, away := range []time.Duration{time.Minute, 5 * time.Second} {
+		t.Run(away.String(), func(t *testing.T) {
+			bubble(t, func(t *testing.T) { copyOfAManagerThatIsOff(t, away) })
+		})
+	}
+}
+
+func copyOfAManagerThatIsOff(t *testing.T, away time.Duration) {
+	c := Start(t, 3, 1, Options{})
+	leader := c.Leader()
+	original := c.Machines[(indexOf(c, leader)+1)%3]
+	id := nodeID(original)
+	copied := c.clone(original)
+	c.vote(3)
+	var names []string
+	note(leader, &names)
+	original.Stop()
+	copied.Restart()
+	at := func() string { return leader.manager().Store().View().Node(id).ManagerAddr }
+	c.Eventually(time.Minute, "the copy is the manager", func() error {
+		if votes, err := leader.voters(); err != nil || votes != 3 || at() != copied.IP+":2377" {
+			return fmt.Errorf("%d vote, it is at %s: %v", votes, at(), err)
+		}
+		return nil
+	})
+	note(leader, &names)
+	time.Sleep(away)
+	term := c.term()
+	original.Restart()
+	follows := func(m *Machine) bool {
+		running := m.manager()
+		return running != nil && running.LeaderID() != "" && running.Health().LastContact < 100*time.Millisecond
+	}
+	var said, message string
+	suspended := false
+	for end := time.Now().Add(time.Minute); time.Now().Before(end); time.Sleep(20 * time.Millisecond) {
+		if follows(original) && follows(copied) {
+			t.Fatal("both hear the leader")
+		}
+		if leader.manager() == nil || !leader.manager().Health().Leader {
+			t.Fatal("the leader is deposed")
+		}
+		_, votes := leader.manager().(interface{ Reachable() map[string]bool }).Reachable()[id]
+		suspended = suspended || !votes
+		if follows(original) && at() == copied.IP+":2377" && votes {
+			t.Fatal("the original is heard while the copy has the vote")
+		}
+		record := leader.manager().Store().View().Node(id)
+		message = cmp.Or(record.Status.Message, message)
+		if time.Until(end)%time.Second < 20*time.Millisecond {
+			var status cluster.Status
+			leader.Do(http.MethodGet, "/skep/v1/status", nil, &status)
+			if problems := fmt.Sprint(status.Problems); strings.Contains(problems, original.IP) && strings.Contains(problems, copied.IP) {
+				said = problems
+			}
+		}
+	}
+	if now := c.term(); now != term {
+		t.Errorf("the term went from %d to %d", term, now)
+	}
+	kept, refused := copied, original
+	if away < 30*time.Second {
+		kept, refused = original, copied
+	}
+	if suspended != (kept == original) {
+		t.Errorf("the vote was taken for a while: %v", suspended)
+	}
+	if refused.manager() != nil || !strings.Contains(refused.node.Info().Error, "copy") || kept.node.Info().Error != "" {
+		t.Errorf("%s runs a manager: %v, and says %q; %s says %q", refused.Name, refused.manager() != nil, refused.node.Info().Error, kept.Name, kept.node.Info().Error)
+	}
+	for where, text := range map[string]string{"status": said, "node": message} {
+		if !strings.Contains(text, original.IP) || !strings.Contains(text, copied.IP) {
+			t.Errorf("the %s says %q", where, text)
+		}
+	}
+	// It has no part in an election either.
+	c.vote(3)
+	leader.Crash()
+	note(kept, &names)
+	leader.Restart()
+	refused.Stop()
+	c.vote(3)
+	c.has(names)
 }

@@ -144,6 +144,9 @@ func (e *ear) Doubt(string) {}
 // Unheard has nobody: there is no other way than the one that is looked at all the time.
 func (e *ear) Unheard(context.Context) []string { return nil }
 
+// Twins has nobody: what memberlist makes of two with one name is its own tests' matter.
+func (e *ear) Twins() []cluster.Twin { return nil }
+
 func (e *ear) SetKeys(keys [][]byte) error {
 	if len(keys) == 0 {
 		return fmt.Errorf("set gossip keys: none: %w", cluster.ErrInvalid)

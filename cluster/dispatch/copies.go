@@ -142,11 +142,11 @@ func refuseCopy(nodeID string) refusal {
 }
 
 // messageCopy is what the node's status says.
-func messageCopy(c cluster.NodeCopy) string {
+func messageCopy(c cluster.NodeCopy, addr string) string {
 	if c.Addr == "" {
 		return "another machine has this node's identity and is refused: it is a copy of this one's disk"
 	}
-	return fmt.Sprintf("another machine, at %s, has this node's identity and is refused: it is a copy of this one's disk", c.Addr)
+	return fmt.Sprintf("another machine, at %s, has the identity of this one, at %s, and is refused: it is a copy of this one's disk", c.Addr, addr)
 }
 
 // leaseKept is for how long after a lease of one machine none is given to another one with

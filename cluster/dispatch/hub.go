@@ -74,8 +74,12 @@ func (d *Dispatcher) publish(changes []store.Change, view store.View, lost bool)
 				peers = peers || after.ManagerAddr != ""
 			default:
 				peers = peers || cluster.PeerOf(before) != cluster.PeerOf(after) && before.ManagerAddr+after.ManagerAddr != ""
-				if s := d.sessions[after.ID]; before.Copy != after.Copy && s != nil && after.Copy.Is(s.run) {
-					s.refuse(refuseCopy(after.ID))
+				if s := d.sessions[after.ID]; before.Copy != after.Copy && s != nil {
+					if after.Copy.Is(s.run) {
+						s.refuse(refuseCopy(after.ID))
+					} else {
+						s.tellAgain()
+					}
 				}
 				if before.Role != after.Role {
 					d.marksOf(todo, after.ID).peers()

@@ -141,7 +141,7 @@ func judge(s scene) (verdicts []verdict, wake time.Time) {
 		case n.session && n.engineLost.IsZero():
 			want.state, want.message = cluster.NodeReady, n.warning
 			if n.copy.Run != "" {
-				want.message = messageCopy(n.copy)
+				want.message = messageCopy(n.copy, n.status.Addr)
 			}
 		case n.session && (passed(n.engineLost.Add(engineGrace)) || n.status.State == cluster.NodeDown):
 			want.state, want.message = cluster.NodeDown, messageNoEngine

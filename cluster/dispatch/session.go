@@ -11,6 +11,8 @@ import (
 	"sync"
 	"time"
 
+	"github.com/docker/docker/api/types/swarm"
+
 	"skep/cluster"
 	"skep/store"
 )
@@ -68,6 +70,9 @@ type session struct {
 
 	mu  sync.Mutex // guards the fields below
 	due due
+	// told is what the agent last said of its node, and size how large that is.
+	told cluster.NodeNews
+	size int
 	// streams are the log requests that are under way.
 	streams    map[uint64]*logStream
 	lastStream uint64
@@ -268,8 +273,27 @@ func (s *session) register(hello *cluster.Hello) error {
 	d.sessions[s.nodeID] = s
 	d.outbox.setRun(s.nodeID, s.run)
 	d.outbox.setWarning(s.nodeID, s.warning)
-	d.outbox.addSession(cluster.NodeNews{NodeID: s.nodeID, Description: hello.Description, Addr: s.addr, Build: s.build}, size, s.engineAway)
+	d.outbox.addSession(s.tells(hello.Description, size), size, s.engineAway)
 	return nil
+}
+
+// tells notes what the agent says of its node.
+func (s *session) tells(of swarm.NodeDescription, size int) cluster.NodeNews {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.told, s.size = cluster.NodeNews{NodeID: s.nodeID, Description: of, Addr: s.addr, Build: s.build}, size
+	return s.told
+}
+
+// tellAgain has the record say of the node what this session's agent did: a copy was taken
+// for the node, and what it said is there.
+func (s *session) tellAgain() {
+	s.mu.Lock()
+	told, size := s.told, s.size
+	s.mu.Unlock()
+	if told.NodeID != "" {
+		s.d.outbox.addNode(told, size)
+	}
 }
 
 func (s *session) unregister(end error) {
@@ -312,7 +336,7 @@ func (s *session) read(in io.Reader) error {
 			if err != nil {
 				return err
 			}
-			s.d.outbox.addNode(cluster.NodeNews{NodeID: s.nodeID, Description: *m.Describe, Addr: s.addr, Build: s.build}, size)
+			s.d.outbox.addNode(s.tells(*m.Describe, size), size)
 		}
 		if len(m.Reports) > 0 {
 			if err := s.report(m.Reports); err != nil {

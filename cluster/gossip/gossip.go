@@ -87,6 +87,7 @@ type Gossip struct {
 	mu      sync.Mutex        // guards the fields below
 	members map[string]string // node ID → IP:port, this node included
 	seeds   []cluster.Member  // of the last Join
+	twins   map[string]twin   // by node ID
 	left    bool
 	closed  bool
 }
@@ -201,7 +202,7 @@ func (g *Gossip) memberlistConfig(logger *log.Logger) *memberlist.Config {
 	c.PushPullInterval = exchangeInterval
 	c.TCPTimeout = streamTimeout
 	c.DeadNodeReclaimTime = reclaimAfter
-	c.Events, c.Alive, c.Ping = events{g}, events{g}, g.calm
+	c.Events, c.Alive, c.Conflict, c.Ping = events{g}, events{g}, events{g}, g.calm
 	c.Logger = logger
 	return c
 }

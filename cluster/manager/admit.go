@@ -303,6 +303,13 @@ func (m *Manager) take(ctx context.Context, id cluster.Identity, addr string, bu
 			m.waits.say(id.NodeID, err.Error())
 			return nil, err
 		}
+		err := m.believe(ctx, id.NodeID, m.where.of(id.NodeID, node.ManagerAddr), addr)
+		if errors.Is(err, errVoteFirst) {
+			err = m.suspend(ctx, id.NodeID)
+		}
+		if err != nil {
+			return nil, err
+		}
 	}
 	err := m.store.Update(ctx, func(tx *store.Tx) error {
 		node := tx.Node(id.NodeID)
@@ -341,14 +348,28 @@ func checkAddr(addr string) error {
 // were it removed and added, raft would for a while send it the log twice, by two
 // goroutines, and a snapshot that comes late makes raft remove what came after it.
 func (m *Manager) lost(r *http.Request, _ struct{}) (*Admission, error) {
-	ctx, cancel := context.WithTimeout(r.Context(), lostLimit)
-	defer cancel()
 	id := callerOf(r)
 	if id.NodeID == m.cfg.NodeID {
 		return nil, cluster.Say(cluster.ErrPrecondition, "take vote away: node %s leads, so it has a database", id.NodeID)
 	}
+	if err := m.suspend(r.Context(), id.NodeID); err != nil {
+		return nil, err
+	}
+	node := m.store.View().Node(id.NodeID)
+	if node == nil {
+		return nil, cluster.Say(cluster.ErrUnavailable, "take vote of node %s away: it was removed meanwhile", id.NodeID)
+	}
+	m.log.Warn("a manager lost its database; it has no vote until it has another", "node", id.NodeID)
+	return m.admission(node, nil), nil
+}
+
+// suspend takes a manager's vote away, by removing its address, and returns when that is
+// committed.
+func (m *Manager) suspend(ctx context.Context, nodeID string) error {
+	ctx, cancel := context.WithTimeout(ctx, lostLimit)
+	defer cancel()
 	err := m.store.Update(ctx, func(tx *store.Tx) error {
-		node := tx.Node(id.NodeID)
+		node := tx.Node(nodeID)
 		if node == nil || node.ManagerAddr == "" {
 			return nil
 		}
@@ -357,28 +378,26 @@ func (m *Manager) lost(r *http.Request, _ struct{}) (*Admission, error) {
 		return tx.Put(&changed)
 	})
 	if err != nil {
-		return nil, fmt.Errorf("take vote away: %w", err)
+		return fmt.Errorf("take vote away: %w", err)
 	}
 	votes := func() bool {
 		return slices.ContainsFunc(m.servers(), func(s raft.Server) bool {
-			return string(s.ID) == id.NodeID && s.Suffrage == raft.Voter
+			return string(s.ID) == nodeID && s.Suffrage == raft.Voter
 		})
 	}
 	for votes() {
 		if pause(ctx, 20*time.Millisecond); ctx.Err() != nil {
-			return nil, cluster.Say(cluster.ErrUnavailable, "take vote of node %s away: the other managers haven't agreed yet", id.NodeID)
+			return cluster.Say(cluster.ErrUnavailable, "take vote of node %s away: the other managers haven't agreed yet", nodeID)
 		}
 	}
 	// What comes after the change is committed, so it is, too.
 	if err := m.raft.Barrier(lostLimit).Error(); err != nil {
-		return nil, fmt.Errorf("take vote away: %w: %w", cluster.ErrUnavailable, err)
+		return fmt.Errorf("take vote away: %w: %w", cluster.ErrUnavailable, err)
 	}
-	node := m.store.View().Node(id.NodeID)
-	if node == nil || m.servers() == nil || votes() {
-		return nil, cluster.Say(cluster.ErrUnavailable, "take vote of node %s away: it was given back meanwhile", id.NodeID)
+	if m.servers() == nil || votes() {
+		return cluster.Say(cluster.ErrUnavailable, "take vote of node %s away: it was given back meanwhile", nodeID)
 	}
-	m.log.Warn("a manager lost its database; it has no vote until it has another", "node", id.NodeID)
-	return m.admission(node, nil), nil
+	return nil
 }
 
 // lostLimit is how long a manager that lost its database waits for one answer.

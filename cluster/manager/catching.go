@@ -169,6 +169,18 @@ type waits struct {
 	mu sync.Mutex // guards the fields below
 	// voters are those of voters; unreached those of managers whose address was refused.
 	voters, unreached map[string]string
+	// twins are the managers that were two machines when somebody looked last.
+	twins map[string]found
+}
+
+// twinKept is for how long it counts that a manager was found on two machines: the one that
+// is refused tries again every few seconds.
+const twinKept = 20 * time.Second
+
+// found is what was found of a manager at a time.
+type found struct {
+	why string
+	at  time.Time
 }
 
 // set replaces what voters says.
@@ -192,10 +204,38 @@ func (w *waits) say(nodeID, why string) {
 	w.unreached[nodeID] = why
 }
 
-// of is what a node waits for; empty for nothing.
-func (w *waits) of(nodeID string) string {
+// twin notes that two machines are a manager, and tells whether that is new.
+func (w *waits) twin(nodeID string, now time.Time, err error) (fresh bool) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
+	if w.twins == nil {
+		w.twins = map[string]found{}
+	}
+	before := w.twins[nodeID]
+	w.twins[nodeID] = found{err.Error(), now}
+	return before.why != err.Error() || now.Sub(before.at) >= twinKept
+}
+
+// wasTwin tells whether two machines were a manager a moment ago. Then that counts for a
+// while longer, until it has no vote.
+func (w *waits) wasTwin(nodeID string, now time.Time) bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	before, ok := w.twins[nodeID]
+	if !ok || now.Sub(before.at) >= twinKept {
+		return false
+	}
+	w.twins[nodeID] = found{before.why, now}
+	return true
+}
+
+// of is what a node waits for; empty for nothing.
+func (w *waits) of(nodeID string, now time.Time) string {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if twin, ok := w.twins[nodeID]; ok && now.Sub(twin.at) < twinKept {
+		return twin.why
+	}
 	if why := w.voters[nodeID]; why != "" {
 		return why
 	}

@@ -117,7 +117,10 @@ func (m *Manager) judgeNow(from string, request any) error {
 		// One who isn't any more hears so from those who follow another.
 		h.leader, h.heard = m.cfg.NodeID, true
 	}
-	return judge(from, request, h)
+	if err := judge(from, request, h); err != nil {
+		return err
+	}
+	return m.placed(from, request)
 }
 
 // speaks tells whether a node may speak to this manager's raft.

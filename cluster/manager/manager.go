@@ -66,6 +66,8 @@ type Config struct {
 	Doubt func(nodeID string)
 	// Unheard lists the nodes that gossip reaches over TCP only; nil means that nobody asks.
 	Unheard func(ctx context.Context) []string
+	// Twins lists the nodes that gossip finds on two machines; nil means that nobody looks.
+	Twins func() []cluster.Twin
 	// API executes forwarded requests of the Docker Engine API; see api.Server.Remote.
 	API http.Handler
 	// Beat is raft's heartbeat timeout: how long a silence makes followers look for
@@ -125,6 +127,9 @@ type Manager struct {
 	where      *whereabouts
 	matches    matches
 	waits      waits
+	twins      twins
+	// start names this start of the manager.
+	start string
 	// opened is set when all of the above is there.
 	opened atomic.Bool
 	// alone is Config.Alone until it is done; only lead uses it.
@@ -152,7 +157,10 @@ func Open(cfg Config) (_ *Manager, err error) {
 	cfg.Beat = defaulted(cfg.Beat, 300*time.Millisecond)
 	cfg.SnapshotBytes = defaulted(cfg.SnapshotBytes, 32<<20)
 	cfg.GossipKeyPeriod = defaulted(cfg.GossipKeyPeriod, 12*time.Hour)
-	m := &Manager{cfg: cfg, log: cfg.Log, changed: make(chan struct{}), noticed: make(chan struct{}), peers: newReachability(), where: newWhereabouts(), alone: cfg.Alone}
+	m := &Manager{
+		cfg: cfg, log: cfg.Log, changed: make(chan struct{}), noticed: make(chan struct{}), peers: newReachability(),
+		where: newWhereabouts(), alone: cfg.Alone, start: cluster.NewID(cfg.Random),
+	}
 	m.store = store.New(store.Config{Now: cfg.Now, Log: cfg.Log, Build: cfg.Build, Fatal: m.cfg.Fatal})
 	m.fsm.FSM = m.store.FSM()
 	listener, err := cfg.Network.Listen(cfg.Listen)

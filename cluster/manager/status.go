@@ -30,7 +30,7 @@ func (m *Manager) Health() cluster.ManagerHealth {
 	health := cluster.ManagerHealth{
 		NodeID: m.cfg.NodeID, Addr: m.cfg.Addr, Reachable: true,
 		Leader: m.raft.State() == raft.Leader, Term: m.raft.CurrentTerm(),
-		LastIndex: m.raft.LastIndex(), CommitIndex: m.raft.CommitIndex(), AppliedIndex: m.raft.AppliedIndex(),
+		Start: m.start, LastIndex: m.raft.LastIndex(), CommitIndex: m.raft.CommitIndex(), AppliedIndex: m.raft.AppliedIndex(),
 		SnapshotIndex: snapshot, Beat: m.cfg.Beat, Build: m.cfg.Build,
 	}
 	_, health.Ready, _, _ = m.leads()
@@ -153,7 +153,7 @@ func (m *Manager) Status(ctx context.Context, digests bool) (cluster.Status, err
 		votes[string(server.ID)] = server.Suffrage == raft.Voter
 	}
 	for i, manager := range status.Managers {
-		status.Managers[i].Voter, status.Managers[i].Waits = votes[manager.NodeID], m.waits.of(manager.NodeID)
+		status.Managers[i].Voter, status.Managers[i].Waits = votes[manager.NodeID], m.waits.of(manager.NodeID, m.cfg.Now())
 	}
 	gossip := map[string]string{}
 	for _, member := range m.cfg.Members() {
@@ -188,7 +188,7 @@ func (m *Manager) Status(ctx context.Context, digests bool) (cluster.Status, err
 	slices.SortFunc(status.Nodes, func(a, b cluster.NodeHealth) int {
 		return cmp.Or(cmp.Compare(a.Hostname, b.Hostname), cmp.Compare(a.NodeID, b.NodeID))
 	})
-	status.Problems = slices.Concat(m.ownProblems(), problems(status), serviceProblems(view), certificateProblems(view, m.cfg.Now()))
+	status.Problems = slices.Concat(m.ownProblems(), problems(status), m.twinProblems(view), serviceProblems(view), certificateProblems(view, m.cfg.Now()))
 	return status, nil
 }
 
@@ -298,6 +298,22 @@ func problems(status cluster.Status) []string {
 		if node.State == cluster.NodeReady.String() && node.Reason != "" {
 			say("node %s (%s): %s", node.Hostname, node.NodeID, node.Reason)
 		}
+	}
+	return found
+}
+
+// twinProblems names the nodes that gossip finds on two machines.
+func (m *Manager) twinProblems(view store.View) []string {
+	if m.cfg.Twins == nil {
+		return nil
+	}
+	var found []string
+	for _, twin := range m.cfg.Twins() {
+		if view.Node(twin.NodeID) == nil {
+			continue
+		}
+		found = append(found, fmt.Sprintf("two machines gossip as node %s: at %s and at %s; one is a copy of the other's disk, or both have been given one address: "+
+			"stop the daemon of the one that isn't wanted, remove its data directory, and join it anew", named(view, twin.NodeID), twin.Addr, twin.Other))
 	}
 	return found
 }

@@ -70,7 +70,10 @@ func (m *Manager) here(r *http.Request, request ReadyRequest) error {
 	}
 	id := callerOf(r).NodeID
 	for _, server := range m.configuration() {
-		if string(server.ID) == id && m.where.of(id, string(server.Address)) != request.Addr {
+		if known := m.where.of(id, string(server.Address)); string(server.ID) == id && known != request.Addr {
+			if err := m.believe(r.Context(), id, known, request.Addr); err != nil {
+				return err
+			}
 			m.log.Info("a manager says that it is elsewhere", "node", id, "from", string(server.Address), "to", request.Addr)
 			m.where.hear(id, request.Addr, string(server.Address))
 		}

@@ -56,7 +56,7 @@ func (m *member) manageOnce(ctx context.Context) error {
 		Listen: known.Addresses.Listen, Addr: known.Addresses.Control,
 		Build:       cfg.Build,
 		Credentials: m.credentials, KnownManager: m.knownManager, Ring: m.ring, Dir: m.node.files.raft(), Write: cfg.Write,
-		Network: known.Addresses.home(cfg.Network), Peers: m.managers, Members: m.gossip.Members, MembersChanged: m.gossip.Changed(), Doubt: m.gossip.Doubt, Unheard: m.gossip.Unheard, API: m.node.api.Remote(),
+		Network: known.Addresses.home(cfg.Network), Peers: m.managers, Members: m.gossip.Members, MembersChanged: m.gossip.Changed(), Doubt: m.gossip.Doubt, Unheard: m.gossip.Unheard, Twins: m.gossip.Twins, API: m.node.api.Remote(),
 		Beat: m.node.timing.Beat, SnapshotBytes: cfg.SnapshotBytes, SnapshotEntries: cfg.SnapshotEntries, GossipKeyPeriod: cfg.GossipKeyPeriod,
 		Now: cfg.Now, Random: cfg.Random, Log: cfg.Log, Fatal: cfg.Fatal,
 	}

@@ -86,6 +86,7 @@ type Gossip interface {
 	Changed() <-chan struct{}
 	Doubt(nodeID string)
 	Unheard(ctx context.Context) []string
+	Twins() []cluster.Twin
 	SetKeys(keys [][]byte) error
 	Leave(timeout time.Duration) error
 	Close() error
