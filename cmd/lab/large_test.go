@@ -144,7 +144,8 @@ func (p *processes) level(ctx context.Context) error {
 	return nil
 }
 
-// Specs of 600 to 900 kB, by many clients at once: nobody is deposed, and nobody ends.
+// The largest specs, and configs of 600 to 900 kB, by many clients at once: nobody is
+// deposed, and nobody ends.
 func TestLarge_SpecsAtHighLoad(t *testing.T) {
 	if testing.Short() {
 		t.Skip("takes half a minute")
@@ -173,9 +174,20 @@ func TestLarge_SpecsAtHighLoad(t *testing.T) {
 				taken := &small
 				if c < 2 {
 					taken = &large
-					spec.Labels = map[string]string{"large": string(bytes.Repeat([]byte("x"), (600+100*(i%4))*1000))}
+					spec.Labels = map[string]string{}
+					for label := range 7 {
+						spec.Labels[fmt.Sprint("large-", label)] = strings.Repeat("x", 32<<10)
+					}
 				}
-				if _, err := api.ServiceCreate(load, spec, swarm.ServiceCreateOptions{}); err == nil {
+				var err error
+				if c < 2 && i%2 == 0 {
+					_, err = api.ConfigCreate(load, swarm.ConfigSpec{
+						Annotations: swarm.Annotations{Name: spec.Name}, Data: bytes.Repeat([]byte("x"), (600+100*(i/2%4))*1000),
+					})
+				} else {
+					_, err = api.ServiceCreate(load, spec, swarm.ServiceCreateOptions{})
+				}
+				if err == nil {
 					taken.Add(1)
 				} else if load.Err() == nil {
 					failed.Add(1)
@@ -192,7 +204,7 @@ func TestLarge_SpecsAtHighLoad(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Logf("%d large specs and %d small ones were taken, %d failed (%v); term %d to %d", large.Load(), small.Load(), failed.Load(), last.Load(), before.Term, after.Term)
+	t.Logf("%d large objects and %d small ones were taken, %d failed (%v); term %d to %d", large.Load(), small.Load(), failed.Load(), last.Load(), before.Term, after.Term)
 	if after.Term != before.Term || failed.Load() > 0 || large.Load() < 20 {
 		t.Error("the leader was deposed, or writes failed")
 	}
