@@ -69,18 +69,18 @@ type source struct {
 
 func (s source) expand(a Assignment) (File, error) {
 	if s.file == nil {
-		return File{}, cluster.Say(cluster.ErrUnsupported, "%s: a file must be given as its target", s.what)
+		return File{}, cluster.Errorf(cluster.ErrUnsupported, "%s: a file must be given as its target", s.what)
 	}
 	if cluster.Climbs(s.file.Name) {
-		return File{}, cluster.Say(cluster.ErrInvalid, "%s: the name of its file must not have .. in it: %q", s.what, s.file.Name)
+		return File{}, cluster.Errorf(cluster.ErrInvalid, "%s: the name of its file must not have .. in it: %q", s.what, s.file.Name)
 	}
 	uid, err := number(s.file.UID)
 	if err != nil {
-		return File{}, cluster.Say(cluster.ErrInvalid, "%s: the user of its file isn't a number: %q", s.what, s.file.UID)
+		return File{}, cluster.Errorf(cluster.ErrInvalid, "%s: the user of its file isn't a number: %q", s.what, s.file.UID)
 	}
 	gid, err := number(s.file.GID)
 	if err != nil {
-		return File{}, cluster.Say(cluster.ErrInvalid, "%s: the group of its file isn't a number: %q", s.what, s.file.GID)
+		return File{}, cluster.Errorf(cluster.ErrInvalid, "%s: the group of its file isn't a number: %q", s.what, s.file.GID)
 	}
 	data := s.data
 	if s.templating != nil {
@@ -96,9 +96,9 @@ func find[T any](objects map[string]*T, id, what string) (*T, error) {
 	object, come := objects[id]
 	switch {
 	case !come:
-		return nil, cluster.Say(cluster.ErrUnavailable, "waiting for a manager to send %s", what)
+		return nil, cluster.Errorf(cluster.ErrUnavailable, "waiting for a manager to send %s", what)
 	case object == nil:
-		return nil, cluster.Say(cluster.ErrNotFound, "%s not found: it was removed", what)
+		return nil, cluster.Errorf(cluster.ErrNotFound, "%s not found: it was removed", what)
 	}
 	return object, nil
 }

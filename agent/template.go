@@ -100,7 +100,7 @@ func (x *Template) expand(what, text string, limit int, functions map[string]fun
 	case errors.Is(err, errTooMuch):
 		why = fmt.Sprintf("to fill it in takes more than %d bytes of text and loops", workPerByte*limit)
 	}
-	x.err = cluster.Say(cluster.ErrInvalid, "expand template of %s: %s", what, why)
+	x.err = cluster.Errorf(cluster.ErrInvalid, "expand template of %s: %s", what, why)
 	return text
 }
 

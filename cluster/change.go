@@ -160,14 +160,14 @@ func AbandonUpdate(old *Service, message string, now time.Time) (Change, error) 
 func RebalanceService(s *Service, rollout *Rollout, now time.Time) (*Rollout, error) {
 	switch {
 	case !replicated(s.Spec.Mode):
-		return nil, Say(ErrInvalid, "service %s can't be rebalanced: only replicated services can, in others it is the node or the job that says where a task runs", s.Spec.Name)
+		return nil, Errorf(ErrInvalid, "service %s can't be rebalanced: only replicated services can, in others it is the node or the job that says where a task runs", s.Spec.Name)
 	case rollout == nil || rollout.Done() || rollout.Rebalance && (rollout.Paused() || rollout.Return):
 	case rollout.Rebalance:
 		return rollout, nil
 	case rollout.Paused():
-		return nil, Say(ErrPrecondition, "service %s can't be rebalanced while its update is paused: update it or roll it back first", s.Spec.Name)
+		return nil, Errorf(ErrPrecondition, "service %s can't be rebalanced while its update is paused: update it or roll it back first", s.Spec.Name)
 	default:
-		return nil, Say(ErrPrecondition, "service %s can't be rebalanced while it is being updated: wait for the end of the update", s.Spec.Name)
+		return nil, Errorf(ErrPrecondition, "service %s can't be rebalanced while it is being updated: wait for the end of the update", s.Spec.Name)
 	}
 	return &Rollout{
 		ServiceID: s.ID, State: swarm.UpdateStateUpdating, Revision: s.Revision, Rebalance: true,

@@ -88,12 +88,12 @@ func ParseConstraints(texts []string) ([]Constraint, error) {
 // node: a key that means nothing, an address that is none.
 func CheckConstraints(texts []string) error {
 	if len(texts) > MaxConstraints {
-		return Say(ErrInvalid, "Placement.Constraints: %d are more than %d: label the nodes that are meant, and ask for the label", len(texts), MaxConstraints)
+		return Errorf(ErrInvalid, "Placement.Constraints: %d are more than %d: label the nodes that are meant, and ask for the label", len(texts), MaxConstraints)
 	}
 	bytes, steps := 0, 0
 	for i, text := range texts {
 		if bytes += len(text); bytes > maxConstraintsText {
-			return Say(ErrInvalid, "Placement.Constraints: have more than %d bytes together: label the nodes that are meant, and ask for the label", maxConstraintsText)
+			return Errorf(ErrInvalid, "Placement.Constraints: have more than %d bytes together: label the nodes that are meant, and ask for the label", maxConstraintsText)
 		}
 		// One after the other, since each regular expression may take megabytes.
 		parsed, err := ParseConstraints(texts[i : i+1])
@@ -102,7 +102,7 @@ func CheckConstraints(texts []string) error {
 		}
 		c := parsed[0]
 		if steps += c.steps(); steps > maxProgram {
-			return Say(ErrInvalid, "Placement.Constraints: the regular expressions have more than %d steps together: repeat less, x{500} has 500", maxProgram)
+			return Errorf(ErrInvalid, "Placement.Constraints: the regular expressions have more than %d steps together: repeat less, x{500} has 500", maxProgram)
 		}
 		if _, _, known := lookUp(c.Key, &Node{}); !known {
 			return fmt.Errorf("parse constraint %q: key '%s' means nothing, there are %s: %w", texts[i], c.Key, constraintKeys, ErrInvalid)

@@ -58,8 +58,8 @@ type said struct {
 func (s *said) Error() string { return s.text }
 func (s *said) Unwrap() error { return s.class }
 
-// Say makes an error of one of the classes above whose whole text is what is
+// Errorf makes an error of one of the classes above whose whole text is what is
 // given: for users, to whom the name of the class adds nothing.
-func Say(class error, format string, args ...any) error {
+func Errorf(class error, format string, args ...any) error {
 	return &said{class: class, text: fmt.Sprintf(format, args...)}
 }

@@ -262,14 +262,14 @@ func ApplyHostOptions(labels map[string]string, h *container.HostConfig) error {
 		}
 		set := hostOptions[name]
 		if set == nil {
-			return Say(ErrInvalid, "label %s: there is no such host option; there are %s", label, strings.Join(slices.Sorted(maps.Keys(hostOptions)), ", "))
+			return Errorf(ErrInvalid, "label %s: there is no such host option; there are %s", label, strings.Join(slices.Sorted(maps.Keys(hostOptions)), ", "))
 		}
 		if err := set(h, labels[label]); err != nil {
-			return Say(ErrInvalid, "label %s: %q won't do, it takes %v", label, labels[label], err)
+			return Errorf(ErrInvalid, "label %s: %q won't do, it takes %v", label, labels[label], err)
 		}
 	}
 	if h.MemorySwap > 0 && (h.Memory == 0 || h.MemorySwap < h.Memory) {
-		return Say(ErrInvalid, "label %smemory-swap: memory and swap together can't be below the memory limit, and there must be one: set --limit-memory", LabelHost)
+		return Errorf(ErrInvalid, "label %smemory-swap: memory and swap together can't be below the memory limit, and there must be one: set --limit-memory", LabelHost)
 	}
 	return nil
 }

@@ -40,7 +40,7 @@ func ParseJoinToken(text string) (JoinToken, error) {
 	rest, ok := strings.CutPrefix(strings.TrimSpace(text), tokenPrefix)
 	digest, secret, cut := strings.Cut(rest, "-")
 	if !ok || !cut || len(digest) != digestLength || len(secret) != secretLength || !base36(digest) || !base36(secret) {
-		return JoinToken{}, Say(ErrInvalid, "parse join token: invalid join token: want %s<%d characters>-<%d characters>", tokenPrefix, digestLength, secretLength)
+		return JoinToken{}, Errorf(ErrInvalid, "parse join token: invalid join token: want %s<%d characters>-<%d characters>", tokenPrefix, digestLength, secretLength)
 	}
 	return JoinToken{Digest: digest, Secret: secret}, nil
 }

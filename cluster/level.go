@@ -76,9 +76,9 @@ func (b Build) Fits(l ClusterLevel) error {
 		if l.LevelVersion != "" {
 			raised = "skep " + l.LevelVersion
 		}
-		return Say(ErrVersion, "the cluster is at level %d, which %s doesn't know: install %s or a newer one", l.At(), b.Name(), raised)
+		return Errorf(ErrVersion, "the cluster is at level %d, which %s doesn't know: install %s or a newer one", l.At(), b.Name(), raised)
 	case max(b.MinLevel, 1) > l.At():
-		return Say(ErrVersion, "the cluster is at level %d, which is too old for %s: on all nodes install a version in between, one that has the levels %d and %d",
+		return Errorf(ErrVersion, "the cluster is at level %d, which is too old for %s: on all nodes install a version in between, one that has the levels %d and %d",
 			l.At(), b.Name(), l.At(), b.MinLevel)
 	}
 	return nil
@@ -94,7 +94,7 @@ func CheckLevel(object any, level int) error {
 	}
 	for _, f := range leveledFields(v.Type()) {
 		if f.level > level && f.set(v, 0) {
-			return Say(ErrVersion, "%s is of level %d, and the cluster is at level %d: upgrade all nodes first (\"skep upgrade status\" says which)", f.name, f.level, level)
+			return Errorf(ErrVersion, "%s is of level %d, and the cluster is at level %d: upgrade all nodes first (\"skep upgrade status\" says which)", f.name, f.level, level)
 		}
 	}
 	return nil

@@ -43,7 +43,7 @@ var cpuNumber = regexp.MustCompile(`^\d{1,6}(\.\d{1,9})?$`)
 // ReadCPUs reads a number of CPUs, in billionths.
 func ReadCPUs(text string) (nano int64, err error) {
 	if !cpuNumber.MatchString(text) {
-		return 0, Say(ErrInvalid, "a number of CPUs such as 0.5")
+		return 0, Errorf(ErrInvalid, "a number of CPUs such as 0.5")
 	}
 	cpus, err := strconv.ParseFloat(text, 64)
 	return int64(cpus*1e9 + 0.5), err
@@ -52,7 +52,7 @@ func ReadCPUs(text string) (nano int64, err error) {
 // ReadSize reads a number of bytes, with or without a unit.
 func ReadSize(text string) (bytes int64, err error) {
 	if bytes, err = units.RAMInBytes(text); err != nil || bytes < 0 {
-		return 0, Say(ErrInvalid, "a size such as 512m")
+		return 0, Errorf(ErrInvalid, "a size such as 512m")
 	}
 	return bytes, nil
 }
@@ -82,10 +82,10 @@ const MaxPreferences = 16
 func CheckPreferences(preferences []swarm.PlacementPreference) error {
 	for i, p := range preferences {
 		if p.Spread == nil {
-			return Say(ErrInvalid, "Placement.Preferences[%d]: only spread=KEY is known", i)
+			return Errorf(ErrInvalid, "Placement.Preferences[%d]: only spread=KEY is known", i)
 		}
 		if _, _, known := lookUp(p.Spread.SpreadDescriptor, &Node{}); !known {
-			return Say(ErrInvalid, "Placement.Preferences[%d]: spread=%s means nothing, there are %s", i, p.Spread.SpreadDescriptor, constraintKeys)
+			return Errorf(ErrInvalid, "Placement.Preferences[%d]: spread=%s means nothing, there are %s", i, p.Spread.SpreadDescriptor, constraintKeys)
 		}
 	}
 	return nil

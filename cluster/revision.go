@@ -51,9 +51,9 @@ type KeptRevision struct {
 func RollbackServiceTo(old *Service, to *Revision, auth string, now time.Time) (Change, error) {
 	switch {
 	case old.Spec.Mode.ReplicatedJob != nil || old.Spec.Mode.GlobalJob != nil:
-		return Change{}, Say(ErrUnsupported, "service %s is a job, and a job can't be rolled back to a revision: update it, or create it anew", old.Spec.Name)
+		return Change{}, Errorf(ErrUnsupported, "service %s is a job, and a job can't be rolled back to a revision: update it, or create it anew", old.Spec.Name)
 	case to.Number == old.Revision:
-		return Change{}, Say(ErrPrecondition, "service %s is at revision %d already", old.Spec.Name, to.Number)
+		return Change{}, Errorf(ErrPrecondition, "service %s is at revision %d already", old.Spec.Name, to.Number)
 	}
 	next, current := *old, old.Spec
 	next.Spec.TaskTemplate, next.Spec.EndpointSpec, next.Spec.Labels = to.Spec, to.Endpoint, to.ServiceLabels

@@ -62,9 +62,9 @@ func CheckHeartbeat(period time.Duration) error {
 	case period == defaultHeartbeatPeriod, MinSessionHeartbeat <= period && period <= MaxSessionHeartbeat:
 		return nil
 	case period < 0:
-		return Say(ErrInvalid, "heartbeat time period cannot be a negative duration")
+		return Errorf(ErrInvalid, "heartbeat time period cannot be a negative duration")
 	}
-	return Say(ErrInvalid, "heartbeat period %v: agents and managers of skep speak at least every %v: give %v to %v, or %v, which is the default and stands for %v",
+	return Errorf(ErrInvalid, "heartbeat period %v: agents and managers of skep speak at least every %v: give %v to %v, or %v, which is the default and stands for %v",
 		period, MaxSessionHeartbeat, MinSessionHeartbeat, MaxSessionHeartbeat, defaultHeartbeatPeriod, MaxSessionHeartbeat)
 }
 

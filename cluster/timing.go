@@ -48,7 +48,7 @@ func TimingFor(latency string) (Timing, error) {
 	}
 	timing, known := timings[latency]
 	if !known {
-		return Timing{}, Say(ErrInvalid, "latency %q: want %s, %s or %s", latency, LatencyLocal, LatencyLAN, LatencyWAN)
+		return Timing{}, Errorf(ErrInvalid, "latency %q: want %s, %s or %s", latency, LatencyLocal, LatencyLAN, LatencyWAN)
 	}
 	return timing, nil
 }

@@ -34,12 +34,12 @@ func ParseUnlockKey(text string) (UnlockKey, error) {
 	rest, ok := strings.CutPrefix(strings.TrimSpace(text), unlockKeyPrefix)
 	data, err := base64.RawStdEncoding.Strict().DecodeString(rest)
 	if !ok || err != nil || len(data) != len(key)+unlockKeySum {
-		return UnlockKey{}, Say(ErrInvalid, "invalid unlock key: want %s and %d characters, as \"docker swarm unlock-key\" shows it",
+		return UnlockKey{}, Errorf(ErrInvalid, "invalid unlock key: want %s and %d characters, as \"docker swarm unlock-key\" shows it",
 			unlockKeyPrefix, base64.RawStdEncoding.EncodedLen(len(key)+unlockKeySum))
 	}
 	copy(key[:], data)
 	if key.None() || key.Text() != unlockKeyPrefix+rest {
-		return UnlockKey{}, Say(ErrInvalid, "invalid unlock key: its checksum doesn't match, so a character is wrong or missing")
+		return UnlockKey{}, Errorf(ErrInvalid, "invalid unlock key: its checksum doesn't match, so a character is wrong or missing")
 	}
 	return key, nil
 }

@@ -14,7 +14,7 @@ import (
 func TestPut_RefusesWhatIsAboveTheLevel(t *testing.T) {
 	checkLevel = func(object any, level int) error {
 		if n, ok := object.(*cluster.Node); ok && n.Status.Message != "" && level < 2 {
-			return cluster.Say(cluster.ErrVersion, "Node.Status.Message is of level 2")
+			return cluster.Errorf(cluster.ErrVersion, "Node.Status.Message is of level 2")
 		}
 		return nil
 	}

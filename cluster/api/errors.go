@@ -20,7 +20,7 @@ const (
 
 // fail makes an error whose text goes to the client as it stands.
 func fail(class error, format string, args ...any) error {
-	return cluster.Say(class, format, args...)
+	return cluster.Errorf(class, format, args...)
 }
 
 // errPage is the answer to a path that is ours but that nobody serves.

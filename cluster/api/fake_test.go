@@ -237,7 +237,7 @@ func (n *fakeNode) Join(_ context.Context, request swarm.JoinRequest) error {
 }
 
 func (n *fakeNode) Restore(_ context.Context, request cluster.RestoreRequest) (string, error) {
-	return "", cluster.Say(cluster.ErrUnavailable, "can't restore %s", request.Path)
+	return "", cluster.Errorf(cluster.ErrUnavailable, "can't restore %s", request.Path)
 }
 
 func (n *fakeNode) Leave(_ context.Context, force bool) error {
@@ -251,7 +251,7 @@ func (n *fakeNode) Unlock(_ context.Context, key cluster.UnlockKey) error {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	if key != n.unlock {
-		return cluster.Say(cluster.ErrWrongKey, "swarm could not be unlocked: invalid key provided")
+		return cluster.Errorf(cluster.ErrWrongKey, "swarm could not be unlocked: invalid key provided")
 	}
 	n.info.LocalNodeState = swarm.LocalNodeStateActive
 	return n.err

@@ -16,7 +16,7 @@ func TestStarting(t *testing.T) {
 		defer b.node.mu.Unlock()
 		b.node.manager, b.node.starting = nil, starting
 	}
-	begin(cluster.Say(cluster.ErrUnavailable, "This node is starting"))
+	begin(cluster.Errorf(cluster.ErrUnavailable, "This node is starting"))
 	time.AfterFunc(50*time.Millisecond, func() {
 		b.node.mu.Lock()
 		defer b.node.mu.Unlock()
@@ -24,7 +24,7 @@ func TestStarting(t *testing.T) {
 	})
 	b.create(spec("web"))
 
-	begin(cluster.Say(cluster.ErrUnavailable, "This node is starting"))
+	begin(cluster.Errorf(cluster.ErrUnavailable, "This node is starting"))
 	b.server.Hold = 50 * time.Millisecond
 	b.do("POST", "/services/create", spec("late")).want(t, 503, "This node is starting")
 	b.do("GET", "/services", nil).want(t, 503, "This node is starting")

@@ -129,17 +129,17 @@ func (m *Manager) admit(r *http.Request, request JoinRequest) (*Admission, error
 		addr, _, _ = net.SplitHostPort(r.RemoteAddr)
 	}
 	if ip := net.ParseIP(addr); ip == nil || ip.IsUnspecified() {
-		return nil, cluster.Say(cluster.ErrInvalid, "join: %q is no IP address others can reach", addr)
+		return nil, cluster.Errorf(cluster.ErrInvalid, "join: %q is no IP address others can reach", addr)
 	}
 	switch request.Availability {
 	case "":
 		request.Availability = swarm.NodeAvailabilityActive
 	case swarm.NodeAvailabilityActive, swarm.NodeAvailabilityPause, swarm.NodeAvailabilityDrain:
 	default:
-		return nil, cluster.Say(cluster.ErrInvalid, "join: unknown availability %q", request.Availability)
+		return nil, cluster.Errorf(cluster.ErrInvalid, "join: unknown availability %q", request.Availability)
 	}
 	if len(request.Hostname) > 253 {
-		return nil, cluster.Say(cluster.ErrInvalid, "join: the host name is longer than 253 characters")
+		return nil, cluster.Errorf(cluster.ErrInvalid, "join: the host name is longer than 253 characters")
 	}
 	node := &cluster.Node{
 		ID:          cluster.NewID(m.cfg.Random),
@@ -229,7 +229,7 @@ func replaceAt(tx *store.Tx, addr, by string) (replaced []string, err error) {
 // tokenRole tells which role a token lets in with.
 func tokenRole(c *cluster.Cluster, token string) (swarm.NodeRole, error) {
 	if c == nil {
-		return "", cluster.Say(cluster.ErrUnavailable, "check join token: this manager has no copy of the database yet")
+		return "", cluster.Errorf(cluster.ErrUnavailable, "check join token: this manager has no copy of the database yet")
 	}
 	equal := func(secret string) bool {
 		return secret != "" && subtle.ConstantTimeCompare([]byte(secret), []byte(token)) == 1
@@ -240,7 +240,7 @@ func tokenRole(c *cluster.Cluster, token string) (swarm.NodeRole, error) {
 	case equal(c.WorkerToken):
 		return swarm.NodeRoleWorker, nil
 	}
-	return "", cluster.Say(cluster.ErrDenied, "check join token: a valid join token is necessary to join this cluster")
+	return "", cluster.Errorf(cluster.ErrDenied, "check join token: a valid join token is necessary to join this cluster")
 }
 
 // issue certifies the key of csr for the node, in the role the store says.
@@ -292,7 +292,7 @@ func (m *Manager) take(ctx context.Context, id cluster.Identity, addr string, bu
 	if err := checkAddr(addr); err != nil {
 		return nil, err
 	}
-	denied := cluster.Say(cluster.ErrDenied, "add manager: node %s is not to be a manager", id.NodeID)
+	denied := cluster.Errorf(cluster.ErrDenied, "add manager: node %s is not to be a manager", id.NodeID)
 	isToBe := func(node *cluster.Node) bool {
 		return node != nil && node.Role == swarm.NodeRoleManager && node.Spec.Role == swarm.NodeRoleManager
 	}
@@ -337,7 +337,7 @@ func (m *Manager) take(ctx context.Context, id cluster.Identity, addr string, bu
 func checkAddr(addr string) error {
 	host, _, err := net.SplitHostPort(addr)
 	if ip := net.ParseIP(host); err != nil || ip == nil || ip.IsUnspecified() || ip.IsMulticast() {
-		return cluster.Say(cluster.ErrInvalid, "add manager: %q is no IP address and port", addr)
+		return cluster.Errorf(cluster.ErrInvalid, "add manager: %q is no IP address and port", addr)
 	}
 	return nil
 }
@@ -350,14 +350,14 @@ func checkAddr(addr string) error {
 func (m *Manager) lost(r *http.Request, _ struct{}) (*Admission, error) {
 	id := callerOf(r)
 	if id.NodeID == m.cfg.NodeID {
-		return nil, cluster.Say(cluster.ErrPrecondition, "take vote away: node %s leads, so it has a database", id.NodeID)
+		return nil, cluster.Errorf(cluster.ErrPrecondition, "take vote away: node %s leads, so it has a database", id.NodeID)
 	}
 	if err := m.suspend(r.Context(), id.NodeID); err != nil {
 		return nil, err
 	}
 	node := m.store.View().Node(id.NodeID)
 	if node == nil {
-		return nil, cluster.Say(cluster.ErrUnavailable, "take vote of node %s away: it was removed meanwhile", id.NodeID)
+		return nil, cluster.Errorf(cluster.ErrUnavailable, "take vote of node %s away: it was removed meanwhile", id.NodeID)
 	}
 	m.log.Warn("a manager lost its database; it has no vote until it has another", "node", id.NodeID)
 	return m.admission(node, nil), nil
@@ -387,7 +387,7 @@ func (m *Manager) suspend(ctx context.Context, nodeID string) error {
 	}
 	for votes() {
 		if pause(ctx, 20*time.Millisecond); ctx.Err() != nil {
-			return cluster.Say(cluster.ErrUnavailable, "take vote of node %s away: the other managers haven't agreed yet", nodeID)
+			return cluster.Errorf(cluster.ErrUnavailable, "take vote of node %s away: the other managers haven't agreed yet", nodeID)
 		}
 	}
 	// What comes after the change is committed, so it is, too.
@@ -395,7 +395,7 @@ func (m *Manager) suspend(ctx context.Context, nodeID string) error {
 		return fmt.Errorf("take vote away: %w: %w", cluster.ErrUnavailable, err)
 	}
 	if m.servers() == nil || votes() {
-		return cluster.Say(cluster.ErrUnavailable, "take vote of node %s away: it was given back meanwhile", nodeID)
+		return cluster.Errorf(cluster.ErrUnavailable, "take vote of node %s away: it was given back meanwhile", nodeID)
 	}
 	return nil
 }

@@ -84,7 +84,7 @@ func (a Asker) ask(ctx context.Context, path string, request any) (*Admission, e
 	if err != nil {
 		return nil, err
 	}
-	last := cluster.Say(cluster.ErrUnavailable, "no manager's address is known")
+	last := cluster.Errorf(cluster.ErrUnavailable, "no manager's address is known")
 	for wait := askFirst; ; wait = min(2*wait, askLast) {
 		managers := a.Managers
 		if own := a.own(); own != nil {
@@ -174,5 +174,5 @@ func (a Asker) post(ctx context.Context, addr, path string, body []byte) (*Admis
 			break
 		}
 	}
-	return nil, cluster.Say(kind, "ask manager %s: %s", addr, refusal.Message)
+	return nil, cluster.Errorf(kind, "ask manager %s: %s", addr, refusal.Message)
 }

@@ -21,7 +21,7 @@ var backupPlace = seal.Place{Kind: "backup"}
 
 func backupRing(key []byte) (*seal.Ring, error) {
 	if len(key) != len(seal.Key{}) {
-		return nil, cluster.Say(cluster.ErrInvalid, "the key of a backup must have %d bytes", len(seal.Key{}))
+		return nil, cluster.Errorf(cluster.ErrInvalid, "the key of a backup must have %d bytes", len(seal.Key{}))
 	}
 	return seal.NewRing(seal.Key(key)), nil
 }
@@ -69,13 +69,13 @@ func ReadBackup(in io.Reader, key []byte) (*Backup, error) {
 	}
 	database, err := store.ReadBackup(seal.NewReader(in, ring, backupPlace))
 	if errors.Is(err, seal.ErrBad) {
-		return nil, cluster.Say(cluster.ErrInvalid, "the backup doesn't open: the passphrase is wrong, or the file is damaged")
+		return nil, cluster.Errorf(cluster.ErrInvalid, "the backup doesn't open: the passphrase is wrong, or the file is damaged")
 	}
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", cluster.ErrInvalid, err)
 	}
 	if database.View().Cluster() == nil {
-		return nil, cluster.Say(cluster.ErrInvalid, "the backup has no cluster in it")
+		return nil, cluster.Errorf(cluster.ErrInvalid, "the backup has no cluster in it")
 	}
 	return &Backup{database}, nil
 }

@@ -143,9 +143,9 @@ func (m *Manager) sort(ctx context.Context, conn *tls.Conn, requests *handoff, k
 		conn.Close()
 		return
 	case id.Role != swarm.NodeRoleManager:
-		err = cluster.Say(cluster.ErrDenied, "raft is for managers")
+		err = cluster.Errorf(cluster.ErrDenied, "raft is for managers")
 	case !m.speaks(id.NodeID):
-		err = cluster.Say(cluster.ErrDenied, "node %s is no manager of this cluster, as far as this one knows", id.NodeID)
+		err = cluster.Errorf(cluster.ErrDenied, "node %s is no manager of this cluster, as far as this one knows", id.NodeID)
 	default:
 		go m.inbound.serve(conn, id.NodeID) // It is raft's, which outlives the port by a hand-over.
 		return
@@ -188,9 +188,9 @@ func (m *Manager) allow(who func(cluster.Identity, *cluster.Node) bool, next htt
 			switch node := m.store.View().Node(id.NodeID); {
 			case who(id, node):
 			case id.Role == swarm.NodeRoleManager:
-				err = cluster.Say(cluster.ErrDenied, "node %s is not a manager any more: ask another one", id.NodeID)
+				err = cluster.Errorf(cluster.ErrDenied, "node %s is not a manager any more: ask another one", id.NodeID)
 			default:
-				err = cluster.Say(cluster.ErrDenied, "a %s may not call %s", id.Role, r.URL.Path)
+				err = cluster.Errorf(cluster.ErrDenied, "a %s may not call %s", id.Role, r.URL.Path)
 			}
 		}
 		if err != nil {
@@ -214,7 +214,7 @@ func callerOf(r *http.Request) cluster.Identity {
 // any more was removed; only an empty store (a new manager's) can't tell.
 func (m *Manager) caller(r *http.Request) (cluster.Identity, error) {
 	if r.TLS == nil {
-		return cluster.Identity{}, cluster.Say(cluster.ErrDenied, "read certificate: no certificate")
+		return cluster.Identity{}, cluster.Errorf(cluster.ErrDenied, "read certificate: no certificate")
 	}
 	id, err := ca.Peer(*r.TLS)
 	if err != nil {
@@ -226,7 +226,7 @@ func (m *Manager) caller(r *http.Request) (cluster.Identity, error) {
 func (m *Manager) belongs(id cluster.Identity) error {
 	view := m.store.View()
 	if view.Cluster() != nil && view.Node(id.NodeID) == nil {
-		return cluster.Say(cluster.ErrDenied, "node %s is not part of the swarm", id.NodeID)
+		return cluster.Errorf(cluster.ErrDenied, "node %s is not part of the swarm", id.NodeID)
 	}
 	return nil
 }

@@ -100,7 +100,7 @@ func (j *joins) take(from netip.Addr, nodeID string, now time.Time, ready func(n
 		}
 	}
 	if all.absent >= maxAbsent {
-		return cluster.Say(cluster.ErrUnavailable, "join: %d nodes that joined from %s within %s aren't ready: try again when some are", all.absent, from, joinSpan)
+		return cluster.Errorf(cluster.ErrUnavailable, "join: %d nodes that joined from %s within %s aren't ready: try again when some are", all.absent, from, joinSpan)
 	}
 	all.joined = append(all.joined, joined{nodeID, now})
 	all.absent++
@@ -159,7 +159,7 @@ func (j *joins) hear(from netip.Addr, now time.Time) error {
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	if g := j.wrong[from]; g != nil && g.left(now) > maxWrong-1 {
-		return cluster.Say(cluster.ErrUnavailable, "check join token: too many wrong ones came from %s: try again in a moment", from)
+		return cluster.Errorf(cluster.ErrUnavailable, "check join token: too many wrong ones came from %s: try again in a moment", from)
 	}
 	return nil
 }
@@ -195,7 +195,7 @@ func room(nodes int) error {
 	if nodes < maxNodes {
 		return nil
 	}
-	return cluster.Say(cluster.ErrPrecondition, "the cluster has %d nodes, and takes no more: remove those that are gone, with \"skep node prune\"", nodes)
+	return cluster.Errorf(cluster.ErrPrecondition, "the cluster has %d nodes, and takes no more: remove those that are gone, with \"skep node prune\"", nodes)
 }
 
 // present tells whether a node that joined is there.

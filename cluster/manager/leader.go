@@ -279,7 +279,7 @@ func (m *Manager) CanLose(nodeID string) error {
 		}
 	}
 	if need := len(reachable)/2 + 1; answer < need {
-		return cluster.Say(cluster.ErrPrecondition, "lose manager %s: it would result in a loss of quorum: of the %d managers left %d answer, %d are needed", nodeID, len(reachable), answer, need)
+		return cluster.Errorf(cluster.ErrPrecondition, "lose manager %s: it would result in a loss of quorum: of the %d managers left %d answer, %d are needed", nodeID, len(reachable), answer, need)
 	}
 	return nil
 }

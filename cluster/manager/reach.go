@@ -24,7 +24,7 @@ import (
 func (m *Manager) reach(ctx context.Context, addr string, config *tls.Config) error {
 	conn, err := Dial(ctx, m.cfg.Network, addr, config)
 	if err != nil {
-		return cluster.Say(cluster.ErrPrecondition, "could not connect to prospective new cluster member using its advertised address: %v; "+
+		return cluster.Errorf(cluster.ErrPrecondition, "could not connect to prospective new cluster member using its advertised address: %v; "+
 			"the leader, at %s, must reach it there: give it an --advertise-addr that the other managers reach, and open its port", err, m.cfg.Addr)
 	}
 	conn.Close()

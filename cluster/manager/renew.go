@@ -24,7 +24,7 @@ type RenewRequest struct {
 // leader's word counts; a follower sends the caller to it.
 func (m *Manager) knownNode(id cluster.Identity, key cluster.KeyDigest) error {
 	if node := m.store.View().Node(id.NodeID); node == nil || !node.Certificate.Has(key) {
-		return cluster.Say(cluster.ErrDenied, "no node is known here by that name with that key")
+		return cluster.Errorf(cluster.ErrDenied, "no node is known here by that name with that key")
 	}
 	return nil
 }
@@ -63,7 +63,7 @@ func renewerContext(ctx context.Context, conn net.Conn) context.Context {
 func (m *Manager) allowRenewal(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		from, ok := r.Context().Value(renewerKey{}).(renewer)
-		err := cluster.Say(cluster.ErrDenied, "renew certificate: a connection by %s is needed", cluster.ProtocolRenew)
+		err := cluster.Errorf(cluster.ErrDenied, "renew certificate: a connection by %s is needed", cluster.ProtocolRenew)
 		if ok {
 			err = m.unlessRemoved(r.Context(), from.id)
 		}
@@ -85,7 +85,7 @@ func (m *Manager) unlessRemoved(ctx context.Context, id cluster.Identity) error 
 	if err := m.Fresh(ctx); err != nil {
 		return err
 	}
-	return cluster.Say(cluster.ErrRemoved, "renew certificate: node %s is not part of the swarm any more", id.NodeID)
+	return cluster.Errorf(cluster.ErrRemoved, "renew certificate: node %s is not part of the swarm any more", id.NodeID)
 }
 
 // renew certifies a node's new key.
@@ -97,10 +97,10 @@ func (m *Manager) renew(r *http.Request, request RenewRequest) (*Admission, erro
 // certify certifies a node's new key, for the role that the store says, and keeps it
 // beside the one that asked.
 func (m *Manager) certify(ctx context.Context, id cluster.Identity, asked cluster.KeyDigest, request RenewRequest) (*Admission, error) {
-	removed := cluster.Say(cluster.ErrRemoved, "renew certificate: node %s is not part of the swarm any more", id.NodeID)
+	removed := cluster.Errorf(cluster.ErrRemoved, "renew certificate: node %s is not part of the swarm any more", id.NodeID)
 	view := m.store.View()
 	if view.Cluster() == nil {
-		return nil, cluster.Say(cluster.ErrUnavailable, "renew certificate: this manager has no copy of the database yet")
+		return nil, cluster.Errorf(cluster.ErrUnavailable, "renew certificate: this manager has no copy of the database yet")
 	}
 	node := view.Node(id.NodeID)
 	if node == nil {
@@ -117,7 +117,7 @@ func (m *Manager) certify(ctx context.Context, id cluster.Identity, asked cluste
 		case present == nil:
 			return removed
 		case present.Role != node.Role:
-			return cluster.Say(cluster.ErrUnavailable, "renew certificate: the role of node %s has just changed", id.NodeID)
+			return cluster.Errorf(cluster.ErrUnavailable, "renew certificate: the role of node %s has just changed", id.NodeID)
 		}
 		changed := *present
 		changed.Certificate, changed.Build = issued, request.Build.Bounded()

@@ -15,7 +15,7 @@ import (
 // to a fresh one when there is none. Nothing is written.
 func (m *Manager) NewRoot(c *cluster.Cluster, certPEM, keyPEM []byte) (*cluster.RootRotation, error) {
 	if c.Rotation != nil {
-		return nil, cluster.Say(cluster.ErrPrecondition, "rotate root CA: a rotation is under way; it ends when every node has its new certificate, so remove nodes that are gone for good (\"node rm --force\")")
+		return nil, cluster.Errorf(cluster.ErrPrecondition, "rotate root CA: a rotation is under way; it ends when every node has its new certificate, so remove nodes that are gone for good (\"node rm --force\")")
 	}
 	now := m.cfg.Now()
 	old, err := ca.ParseRoot(c.RootCert, c.RootKey)

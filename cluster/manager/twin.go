@@ -42,11 +42,11 @@ func (m *Manager) oneMachine(ctx context.Context, nodeID, known, claimed string)
 	case failed != nil:
 		return fmt.Errorf("look for manager %s, which answers at %s: %w", nodeID, known, failed)
 	case now.NodeID != nodeID:
-		return cluster.Say(cluster.ErrPrecondition, "manager %s answers at %s, and %s does at %s", nodeID, known, now.NodeID, claimed)
+		return cluster.Errorf(cluster.ErrPrecondition, "manager %s answers at %s, and %s does at %s", nodeID, known, now.NodeID, claimed)
 	case before.Start == "" || now.Start == "" || before.Start == now.Start:
 		return nil // An older version doesn't tell.
 	}
-	return cluster.Say(cluster.ErrPrecondition, "two machines are manager %s: one at %s, which goes on, and one at %s, which is refused: one is a copy of the other's disk. "+
+	return cluster.Errorf(cluster.ErrPrecondition, "two machines are manager %s: one at %s, which goes on, and one at %s, which is refused: one is a copy of the other's disk. "+
 		"Stop the daemon of the one that isn't wanted, remove its data directory, and join it anew", nodeID, known, claimed)
 }
 

@@ -51,7 +51,7 @@ func resolve(listen, advertise string, known interfaces) (addresses, error) {
 		return addresses{}, fmt.Errorf("read advertise address: %w", err)
 	}
 	if ip != nil && !reachable(ip) {
-		return addresses{}, cluster.Say(cluster.ErrInvalid, "advertise address must be a non-zero IP address or network interface (with optional port number): %s is none that other nodes could reach", ip)
+		return addresses{}, cluster.Errorf(cluster.ErrInvalid, "advertise address must be a non-zero IP address or network interface (with optional port number): %s is none that other nodes could reach", ip)
 	}
 	if ip == nil {
 		ip = listenIP
@@ -101,7 +101,7 @@ func parseAddr(text string, defaultPort int, known interfaces) (net.IP, int, err
 		if h, p, err := net.SplitHostPort(text); err == nil {
 			number, err := strconv.ParseUint(p, 10, 16)
 			if err != nil || number == 0 {
-				return nil, 0, cluster.Say(cluster.ErrInvalid, "%q has no valid port", text)
+				return nil, 0, cluster.Errorf(cluster.ErrInvalid, "%q has no valid port", text)
 			}
 			host, port = h, int(number)
 		}
@@ -114,7 +114,7 @@ func parseAddr(text string, defaultPort int, known interfaces) (net.IP, int, err
 	}
 	iface := known.named(host)
 	if iface == nil {
-		return nil, 0, cluster.Say(cluster.ErrInvalid, "%q is neither an IP address nor a network interface here", host)
+		return nil, 0, cluster.Errorf(cluster.ErrInvalid, "%q is neither an IP address nor a network interface here", host)
 	}
 	ips := iface.ips()
 	candidates := usable(ips)
@@ -122,7 +122,7 @@ func parseAddr(text string, defaultPort int, known interfaces) (net.IP, int, err
 		candidates = ips
 	}
 	if len(candidates) != 1 {
-		return nil, 0, cluster.Say(cluster.ErrInvalid, "interface %s has %d addresses; name one of them", host, len(candidates))
+		return nil, 0, cluster.Errorf(cluster.ErrInvalid, "interface %s has %d addresses; name one of them", host, len(candidates))
 	}
 	return candidates[0], port, nil
 }
@@ -155,7 +155,7 @@ func onlyIP(known interfaces) (net.IP, error) {
 	case 1:
 		return all[0], nil
 	case 0:
-		return nil, cluster.Say(cluster.ErrInvalid, "could not choose an IP address to advertise since this system has none that others can reach")
+		return nil, cluster.Errorf(cluster.ErrInvalid, "could not choose an IP address to advertise since this system has none that others can reach")
 	}
-	return nil, cluster.Say(cluster.ErrInvalid, "could not choose an IP address to advertise since this system has multiple addresses")
+	return nil, cluster.Errorf(cluster.ErrInvalid, "could not choose an IP address to advertise since this system has multiple addresses")
 }

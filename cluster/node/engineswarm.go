@@ -34,7 +34,7 @@ func (n *Node) freePorts(ctx context.Context, addrs addresses, control bool) err
 			continue // Anything else is said where the port is used.
 		}
 		if nodeID, is, asked := n.api.EngineSwarm(ctx); asked == nil && is {
-			return cluster.Say(cluster.ErrPrecondition, "the machine's Docker Engine is in a swarm of its own (node %s), which has port %s: "+
+			return cluster.Errorf(cluster.ErrPrecondition, "the machine's Docker Engine is in a swarm of its own (node %s), which has port %s: "+
 				"leave it first, by \"docker -H %s swarm leave\", with --force if it is a manager: the last one takes that swarm with it (%v)", nodeID, addr, n.cfg.Engine, err)
 		}
 		return fmt.Errorf("another program has a port of this node: %w", err)

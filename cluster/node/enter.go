@@ -97,7 +97,7 @@ func (n *Node) token() (string, error) {
 // enterByToken joins the cluster of the token.
 func (n *Node) enterByToken(ctx context.Context, token string) error {
 	if len(n.cfg.Join) == 0 {
-		return cluster.Say(cluster.ErrPrecondition, "make a new cluster: there is one already, whose token is in %s: name its managers with --join, or remove the file if it is gone for good", n.cfg.TokenFile)
+		return cluster.Errorf(cluster.ErrPrecondition, "make a new cluster: there is one already, whose token is in %s: name its managers with --join, or remove the file if it is gone for good", n.cfg.TokenFile)
 	}
 	return n.Join(ctx, swarm.JoinRequest{
 		ListenAddr: n.cfg.ListenAddr, AdvertiseAddr: n.cfg.AdvertiseAddr, Availability: swarm.NodeAvailability(n.cfg.Availability),
@@ -138,8 +138,8 @@ func (n *Node) askOther(ctx context.Context, named string) error {
 	case errors.Is(err, syscall.ECONNREFUSED):
 		return nil
 	case err != nil:
-		return cluster.Say(cluster.ErrUnavailable, "%s doesn't answer, so it may be in a cluster: start it, or leave it out of --join if it is gone for good (%v)", addr, err)
+		return cluster.Errorf(cluster.ErrUnavailable, "%s doesn't answer, so it may be in a cluster: start it, or leave it out of --join if it is gone for good (%v)", addr, err)
 	}
 	conn.Close()
-	return cluster.Say(cluster.ErrPrecondition, "a manager answers at %s, so there is a cluster already: to join it, put its token (\"skep swarm join-token -q manager\") into the file of --token-file", addr)
+	return cluster.Errorf(cluster.ErrPrecondition, "a manager answers at %s, so there is a cluster already: to join it, put its token (\"skep swarm join-token -q manager\") into the file of --token-file", addr)
 }

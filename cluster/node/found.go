@@ -11,7 +11,7 @@ import (
 // refuseInit refuses what can't be done yet.
 func refuseInit(r swarm.InitRequest) error {
 	refuse := func(what string) error {
-		return cluster.Say(cluster.ErrUnsupported, "initialize swarm: %s", what)
+		return cluster.Errorf(cluster.ErrUnsupported, "initialize swarm: %s", what)
 	}
 	switch {
 	case r.DataPathAddr != "" || r.DataPathPort != 0:

@@ -20,7 +20,7 @@ import (
 // no member that runs; its containers go on, and the cluster sees it as down.
 
 // errLocked is what a locked node says to everything but unlock.
-var errLocked = cluster.Say(cluster.ErrLocked, "Swarm is encrypted and needs to be unlocked before it can be used. Please use \"docker swarm unlock\" to unlock it.")
+var errLocked = cluster.Errorf(cluster.ErrLocked, "Swarm is encrypted and needs to be unlocked before it can be used. Please use \"docker swarm unlock\" to unlock it.")
 
 // locked tells who this node is while it is locked; nil when it isn't.
 func (n *Node) locked() *cluster.Identity {
@@ -78,13 +78,13 @@ func (n *Node) Unlock(ctx context.Context, key cluster.UnlockKey) error {
 	defer done()
 	switch {
 	case n.current() != nil:
-		return cluster.Say(cluster.ErrNotLocked, "swarm is not locked")
+		return cluster.Errorf(cluster.ErrNotLocked, "swarm is not locked")
 	case n.locked() == nil:
-		return cluster.Say(cluster.ErrUnavailable, "This node is not part of a swarm")
+		return cluster.Errorf(cluster.ErrUnavailable, "This node is not part of a swarm")
 	}
 	member, err := n.load(key)
 	if errors.Is(err, cluster.ErrWrongKey) {
-		return cluster.Say(cluster.ErrWrongKey, "swarm could not be unlocked: invalid key provided")
+		return cluster.Errorf(cluster.ErrWrongKey, "swarm could not be unlocked: invalid key provided")
 	}
 	if err != nil {
 		return fmt.Errorf("unlock: %w", err)

@@ -168,7 +168,7 @@ func (m *member) wait(ctx context.Context) error {
 		if err := m.node.Failure(); err != nil {
 			return err
 		}
-		return cluster.Say(cluster.ErrUnavailable, "the membership ended")
+		return cluster.Errorf(cluster.ErrUnavailable, "the membership ended")
 	case <-ctx.Done():
 		return ctx.Err()
 	}
@@ -331,7 +331,7 @@ func (m *member) connect(ctx context.Context) (net.Conn, error) {
 		return rank(id.NodeID, managers[i].NodeID) < rank(id.NodeID, managers[j].NodeID)
 	})
 	config := m.credentials.ClientTLS(cluster.Identity{Role: swarm.NodeRoleManager}, cluster.ProtocolSession)
-	last := cluster.Say(cluster.ErrUnavailable, "open session: no manager's address is known")
+	last := cluster.Errorf(cluster.ErrUnavailable, "open session: no manager's address is known")
 	now := m.node.cfg.Now()
 	m.mu.Lock()
 	recent := func(peer cluster.Peer) time.Time {

@@ -75,7 +75,7 @@ func (a addresses) another(now surroundings) (net.IP, error) {
 		case len(ips) == 1:
 			return ips[0], nil
 		case len(ips) == 0 && now.patient:
-			return nil, cluster.Say(cluster.ErrUnavailable, "the address %s isn't this machine's any more, and its interface %s has no other yet", a.IP, a.Interface)
+			return nil, cluster.Errorf(cluster.ErrUnavailable, "the address %s isn't this machine's any more, and its interface %s has no other yet", a.IP, a.Interface)
 		}
 	}
 	if ip := now.towards(); ip != nil {

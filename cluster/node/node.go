@@ -128,7 +128,7 @@ var _ api.Node = (*Node)(nil)
 // New makes a node; it touches nothing before Run.
 func New(cfg Config) (*Node, error) {
 	if cfg.DataDir == "" || cfg.Driver == nil {
-		return nil, cluster.Say(cluster.ErrInvalid, "make node: a data directory and a driver are needed")
+		return nil, cluster.Errorf(cluster.ErrInvalid, "make node: a data directory and a driver are needed")
 	}
 	timing, err := cluster.TimingFor(cfg.Latency)
 	if err != nil {
@@ -234,7 +234,7 @@ func (n *Node) Run(ctx context.Context) (err error) {
 		n.begin(member)
 	} else if n.locked() == nil && (n.cfg.Init || len(n.cfg.Join) > 0) {
 		if !n.cfg.Init && n.cfg.TokenFile == "" {
-			return cluster.Say(cluster.ErrInvalid, "join %s: this node is in no cluster yet, so it needs --token-file: put the output of \"skep swarm join-token -q worker|manager\" into a file", strings.Join(n.cfg.Join, ","))
+			return cluster.Errorf(cluster.ErrInvalid, "join %s: this node is in no cluster yet, so it needs --token-file: put the output of \"skep swarm join-token -q worker|manager\" into a file", strings.Join(n.cfg.Join, ","))
 		}
 		go n.enter(ctx)
 	}
@@ -439,7 +439,7 @@ func splitRemote(addr string) (string, error) {
 		host, port = strings.Trim(addr, "[]"), fmt.Sprint(controlPort)
 	}
 	if host == "" {
-		return "", cluster.Say(cluster.ErrInvalid, "%q is no address of a manager: want host or host:port", addr)
+		return "", cluster.Errorf(cluster.ErrInvalid, "%q is no address of a manager: want host or host:port", addr)
 	}
 	return net.JoinHostPort(host, port), nil
 }

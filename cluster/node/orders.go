@@ -19,10 +19,10 @@ import (
 const orderLimit = 20 * time.Second
 
 // errMember is what init and join say on a node that is part of a cluster.
-var errMember = cluster.Say(cluster.ErrUnavailable, "This node is already part of a swarm. Use \"docker swarm leave\" to leave this swarm and join another one.")
+var errMember = cluster.Errorf(cluster.ErrUnavailable, "This node is already part of a swarm. Use \"docker swarm leave\" to leave this swarm and join another one.")
 
 // errStarting is what a node says that doesn't know yet what it is.
-var errStarting = cluster.Say(cluster.ErrUnavailable, "This node is starting: its part in the swarm isn't taken up yet. Try again in a moment.")
+var errStarting = cluster.Errorf(cluster.ErrUnavailable, "This node is starting: its part in the swarm isn't taken up yet. Try again in a moment.")
 
 // order takes the right to change the membership; done gives it back. It waits until Run has
 // found what an earlier run left: an order to a node that is nobody would remove that.
@@ -84,10 +84,10 @@ func (n *Node) Init(ctx context.Context, request swarm.InitRequest) (string, err
 // unless it is given one to advertise, since clients always send where to listen.
 func (n *Node) goOnAlone(ctx context.Context, m *member, request swarm.InitRequest) (string, error) {
 	if request.AutoLockManagers {
-		return "", cluster.Say(cluster.ErrInvalid, "force a new cluster: it keeps its locks; leave --autolock out and use \"swarm update --autolock\" afterwards")
+		return "", cluster.Errorf(cluster.ErrInvalid, "force a new cluster: it keeps its locks; leave --autolock out and use \"swarm update --autolock\" afterwards")
 	}
 	if m.credentials.Identity().Role != swarm.NodeRoleManager {
-		return "", cluster.Say(cluster.ErrUnavailable, "force a new cluster: this node is a worker and has no copy of the cluster's database; do it on one that was a manager")
+		return "", cluster.Errorf(cluster.ErrUnavailable, "force a new cluster: this node is a worker and has no copy of the cluster's database; do it on one that was a manager")
 	}
 	addrs := m.known().Addresses
 	if request.AdvertiseAddr != "" {
@@ -124,14 +124,14 @@ func (n *Node) goOnAlone(ctx context.Context, m *member, request swarm.InitReque
 // Join makes the node part of the cluster of a manager at one of the addresses.
 func (n *Node) Join(ctx context.Context, request swarm.JoinRequest) error {
 	if request.DataPathAddr != "" {
-		return cluster.Say(cluster.ErrUnsupported, "join swarm: overlay networks aren't there yet; leave the data path's address out")
+		return cluster.Errorf(cluster.ErrUnsupported, "join swarm: overlay networks aren't there yet; leave the data path's address out")
 	}
 	token, err := cluster.ParseJoinToken(request.JoinToken)
 	if err != nil {
 		return err
 	}
 	if len(request.RemoteAddrs) == 0 {
-		return cluster.Say(cluster.ErrInvalid, "join swarm: at least 1 RemoteAddr is required to join")
+		return cluster.Errorf(cluster.ErrInvalid, "join swarm: at least 1 RemoteAddr is required to join")
 	}
 	var managers []string
 	for _, remote := range request.RemoteAddrs {
@@ -284,13 +284,13 @@ func (n *Node) Leave(ctx context.Context, force bool) error {
 	}
 	member := n.current()
 	if member == nil {
-		return cluster.Say(cluster.ErrUnavailable, "This node is not part of a swarm")
+		return cluster.Errorf(cluster.ErrUnavailable, "This node is not part of a swarm")
 	}
 	// A manager that is starting, or waits for its database, is one, too; one that was
 	// removed is none any more.
 	worker := member.credentials.Identity().Role != swarm.NodeRoleManager || member.gone() != nil
 	if !worker && !force {
-		return cluster.Say(cluster.ErrUnavailable, "You are attempting to leave the swarm on a node that is participating as a manager. "+
+		return cluster.Errorf(cluster.ErrUnavailable, "You are attempting to leave the swarm on a node that is participating as a manager. "+
 			"Demote it first, or use `--force` to suppress this message; the last manager takes the swarm's data with it")
 	}
 	// A manager that is forced out may be the last; nobody else could be told.
@@ -317,7 +317,7 @@ func (n *Node) Leave(ctx context.Context, force bool) error {
 // leaveLocked is the way out for one whose unlock key is lost.
 func (n *Node) leaveLocked(ctx context.Context, id cluster.Identity, force bool) error {
 	if !force {
-		return cluster.Say(cluster.ErrUnavailable, "Swarm is encrypted and locked. Please unlock it first or use `--force` to ignore this message.")
+		return cluster.Errorf(cluster.ErrUnavailable, "Swarm is encrypted and locked. Please unlock it first or use `--force` to ignore this message.")
 	}
 	clearing, cancel := context.WithTimeout(context.WithoutCancel(ctx), clearLimit)
 	defer cancel()

@@ -59,7 +59,7 @@ func (n *Node) Restore(ctx context.Context, request cluster.RestoreRequest) (str
 func readBackup(request cluster.RestoreRequest) (*manager.Backup, error) {
 	file, err := openBackup(request.Path)
 	if err != nil {
-		return nil, cluster.Say(cluster.ErrInvalid, "open backup: %v (the daemon reads the file, so it must be on its machine)", err)
+		return nil, cluster.Errorf(cluster.ErrInvalid, "open backup: %v (the daemon reads the file, so it must be on its machine)", err)
 	}
 	defer file.Close()
 	if _, err := file.Seek(request.Offset, io.SeekStart); err != nil {
