@@ -71,7 +71,7 @@ type Disk struct {
 	dir       string
 	// trying holds one while Answers tries a write.
 	trying chan struct{}
-	// steps, when a test sets it, is told of each step of Reseal.
+	// steps, when a test sets it, is told of each step of Reencrypt.
 	steps func(string)
 }
 

@@ -89,8 +89,8 @@ type mark struct {
 	Stable map[string][]byte `cbor:"5,keyasint,omitempty"`
 }
 
-func markPlace(clusterID string) seal.Place {
-	return seal.Place{ClusterID: clusterID, Kind: "mark of the log"}
+func markPlace(clusterID string) seal.Location {
+	return seal.Location{ClusterID: clusterID, Kind: "mark of the log"}
 }
 
 func (m *mark) open(sealed []byte, ring *seal.Ring, clusterID string) error {
@@ -264,7 +264,7 @@ func (b *markedBolt) transactLocked(call func() error) error {
 	return b.failed
 }
 
-// Reseal writes the mark anew, under the key that the ring seals with now.
+// Reencrypt writes the mark anew, under the key that the ring seals with now.
 func (b *markedBolt) Reseal() error { return b.write(nil, func(*mark) error { return nil }) }
 
 // Covered notes that there is a snapshot up to index.

@@ -13,7 +13,7 @@ import (
 // runs in circles or finds less than was written. pages reads the same file and trusts
 // nothing: all that could be otherwise without making a difference to bbolt must be as
 // bbolt writes it.
-type pages struct {
+type pageWalker struct {
 	file     io.ReaderAt
 	pageSize uint64
 	// high is the number of the first page that was never used.
@@ -101,7 +101,7 @@ func readBuckets(file io.ReaderAt, newest boltMeta, each func(bucket string, key
 	if newest.Freelist != noFreelist {
 		return nil, damage("it has a list of free pages")
 	}
-	p := &pages{file: file, pageSize: uint64(newest.PageSize), high: newest.High, used: map[uint64]bool{0: true, 1: true}}
+	p := &pageWalker{file: file, pageSize: uint64(newest.PageSize), high: newest.High, used: map[uint64]bool{0: true, 1: true}}
 	if err := readAt(file, make([]byte, 1), int64(p.high*p.pageSize)-1); err != nil {
 		return nil, err
 	}
@@ -198,7 +198,7 @@ func parse(data []byte) (n boltNode, err error) {
 }
 
 // load reads a page with those that belong to it.
-func (p *pages) load(id uint64) (boltNode, error) {
+func (p *pageWalker) load(id uint64) (boltNode, error) {
 	head := make([]byte, pageHead)
 	if id >= p.high {
 		return boltNode{}, damage("it was never written")
@@ -229,7 +229,7 @@ func (p *pages) load(id uint64) (boltNode, error) {
 
 // walk hands out what is in a page and below, all of which must have keys from low
 // until before limit; nil stands for no bound.
-func (p *pages) walk(id uint64, low, limit []byte, each func(element) error) error {
+func (p *pageWalker) walk(id uint64, low, limit []byte, each func(element) error) error {
 	n, err := p.load(id)
 	if err != nil {
 		return fmt.Errorf("read page %d: %w", id, err)

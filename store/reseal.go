@@ -8,12 +8,12 @@ import (
 	"skep/store/seal"
 )
 
-// Reseal brings everything under the key that the ring seals with now, after it was
+// Reencrypt brings everything under the key that the ring seals with now, after it was
 // rotated: the log, and its mark with terms and votes, are sealed anew where they are;
 // snapshot is called to take a snapshot, if the newest one is under an older key; and
 // other such snapshots go. When it returns nil, nothing on the disk needs an older key.
 // It may be cut off anywhere and repeated: as long as the older keys are there, all opens.
-func (d *Disk) Reseal(snapshot func() error) error {
+func (d *Disk) Reencrypt(snapshot func() error) error {
 	if err := d.log.Reseal(); err != nil {
 		return err
 	}

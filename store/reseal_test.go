@@ -76,7 +76,7 @@ func TestDisk_ResealsWhatIsUnderAnOlderKey(t *testing.T) {
 		}
 	}
 	taken := 0
-	if err := d.Reseal(func() error { taken++; snapshotOn(t, config, d, 300); return nil }); err != nil {
+	if err := d.Reencrypt(func() error { taken++; snapshotOn(t, config, d, 300); return nil }); err != nil {
 		t.Fatal(err)
 	}
 	// Of the two snapshots that stay one was old until it was removed.
@@ -110,7 +110,7 @@ func TestDisk_ResealsWhatIsUnderAnOlderKey(t *testing.T) {
 		t.Errorf("the snapshot opens with the old key: %v", err)
 	}
 	d.steps = nil
-	if err := d.Reseal(func() error { t.Error("another snapshot is taken"); return nil }); err != nil {
+	if err := d.Reencrypt(func() error { t.Error("another snapshot is taken"); return nil }); err != nil {
 		t.Errorf("once more: %v", err)
 	}
 }
@@ -138,7 +138,7 @@ func TestDisk_ResealsWhileRaftWrites(t *testing.T) {
 		}
 	})
 	for range 3 {
-		if err := d.Reseal(func() error { return nil }); err != nil {
+		if err := d.Reencrypt(func() error { return nil }); err != nil {
 			t.Error(err)
 		}
 	}

@@ -17,7 +17,7 @@ import (
 
 // backupPlace is where backups belong. The cluster isn't part of it: whoever opens
 // one doesn't know it yet.
-var backupPlace = seal.Place{Kind: "backup"}
+var backupPlace = seal.Location{Kind: "backup"}
 
 func backupRing(key []byte) (*seal.Ring, error) {
 	if len(key) != len(seal.Key{}) {

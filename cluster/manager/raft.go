@@ -203,7 +203,7 @@ func (m *Manager) snapshotSize() uint64 {
 // Reseal brings all of this manager's log and snapshots under the key that the ring
 // seals with now. When it returns nil, none of them needs an older key.
 func (m *Manager) Reseal() error {
-	return m.disk.Reseal(func() error { return m.raft.Snapshot().Error() })
+	return m.disk.Reencrypt(func() error { return m.raft.Snapshot().Error() })
 }
 
 // streams is the stream layer of the connections that this manager opens for raft: inbound

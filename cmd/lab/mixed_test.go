@@ -309,7 +309,7 @@ func (m *mixed) planted() int {
 		if response.StatusCode != http.StatusOK {
 			return fmt.Errorf("back up: %s", response.Status)
 		}
-		database, err = io.ReadAll(seal.NewReader(response.Body, seal.NewRing(key), seal.Place{Kind: "backup"}))
+		database, err = io.ReadAll(seal.NewReader(response.Body, seal.NewRing(key), seal.Location{Kind: "backup"}))
 		return err
 	})
 	if err != nil {

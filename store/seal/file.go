@@ -12,12 +12,12 @@ import (
 type File struct {
 	path  string
 	ring  *Ring
-	place Place
+	place Location
 }
 
 // NewFile names a file; kind keeps files apart that are sealed under one key.
 func NewFile(path string, ring *Ring, clusterID, kind string) *File {
-	return &File{path: path, ring: ring, place: Place{ClusterID: clusterID, Kind: "file " + kind}}
+	return &File{path: path, ring: ring, place: Location{ClusterID: clusterID, Kind: "file " + kind}}
 }
 
 // Read returns what was last written. The error of a file that isn't there is

@@ -59,10 +59,10 @@ func FuzzOpen(f *testing.F) {
 		if len(plain) > 3*chunkSize {
 			t.Skip("it takes long and shows nothing new")
 		}
-		elsewhere := Place{ClusterID: here.ClusterID, Kind: kind, Index: index, Term: here.Term}
+		elsewhere := Location{ClusterID: here.ClusterID, Kind: kind, Index: index, Term: here.Term}
 		for what, how := range map[string]struct {
 			seal func() []byte
-			open func([]byte, Place) ([]byte, error)
+			open func([]byte, Location) ([]byte, error)
 		}{
 			"record": {
 				func() []byte { return ring.Seal(plain, here) },
@@ -80,7 +80,7 @@ func FuzzOpen(f *testing.F) {
 					}
 					return sealed.Bytes()
 				},
-				func(sealed []byte, place Place) ([]byte, error) {
+				func(sealed []byte, place Location) ([]byte, error) {
 					got, err := io.ReadAll(NewReader(bytes.NewReader(sealed), ring, place))
 					if err != nil && !bytes.HasPrefix(plain, got) {
 						t.Fatalf("a stream gave %d bytes that nobody wrote", len(got))

@@ -95,8 +95,8 @@ func (l *Log) storeLocked(entries []*raft.Log) error {
 	return l.inner.StoreLogs(sealed)
 }
 
-func (l *Log) place(entry *raft.Log) Place {
-	return Place{ClusterID: l.clusterID, Kind: fmt.Sprintf("log entry of type %d", entry.Type), Index: entry.Index, Term: entry.Term}
+func (l *Log) place(entry *raft.Log) Location {
+	return Location{ClusterID: l.clusterID, Kind: fmt.Sprintf("log entry of type %d", entry.Type), Index: entry.Index, Term: entry.Term}
 }
 
 // join makes time, data and extensions of an entry one record, so that none can

@@ -54,8 +54,8 @@ func (k Key) id() [keyIDSize]byte {
 	return [keyIDSize]byte(sum[:])
 }
 
-// Place is where a record belongs. It opens in no other.
-type Place struct {
+// Location is where a record belongs. It opens in no other.
+type Location struct {
 	ClusterID string
 	// Kind tells records apart that may have the same index: "log 0", "snapshot"...
 	Kind        string
@@ -63,7 +63,7 @@ type Place struct {
 }
 
 // String names the place for errors.
-func (p Place) String() string {
+func (p Location) String() string {
 	if p.Index == 0 {
 		return p.Kind
 	}
@@ -71,7 +71,7 @@ func (p Place) String() string {
 }
 
 // data is the place as associated data; no two places give the same bytes.
-func (p Place) data(id [keyIDSize]byte) []byte {
+func (p Location) data(id [keyIDSize]byte) []byte {
 	out := append([]byte("skep record\x00"), recordFormat)
 	out = append(out, id[:]...)
 	for _, text := range []string{p.ClusterID, p.Kind} {
@@ -130,7 +130,7 @@ func (r *Ring) sealing() ([keyIDSize]byte, cipher.AEAD) {
 // Seal encrypts plain for its place. The nonce is random (192 bits, so that
 // chance repeats don't matter) and comes from the system, never from a source
 // that a test or a simulation could repeat.
-func (r *Ring) Seal(plain []byte, place Place) []byte {
+func (r *Ring) Seal(plain []byte, place Location) []byte {
 	out := make([]byte, headSize, headSize+len(plain)+chacha20poly1305.Overhead)
 	id, aead := r.sealing()
 	out[0] = recordFormat
@@ -141,7 +141,7 @@ func (r *Ring) Seal(plain []byte, place Place) []byte {
 }
 
 // Open decrypts a record that Seal made for the same place, or fails with ErrBad.
-func (r *Ring) Open(sealed []byte, place Place) ([]byte, error) {
+func (r *Ring) Open(sealed []byte, place Location) ([]byte, error) {
 	if len(sealed) < Overhead {
 		return nil, fmt.Errorf("open %s: %w: %d bytes are too few", place, ErrBad, len(sealed))
 	}

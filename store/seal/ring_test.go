@@ -9,7 +9,7 @@ import (
 	"testing"
 )
 
-var here = Place{ClusterID: "c1", Kind: "log", Index: 7, Term: 3}
+var here = Location{ClusterID: "c1", Kind: "log", Index: 7, Term: 3}
 
 func TestRing_OpensOnlyWhatItSealedInItsPlace(t *testing.T) {
 	ring := NewRing(NewKey(rand.Reader))
@@ -27,7 +27,7 @@ func TestRing_OpensOnlyWhatItSealedInItsPlace(t *testing.T) {
 	if again := ring.Seal([]byte("canary"), here); bytes.Equal(again, sealed) {
 		t.Error("two records of the same content are equal")
 	}
-	for _, elsewhere := range []Place{
+	for _, elsewhere := range []Location{
 		{ClusterID: "c2", Kind: "log", Index: 7, Term: 3},
 		{ClusterID: "c1", Kind: "snapshot", Index: 7, Term: 3},
 		{ClusterID: "c1", Kind: "log", Index: 8, Term: 3},
@@ -79,7 +79,7 @@ func TestRing_OlderKeysStillOpen(t *testing.T) {
 
 func TestRing_Rotate(t *testing.T) {
 	old, next := NewKey(rand.Reader), NewKey(rand.Reader)
-	here := Place{ClusterID: "c", Kind: "k"}
+	here := Location{ClusterID: "c", Kind: "k"}
 	ring := NewRing(old)
 	before := ring.Seal([]byte("before"), here)
 	ring.Rotate(next)

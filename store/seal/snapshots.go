@@ -67,7 +67,7 @@ func (s *Snapshots) Open(id string) (*raft.SnapshotMeta, io.ReadCloser, error) {
 
 // place binds a snapshot to all that raft believes about it: the configuration
 // says who may vote, so it must not be exchanged either.
-func (s *Snapshots) place(meta *raft.SnapshotMeta) Place {
+func (s *Snapshots) place(meta *raft.SnapshotMeta) Location {
 	about := sha256.New()
 	number := func(n uint64) { about.Write(binary.BigEndian.AppendUint64(nil, n)) }
 	text := func(t string) { number(uint64(len(t))); io.WriteString(about, t) }
@@ -78,7 +78,7 @@ func (s *Snapshots) place(meta *raft.SnapshotMeta) Place {
 		text(string(server.ID))
 		text(string(server.Address))
 	}
-	return Place{
+	return Location{
 		ClusterID: s.clusterID, Kind: fmt.Sprintf("snapshot %x", about.Sum(nil)[:8]),
 		Index: meta.Index, Term: meta.Term,
 	}

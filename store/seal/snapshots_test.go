@@ -16,7 +16,7 @@ import (
 	"pgregory.net/rapid"
 )
 
-func sealStream(t testing.TB, ring *Ring, place Place, plain []byte) []byte {
+func sealStream(t testing.TB, ring *Ring, place Location, plain []byte) []byte {
 	t.Helper()
 	var out bytes.Buffer
 	w := newStreamWriter(&out, ring, place)
@@ -29,7 +29,7 @@ func sealStream(t testing.TB, ring *Ring, place Place, plain []byte) []byte {
 	return out.Bytes()
 }
 
-func openStream(ring *Ring, place Place, sealed []byte) ([]byte, error) {
+func openStream(ring *Ring, place Location, sealed []byte) ([]byte, error) {
 	return io.ReadAll(newStreamReader(bytes.NewReader(sealed), ring, place))
 }
 
@@ -106,7 +106,7 @@ func TestStream_DetectsDamage(t *testing.T) {
 	bad("chunk left out", slices.Concat(sealed[:a], sealed[c:]))
 	bad("chunk repeated", slices.Concat(sealed[:b], sealed[a:]))
 	bad("longer", append(slices.Clone(sealed), 0))
-	if _, err := openStream(ring, Place{ClusterID: "c1", Kind: "log", Index: 8, Term: 3}, sealed); !errors.Is(err, ErrBad) {
+	if _, err := openStream(ring, Location{ClusterID: "c1", Kind: "log", Index: 8, Term: 3}, sealed); !errors.Is(err, ErrBad) {
 		t.Errorf("opened elsewhere: %v", err)
 	}
 	small := sealStream(t, ring, here, []byte("small"))

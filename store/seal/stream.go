@@ -24,14 +24,14 @@ const (
 
 // NewWriter seals what is written to it, and writes it to out, as one stream. Close
 // ends the stream; it doesn't close out.
-func NewWriter(out io.Writer, ring *Ring, place Place) io.WriteCloser {
+func NewWriter(out io.Writer, ring *Ring, place Location) io.WriteCloser {
 	return newStreamWriter(out, ring, place)
 }
 
 // NewReader opens a stream that NewWriter made for the same place. It hands out only
 // what is known to be good, and fails with ErrBad where anything isn't as it was
 // written, the missing end included.
-func NewReader(in io.Reader, ring *Ring, place Place) io.Reader {
+func NewReader(in io.Reader, ring *Ring, place Location) io.Reader {
 	return newStreamReader(in, ring, place)
 }
 
@@ -72,7 +72,7 @@ type streamWriter struct {
 	err     error
 }
 
-func newStreamWriter(out io.Writer, ring *Ring, place Place) *streamWriter {
+func newStreamWriter(out io.Writer, ring *Ring, place Location) *streamWriter {
 	w := &streamWriter{out: out, head: make([]byte, streamHeadSize), pending: make([]byte, 0, chunkSize)}
 	w.head[0] = recordFormat
 	id, aead := ring.sealing()
@@ -127,7 +127,7 @@ func (w *streamWriter) flush(last bool) error {
 type streamReader struct {
 	in     io.Reader
 	ring   *Ring
-	place  Place
+	place  Location
 	chunks chunks
 	sealed []byte // the chunk read ahead, to know whether another follows
 	plain  []byte // what is opened and not yet handed out
@@ -136,7 +136,7 @@ type streamReader struct {
 	err    error
 }
 
-func newStreamReader(in io.Reader, ring *Ring, place Place) *streamReader {
+func newStreamReader(in io.Reader, ring *Ring, place Location) *streamReader {
 	return &streamReader{in: in, ring: ring, place: place}
 }
 
@@ -212,7 +212,7 @@ func readChunk(in io.Reader) ([]byte, error) {
 
 // streamPlace keeps streams apart from single records of the same place, and
 // leaves room for the mark of the last chunk.
-func streamPlace(id [keyIDSize]byte, place Place) []byte {
+func streamPlace(id [keyIDSize]byte, place Location) []byte {
 	place.Kind = "stream of " + place.Kind
 	data := place.data(id)
 	return data[:len(data):len(data)]
