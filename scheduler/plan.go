@@ -133,7 +133,7 @@ func (p *planner) planNode(id string) {
 	if n != nil {
 		if n.Status.State != cluster.NodeDown {
 			if n.Spec.Availability == swarm.NodeAvailabilityActive {
-				for _, t := range p.Ledger.Surplus(id, p.View.TasksOfNode(id)) {
+				for _, t := range p.Ledger.Overcommitted(id, p.View.TasksOfNode(id)) {
 					p.intend(&stop{TaskID: t.ID, Desired: cluster.StateShutdown, Err: cluster.ReasonNoRoom})
 				}
 			}

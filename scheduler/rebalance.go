@@ -66,7 +66,7 @@ func (w *work) rebalance() {
 			}
 		}
 		nodes = left
-		nodeID := w.Ledger.Relieve(&w.requirement, nodes, w.Now)
+		nodeID := w.Ledger.PickRebalanceSource(&w.requirement, nodes, w.Now)
 		if nodeID == "" {
 			return
 		}
@@ -135,7 +135,7 @@ func (w *work) openReturn() {
 			}
 		}
 	}
-	if count == 0 || w.Ledger.Relieve(&w.requirement, nodes, w.Now) == "" {
+	if count == 0 || w.Ledger.PickRebalanceSource(&w.requirement, nodes, w.Now) == "" {
 		return
 	}
 	w.policy = policyOf(w.service, false)

@@ -315,7 +315,7 @@ func (w *work) move(s *slot) *cluster.Task {
 			}
 		}
 	}
-	if kept != nil && w.Ledger.InTheWay(&w.requirement, kept, s.node, w.Now) {
+	if kept != nil && w.Ledger.BlockedOnlyBy(&w.requirement, kept, s.node, w.Now) {
 		kept = nil
 	}
 	for _, t := range slices.Clone(s.live) {

@@ -95,7 +95,7 @@ func (w *work) keepOne(s *slot, good, others []*cluster.Task) {
 // obstructed tells whether a task waits for the place of one of the others.
 func (w *work) obstructed(s *slot, t *cluster.Task, others []*cluster.Task) bool {
 	return !t.Assigned() && t.NotBefore <= w.now && slices.ContainsFunc(others, func(other *cluster.Task) bool {
-		return w.Ledger.InTheWay(&w.requirement, other, s.node, w.Now)
+		return w.Ledger.BlockedOnlyBy(&w.requirement, other, s.node, w.Now)
 	})
 }
 

@@ -39,14 +39,14 @@ func (l *Ledger) ChangeService(before, after *cluster.Service) (changed bool) {
 	}
 	for _, name := range was {
 		key := strings.ToLower(name)
-		l.shunned[key] = slices.DeleteFunc(l.shunned[key], func(n neighbour) bool { return n.id == before.ID })
-		if len(l.shunned[key]) == 0 {
-			delete(l.shunned, key)
+		l.antiAffinityBy[key] = slices.DeleteFunc(l.antiAffinityBy[key], func(n neighbour) bool { return n.id == before.ID })
+		if len(l.antiAffinityBy[key]) == 0 {
+			delete(l.antiAffinityBy, key)
 		}
 	}
 	for _, name := range is {
 		key := strings.ToLower(name)
-		l.shunned[key] = append(l.shunned[key], neighbour{after.ID, after.Spec.Name})
+		l.antiAffinityBy[key] = append(l.antiAffinityBy[key], neighbour{after.ID, after.Spec.Name})
 	}
 	return true
 }
@@ -55,11 +55,11 @@ func (l *Ledger) ChangeService(before, after *cluster.Service) (changed bool) {
 // revision's service keeps away from, and those that keep away from it.
 func (l *Ledger) away(r *cluster.Revision, around Surroundings) []neighbour {
 	away := neighbours(r.ServiceLabels, cluster.LabelAntiAffinity, around)
-	if len(l.shunned) == 0 {
+	if len(l.antiAffinityBy) == 0 {
 		return away
 	}
 	for _, name := range []string{r.ServiceID, r.ServiceName} {
-		away = append(away, l.shunned[strings.ToLower(name)]...)
+		away = append(away, l.antiAffinityBy[strings.ToLower(name)]...)
 	}
 	return away
 }

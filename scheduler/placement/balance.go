@@ -8,11 +8,11 @@ import (
 	"skep/cluster"
 )
 
-// Relieve finds the node, of those given, from which a task of the requirement's
+// PickRebalanceSource finds the node, of those given, from which a task of the requirement's
 // service should move to where Place would put it if it weren't there: the one
 // that Place would choose last. It is empty when no move makes things more even, by
 // what Place compares; which of two equal nodes has a task is no matter.
-func (l *Ledger) Relieve(q *Requirement, nodes []string, now time.Time) (nodeID string) {
+func (l *Ledger) PickRebalanceSource(q *Requirement, nodes []string, now time.Time) (nodeID string) {
 	load, counts := l.loads[q.service], l.count(q)
 	var to []candidate
 	l.scan(q, func(n *Node) bool {
@@ -57,7 +57,7 @@ func (l *Ledger) Relieve(q *Requirement, nodes []string, now time.Time) (nodeID 
 
 // improvable tells whether one of the nodes is better for a task than c, where it is
 // now. It doesn't count where it comes from.
-func (c candidate) improvable(to []candidate, p *pool, counts []int32) bool {
+func (c candidate) improvable(to []candidate, p *eligibleNodes, counts []int32) bool {
 	var path []int32
 	if counts != nil {
 		path = p.pathOf(c.Node)

@@ -40,12 +40,12 @@ func (l *Ledger) PlaceOn(q *Requirement, nodeID string) (c Choice, why string) {
 	return l.take(n, q), ""
 }
 
-// InTheWay tells whether no node takes another task now, but that of t would without
+// BlockedOnlyBy tells whether no node takes another task now, but that of t would without
 // it: since a port of the node is one task's at a time, since no more tasks of the
 // service may be there, or since there is room for only one. nodeID is the only node
 // that will do; empty means any. For room it is worth waiting where tasks are about to
 // stop; what is exclusive is t's own.
-func (l *Ledger) InTheWay(q *Requirement, t *cluster.Task, nodeID string, now time.Time) bool {
+func (l *Ledger) BlockedOnlyBy(q *Requirement, t *cluster.Task, nodeID string, now time.Time) bool {
 	n := l.nodes[t.NodeID]
 	w := l.weight(t)
 	if n == nil || n.node == nil || w.present == 0 {
@@ -81,11 +81,11 @@ func (l *Ledger) roomToCome(q *Requirement, nodeID string) bool {
 	return slices.ContainsFunc(l.sorted, leaving)
 }
 
-// Surplus chooses those of a node's tasks that must go since the node has less
+// Overcommitted chooses those of a node's tasks that must go since the node has less
 // than they all reserve, once those that are to stop anyway have stopped: those
 // whose generic resources, by name, are gone, and else the youngest ones, as few as
 // will do.
-func (l *Ledger) Surplus(nodeID string, tasks iter.Seq[*cluster.Task]) []*cluster.Task {
+func (l *Ledger) Overcommitted(nodeID string, tasks iter.Seq[*cluster.Task]) []*cluster.Task {
 	n := l.nodes[nodeID]
 	if n == nil || n.node == nil {
 		return nil

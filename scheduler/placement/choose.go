@@ -7,8 +7,8 @@ import (
 	"skep/cluster"
 )
 
-// few is up to how many tasks are placed by looking through the order each time.
-const few = 3
+// scanThreshold is up to how many tasks are placed by looking through the order each time.
+const scanThreshold = 3
 
 // Place chooses nodes for count tasks of one requirement, one after the other,
 // each seeing those before it. Of the nodes that pass all filters it takes one
@@ -19,7 +19,7 @@ const few = 3
 // counts the tasks as planned until Settle.
 func (l *Ledger) Place(q *Requirement, count int, now time.Time) []Choice {
 	chosen := make([]Choice, 0, count)
-	if count <= few {
+	if count <= scanThreshold {
 		for range count {
 			n := l.best(q, cluster.At(now))
 			if n == nil {
@@ -103,7 +103,7 @@ type candidate struct {
 }
 
 // before tells whether c is the better choice of two, in any branches.
-func (c candidate) before(other candidate, p *pool, counts []int32) bool {
+func (c candidate) before(other candidate, p *eligibleNodes, counts []int32) bool {
 	if c.failing != other.failing {
 		return other.failing
 	}
@@ -124,7 +124,7 @@ func (c candidate) less(other candidate) bool {
 }
 
 // unbeatable tells whether no node that comes later in the order can be better.
-func (c candidate) unbeatable(p *pool, counts []int32) bool {
+func (c candidate) unbeatable(p *eligibleNodes, counts []int32) bool {
 	if c.failing || c.own > 0 {
 		return false
 	}

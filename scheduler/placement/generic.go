@@ -26,17 +26,17 @@ func generic(r *cluster.Revision) []want {
 	return wants
 }
 
-// stock is what a node has of one kind of generic resource. Where it has names,
+// genericResource is what a node has of one kind of generic resource. Where it has names,
 // they are what is given out, else a number.
-type stock struct {
+type genericResource struct {
 	names   []string
 	count   int64
 	taken   map[string]int32
 	claimed int64
 }
 
-// restock takes in what the node offers. What was claimed stays claimed.
-func (n *Node) restock() {
+// refreshGeneric takes in what the node offers. What was claimed stays claimed.
+func (n *Node) refreshGeneric() {
 	offered := n.node.Description.Resources.GenericResources
 	if len(offered) == 0 && len(n.stocks) == 0 {
 		return
@@ -60,20 +60,20 @@ func (n *Node) restock() {
 }
 
 // stock finds what the node has of a kind, or begins it.
-func (n *Node) stock(kind string) *stock {
+func (n *Node) stock(kind string) *genericResource {
 	s := n.stocks[kind]
 	if s == nil {
 		if n.stocks == nil {
-			n.stocks = make(map[string]*stock)
+			n.stocks = make(map[string]*genericResource)
 		}
-		s = &stock{taken: make(map[string]int32)}
+		s = &genericResource{taken: make(map[string]int32)}
 		n.stocks[kind] = s
 	}
 	return s
 }
 
 // free lists the names that nobody has.
-func (s *stock) free() []string {
+func (s *genericResource) free() []string {
 	var free []string
 	for _, name := range s.names {
 		if s.taken[name] == 0 {

@@ -19,7 +19,7 @@ type Node struct {
 	// reserved, stocks and ports are what is held until a task is seen to have ended,
 	// wanted or not: stocks by kind, with what there is; ports with the number of tasks.
 	reserved Resources
-	stocks   map[string]*stock
+	stocks   map[string]*genericResource
 	ports    map[hostPort]int32
 	// index is the node's place among all by ID, while the ledger is indexed.
 	index  int32
@@ -33,10 +33,10 @@ type Ledger struct {
 	loads map[string]*load
 	// holdings are what tasks of revisions hold that hold anything.
 	holdings map[revisionKey]*holding
-	// shunned are, by the name or ID in their label, the services that keep away from
+	// antiAffinityBy are, by the name or ID in their label, the services that keep away from
 	// that one.
-	shunned  map[string][]neighbour
-	failures failures
+	antiAffinityBy map[string][]neighbour
+	failures       failures
 	// coldStart is when all machines had been off last; 0 for never.
 	coldStart cluster.Time
 	// planned is what Place and Release did since the last Settle.
@@ -47,8 +47,8 @@ type Ledger struct {
 	indexed bool
 	sorted  []*Node
 	// order has the nodes that take new tasks.
-	order order
-	pools map[string]*pool
+	order loadIndex
+	pools map[string]*eligibleNodes
 	key   []byte  // room to name a pool
 	sums  []int32 // room to count the tasks of branches
 }
@@ -81,12 +81,12 @@ type planned struct {
 // New makes an empty ledger.
 func New() *Ledger {
 	return &Ledger{
-		nodes:    make(map[string]*Node),
-		loads:    make(map[string]*load),
-		holdings: make(map[revisionKey]*holding),
-		shunned:  make(map[string][]neighbour),
-		failures: make(failures),
-		pools:    make(map[string]*pool),
+		nodes:          make(map[string]*Node),
+		loads:          make(map[string]*load),
+		holdings:       make(map[revisionKey]*holding),
+		antiAffinityBy: make(map[string][]neighbour),
+		failures:       make(failures),
+		pools:          make(map[string]*eligibleNodes),
 	}
 }
 
@@ -143,7 +143,7 @@ func (l *Ledger) ChangeNode(before, after *cluster.Node) {
 	l.unlist(n)
 	n.node = after
 	n.has.NanoCPUs, n.has.MemoryBytes = after.Capacity()
-	n.restock()
+	n.refreshGeneric()
 	l.list(n)
 	if !l.indexed {
 		return

@@ -43,9 +43,9 @@ func (b bitset) both(other bitset, visit func(i int32) bool) bool {
 	return true
 }
 
-// order has the nodes that take new tasks, by how many tasks they have. To find
+// loadIndex has the nodes that take new tasks, by how many tasks they have. To find
 // those of a pool among them takes a few instructions for 64 nodes.
-type order struct {
+type loadIndex struct {
 	size    int
 	buckets []*bucket // the fewest tasks first; none is empty
 	spare   []*bucket
@@ -57,11 +57,11 @@ type bucket struct {
 	nodes        bitset
 }
 
-func (o *order) find(tasks int) (int, bool) {
+func (o *loadIndex) find(tasks int) (int, bool) {
 	return slices.BinarySearchFunc(o.buckets, tasks, func(b *bucket, tasks int) int { return cmp.Compare(b.tasks, tasks) })
 }
 
-func (o *order) add(i int32, tasks int) {
+func (o *loadIndex) add(i int32, tasks int) {
 	at, found := o.find(tasks)
 	if !found {
 		var b *bucket
@@ -77,7 +77,7 @@ func (o *order) add(i int32, tasks int) {
 	o.buckets[at].count++
 }
 
-func (o *order) remove(i int32, tasks int) {
+func (o *loadIndex) remove(i int32, tasks int) {
 	at, _ := o.find(tasks)
 	b := o.buckets[at]
 	b.nodes.clear(i)
@@ -90,7 +90,7 @@ func (o *order) remove(i int32, tasks int) {
 // scan calls visit with the nodes of a set, those with the fewest tasks first and
 // of these the lowest index, until it returns false. The order must not change
 // meanwhile.
-func (o *order) scan(among bitset, visit func(i int32) bool) {
+func (o *loadIndex) scan(among bitset, visit func(i int32) bool) {
 	for _, b := range o.buckets {
 		if !b.nodes.both(among, visit) {
 			return

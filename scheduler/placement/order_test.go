@@ -17,7 +17,7 @@ import (
 func TestOrder(t *testing.T) {
 	const size = 5000
 	random := rand.New(rand.NewPCG(1, 2))
-	o, among := order{size: size}, newBitset(size)
+	o, among := loadIndex{size: size}, newBitset(size)
 	tasks, in := make(map[int32]int), make(map[int32]bool)
 	for round := range 20 {
 		for range 3000 {

@@ -71,7 +71,7 @@ func (p plugin) String() string {
 }
 
 // lacks names the first plugin that a node doesn't have; empty when it has all.
-func (p *pool) lacks(node *cluster.Node) string {
+func (p *eligibleNodes) lacks(node *cluster.Node) string {
 	for _, plugin := range p.plugins {
 		if !plugin.on(node) {
 			return plugin.String()

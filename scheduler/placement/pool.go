@@ -8,11 +8,11 @@ import (
 // different placements; where they don't, pools are made anew all the time.
 const maxPools = 64
 
-// pool is the nodes that may take a task at all, for all requirements that ask
+// eligibleNodes is the nodes that may take a task at all, for all requirements that ask
 // for the same of a node itself, whatever is on it; and how these nodes are
 // divided by the preferences.
-type pool struct {
-	asks
+type eligibleNodes struct {
+	eligibility
 	constraints []cluster.Constraint
 	unreadable  bool // constraints that don't parse are met nowhere
 	// fit are the nodes that have all that is asked, by index, once it was needed.
@@ -28,8 +28,8 @@ type pool struct {
 	branches map[string]int32
 }
 
-func newPool(a asks) *pool {
-	p := &pool{asks: a}
+func newEligibleNodes(a eligibility) *eligibleNodes {
+	p := &eligibleNodes{eligibility: a}
 	var err error
 	p.constraints, err = cluster.ParseConstraints(a.conditions)
 	p.unreadable = err != nil
@@ -38,7 +38,7 @@ func newPool(a asks) *pool {
 
 // fill finds out about each node. Most services that are planned have nothing to
 // place.
-func (p *pool) fill(nodes []*Node) {
+func (p *eligibleNodes) fill(nodes []*Node) {
 	if p.filled {
 		return
 	}
@@ -53,7 +53,7 @@ func (p *pool) fill(nodes []*Node) {
 }
 
 // meets tells whether the node meets the constraints.
-func (p *pool) meets(node *cluster.Node) bool {
+func (p *eligibleNodes) meets(node *cluster.Node) bool {
 	if p.unreadable {
 		return false
 	}
@@ -65,12 +65,12 @@ func (p *pool) meets(node *cluster.Node) bool {
 	return true
 }
 
-func (p *pool) admits(node *cluster.Node) bool {
+func (p *eligibleNodes) admits(node *cluster.Node) bool {
 	return p.meets(node) && cluster.PlatformMatches(node, p.platforms) && p.lacks(node) == ""
 }
 
 // look finds out about one node.
-func (p *pool) look(n *Node) {
+func (p *eligibleNodes) look(n *Node) {
 	if p.admits(n.node) {
 		p.fit.set(n.index)
 	} else {
@@ -83,7 +83,7 @@ func (p *pool) look(n *Node) {
 
 // leafOf finds the leaf of a node, or makes it. A label that isn't there is empty,
 // so nodes that lack it are a branch too.
-func (p *pool) leafOf(node *cluster.Node) int32 {
+func (p *eligibleNodes) leafOf(node *cluster.Node) int32 {
 	var key []byte
 	for _, descriptor := range p.spread {
 		key = append(append(key, cluster.Attribute(descriptor, node)...), 0)
@@ -112,7 +112,7 @@ func (p *pool) leafOf(node *cluster.Node) int32 {
 
 // pathOf lists the branches that a node is in, the widest first; none without
 // preferences.
-func (p *pool) pathOf(n *Node) []int32 {
+func (p *eligibleNodes) pathOf(n *Node) []int32 {
 	levels := len(p.spread)
 	if levels == 0 {
 		return nil
@@ -122,7 +122,7 @@ func (p *pool) pathOf(n *Node) []int32 {
 }
 
 // poolOf finds the pool of what a requirement asks, or makes it.
-func (l *Ledger) poolOf(a asks) *pool {
+func (l *Ledger) poolOf(a eligibility) *eligibleNodes {
 	l.index()
 	l.key = a.appendKey(l.key[:0])
 	p := l.pools[string(l.key)]
@@ -130,7 +130,7 @@ func (l *Ledger) poolOf(a asks) *pool {
 		if len(l.pools) >= maxPools {
 			clear(l.pools)
 		}
-		p = newPool(a)
+		p = newEligibleNodes(a)
 		l.pools[string(l.key)] = p
 	}
 	return p
@@ -152,7 +152,7 @@ func (l *Ledger) index() {
 		}
 	}
 	sortNodes(l.sorted)
-	l.order = order{size: len(l.sorted)}
+	l.order = loadIndex{size: len(l.sorted)}
 	for i, n := range l.sorted {
 		n.index = int32(i)
 		l.list(n)

@@ -31,12 +31,12 @@ type Requirement struct {
 	generic    []want
 	maxPerNode int32
 	near, far  []neighbour
-	pool       *pool
+	pool       *eligibleNodes
 }
 
-// asks is what a requirement asks of a node itself. Requirements that ask the same
+// eligibility is what a requirement asks of a node itself. Requirements that ask the same
 // share a pool.
-type asks struct {
+type eligibility struct {
 	conditions []string
 	platforms  []swarm.Platform
 	plugins    []plugin
@@ -45,7 +45,7 @@ type asks struct {
 }
 
 // appendKey names what is asked, the same for the same.
-func (a asks) appendKey(key []byte) []byte {
+func (a eligibility) appendKey(key []byte) []byte {
 	word := func(text string) { key = append(append(key, text...), 0) }
 	for _, c := range a.conditions {
 		word(c)
@@ -78,7 +78,7 @@ type Surroundings struct {
 // Require reads the requirement of a revision.
 func (l *Ledger) Require(r *cluster.Revision, around Surroundings) Requirement {
 	q := Requirement{service: r.ServiceID, revision: r.Number, holds: holdingOf(r), generic: generic(r)}
-	a := asks{plugins: plugins(r, around.LogDriver)}
+	a := eligibility{plugins: plugins(r, around.LogDriver)}
 	if p := r.Spec.Placement; p != nil {
 		q.maxPerNode = int32(min(p.MaxReplicas, 1<<30))
 		a.conditions, a.platforms = p.Constraints, p.Platforms
