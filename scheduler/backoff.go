@@ -18,7 +18,7 @@ type backoff struct {
 }
 
 // backoff is the service's, from its labels, which the API has checked.
-func (w *work) backoff() backoff {
+func (w *servicePlan) backoff() backoff {
 	limit, err := time.ParseDuration(w.service.Spec.Labels[cluster.LabelRestartMaxDelay])
 	if err != nil || limit <= 0 || limit > cluster.MaxRestartDelay {
 		return backoff{}
@@ -66,7 +66,7 @@ func (b backoff) delay(delay time.Duration, ends int, taskID string) time.Durati
 }
 
 // restartDelay is how long to wait after the end of a task before the next one.
-func (w *work) restartDelay(s *slot, t *cluster.Task) time.Duration {
+func (w *servicePlan) restartDelay(s *slot, t *cluster.Task) time.Duration {
 	delay, b := w.restartPolicy(w.revision(t)).delay, w.backoff()
 	if b.limit == 0 {
 		return delay
@@ -78,7 +78,7 @@ func (w *work) restartDelay(s *slot, t *cluster.Task) time.Duration {
 // the other: the given one, and those before it that the slot keeps, back to one
 // that had run for long. What was stopped, or lost with its node, counts for
 // nothing either way.
-func (w *work) endsInARow(s *slot, t *cluster.Task, stable time.Duration) int {
+func (w *servicePlan) endsInARow(s *slot, t *cluster.Task, stable time.Duration) int {
 	ends := 1
 	for i := slices.Index(s.tasks, t); i >= 0; i-- {
 		other := s.tasks[i]

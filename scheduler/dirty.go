@@ -99,7 +99,7 @@ func (l *loop) take(c store.Change) {
 		before, _ := c.Before.(*cluster.Service)
 		after, _ := c.After.(*cluster.Service)
 		if l.ledger.ChangeService(before, after) {
-			l.roomier()
+			l.onRoomFreed()
 		}
 		l.takeService(o.ID, after)
 	case *cluster.Revision:
@@ -121,13 +121,13 @@ func (l *loop) take(c store.Change) {
 			l.dirty.service(o.ServiceID)
 		}
 		if before != nil && before.NodeID != "" && !before.Status.State.Terminal() && (after == nil || after.Status.State.Terminal()) {
-			l.roomier()
+			l.onRoomFreed()
 		}
 		if after != nil && after.Assigned() && (before == nil || !before.Assigned()) {
 			l.assigned = true
-			l.fuller()
+			l.onRoomTaken()
 		} else if before != nil && after != nil && before.Desired != after.Desired {
-			l.fuller()
+			l.onRoomTaken()
 		}
 	}
 }
@@ -138,7 +138,7 @@ func (l *loop) note(id string, before, after bool) {
 	case !after:
 		delete(l.lost, id)
 	case !before:
-		l.lost[id] = l.config.Steady()
+		l.lost[id] = l.config.Monotonic()
 	}
 }
 
@@ -164,16 +164,16 @@ func matters(before, after *cluster.Task) bool {
 	return !step(before) || !step(after)
 }
 
-// roomier marks the services that wait for a node: one may have room now.
-func (l *loop) roomier() {
+// onRoomFreed marks the services that wait for a node: one may have room now.
+func (l *loop) onRoomFreed() {
 	for _, id := range slices.Sorted(maps.Keys(l.waiting)) {
 		l.dirty.service(id)
 	}
 }
 
-// fuller sees to it that what waiting tasks say stays true when others take room:
+// onRoomTaken sees to it that what waiting tasks say stays true when others take room:
 // soon, but not each time, as that changes nothing but words.
-func (l *loop) fuller() {
+func (l *loop) onRoomTaken() {
 	if len(l.waiting) == 0 || l.wakes.has(Wake{}) {
 		return
 	}
@@ -209,7 +209,7 @@ func (l *loop) takeCluster(c store.Change) {
 		cluster.RevisionHistory(before.Spec) != cluster.RevisionHistory(after.Spec) {
 		l.dirty.all(l.view)
 	}
-	l.roomier() // The default log driver may be another one.
+	l.onRoomFreed() // The default log driver may be another one.
 }
 
 // takeService keeps the row of global services.
@@ -221,8 +221,8 @@ func (l *loop) takeService(id string, after *cluster.Service) {
 	}
 }
 
-// refitted tells whether a node's change can change which services it is fit for.
-func refitted(before, after *cluster.Node) bool {
+// fitnessChanged tells whether a node's change can change which services it is fit for.
+func fitnessChanged(before, after *cluster.Node) bool {
 	fitness := func(n *cluster.Node) any {
 		d := n.Description
 		return []any{n.Spec.Labels, n.Role, n.Status.Addr, d.Hostname, d.Platform, d.Resources, d.Engine.Labels}
@@ -240,7 +240,7 @@ func (l *loop) startingUp() bool {
 
 func (l *loop) takeNode(id string, before, after *cluster.Node) {
 	l.dirty.node(id)
-	if after == nil || before == nil || refitted(before, after) {
+	if after == nil || before == nil || fitnessChanged(before, after) {
 		for t := range l.view.TasksOfNode(id) {
 			if !t.Status.State.Terminal() {
 				l.dirty.service(t.ServiceID)
@@ -257,5 +257,5 @@ func (l *loop) takeNode(id string, before, after *cluster.Node) {
 	}
 	// Any change may also be a label, a platform or more memory; and what tasks that
 	// wait say counts the nodes.
-	l.roomier()
+	l.onRoomFreed()
 }

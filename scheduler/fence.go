@@ -10,7 +10,7 @@ import (
 // stopped tells whether nothing of the task runs any more, as far as one can know.
 // A task on a node that is gone counts as stopped, but for a fenced one: for that it
 // must be certain.
-func (w *work) stopped(t *cluster.Task) bool {
+func (w *servicePlan) stopped(t *cluster.Task) bool {
 	orphaned := t.Status.State == cluster.StateOrphaned
 	switch {
 	case t.Status.State.Terminal() && !orphaned, !t.Assigned():
@@ -33,7 +33,7 @@ func (w *work) stopped(t *cluster.Task) bool {
 //
 // It counts from when this leader knew, by a clock that nobody sets: times in the
 // database may be another manager's, whose clock may differ by any amount.
-func (w *work) fencedUntil(t *cluster.Task) cluster.Time {
+func (w *servicePlan) fencedUntil(t *cluster.Task) cluster.Time {
 	id := t.ID
 	if t.Status.State != cluster.StateOrphaned {
 		n := w.Ledger.Node(t.NodeID)
@@ -44,13 +44,13 @@ func (w *work) fencedUntil(t *cluster.Task) cluster.Time {
 	}
 	since, ok := w.Lost[id]
 	if !ok {
-		since = w.Began
+		since = w.LeaderSince
 	}
-	return w.now.Add(w.revision(t).FenceWait() - w.Steady.Sub(since))
+	return w.now.Add(w.revision(t).FenceWait() - w.Monotonic.Sub(since))
 }
 
 // waitsFor says what a task waits for that may start when before has stopped.
-func (w *work) waitsFor(before *cluster.Task) string {
+func (w *servicePlan) waitsFor(before *cluster.Task) string {
 	switch orphaned := before.Status.State == cluster.StateOrphaned; {
 	case !orphaned && !w.gone(before):
 		return fmt.Sprintf("waiting for task %s to stop", before.ID)

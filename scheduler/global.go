@@ -9,11 +9,11 @@ import (
 	"skep/scheduler/placement"
 )
 
-// vacate looks at the nodes of a global service's slots. What is on a node that is
+// clearUnfitNodes looks at the nodes of a global service's slots. What is on a node that is
 // down, drained or excluded by the service's constraints is stopped, with no other
 // in its place; such a slot is idle. What belongs to a node that is gone disappears.
 // Nodes that take no new tasks for now hold what they have.
-func (w *work) vacate() {
+func (w *servicePlan) clearUnfitNodes() {
 	for i := range w.slots {
 		s := &w.slots[i]
 		n := w.Ledger.Node(s.node)
@@ -38,7 +38,7 @@ func (w *work) vacate() {
 }
 
 // unfinished are the slot's wanted tasks, but for those of a job that are complete.
-func (w *work) unfinished(s *slot) []*cluster.Task {
+func (w *servicePlan) unfinished(s *slot) []*cluster.Task {
 	var tasks []*cluster.Task
 	for _, t := range s.live {
 		if !w.job || t.Status.State != cluster.StateComplete {
@@ -48,8 +48,8 @@ func (w *work) unfinished(s *slot) []*cluster.Task {
 	return tasks
 }
 
-// cover makes a task for each node that is fit for the service and has none.
-func (w *work) cover() {
+// fillNodes makes a task for each node that is fit for the service and has none.
+func (w *servicePlan) fillNodes() {
 	next, made := 0, 0 // next is an index of w.slots
 	for n := range w.View.Nodes() {
 		for next < len(w.slots) && w.slots[next].node < n.ID {
@@ -78,7 +78,7 @@ func (w *work) cover() {
 // misplaced says why a task that works must leave its node: the node changed, and
 // the service's constraints exclude it now. It is empty otherwise, also while it is
 // the service that changed: then the rollout moves its tasks, one by one.
-func (w *work) misplaced(t *cluster.Task) string {
+func (w *servicePlan) misplaced(t *cluster.Task) string {
 	if w.requirement.Anywhere() || !t.Assigned() || !t.Live() || t.Status.State.Terminal() {
 		return ""
 	}
@@ -104,7 +104,7 @@ func (w *work) misplaced(t *cluster.Task) string {
 
 // requirementOf reads what the task's own revision asks of a node; nil when the
 // revision is gone.
-func (w *work) requirementOf(t *cluster.Task) *placement.Requirement {
+func (w *servicePlan) requirementOf(t *cluster.Task) *placement.Requirement {
 	if t.Revision == w.current.Number {
 		return &w.requirement
 	}

@@ -11,7 +11,7 @@ import (
 // policy counts attempts, the back-off ends in a row, or the running rollout
 // failures; and the first task that the rollout made in the slot, whose outcome
 // says how far it has come.
-func (w *work) reapHistory() {
+func (w *servicePlan) reapHistory() {
 	if w.history < 0 {
 		return
 	}
@@ -44,7 +44,7 @@ func (w *work) reapHistory() {
 
 // reapRevisions deletes revisions that neither the service nor any task refers
 // to, but for the last ones: users may go back to those.
-func (w *work) reapRevisions() {
+func (w *servicePlan) reapRevisions() {
 	if w.service.LastRevision <= uint64(max(w.revisions, 1)) {
 		return
 	}

@@ -8,7 +8,7 @@ import (
 
 // endIterations removes what belongs to earlier iterations of a job. Their tasks
 // stay in the slots until they have stopped, so that the new ones wait for them.
-func (w *work) endIterations() {
+func (w *servicePlan) endIterations() {
 	for i := range w.slots {
 		s := &w.slots[i]
 		s.newest = nil
@@ -28,7 +28,7 @@ func (w *work) endIterations() {
 
 // complete tells whether the slot's part of the job is done. Whatever else there
 // still runs, since its node was lost for a while, is stopped.
-func (w *work) complete(s *slot) bool {
+func (w *servicePlan) complete(s *slot) bool {
 	for _, t := range s.tasks {
 		if w.completed(t) {
 			w.drop(s, "", w.unfinished(s)...)
@@ -38,13 +38,13 @@ func (w *work) complete(s *slot) bool {
 	return false
 }
 
-func (w *work) completed(t *cluster.Task) bool {
+func (w *servicePlan) completed(t *cluster.Task) bool {
 	return w.job && t.Revision == w.current.Number && t.Desired != cluster.StateRemove && t.Status.State == cluster.StateComplete
 }
 
 // vacancies is how many more slots of a job may begin: as many as aren't begun, but
 // no more than may run at the same time. What is to stop counts until it has.
-func (w *work) vacancies() int {
+func (w *servicePlan) vacancies() int {
 	total, concurrent := w.service.Completions()
 	for i := range w.slots {
 		s := &w.slots[i]
@@ -58,7 +58,7 @@ func (w *work) vacancies() int {
 	return min(total, concurrent)
 }
 
-func (w *work) working(s *slot) bool {
+func (w *servicePlan) working(s *slot) bool {
 	if s.created || w.blocker(s) != nil {
 		return true
 	}

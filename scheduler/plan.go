@@ -29,14 +29,14 @@ type Input struct {
 	Limit int
 	// Now is the database's time.
 	Now time.Time
-	// Steady is a time of a clock that nobody sets, for what must really have passed.
-	Steady time.Time
+	// Monotonic is a time of a clock that nobody sets, for what must really have passed.
+	Monotonic time.Time
 	// Lost has since when this leader has known of each node that is down, and of each
-	// task that was given up, by ID; what isn't in it has been so since Began or before.
-	// Both are Steady's times.
-	Lost  map[string]time.Time
-	Began time.Time
-	NewID func() string
+	// task that was given up, by ID; what isn't in it has been so since LeaderSince or before.
+	// Both are Monotonic's times.
+	Lost        map[string]time.Time
+	LeaderSince time.Time
+	NewID       func() string
 }
 
 // Result is what to do, and when to look again.
@@ -110,7 +110,7 @@ type planner struct {
 	// coldStart is the cluster's, 0 for none.
 	coldStart cluster.Time
 	result    Result
-	reused    work
+	reused    servicePlan
 }
 
 func (p *planner) intend(i Intent) { p.result.Intents = append(p.result.Intents, i) }

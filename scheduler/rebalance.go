@@ -18,11 +18,11 @@ import (
 // moves only these tasks, each once.
 
 // rebalancing tells whether the running rollout is a rebalance.
-func (w *work) rebalancing() bool { return w.running && w.rollout.Rebalance }
+func (w *servicePlan) rebalancing() bool { return w.running && w.rollout.Rebalance }
 
 // leaving tells whether a task of the slot is there only until the one that a
 // rebalance put beside it runs.
-func (w *work) leaving(s *slot, t *cluster.Task) bool {
+func (w *servicePlan) leaving(s *slot, t *cluster.Task) bool {
 	return w.rebalancing() && len(s.rolling) > 0 && !w.ofRollout(t)
 }
 
@@ -31,7 +31,7 @@ func (w *work) leaving(s *slot, t *cluster.Task) bool {
 func moved(s *slot, i int) bool { return i == 0 || !endedItself(s, s.tasks[i-1]) }
 
 // rebalance begins to move slots, as many at a time as the policy says.
-func (w *work) rebalance() {
+func (w *servicePlan) rebalance() {
 	if !w.rebalancing() || w.paused {
 		return
 	}
@@ -48,7 +48,7 @@ func (w *work) rebalance() {
 				busy++
 			}
 			w.discount(s)
-		case w.inTransit(s):
+		case w.moving(s):
 			busy++
 		case w.movable(s) && (!w.rollout.Return || w.displaced(s) != nil):
 			nodeID := s.live[0].NodeID
@@ -76,18 +76,18 @@ func (w *work) rebalance() {
 		}
 		s := movable[nodeID][0]
 		movable[nodeID] = movable[nodeID][1:]
-		w.full = "" // Relieve has found a place.
+		w.noRoomReason = "" // Relieve has found a place.
 		if w.policy.startFirst {
 			w.discount(s)
 		}
-		w.move(s)
+		w.replaceInOrder(s)
 		busy++
 	}
 }
 
 // movable tells whether a rebalance may move the slot: all is well there, and was
 // when the rebalance began.
-func (w *work) movable(s *slot) bool {
+func (w *servicePlan) movable(s *slot) bool {
 	if s.idle || s.held || s.dirty || len(s.live) != 1 || w.blocker(s) != nil {
 		return false
 	}
@@ -99,7 +99,7 @@ func (w *work) movable(s *slot) bool {
 // displaced finds the task whose node was away after a cold start, and is back, if the
 // slot's only task took its place meanwhile; nil if that isn't so. It may have been made
 // after the start, for a node that wasn't there; what was moved since had run.
-func (w *work) displaced(s *slot) *cluster.Task {
+func (w *servicePlan) displaced(s *slot) *cluster.Task {
 	if w.coldStart == 0 || w.now >= w.coldStart.Add(cluster.StartupGrace) || len(s.live) != 1 {
 		return nil
 	}
@@ -121,7 +121,7 @@ func (w *work) displaced(s *slot) *cluster.Task {
 }
 
 // openReturn begins a return when that would make the service's tasks more even.
-func (w *work) openReturn() {
+func (w *servicePlan) openReturn() {
 	if w.global || w.job || w.coldStart == 0 || w.rollout != nil && !w.rollout.Done() {
 		return
 	}
@@ -148,7 +148,7 @@ func (w *work) openReturn() {
 
 // discount has the ledger count a task no more that is leaving, or is about to: its
 // slot is counted where it goes.
-func (w *work) discount(s *slot) {
+func (w *servicePlan) discount(s *slot) {
 	for _, t := range s.live {
 		if !w.ofRollout(t) {
 			w.Ledger.Release(t)

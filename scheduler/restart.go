@@ -20,7 +20,7 @@ type restartPolicy struct {
 	attempts      int // 0 is no limit
 }
 
-func (w *work) restartPolicy(r *cluster.Revision) restartPolicy {
+func (w *servicePlan) restartPolicy(r *cluster.Revision) restartPolicy {
 	p := restartPolicy{condition: swarm.RestartPolicyConditionAny, delay: cluster.DefaultRestartDelay}
 	if r == nil || r.Spec.RestartPolicy == nil {
 		return p
@@ -72,7 +72,7 @@ func ran(t *cluster.Task) time.Duration {
 // than the window, which has succeeded and is as good as a first one. Swarm counts
 // those that began within the window before the end instead, of which there are none
 // when the delay is longer.
-func (w *work) restartable(s *slot, t *cluster.Task) bool {
+func (w *servicePlan) restartable(s *slot, t *cluster.Task) bool {
 	p := w.restartPolicy(w.revision(t))
 	switch {
 	case w.job && t.Status.State == cluster.StateComplete:
@@ -105,7 +105,7 @@ func (w *work) restartable(s *slot, t *cluster.Task) bool {
 // restart replaces a task that ended by itself, missed its start deadline or lost
 // its node, with one of the current revision. beside are others of the slot that
 // go on. It returns false when the policy says to leave it at that.
-func (w *work) restart(s *slot, t *cluster.Task, overdue string, beside []*cluster.Task) bool {
+func (w *servicePlan) restart(s *slot, t *cluster.Task, overdue string, beside []*cluster.Task) bool {
 	if !w.restartable(s, t) {
 		return false
 	}
@@ -132,7 +132,7 @@ func (w *work) restart(s *slot, t *cluster.Task, overdue string, beside []*clust
 
 // leastDelay slows a slot down in which one task after the other ends before it
 // ever runs. Without a restart delay, an image that isn't there would fill the log.
-func (w *work) leastDelay(s *slot, t *cluster.Task) time.Duration {
+func (w *servicePlan) leastDelay(s *slot, t *cluster.Task) time.Duration {
 	if t.RunningAt != 0 {
 		return 0
 	}

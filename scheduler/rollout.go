@@ -56,7 +56,7 @@ func policyOf(s *cluster.Service, rollback bool) updatePolicy {
 
 // openRollout finds the rollout to the current revision, and begins one when
 // there is none and some slot needs it.
-func (w *work) openRollout() {
+func (w *servicePlan) openRollout() {
 	rollout := w.View.Rollout(w.id)
 	if rollout != nil && rollout.Revision != w.service.Revision {
 		rollout = nil
@@ -79,7 +79,7 @@ func (w *work) openRollout() {
 		}
 	}
 	switch {
-	case rollout == nil && dirty > 0, rollout != nil && (rollout.Done() || rollout.Rebalance) && dirty > 0 && w.unsettled():
+	case rollout == nil && dirty > 0, rollout != nil && (rollout.Done() || rollout.Rebalance) && dirty > 0 && w.hasUntried():
 		w.policy = policyOf(w.service, false)
 		dirty += w.markRetries(w.now)
 		w.write(cluster.Rollout{
@@ -109,7 +109,7 @@ func (w *work) openRollout() {
 // markRetries marks the slots that were at the current revision when the rollout
 // began, at start, had failed and don't run: the update was paused, and is resumed. They
 // are tried anew before any other slot gets what failed there. It returns how many.
-func (w *work) markRetries(start cluster.Time) (marked int) {
+func (w *servicePlan) markRetries(start cluster.Time) (marked int) {
 	for i := range w.slots {
 		if s := &w.slots[i]; !s.dirty && !s.idle && !s.held && w.failedBefore(s, start) {
 			s.dirty, s.retry = true, true
@@ -121,7 +121,7 @@ func (w *work) markRetries(start cluster.Time) (marked int) {
 
 // failedBefore tells whether a task of the current revision failed in the slot, and
 // nothing runs there nor was made there since start.
-func (w *work) failedBefore(s *slot, start cluster.Time) bool {
+func (w *servicePlan) failedBefore(s *slot, start cluster.Time) bool {
 	failed := false
 	for _, t := range s.tasks {
 		switch {
@@ -136,7 +136,7 @@ func (w *work) failedBefore(s *slot, start cluster.Time) bool {
 }
 
 // write plans to write the rollout. A later call changes what the first writes.
-func (w *work) write(next cluster.Rollout) {
+func (w *servicePlan) write(next cluster.Rollout) {
 	if w.progress == nil {
 		w.progress = &progress{Rollout: new(cluster.Rollout), Seen: version(w.View.Rollout(w.id))}
 		w.intend(w.progress)
@@ -145,20 +145,20 @@ func (w *work) write(next cluster.Rollout) {
 	w.rollout = w.progress.Rollout
 }
 
-// unsettled tells whether a dirty slot was never tried.
-func (w *work) unsettled() bool {
+// hasUntried tells whether a dirty slot was never tried.
+func (w *servicePlan) hasUntried() bool {
 	for i := range w.slots {
-		if w.slots[i].dirty && !w.settled(&w.slots[i]) {
+		if w.slots[i].dirty && !w.gaveUp(&w.slots[i]) {
 			return true
 		}
 	}
 	return false
 }
 
-// judge counts the rollout's failures and acts when there are too many. It
+// checkFailures counts the rollout's failures and acts when there are too many. It
 // returns true when the service goes back to its previous spec: then there is
 // nothing more to plan for the present one.
-func (w *work) judge() (abandoned bool) {
+func (w *servicePlan) checkFailures() (abandoned bool) {
 	if !w.running || w.policy.action == swarm.UpdateFailureActionContinue {
 		return false
 	}
@@ -234,7 +234,7 @@ func missing(view store.View, spec *swarm.ServiceSpec) string {
 }
 
 // update begins to replace dirty slots, as many at a time as the policy says.
-func (w *work) update() {
+func (w *servicePlan) update() {
 	if !w.running || w.paused {
 		return
 	}
@@ -248,9 +248,9 @@ func (w *work) update() {
 				busy++
 			}
 		case s.created:
-		case s.dirty && !w.settled(s) && !slices.ContainsFunc(s.live, w.failing):
+		case s.dirty && !w.gaveUp(s) && !slices.ContainsFunc(s.live, w.failing):
 			queue = append(queue, s)
-		case w.inTransit(s):
+		case w.moving(s):
 			busy++
 		}
 	}
@@ -267,13 +267,13 @@ func (w *work) update() {
 			w.replace(s, replacement{stop: slices.Clone(s.live)})
 			continue
 		}
-		w.move(s)
+		w.replaceInOrder(s)
 	}
 }
 
 // busy tells whether a worker of the rollout is still busy with a slot that it
 // began to replace.
-func (w *work) busy(s *slot) bool {
+func (w *servicePlan) busy(s *slot) bool {
 	at, done := w.firstOutcome(s)
 	if !done {
 		return true
@@ -282,7 +282,7 @@ func (w *work) busy(s *slot) bool {
 		w.wakeAt(end)
 		return true
 	}
-	return w.inTransit(s) // It is done, but moves away from its node.
+	return w.moving(s) // It is done, but moves away from its node.
 }
 
 func boolInt(b bool) int {
@@ -298,14 +298,14 @@ func runsNow(s *slot) bool {
 
 // failing tells whether a live task has ended or lost its node, so that restart
 // deals with it.
-func (w *work) failing(t *cluster.Task) bool { return t.Status.State.Terminal() || w.gone(t) }
+func (w *servicePlan) failing(t *cluster.Task) bool { return t.Status.State.Terminal() || w.gone(t) }
 
-// move replaces the tasks of a slot in the order that the policy says. With
+// replaceInOrder replaces the tasks of a slot in the order that the policy says. With
 // start-first, one of them goes on for now: the oldest that runs, if any does.
 // What has no node yet is just stopped: there is nothing to keep running. One that
 // holds the only place for the new one, by its port, the most tasks on a node or what it
 // reserves, is stopped first all the same: the new one would wait for ever.
-func (w *work) move(s *slot) *cluster.Task {
+func (w *servicePlan) replaceInOrder(s *slot) *cluster.Task {
 	r := replacement{}
 	var kept *cluster.Task
 	if w.policy.startFirst {
@@ -330,7 +330,7 @@ func (w *work) move(s *slot) *cluster.Task {
 
 // closeRollout ends a rollout when nothing is left to replace and no task of it
 // can fail any more within the monitor period.
-func (w *work) closeRollout() {
+func (w *servicePlan) closeRollout() {
 	if !w.running || w.paused || w.starting > 0 || w.unbalanced {
 		return
 	}
@@ -338,7 +338,7 @@ func (w *work) closeRollout() {
 	for i := range w.slots {
 		s := &w.slots[i]
 		if len(s.rolling) == 0 {
-			if s.dirty && !w.settled(s) {
+			if s.dirty && !w.gaveUp(s) {
 				return
 			}
 			continue

@@ -37,9 +37,9 @@ type Config struct {
 	Store Store
 	// Now is the clock that the store stamps with; time.Now by default.
 	Now func() time.Time
-	// Steady is a clock of which only differences count, which must be how much time has
+	// Monotonic is a clock of which only differences count, which must be how much time has
 	// really passed, whoever sets a clock; Now by default.
-	Steady func() time.Time
+	Monotonic func() time.Time
 	// NewID makes IDs of tasks; cluster.NewID of crypto/rand by default.
 	NewID func() string
 	// Log takes what operators should know; slog.Default() by default.
@@ -119,8 +119,8 @@ func newLoop(config Config) *loop {
 	if config.Now == nil {
 		config.Now = time.Now
 	}
-	if config.Steady == nil {
-		config.Steady = config.Now
+	if config.Monotonic == nil {
+		config.Monotonic = config.Now
 	}
 	if config.NewID == nil {
 		random := bufio.NewReader(rand.Reader)
@@ -136,7 +136,7 @@ func newLoop(config Config) *loop {
 func (l *loop) relist(view store.View) {
 	l.view, l.ledger, l.dirty, l.wakes, l.waiting = view, List(view), newDirty(), newWakes(), make(map[string]struct{})
 	l.following = make(map[string]struct{})
-	l.lost, l.began = make(map[string]time.Time), l.config.Steady()
+	l.lost, l.began = make(map[string]time.Time), l.config.Monotonic()
 	l.dirty.all(view)
 	l.global = make(map[string]struct{})
 	for s := range view.Services() {
@@ -164,7 +164,7 @@ func (l *loop) refresh() {
 		case due.ServiceID != "":
 			l.dirty.service(due.ServiceID)
 		default:
-			l.roomier()
+			l.onRoomFreed()
 		}
 	}
 	if now.Sub(l.forgot) > time.Minute {
@@ -192,7 +192,7 @@ func (l *loop) plan() (Result, Input) {
 	services, nodes := l.dirty.take(planLimit)
 	input := Input{
 		View: l.view, Ledger: l.ledger, Services: services, Nodes: nodes, Limit: planLimit,
-		Now: l.config.Now(), Steady: l.config.Steady(), NewID: l.config.NewID, Lost: l.lost, Began: l.began,
+		Now: l.config.Now(), Monotonic: l.config.Monotonic(), NewID: l.config.NewID, Lost: l.lost, LeaderSince: l.began,
 	}
 	result := Plan(input)
 	l.dirty.add(services[result.Planned:], nil)

@@ -9,9 +9,9 @@ import (
 	"skep/scheduler/placement"
 )
 
-// fill makes tasks in the lowest free slots until there are enough, or in a job as
+// fillSlots makes tasks in the lowest free slots until there are enough, or in a job as
 // many as may run.
-func (w *work) fill() {
+func (w *servicePlan) fillSlots() {
 	missing := w.service.Replicas()
 	for i := range w.slots {
 		if w.slots[i].newest != nil || w.slots[i].created {
@@ -28,7 +28,7 @@ func (w *work) fill() {
 		missing = min(missing, w.Limit) // What this creates brings the next plan.
 	}
 	var chosen []placement.Choice
-	if w.full == "" {
+	if w.noRoomReason == "" {
 		chosen = w.Ledger.Place(&w.requirement, missing, w.Now)
 	}
 	next := 0 // of w.slots
@@ -59,7 +59,7 @@ func (w *work) fill() {
 // task on a node, or several; then, so that what stays is balanced, the tasks
 // that have the most others of the service beside them on their node; of those
 // the ones that don't run, and then the ones in the higher slots.
-func (w *work) scaleDown() {
+func (w *servicePlan) scaleDown() {
 	var filled []*slot
 	for i := range w.slots {
 		if w.slots[i].newest != nil {
@@ -101,7 +101,7 @@ func (w *work) scaleDown() {
 }
 
 // remove makes all tasks of a slot disappear, as soon as they have stopped.
-func (w *work) remove(s *slot) {
+func (w *servicePlan) remove(s *slot) {
 	for _, t := range s.tasks {
 		switch {
 		case t.Dead() && !t.Live() && w.service != nil && !w.global && !w.stopped(t):
@@ -118,7 +118,7 @@ func (w *work) remove(s *slot) {
 
 // reapRemoved deletes the tasks that were to be removed and have ended, and
 // leaves the others alone.
-func (w *work) reapRemoved() {
+func (w *servicePlan) reapRemoved() {
 	for i := range w.slots {
 		for _, t := range w.slots[i].tasks {
 			if t.Desired == cluster.StateRemove && t.Dead() && w.stopped(t) {
@@ -129,7 +129,7 @@ func (w *work) reapRemoved() {
 }
 
 // removeAll is what remains to do for a service that is gone.
-func (w *work) removeAll() {
+func (w *servicePlan) removeAll() {
 	left := false
 	for i := range w.slots {
 		for _, t := range w.slots[i].tasks {

@@ -8,8 +8,8 @@ import (
 	"skep/scheduler/placement"
 )
 
-// work is the planning of one service.
-type work struct {
+// servicePlan is the planning of one service.
+type servicePlan struct {
 	*planner
 	id      string
 	service *cluster.Service
@@ -41,8 +41,8 @@ type work struct {
 	unbalanced bool
 	// waiting is set when a task found no node; full says why no further task of the
 	// current revision finds one either.
-	waiting bool
-	full    string
+	waiting      bool
+	noRoomReason string
 }
 
 // slot is the tasks of one slot, and what planning finds out about them. In a
@@ -77,7 +77,7 @@ type sameness struct{ same, exceptPlacement bool }
 // planService compares one service with its tasks.
 func (p *planner) planService(id string) {
 	w := &p.reused
-	*w = work{planner: p, id: id, service: p.View.Service(id), slots: w.slots[:0], referred: w.referred[:0]}
+	*w = servicePlan{planner: p, id: id, service: p.View.Service(id), slots: w.slots[:0], referred: w.referred[:0]}
 	w.gather()
 	switch {
 	case w.service == nil:
@@ -99,7 +99,7 @@ func (p *planner) planService(id string) {
 
 // plan is the order in which a service is looked at. A job has no rollouts and no
 // order in draining: its tasks are in nobody's service.
-func (w *work) plan() {
+func (w *servicePlan) plan() {
 	w.requirement = w.Ledger.Require(w.current, w.around)
 	w.global, w.job, w.wanted = w.service.Global(), w.service.Job(), cluster.StateRunning
 	w.reapRemoved()
@@ -109,30 +109,30 @@ func (w *work) plan() {
 	}
 	switch {
 	case w.global:
-		w.vacate()
+		w.clearUnfitNodes()
 	case !w.job:
 		w.scaleDown()
 	}
 	w.openRollout()
 	w.openReturn()
-	if abandoned := w.judge(); abandoned {
+	if abandoned := w.checkFailures(); abandoned {
 		return
 	}
 	for i := range w.slots {
-		w.tend(&w.slots[i])
+		w.reconcileSlot(&w.slots[i])
 	}
 	w.update()
 	if !w.job {
 		w.drain()
 	}
 	if w.global {
-		w.cover()
+		w.fillNodes()
 	} else {
-		w.fill()
+		w.fillSlots()
 	}
 	w.rebalance()
 	for i := range w.slots {
-		w.await(&w.slots[i])
+		w.unblockOrExplain(&w.slots[i])
 	}
 	if w.pausing != nil {
 		w.write(*w.pausing)
@@ -143,7 +143,7 @@ func (w *work) plan() {
 }
 
 // gather sorts the service's tasks into slots.
-func (w *work) gather() {
+func (w *servicePlan) gather() {
 	var unnumbered []*cluster.Task
 	for t := range w.View.TasksOfService(w.id) {
 		if t.Slot == 0 {
@@ -171,7 +171,7 @@ func (w *work) gather() {
 }
 
 // sort puts a task into its slot: the last one so far, or a new one after it.
-func (w *work) sort(t *cluster.Task) {
+func (w *servicePlan) sort(t *cluster.Task) {
 	at := slot{number: t.Slot}
 	if t.Slot == 0 {
 		at.node = t.NodeID
@@ -203,7 +203,7 @@ func older(a, b *cluster.Task) int {
 }
 
 // revision finds the revision of a task; nil when it is gone.
-func (w *work) revision(t *cluster.Task) *cluster.Revision {
+func (w *servicePlan) revision(t *cluster.Task) *cluster.Revision {
 	if w.current != nil && t.Revision == w.current.Number {
 		return w.current
 	}
@@ -212,7 +212,7 @@ func (w *work) revision(t *cluster.Task) *cluster.Revision {
 
 // upToDate tells whether the task needs no replacement to be at the current
 // revision: what cluster.UpToDate says, comparing each two revisions once.
-func (w *work) upToDate(t *cluster.Task) bool {
+func (w *servicePlan) upToDate(t *cluster.Task) bool {
 	if t.Revision == w.current.Number {
 		return true
 	}
@@ -225,7 +225,7 @@ func (w *work) upToDate(t *cluster.Task) bool {
 }
 
 // compare compares the revision of a task with the current one.
-func (w *work) compare(t *cluster.Task) sameness {
+func (w *servicePlan) compare(t *cluster.Task) sameness {
 	s, known := w.same[t.Revision]
 	if !known {
 		if r := w.revision(t); r != nil {
@@ -240,20 +240,20 @@ func (w *work) compare(t *cluster.Task) sameness {
 }
 
 // wakeAt asks to plan the service again at the latest then.
-func (w *work) wakeAt(at cluster.Time) {
+func (w *servicePlan) wakeAt(at cluster.Time) {
 	if w.wake == 0 || at < w.wake {
 		w.wake = at
 	}
 }
 
 // stop takes tasks out of the slot's live ones; they no longer count on their nodes.
-func (w *work) stop(s *slot, desired cluster.State, err string, tasks ...*cluster.Task) []stop {
+func (w *servicePlan) stop(s *slot, desired cluster.State, err string, tasks ...*cluster.Task) []stop {
 	var stops []stop
 	for _, t := range tasks {
 		stops = append(stops, stop{TaskID: t.ID, Desired: desired, Err: err})
 		if i := slices.Index(s.live, t); i >= 0 {
 			w.Ledger.Release(t)
-			w.full = ""
+			w.noRoomReason = ""
 			s.live = slices.Delete(s.live, i, i+1)
 		}
 	}
@@ -261,7 +261,7 @@ func (w *work) stop(s *slot, desired cluster.State, err string, tasks ...*cluste
 }
 
 // drop stops tasks without a replacement.
-func (w *work) drop(s *slot, err string, tasks ...*cluster.Task) {
+func (w *servicePlan) drop(s *slot, err string, tasks ...*cluster.Task) {
 	for _, one := range w.stop(s, cluster.StateShutdown, err, tasks...) {
 		w.intend(&one)
 	}
@@ -281,7 +281,7 @@ type replacement struct {
 
 // replace makes a new task in the slot. Unless it runs beside them, it starts
 // when the others have stopped, and is made ready in the meantime.
-func (w *work) replace(s *slot, r replacement) *cluster.Task {
+func (w *servicePlan) replace(s *slot, r replacement) *cluster.Task {
 	c := &create{}
 	for i, t := range r.stop {
 		err := ""
@@ -310,7 +310,7 @@ func (w *work) replace(s *slot, r replacement) *cluster.Task {
 }
 
 // blocker finds a task of the slot that is to stop and hasn't yet.
-func (w *work) blocker(s *slot) *cluster.Task {
+func (w *servicePlan) blocker(s *slot) *cluster.Task {
 	for _, t := range s.tasks {
 		if !w.stopped(t) && !slices.Contains(s.live, t) {
 			return t
@@ -326,20 +326,20 @@ const (
 
 // place finds a node for one task of the current revision, or says why none can
 // take it.
-func (w *work) place() (c placement.Choice, why string) {
-	if w.full == "" {
+func (w *servicePlan) place() (c placement.Choice, why string) {
+	if w.noRoomReason == "" {
 		if chosen := w.Ledger.Place(&w.requirement, 1, w.Now); len(chosen) == 1 {
 			return chosen[0], ""
 		}
-		w.full = w.Ledger.Explain(&w.requirement)
+		w.noRoomReason = w.Ledger.Explain(&w.requirement)
 	}
 	w.waiting = true
-	return c, w.full
+	return c, w.noRoomReason
 }
 
 // newTask makes a task of the current revision, with a node if one has room; in a
 // global service it is the slot's, and the task waits for it while there is no room.
-func (w *work) newTask(s *slot, desired cluster.State) *cluster.Task {
+func (w *servicePlan) newTask(s *slot, desired cluster.State) *cluster.Task {
 	if !w.global {
 		c, why := w.place()
 		return w.taskOn(c, why, s.number, desired)
@@ -352,7 +352,7 @@ func (w *work) newTask(s *slot, desired cluster.State) *cluster.Task {
 
 // taskOn makes a task that is assigned to the node, unless why says that there was
 // no room.
-func (w *work) taskOn(c placement.Choice, why string, number uint32, desired cluster.State) *cluster.Task {
+func (w *servicePlan) taskOn(c placement.Choice, why string, number uint32, desired cluster.State) *cluster.Task {
 	t := &cluster.Task{
 		ID:        w.NewID(),
 		ServiceID: w.id,

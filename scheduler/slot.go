@@ -12,17 +12,17 @@ import (
 )
 
 // drained tells whether the task's node is to be emptied, but still runs it.
-func (w *work) drained(t *cluster.Task) bool {
+func (w *servicePlan) drained(t *cluster.Task) bool {
 	if t.NodeID == "" || w.gone(t) {
 		return false
 	}
 	return w.Ledger.Node(t.NodeID).Spec.Availability == swarm.NodeAvailabilityDrain
 }
 
-// tend sees to it that a slot has one task that works: it replaces what ended or
+// reconcileSlot sees to it that a slot has one task that works: it replaces what ended or
 // lost its node, and stops what is too much. Replacing what is merely outdated,
 // or on a drained node, is left to update and drain.
-func (w *work) tend(s *slot) {
+func (w *servicePlan) reconcileSlot(s *slot) {
 	if s.newest == nil || s.idle || w.complete(s) {
 		return
 	}
@@ -58,7 +58,7 @@ func (w *work) tend(s *slot) {
 	}
 }
 
-func (w *work) dropFailed(s *slot, failed []*cluster.Task) {
+func (w *servicePlan) dropFailed(s *slot, failed []*cluster.Task) {
 	for _, t := range failed {
 		w.drop(s, cmp.Or(w.overdue(s, t), w.misplaced(t)), t)
 	}
@@ -68,7 +68,7 @@ func (w *work) dropFailed(s *slot, failed []*cluster.Task) {
 // runs, or at once when the order is stop-first, or when they hold the only place for
 // it. After a pause it is rather the
 // newcomer that goes while it doesn't run: the slot must not stay doubled.
-func (w *work) keepOne(s *slot, good, others []*cluster.Task) {
+func (w *servicePlan) keepOne(s *slot, good, others []*cluster.Task) {
 	best := good[0]
 	for _, t := range good[1:] {
 		if t.Status.State == cluster.StateRunning && best.Status.State != cluster.StateRunning {
@@ -93,15 +93,15 @@ func (w *work) keepOne(s *slot, good, others []*cluster.Task) {
 }
 
 // obstructed tells whether a task waits for the place of one of the others.
-func (w *work) obstructed(s *slot, t *cluster.Task, others []*cluster.Task) bool {
+func (w *servicePlan) obstructed(s *slot, t *cluster.Task, others []*cluster.Task) bool {
 	return !t.Assigned() && t.NotBefore <= w.now && slices.ContainsFunc(others, func(other *cluster.Task) bool {
 		return w.Ledger.BlockedOnlyBy(&w.requirement, other, s.node, w.Now)
 	})
 }
 
-// inTransit tells whether the slot's task was stopped, or is to be, for no fault
+// moving tells whether the slot's task was stopped, or is to be, for no fault
 // of its own, and the one in its place doesn't run yet, though a node has room.
-func (w *work) inTransit(s *slot) bool {
+func (w *servicePlan) moving(s *slot) bool {
 	for i, t := range s.tasks {
 		if i > 0 && slices.Contains(s.live, t) && t.Assigned() && t.NotBefore != 0 && t.Status.State < cluster.StateRunning &&
 			!w.failing(t) && !endedItself(s, s.tasks[i-1]) {
@@ -114,14 +114,14 @@ func (w *work) inTransit(s *slot) bool {
 // drain empties drained nodes, in the order and with the parallelism of the
 // service's updates. It never waits for want of room: the user wants the node
 // empty.
-func (w *work) drain() {
+func (w *servicePlan) drain() {
 	var queue []*slot
 	busy := w.starting
 	for i := range w.slots {
 		s := &w.slots[i]
 		switch {
 		case s.created:
-		case w.inTransit(s):
+		case w.moving(s):
 			busy++
 		case slices.ContainsFunc(s.live, w.drained) && !slices.ContainsFunc(s.live, func(t *cluster.Task) bool { return !w.drained(t) }):
 			queue = append(queue, s)
@@ -135,16 +135,16 @@ func (w *work) drain() {
 		if w.policy.parallelism > 0 && busy >= w.policy.parallelism {
 			return
 		}
-		if w.evacuate(s).NodeID != "" {
+		if w.drainSlot(s).NodeID != "" {
 			busy++
 		}
 	}
 }
 
-// evacuate replaces the tasks of a slot, after them where no node has room before.
-func (w *work) evacuate(s *slot) *cluster.Task {
+// drainSlot replaces the tasks of a slot, after them where no node has room before.
+func (w *servicePlan) drainSlot(s *slot) *cluster.Task {
 	if w.policy.startFirst && w.Ledger.Fits(&w.requirement, w.Now) {
-		return w.move(s)
+		return w.replaceInOrder(s)
 	}
 	return w.replace(s, replacement{stop: slices.Clone(s.live)})
 }
@@ -154,9 +154,9 @@ func (w *work) evacuate(s *slot) *cluster.Task {
 // Most don't wait that long, and each explanation is a write.
 const explainAfter = 2 * time.Second
 
-// await lets the slot's waiting tasks go on, or says what they wait for: a node,
+// unblockOrExplain lets the slot's waiting tasks go on, or says what they wait for: a node,
 // the end of a restart delay, or the end of the task before.
-func (w *work) await(s *slot) {
+func (w *servicePlan) unblockOrExplain(s *slot) {
 	for _, t := range s.live {
 		if t.Status.State.Terminal() {
 			continue
@@ -187,13 +187,13 @@ func (w *work) await(s *slot) {
 
 // say explains a task that is ready and waits; in earlier states its agent's
 // messages say more.
-func (w *work) say(t *cluster.Task, message string) {
+func (w *servicePlan) say(t *cluster.Task, message string) {
 	if t.Status.State == cluster.StateReady && t.Status.Message != message {
 		w.intend(&explain{TaskID: t.ID, State: t.Status.State, Message: message, Err: t.Status.Err})
 	}
 }
 
-func (w *work) awaitNode(t *cluster.Task) {
+func (w *servicePlan) awaitNode(t *cluster.Task) {
 	var c placement.Choice
 	why := ""
 	switch {

@@ -49,7 +49,7 @@ func (m *Manager) lead(ctx context.Context, term uint64) error {
 		m.log.Info("lead the cluster", "name", m.nameOf(m.cfg.NodeID), "node", m.cfg.NodeID, "term", term)
 		g.Go(func() error {
 			return scheduler.Run(ctx, scheduler.Config{
-				Store: m.store, Now: m.store.Now, Steady: m.cfg.Now, Log: m.log,
+				Store: m.store, Now: m.store.Now, Monotonic: m.cfg.Now, Log: m.log,
 				NewID: func() string { return cluster.NewID(m.cfg.Random) },
 			})
 		})
