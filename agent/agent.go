@@ -97,7 +97,7 @@ type Agent struct {
 	cfg Config
 	log *slog.Logger
 	// calls are run one after the other by the goroutine that holds the set.
-	calls chan func(*set)
+	calls chan func(*taskSet)
 	// look wakes describe.
 	look chan struct{}
 	// dirty wakes the recorder.
@@ -151,7 +151,7 @@ func New(cfg Config) (*Agent, error) {
 	return &Agent{
 		cfg:     cfg,
 		log:     cfg.Log.With("node", cfg.NodeID),
-		calls:   make(chan func(*set)),
+		calls:   make(chan func(*taskSet)),
 		look:    make(chan struct{}, 1),
 		dirty:   make(chan struct{}, 1),
 		stopped: make(chan struct{}),
@@ -167,7 +167,7 @@ func (a *Agent) Run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	s := newSet(a, remembered)
+	s := newTaskSet(a, remembered)
 
 	// The holder and the recorder outlive ctx, so that the last news get into the
 	// farewell and into the record.
@@ -185,9 +185,9 @@ func (a *Agent) Run(ctx context.Context) error {
 	workers.Go(func() { a.record(ctx) })
 
 	<-ctx.Done()
-	a.call(func(s *set) { s.close() })
+	a.call(func(s *taskSet) { s.close() })
 	workers.Wait()
-	a.call(func(s *set) {}) // let what is queued come through
+	a.call(func(s *taskSet) {}) // let what is queued come through
 	stepped := make(chan struct{})
 	go func() { s.steps.Wait(); close(stepped) }()
 	select {
@@ -210,7 +210,7 @@ func (a *Agent) Describe() {
 }
 
 // hold owns the set of tasks: it runs one call after the other.
-func (a *Agent) hold(ctx context.Context, s *set) {
+func (a *Agent) hold(ctx context.Context, s *taskSet) {
 	s.begin()
 	for {
 		select {
@@ -224,7 +224,7 @@ func (a *Agent) hold(ctx context.Context, s *set) {
 
 // post hands call to the holder and returns when it has begun, or when the agent
 // has stopped.
-func (a *Agent) post(call func(*set)) bool {
+func (a *Agent) post(call func(*taskSet)) bool {
 	select {
 	case a.calls <- call:
 		return true
@@ -234,9 +234,9 @@ func (a *Agent) post(call func(*set)) bool {
 }
 
 // call runs call in the holder and waits for it.
-func (a *Agent) call(call func(*set)) bool {
+func (a *Agent) call(call func(*taskSet)) bool {
 	done := make(chan struct{})
-	if !a.post(func(s *set) { defer close(done); call(s) }) {
+	if !a.post(func(s *taskSet) { defer close(done); call(s) }) {
 		return false
 	}
 	<-done

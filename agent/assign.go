@@ -14,7 +14,7 @@ const maxIdleRevisions = 1000
 
 // apply takes in what a manager wants. An error means that it makes no sense and
 // the session must end; then nothing was changed.
-func (s *set) apply(m *cluster.Assignments) error {
+func (s *taskSet) apply(m *cluster.Assignments) error {
 	sent := make(map[string]*cluster.Revision, len(m.Revisions))
 	for _, revision := range m.Revisions {
 		sent[cluster.RevisionID(revision.ServiceID, revision.Number)] = revision
@@ -63,7 +63,7 @@ func (s *set) apply(m *cluster.Assignments) error {
 }
 
 // learn takes in revisions. Tasks that had to wait for theirs can go on.
-func (s *set) learn(sent map[string]*cluster.Revision) {
+func (s *taskSet) learn(sent map[string]*cluster.Revision) {
 	if len(sent) == 0 {
 		return
 	}
@@ -71,13 +71,13 @@ func (s *set) learn(sent map[string]*cluster.Revision) {
 	for taskID, t := range s.tasks {
 		if t.assignment.Revision == nil && !t.removing {
 			t.assignment = s.assignment(t.assignment.Task)
-			s.poke(taskID)
+			s.schedule(taskID)
 		}
 	}
 }
 
 // keep takes in secrets and configs. Tasks that had to wait for theirs can go on.
-func (s *set) keep(m *cluster.Assignments) {
+func (s *taskSet) keep(m *cluster.Assignments) {
 	if m.Full {
 		s.secrets, s.configs = make(map[string]*cluster.Secret), make(map[string]*cluster.Config)
 	}
@@ -95,14 +95,14 @@ func (s *set) keep(m *cluster.Assignments) {
 	}
 	for taskID, t := range s.tasks {
 		if t.status.State < cluster.StateReady && !t.removing {
-			s.poke(taskID)
+			s.schedule(taskID)
 		}
 	}
 }
 
-// equip puts into an assignment what has come of the secrets and configs that its
+// attachSecrets puts into an assignment what has come of the secrets and configs that its
 // revision refers to.
-func (s *set) equip(a *Assignment) {
+func (s *taskSet) attachSecrets(a *Assignment) {
 	if a.Revision == nil {
 		return
 	}
@@ -129,12 +129,12 @@ func over(task *cluster.Task) bool {
 
 // assign takes in one task as a manager has it. What we know better stays: the
 // status, and the highest desired state we were told.
-func (s *set) assign(task *cluster.Task) {
+func (s *taskSet) assign(task *cluster.Task) {
 	s.newest = max(s.newest, task.Version)
 	t := s.tasks[task.ID]
 	if t == nil {
-		s.tasks[task.ID] = &held{assignment: s.assignment(task), status: task.Status}
-		s.poke(task.ID)
+		s.tasks[task.ID] = &taskState{assignment: s.assignment(task), status: task.Status}
+		s.schedule(task.ID)
 		return
 	}
 	before := t.assignment.Task
@@ -155,12 +155,12 @@ func (s *set) assign(task *cluster.Task) {
 	case over(task) && !over(before) && !t.fenced: // a fenced one is being stopped already
 		s.interrupt(task.ID)
 	case task.Desired != before.Desired:
-		s.poke(task.ID)
+		s.schedule(task.ID)
 	}
 }
 
 // remove has a task whose record is gone, as of index, stopped and forgotten.
-func (s *set) remove(taskID string, index uint64) {
+func (s *taskSet) remove(taskID string, index uint64) {
 	t := s.tasks[taskID]
 	if t == nil || t.removing {
 		return
@@ -168,24 +168,24 @@ func (s *set) remove(taskID string, index uint64) {
 	s.newest = max(s.newest, index)
 	t.removing = true
 	if t.status.State.Terminal() || over(t.assignment.Task) {
-		s.poke(taskID) // what is under way is the stop
+		s.schedule(taskID) // what is under way is the stop
 		return
 	}
 	s.interrupt(taskID)
 }
 
 // removeStranger has a container of this node removed that belongs to no task.
-func (s *set) removeStranger(taskID string) {
+func (s *taskSet) removeStranger(taskID string) {
 	s.agent.log.Info("removing a container that belongs to no task", "task", taskID)
-	s.tasks[taskID] = &held{
+	s.tasks[taskID] = &taskState{
 		assignment: Assignment{Task: &cluster.Task{ID: taskID, NodeID: s.agent.cfg.NodeID, Desired: cluster.StateRemove}},
 		removing:   true,
 	}
-	s.poke(taskID)
+	s.schedule(taskID)
 }
 
 // found takes in the containers that the driver has for this node.
-func (s *set) found(containers []Container) {
+func (s *taskSet) found(containers []Container) {
 	clear(s.unknown)
 	for _, c := range containers {
 		switch {
@@ -199,7 +199,7 @@ func (s *set) found(containers []Container) {
 }
 
 // forgetRevisions drops the revisions that no task uses.
-func (s *set) forgetRevisions() {
+func (s *taskSet) forgetRevisions() {
 	used := s.usedRevisions()
 	for id := range s.revisions {
 		if used[id] == nil {
@@ -209,7 +209,7 @@ func (s *set) forgetRevisions() {
 }
 
 // usedRevisions returns the revisions of the tasks that aren't being removed.
-func (s *set) usedRevisions() map[string]*cluster.Revision {
+func (s *taskSet) usedRevisions() map[string]*cluster.Revision {
 	used := make(map[string]*cluster.Revision)
 	for _, t := range s.tasks {
 		if r := t.assignment.Revision; r != nil && !t.removing {

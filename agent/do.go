@@ -90,7 +90,7 @@ func Do(ctx context.Context, driver Driver, a Assignment, status cluster.TaskSta
 		if err != nil {
 			return fail(ctx, status, err, now)
 		}
-		return judge(status, container, now)
+		return statusFromContainer(status, container, now)
 	case cluster.StateRunning:
 		if status.Message == messageUnhealthy {
 			return stopUnhealthy(ctx, driver, a, status, now)
@@ -99,7 +99,7 @@ func Do(ctx context.Context, driver Driver, a Assignment, status cluster.TaskSta
 		if err != nil {
 			return fail(ctx, status, err, now)
 		}
-		return judge(status, container, now)
+		return statusFromContainer(status, container, now)
 	}
 	if status.State >= a.Task.Desired {
 		return status, Wait
@@ -129,8 +129,8 @@ func reach(status cluster.TaskStatus, state cluster.State, message string, now f
 	return status
 }
 
-// judge says what a started container means for its task.
-func judge(status cluster.TaskStatus, c Container, now func() time.Time) (cluster.TaskStatus, Next) {
+// statusFromContainer says what a started container means for its task.
+func statusFromContainer(status cluster.TaskStatus, c Container, now func() time.Time) (cluster.TaskStatus, Next) {
 	if c.ID != "" {
 		status.ContainerID = c.ID
 	}

@@ -17,10 +17,10 @@ const firstLease = 2 * time.Second
 // than cluster.FenceLease.
 
 // leased tells whether the node has a lease.
-func (s *set) leased() bool { return s.agent.cfg.Now().Before(s.lease) }
+func (s *taskSet) leased() bool { return s.agent.cfg.Now().Before(s.lease) }
 
 // anyFenced tells whether some task needs a lease.
-func (s *set) anyFenced() bool {
+func (s *taskSet) anyFenced() bool {
 	for _, t := range s.tasks {
 		if t.needsLease() {
 			return true
@@ -29,12 +29,12 @@ func (s *set) anyFenced() bool {
 	return false
 }
 
-func (t *held) needsLease() bool {
+func (t *taskState) needsLease() bool {
 	return t.assignment.Revision.Fenced() && !t.removing && !t.status.State.Terminal() && !over(t.assignment.Task)
 }
 
 // renew takes in a lease. Tasks that had to wait for one can go on.
-func (s *set) renew(until time.Time) {
+func (s *taskSet) renew(until time.Time) {
 	if s.closed || !until.After(s.lease) {
 		return
 	}
@@ -44,21 +44,21 @@ func (s *set) renew(until time.Time) {
 		s.expiry.Stop()
 	}
 	s.expiry = time.AfterFunc(until.Sub(s.agent.cfg.Now()), func() {
-		s.agent.post(func(s *set) { s.expire() })
+		s.agent.post(func(s *taskSet) { s.expire() })
 	})
 	if before || !s.leased() {
 		return
 	}
 	for taskID, t := range s.tasks {
 		if t.needsLease() {
-			s.poke(taskID)
+			s.schedule(taskID)
 		}
 	}
 }
 
 // expire has fenced tasks looked at when the lease is over; what is under way is
 // called off.
-func (s *set) expire() {
+func (s *taskSet) expire() {
 	if s.leased() {
 		return
 	}
@@ -72,7 +72,7 @@ func (s *set) expire() {
 
 // disown stops all tasks: managers say that this machine is a copy of the node's, where
 // they run. What comes later, when it isn't any more, are other tasks.
-func (s *set) disown() {
+func (s *taskSet) disown() {
 	for taskID, t := range s.tasks {
 		if !t.removing && !t.disowned && !t.status.State.Terminal() {
 			t.disowned = true
@@ -83,7 +83,7 @@ func (s *set) disown() {
 }
 
 // fence decides before each step whether a task may run, or start.
-func (s *set) fence(t *held) {
+func (s *taskSet) fence(t *taskState) {
 	if t.disowned {
 		t.assignment.Disowned = true
 		return

@@ -136,7 +136,7 @@ func (s *session) readLogs(ctx context.Context, request *reading) error {
 	}
 	for {
 		var t task
-		if !s.agent.call(func(held *set) { t = held.look(request.TaskID) }) {
+		if !s.agent.call(func(held *taskSet) { t = held.look(request.TaskID) }) {
 			return fmt.Errorf("read logs: the agent stops: %w", cluster.ErrUnavailable)
 		}
 		if !t.known {
@@ -165,7 +165,7 @@ type task struct {
 }
 
 // look returns what is known of a task; changed is closed when that changes.
-func (s *set) look(taskID string) task {
+func (s *taskSet) look(taskID string) task {
 	t := s.tasks[taskID]
 	if t == nil || t.removing {
 		return task{}
@@ -177,7 +177,7 @@ func (s *set) look(taskID string) task {
 }
 
 // wake lets log requests look at a task again.
-func (s *set) wake(taskID string) {
+func (s *taskSet) wake(taskID string) {
 	if changed := s.changed[taskID]; changed != nil {
 		close(changed)
 		delete(s.changed, taskID)

@@ -52,7 +52,7 @@ func slicesOf(count int, line cluster.LogLine) []cluster.LogLine {
 
 // Ten thousand tasks that failed with long reasons are told in frames that managers take.
 func TestMailbox_ReportsFitInAFrame(t *testing.T) {
-	m := newMailbox()
+	m := newOutbox()
 	for i := range 10_000 {
 		m.report(fmt.Sprint("task-", i), cluster.TaskStatus{State: cluster.StateFailed, Message: strings.Repeat("m", 4000), Err: strings.Repeat("e", 4000)})
 	}

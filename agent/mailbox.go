@@ -19,10 +19,10 @@ const (
 	reportBytes = 256
 )
 
-// mailbox is what a session has yet to send. While a write is under way, later
+// outbox is what a session has yet to send. While a write is under way, later
 // news of a task replace earlier ones, so it never holds more than one report per
 // task.
-type mailbox struct {
+type outbox struct {
 	// ready is signalled when there is something to take.
 	ready chan struct{}
 	// logs are chunks of logs; who sends one waits until the writer takes it.
@@ -40,9 +40,9 @@ type mailbox struct {
 	asked  []time.Time
 }
 
-// newMailbox returns an empty mailbox.
-func newMailbox() *mailbox {
-	return &mailbox{
+// newOutbox returns an empty outbox.
+func newOutbox() *outbox {
+	return &outbox{
 		ready:   make(chan struct{}, 1),
 		logs:    make(chan *cluster.LogChunk),
 		reports: make(map[string]cluster.TaskStatus),
@@ -50,7 +50,7 @@ func newMailbox() *mailbox {
 }
 
 // report puts in the status of a task.
-func (m *mailbox) report(taskID string, status cluster.TaskStatus) {
+func (m *outbox) report(taskID string, status cluster.TaskStatus) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if _, waits := m.reports[taskID]; !waits {
@@ -61,7 +61,7 @@ func (m *mailbox) report(taskID string, status cluster.TaskStatus) {
 }
 
 // describe puts in a new description of the node.
-func (m *mailbox) describe(description swarm.NodeDescription) {
+func (m *outbox) describe(description swarm.NodeDescription) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.description = &description
@@ -69,7 +69,7 @@ func (m *mailbox) describe(description swarm.NodeDescription) {
 }
 
 // setEngine notes for all messages from now on whether the engine is away.
-func (m *mailbox) setEngine(away bool) {
+func (m *outbox) setEngine(away bool) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if m.engineAway != away {
@@ -79,7 +79,7 @@ func (m *mailbox) setEngine(away bool) {
 }
 
 // setFenced notes for all messages from now on whether they ask for a lease.
-func (m *mailbox) setFenced(fenced bool) {
+func (m *outbox) setFenced(fenced bool) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if m.fenced != fenced {
@@ -90,7 +90,7 @@ func (m *mailbox) setFenced(fenced bool) {
 
 // ask gives the stamp by which a message that is sent now asks for a lease; 0 when
 // none is needed.
-func (m *mailbox) ask(now time.Time) int64 {
+func (m *outbox) ask(now time.Time) int64 {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if !m.fenced {
@@ -104,7 +104,7 @@ func (m *mailbox) ask(now time.Time) int64 {
 
 // granted tells when the lease of this stamp was asked for. A stamp that isn't
 // known, or whose lease is over, gives nothing.
-func (m *mailbox) granted(stamp int64) (at time.Time, ok bool) {
+func (m *outbox) granted(stamp int64) (at time.Time, ok bool) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	for i, at := range m.asked {
@@ -116,7 +116,7 @@ func (m *mailbox) granted(stamp int64) (at time.Time, ok bool) {
 	return time.Time{}, false
 }
 
-func (m *mailbox) signalLocked() {
+func (m *outbox) signalLocked() {
 	select {
 	case m.ready <- struct{}{}:
 	default:
@@ -124,7 +124,7 @@ func (m *mailbox) signalLocked() {
 }
 
 // take returns what is to be sent next, oldest news first.
-func (m *mailbox) take() cluster.FromAgent {
+func (m *outbox) take() cluster.FromAgent {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	message := cluster.FromAgent{Describe: m.description, EngineAway: m.engineAway}

@@ -115,7 +115,7 @@ func (a *Agent) writeRecord() error {
 		return nil
 	}
 	r := remembered{Format: recordFormat, Machine: a.machine()}
-	a.call(func(s *set) {
+	a.call(func(s *taskSet) {
 		r.Newest, r.Described, r.Description = s.newest, s.described, s.description
 		for _, t := range s.tasks {
 			r.Tasks = append(r.Tasks, rememberedTask{Task: t.assignment.Task, Status: t.status, Removing: t.removing})

@@ -69,7 +69,7 @@ func (a *Agent) connect(ctx context.Context) {
 type session struct {
 	agent   *Agent
 	conn    net.Conn
-	mailbox *mailbox
+	mailbox *outbox
 	// welcome is closed when the manager has accepted; period is set by then.
 	welcome chan struct{}
 	period  time.Duration
@@ -107,7 +107,7 @@ func (a *Agent) session(ctx context.Context) error {
 	context.AfterFunc(inner, func() { conn.Close() })
 
 	s := &session{
-		agent: a, conn: conn, mailbox: newMailbox(),
+		agent: a, conn: conn, mailbox: newOutbox(),
 		welcome: make(chan struct{}), end: end,
 		silence: newSilence(a.cfg.ConnectTimeout, a.cfg.Missed, func() { end(errSilent) }),
 		logs:    make(map[uint64]*reading),
@@ -121,7 +121,7 @@ func (a *Agent) session(ctx context.Context) error {
 	conn.Close()
 	reader.Wait()
 	s.reads.Wait()
-	a.call(func(held *set) {
+	a.call(func(held *taskSet) {
 		if held.mailbox == s.mailbox {
 			held.mailbox = nil
 		}
@@ -129,12 +129,12 @@ func (a *Agent) session(ctx context.Context) error {
 	return context.Cause(inner)
 }
 
-// write sends: Hello, then what the mailbox gets, and heartbeats in between. ctx
+// write sends: Hello, then what the outbox gets, and heartbeats in between. ctx
 // asks for a farewell, inner is the life of the session.
 func (s *session) write(ctx, inner context.Context) error {
 	hello := cluster.Hello{Format: cluster.WireFormat, Addr: s.agent.cfg.Addr(), Build: s.agent.cfg.Build, Run: s.agent.cfg.Run}
 	first := cluster.FromAgent{Hello: &hello, Warning: s.agent.cfg.Warning()}
-	s.agent.call(func(held *set) {
+	s.agent.call(func(held *taskSet) {
 		s.hello, hello.Description, first.EngineAway = held.description, held.description, held.engineAway()
 	})
 	if err := s.send(inner, &first); err != nil {
@@ -233,7 +233,7 @@ func (s *session) take(inner context.Context, message *cluster.FromManager) erro
 	if message.Refused != "" {
 		if message.Copy {
 			s.agent.cfg.OnCopy(message.Refused)
-			s.agent.call((*set).disown)
+			s.agent.call((*taskSet).disown)
 		}
 		if refused := s.agent.cfg.OnRefused; refused != nil {
 			refused()
@@ -252,7 +252,7 @@ func (s *session) take(inner context.Context, message *cluster.FromManager) erro
 		s.agent.cfg.OnPeers(*message.Peers)
 	}
 	if at, ok := s.mailbox.granted(message.Lease); ok {
-		s.agent.call(func(held *set) { held.renew(at.Add(cluster.FenceLease)) })
+		s.agent.call(func(held *taskSet) { held.renew(at.Add(cluster.FenceLease)) })
 	}
 	if message.Assignments != nil {
 		if err := s.assign(message.Assignments); err != nil {
@@ -284,7 +284,7 @@ func (s *session) welcomed(welcome *cluster.Welcome) error {
 	}
 	s.period = time.Duration(welcome.HeartbeatMillis) * time.Millisecond
 	s.silence.heard(s.period)
-	s.agent.call(func(held *set) {
+	s.agent.call(func(held *taskSet) {
 		held.attach(s.mailbox)
 		if !reflect.DeepEqual(held.description, s.hello) {
 			s.mailbox.describe(held.description) // It changed since Hello, when there was no session to tell it.
@@ -314,7 +314,7 @@ func (s *session) assign(m *cluster.Assignments) error {
 	}
 	var err error
 	wait := false
-	s.agent.call(func(held *set) {
+	s.agent.call(func(held *taskSet) {
 		if wait = m.Full && m.To < held.newest; !wait {
 			err = held.apply(m)
 			if err == nil && len(held.revisions) > len(held.tasks)+maxIdleRevisions {
@@ -341,8 +341,8 @@ func (s *session) assign(m *cluster.Assignments) error {
 	return nil
 }
 
-// attach makes mailbox the present session's and puts in all that is held.
-func (s *set) attach(mailbox *mailbox) {
+// attach makes outbox the present session's and puts in all that is held.
+func (s *taskSet) attach(mailbox *outbox) {
 	s.mailbox = mailbox
 	mailbox.setEngine(s.engineAway())
 	mailbox.setFenced(s.anyFenced())

@@ -20,11 +20,11 @@ const (
 // errNoRevision is what keeps a task that was assigned before its revision came.
 const errNoRevision = "waiting for what the task is to run"
 
-// set is the tasks of the node and all that belongs to them. The goroutine hold
+// taskSet is the tasks of the node and all that belongs to them. The goroutine hold
 // owns it; nobody else touches it, so there is no lock.
-type set struct {
+type taskSet struct {
 	agent *Agent
-	tasks map[string]*held
+	tasks map[string]*taskState
 	// revisions are those of the tasks, and those that the present session sent: a
 	// manager sends each once per session.
 	revisions map[string]*cluster.Revision
@@ -46,11 +46,11 @@ type set struct {
 	sameMachine bool
 	described   bool
 	description swarm.NodeDescription
-	// mailbox is the present session's; nil when there is none.
-	mailbox *mailbox
-	// watching is set while the driver's events come in; unheard when they haven't for
+	// outbox is the present session's; nil when there is none.
+	mailbox *outbox
+	// watching is set while the driver's events come in; eventsLost when they haven't for
 	// some time, and mute when the driver can't describe the machine.
-	watching, unheard, mute bool
+	watching, eventsLost, describeFailed bool
 	// lease is until when managers count on this node to run its fenced tasks; expiry
 	// ends it.
 	lease  time.Time
@@ -62,8 +62,8 @@ type set struct {
 	steps  sync.WaitGroup
 }
 
-// held is one task of the set.
-type held struct {
+// taskState is one task of the set.
+type taskState struct {
 	assignment Assignment
 	status     cluster.TaskStatus
 	// removing means: stop it, remove its container, forget it, report nothing.
@@ -82,11 +82,11 @@ type held struct {
 	attempts int
 }
 
-// newSet returns the set as it was remembered.
-func newSet(a *Agent, remembered *remembered) *set {
-	s := &set{
+// newTaskSet returns the set as it was remembered.
+func newTaskSet(a *Agent, remembered *remembered) *taskSet {
+	s := &taskSet{
 		agent:       a,
-		tasks:       make(map[string]*held),
+		tasks:       make(map[string]*taskState),
 		revisions:   make(map[string]*cluster.Revision),
 		secrets:     make(map[string]*cluster.Secret),
 		configs:     make(map[string]*cluster.Config),
@@ -101,7 +101,7 @@ func newSet(a *Agent, remembered *remembered) *set {
 		s.revisions[cluster.RevisionID(revision.ServiceID, revision.Number)] = revision
 	}
 	for _, known := range remembered.Tasks {
-		s.tasks[known.Task.ID] = &held{
+		s.tasks[known.Task.ID] = &taskState{
 			assignment: s.assignment(known.Task),
 			status:     known.Status,
 			removing:   known.Removing,
@@ -111,19 +111,19 @@ func newSet(a *Agent, remembered *remembered) *set {
 }
 
 // begin looks at all remembered tasks.
-func (s *set) begin() {
+func (s *taskSet) begin() {
 	first := s.agent.cfg.Now()
 	if s.sameMachine {
 		first = first.Add(firstLease)
 	}
 	s.renew(first)
 	for taskID := range s.tasks {
-		s.poke(taskID)
+		s.schedule(taskID)
 	}
 }
 
 // close stops all work: no step begins any more.
-func (s *set) close() {
+func (s *taskSet) close() {
 	s.closed = true
 	s.expiry.Stop()
 	for _, t := range s.tasks {
@@ -137,7 +137,7 @@ func (s *set) close() {
 }
 
 // assignment puts together what is needed to run task.
-func (s *set) assignment(task *cluster.Task) Assignment {
+func (s *taskSet) assignment(task *cluster.Task) Assignment {
 	return Assignment{
 		Task:     task,
 		Revision: s.revisions[cluster.RevisionID(task.ServiceID, task.Revision)],
@@ -145,8 +145,8 @@ func (s *set) assignment(task *cluster.Task) Assignment {
 	}
 }
 
-// poke has a task looked at: now, or as soon as the step that is under way ends.
-func (s *set) poke(taskID string) {
+// schedule has a task looked at: now, or as soon as the step that is under way ends.
+func (s *taskSet) schedule(taskID string) {
 	t := s.tasks[taskID]
 	if t == nil || s.closed {
 		return
@@ -165,7 +165,7 @@ func (s *set) poke(taskID string) {
 	if t.assignment.Revision == nil && !t.removing && !over(t.assignment.Task) {
 		if status := t.status; status.Err == "" {
 			status.Err = errNoRevision
-			s.tell(t, status)
+			s.setStatus(t, status)
 		}
 		return // learn pokes again
 	}
@@ -175,7 +175,7 @@ func (s *set) poke(taskID string) {
 	s.fence(t)
 	assignment, status, removing := t.assignment, t.status, t.removing
 	if status.State < cluster.StateReady && !removing {
-		s.equip(&assignment) // and nothing else of the task, so that what is dropped is gone
+		s.attachSecrets(&assignment) // and nothing else of the task, so that what is dropped is gone
 	}
 	s.steps.Go(func() {
 		defer cancel()
@@ -188,15 +188,15 @@ func (s *set) poke(taskID string) {
 }
 
 // interrupt has a task looked at, and calls off the step that is under way.
-func (s *set) interrupt(taskID string) {
+func (s *taskSet) interrupt(taskID string) {
 	if t := s.tasks[taskID]; t != nil && t.stepping {
 		t.cancel()
 	}
-	s.poke(taskID)
+	s.schedule(taskID)
 }
 
 // stepped takes in the result of a step. Last says that its goroutine ends.
-func (s *set) stepped(taskID string, status cluster.TaskStatus, next Next, last bool) {
+func (s *taskSet) stepped(taskID string, status cluster.TaskStatus, next Next, last bool) {
 	t := s.tasks[taskID]
 	if t == nil {
 		return
@@ -205,7 +205,7 @@ func (s *set) stepped(taskID string, status cluster.TaskStatus, next Next, last 
 		t.attempts = 0
 	}
 	if status != t.status {
-		s.tell(t, status)
+		s.setStatus(t, status)
 	}
 	if !last {
 		return
@@ -213,7 +213,7 @@ func (s *set) stepped(taskID string, status cluster.TaskStatus, next Next, last 
 	t.stepping, t.cancel = false, nil
 	switch {
 	case t.again || next == Again:
-		s.poke(taskID)
+		s.schedule(taskID)
 	case next == Retry:
 		s.retryLater(t)
 	default:
@@ -221,8 +221,8 @@ func (s *set) stepped(taskID string, status cluster.TaskStatus, next Next, last 
 	}
 }
 
-// tell takes in a new status of a task and passes it on.
-func (s *set) tell(t *held, status cluster.TaskStatus) {
+// setStatus takes in a new status of a task and passes it on.
+func (s *taskSet) setStatus(t *taskState, status cluster.TaskStatus) {
 	task := t.assignment.Task
 	if status.State != t.status.State {
 		s.agent.log.Debug("task changed", "task", task.ID, "service", task.ServiceID,
@@ -237,7 +237,7 @@ func (s *set) tell(t *held, status cluster.TaskStatus) {
 }
 
 // retryLater has the same step tried again after a pause.
-func (s *set) retryLater(t *held) {
+func (s *taskSet) retryLater(t *taskState) {
 	if s.closed {
 		return
 	}
@@ -245,12 +245,12 @@ func (s *set) retryLater(t *held) {
 	t.attempts++
 	taskID := t.assignment.Task.ID
 	t.retry = time.AfterFunc(s.agent.jitter(delay), func() {
-		s.agent.post(func(s *set) { s.poke(taskID) })
+		s.agent.post(func(s *taskSet) { s.schedule(taskID) })
 	})
 }
 
 // cleared takes in the end of an attempt to remove a task's container.
-func (s *set) cleared(taskID string, err error) {
+func (s *taskSet) cleared(taskID string, err error) {
 	t := s.tasks[taskID]
 	if t == nil {
 		return
@@ -275,18 +275,18 @@ func (a *Agent) step(ctx context.Context, assignment Assignment, status cluster.
 	taskID := assignment.Task.ID
 	next, told := Again, status
 	for next == Again && ctx.Err() == nil {
-		if lasts(status) && status != told {
+		if callsDriver(status) && status != told {
 			told = status
 			passed := status
-			a.post(func(s *set) { s.stepped(taskID, passed, Again, false) })
+			a.post(func(s *taskSet) { s.stepped(taskID, passed, Again, false) })
 		}
 		status, next = Do(ctx, a.cfg.Driver, assignment, status, a.cfg.Now)
 	}
-	a.post(func(s *set) { s.stepped(taskID, status, next, true) })
+	a.post(func(s *taskSet) { s.stepped(taskID, status, next, true) })
 }
 
-// lasts tells whether the next step in this state calls the driver.
-func lasts(status cluster.TaskStatus) bool {
+// callsDriver tells whether the next step in this state calls the driver.
+func callsDriver(status cluster.TaskStatus) bool {
 	switch status.State {
 	case cluster.StatePreparing, cluster.StateStarting, cluster.StateRunning:
 		return true
@@ -304,5 +304,5 @@ func (a *Agent) clear(ctx context.Context, assignment Assignment, status cluster
 	if err == nil || isNotFound(err) {
 		err = a.cfg.Driver.Remove(ctx, taskID)
 	}
-	a.post(func(s *set) { s.cleared(taskID, err) })
+	a.post(func(s *taskSet) { s.cleared(taskID, err) })
 }

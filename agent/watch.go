@@ -39,7 +39,7 @@ func (a *Agent) watch(ctx context.Context) {
 	for ctx.Err() == nil {
 		err := a.cfg.Driver.Watch(ctx, a.cfg.NodeID, func(taskID string) {
 			if taskID != "" {
-				a.post(func(s *set) { s.poke(taskID) })
+				a.post(func(s *taskSet) { s.schedule(taskID) })
 				return
 			}
 			delay = reconnectFirst
@@ -48,8 +48,8 @@ func (a *Agent) watch(ctx context.Context) {
 				away.Stop()
 				away = nil
 			}
-			a.post(func(s *set) {
-				s.watching, s.unheard = true, false
+			a.post(func(s *taskSet) {
+				s.watching, s.eventsLost = true, false
 				s.tellEngine()
 			})
 			a.resync(ctx)
@@ -59,10 +59,10 @@ func (a *Agent) watch(ctx context.Context) {
 		}
 		failing.About(err, "the engine doesn't answer", "")
 		if away == nil {
-			a.post(func(s *set) { s.watching = false })
+			a.post(func(s *taskSet) { s.watching = false })
 			away = time.AfterFunc(awayAfter, func() {
-				a.post(func(s *set) {
-					s.unheard = !s.watching
+				a.post(func(s *taskSet) {
+					s.eventsLost = !s.watching
 					s.tellEngine()
 					s.pokeAll()
 				})
@@ -78,30 +78,30 @@ const engineSilence = 2 * time.Second
 
 // resync looks at all tasks and at all containers.
 func (a *Agent) resync(ctx context.Context) {
-	a.post((*set).pokeAll)
+	a.post((*taskSet).pokeAll)
 	containers, err := a.cfg.Driver.List(ctx, a.cfg.NodeID)
 	if err != nil {
 		// The stream is about to end too, which brings us here again.
 		a.log.Debug("list containers", "error", err)
 		return
 	}
-	a.post(func(s *set) { s.found(containers) })
+	a.post(func(s *taskSet) { s.found(containers) })
 }
 
 // engineAway tells whether the engine counts as away.
-func (s *set) engineAway() bool { return s.unheard || s.mute }
+func (s *taskSet) engineAway() bool { return s.eventsLost || s.describeFailed }
 
 // tellEngine passes on whether the engine is away.
-func (s *set) tellEngine() {
+func (s *taskSet) tellEngine() {
 	if s.mailbox != nil {
 		s.mailbox.setEngine(s.engineAway())
 	}
 }
 
 // pokeAll has every task looked at that hasn't ended.
-func (s *set) pokeAll() {
+func (s *taskSet) pokeAll() {
 	for taskID := range s.tasks {
-		s.poke(taskID)
+		s.schedule(taskID)
 	}
 }
 
@@ -110,7 +110,7 @@ func (a *Agent) describeFirst(ctx context.Context) {
 	looking, cancel := context.WithTimeout(ctx, describeFirst)
 	defer cancel()
 	a.describeOnce(looking)
-	a.call(func(s *set) {
+	a.call(func(s *taskSet) {
 		if s.described {
 			return
 		}
@@ -148,8 +148,8 @@ func (a *Agent) describe(ctx context.Context) {
 		}
 		cancel()
 		mute := failed >= muteAfter && ctx.Err() == nil
-		a.post(func(s *set) {
-			s.mute = mute
+		a.post(func(s *taskSet) {
+			s.describeFailed = mute
 			s.tellEngine()
 		})
 		timer := time.NewTimer(delay)
@@ -177,7 +177,7 @@ func (a *Agent) describeOnce(ctx context.Context) bool {
 	if a.cfg.TLSInfo != nil {
 		description.TLSInfo = a.cfg.TLSInfo()
 	}
-	a.call(func(s *set) {
+	a.call(func(s *taskSet) {
 		if s.described && reflect.DeepEqual(description, s.description) {
 			return
 		}
