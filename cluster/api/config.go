@@ -33,9 +33,9 @@ type Manager interface {
 	Leader(ctx context.Context) (peer cluster.Peer, self bool, err error)
 	// LeaderChanged gives a channel that is closed at the next change of what Leader says.
 	LeaderChanged() <-chan struct{}
-	// Fresh returns once the store holds all that was committed when it was called.
+	// ReadBarrier returns once the store holds all that was committed when it was called.
 	// It fails with ErrNotLeader when this manager doesn't lead any more.
-	Fresh(ctx context.Context) error
+	ReadBarrier(ctx context.Context) error
 	// Client talks to the other managers: mutual TLS on their control port.
 	Client() *http.Client
 	// Quorum asks all managers, and tells how many answer, how many must for there to

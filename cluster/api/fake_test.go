@@ -122,7 +122,7 @@ func (m *fakeManager) LeaderID() string {
 	return m.id
 }
 
-func (m *fakeManager) Fresh(context.Context) error {
+func (m *fakeManager) ReadBarrier(context.Context) error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	return m.fresh

@@ -226,7 +226,7 @@ func (s *Server) execute(ctx context.Context, manager Manager, route *route, fro
 			limit = countTimeout
 		}
 		fresh, cancel := context.WithTimeout(ctx, limit)
-		err := manager.Fresh(fresh)
+		err := manager.ReadBarrier(fresh)
 		cancel()
 		if err != nil && !(route.alone && errors.Is(err, cluster.ErrUnavailable)) {
 			return response{}, err

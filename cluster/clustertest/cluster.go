@@ -294,7 +294,7 @@ func (m *Machine) off() bool {
 type Manager interface {
 	NodeID() string
 	LeaderID() string
-	Fresh(context.Context) error
+	ReadBarrier(context.Context) error
 	Store() *store.Store
 	Health() cluster.ManagerHealth
 	Status(context.Context, bool) (cluster.Status, error)
@@ -490,7 +490,7 @@ func (c *Cluster) Leader() *Machine {
 				failed = fmt.Errorf("%w\n%s follows %q: %+v", failed, m.Name, running.LeaderID(), running.Health())
 			default:
 				ctx, cancel := context.WithTimeout(context.Background(), time.Second)
-				err := running.Fresh(ctx)
+				err := running.ReadBarrier(ctx)
 				cancel()
 				if err == nil {
 					leader = m

@@ -146,9 +146,9 @@ func (d *Dispatcher) endSessions() {
 	}
 }
 
-// setAdrift ends all sessions when this manager has lost its leader, so that the
+// setIsolated ends all sessions when this manager has lost its leader, so that the
 // agents go to a manager that hasn't.
-func (d *Dispatcher) setAdrift(adrift bool) {
+func (d *Dispatcher) setIsolated(adrift bool) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if d.adrift == adrift {
@@ -163,8 +163,8 @@ func (d *Dispatcher) setAdrift(adrift bool) {
 	}
 }
 
-// Adrift tells whether no leader has heard of this manager for some time.
-func (d *Dispatcher) Adrift() bool {
+// Isolated tells whether no leader has heard of this manager for some time.
+func (d *Dispatcher) Isolated() bool {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	return d.adrift

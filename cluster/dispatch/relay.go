@@ -59,7 +59,7 @@ func (d *Dispatcher) relay(ctx context.Context) error {
 		if ctx.Err() == nil {
 			failing.About(err, "the leader can't be told of agents' news; trying again", "the leader hears of agents' news again", "node", d.config.NodeID)
 		}
-		d.setAdrift(d.config.Now().Sub(heard) > d.config.AdriftAfter)
+		d.setIsolated(d.config.Now().Sub(heard) > d.config.AdriftAfter)
 		for again := false; !again; {
 			again = true
 			select {

@@ -21,9 +21,9 @@ type errElsewhere struct{ addr string }
 
 func (e errElsewhere) Error() string { return "the leader is at " + e.addr }
 
-// Asker asks the leader's control port for admission and certificates, on behalf
+// ControlClient asks the leader's control port for admission and certificates, on behalf
 // of a node.
-type Asker struct {
+type ControlClient struct {
 	Network Network
 	// TLS is what the asker shows and trusts, RenewTLS the same to ask for a certificate.
 	TLS, RenewTLS *tls.Config
@@ -36,24 +36,24 @@ type Asker struct {
 }
 
 // Join asks for admission.
-func (a Asker) Join(ctx context.Context, request JoinRequest) (*Admission, error) {
+func (a ControlClient) Join(ctx context.Context, request JoinRequest) (*Admission, error) {
 	request.Build = a.Build
-	return a.ask(ctx, "/v1/join", request)
+	return a.call(ctx, "/v1/join", request)
 }
 
 // Renew asks for a new certificate.
-func (a Asker) Renew(ctx context.Context, csr []byte) (*Admission, error) {
+func (a ControlClient) Renew(ctx context.Context, csr []byte) (*Admission, error) {
 	a.TLS = a.RenewTLS
-	return a.ask(ctx, "/v1/renew", RenewRequest{CSR: csr, Build: a.Build})
+	return a.call(ctx, "/v1/renew", RenewRequest{CSR: csr, Build: a.Build})
 }
 
 // Ready tells that a manager listens at addr.
-func (a Asker) Ready(ctx context.Context, addr string) (*Admission, error) {
-	return a.ask(ctx, "/v1/manager", ReadyRequest{Addr: addr, Build: a.Build})
+func (a ControlClient) Ready(ctx context.Context, addr string) (*Admission, error) {
+	return a.call(ctx, "/v1/manager", ReadyRequest{Addr: addr, Build: a.Build})
 }
 
 // Here tells each of the managers, not the leader only, where the asker's manager is.
-func (a Asker) Here(ctx context.Context, addr string) {
+func (a ControlClient) Here(ctx context.Context, addr string) {
 	body, err := cluster.Encode(ReadyRequest{Addr: addr})
 	if err != nil {
 		return
@@ -67,19 +67,19 @@ func (a Asker) Here(ctx context.Context, addr string) {
 
 // Lost has the vote of the asker's manager taken away, whose database is lost. When
 // it returns nil, nobody counts on what that manager knew.
-func (a Asker) Lost(ctx context.Context) (*Admission, error) {
-	return a.ask(ctx, "/v1/lost", struct{}{})
+func (a ControlClient) Lost(ctx context.Context) (*Admission, error) {
+	return a.call(ctx, "/v1/lost", struct{}{})
 }
 
 // Leave tells that the node leaves the cluster for good.
-func (a Asker) Leave(ctx context.Context) error {
-	_, err := a.ask(ctx, "/v1/leave", struct{}{})
+func (a ControlClient) Leave(ctx context.Context) error {
+	_, err := a.call(ctx, "/v1/leave", struct{}{})
 	return err
 }
 
-// ask tries the managers in turn, following to the leader, until ctx ends. What
+// call tries the managers in turn, following to the leader, until ctx ends. What
 // trying again can't mend is returned at once.
-func (a Asker) ask(ctx context.Context, path string, request any) (*Admission, error) {
+func (a ControlClient) call(ctx context.Context, path string, request any) (*Admission, error) {
 	body, err := cluster.Encode(request)
 	if err != nil {
 		return nil, err
@@ -118,7 +118,7 @@ func (a Asker) ask(ctx context.Context, path string, request any) (*Admission, e
 	}
 }
 
-func (a Asker) own() *Manager {
+func (a ControlClient) own() *Manager {
 	if a.Own == nil {
 		return nil
 	}
@@ -134,7 +134,7 @@ func final(err error) bool {
 // power cut all nodes may ask managers that can't answer yet.
 const askFirst, askLast = 100 * time.Millisecond, time.Second
 
-func (a Asker) post(ctx context.Context, addr, path string, body []byte) (*Admission, error) {
+func (a ControlClient) post(ctx context.Context, addr, path string, body []byte) (*Admission, error) {
 	ctx, cancel := context.WithTimeout(ctx, readTimeout)
 	defer cancel()
 	client := &http.Client{Transport: &http.Transport{

@@ -14,10 +14,10 @@ import (
 // another does. So it is sent the log without a vote until it has caught up, which is
 // raft's own rule for autopilots: it is heard, and has been near the end of the log for a
 // while. Entries are of any size, so near is counted in time: it has what the leader had
-// a Beat ago.
+// a HeartbeatTimeout ago.
 
-// match is how far another manager is in the leader's log, by its own answers.
-type match struct {
+// replicated is how far another manager is in the leader's log, by its own answers.
+type replicated struct {
 	index uint64
 	// heard is when it last answered.
 	heard time.Time
@@ -26,23 +26,23 @@ type match struct {
 	snapshot, sent int64
 }
 
-// matches has a match for each manager that the leader of a term sends to. The transport
+// replication has a match for each manager that the leader of a term sends to. The transport
 // notes them, voters reads them.
-type matches struct {
+type replication struct {
 	mu   sync.Mutex // guards the fields below
 	term uint64
-	all  map[raft.ServerID]match
+	all  map[raft.ServerID]replicated
 }
 
 // note changes what is known of a manager in the term.
-func (m *matches) note(id raft.ServerID, term uint64, edit func(*match)) {
+func (m *replication) note(id raft.ServerID, term uint64, edit func(*replicated)) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if term < m.term {
 		return
 	}
 	if term > m.term || m.all == nil {
-		m.term, m.all = term, map[raft.ServerID]match{}
+		m.term, m.all = term, map[raft.ServerID]replicated{}
 	}
 	known := m.all[id]
 	edit(&known)
@@ -50,7 +50,7 @@ func (m *matches) note(id raft.ServerID, term uint64, edit func(*match)) {
 }
 
 // of is what is known in a term.
-func (m *matches) of(term uint64) map[raft.ServerID]match {
+func (m *replication) of(term uint64) map[raft.ServerID]replicated {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if m.term != term {
@@ -62,11 +62,11 @@ func (m *matches) of(term uint64) map[raft.ServerID]match {
 // steadyBeats is for how many Beats in a row a manager must be abreast to have caught up.
 const steadyBeats = 4
 
-// catching is what the leader has seen of the members without a vote; voters owns it.
-type catching struct {
+// catchUp is what the leader has seen of the members without a vote; voters owns it.
+type catchUp struct {
 	beat time.Duration
 	// marks are the leader's last index at looks of before, the oldest first: the first
-	// one is a Beat old, if there is one so old.
+	// one is a HeartbeatTimeout old, if there is one so old.
 	marks []mark
 	// since is when the row of looks began at each of which a manager was abreast.
 	since map[raft.ServerID]time.Time
@@ -80,13 +80,13 @@ type mark struct {
 	last uint64
 }
 
-func newCatching(beat time.Duration) *catching {
-	return &catching{beat: beat, since: map[raft.ServerID]time.Time{}, added: map[raft.ServerID]uint64{}}
+func newCatchUp(beat time.Duration) *catchUp {
+	return &catchUp{beat: beat, since: map[raft.ServerID]time.Time{}, added: map[raft.ServerID]uint64{}}
 }
 
 // look takes in how far all are now, when the leader's last index is last, and says why
 // members without a vote haven't caught up; those that have aren't in the answer.
-func (c *catching) look(now time.Time, last uint64, servers []raft.Server, all map[raft.ServerID]match) (behind map[string]string) {
+func (c *catchUp) look(now time.Time, last uint64, servers []raft.Server, all map[raft.ServerID]replicated) (behind map[string]string) {
 	c.marks = append(c.marks, mark{now, last})
 	for len(c.marks) > 1 && now.Sub(c.marks[1].at) >= c.beat {
 		c.marks = c.marks[1:]
@@ -122,7 +122,7 @@ func (c *catching) look(now time.Time, last uint64, servers []raft.Server, all m
 // last look. A manager hears nobody whom it doesn't know: if such a member had a vote, and
 // the leader were lost, the others might have no leader though they are a majority. So a
 // manager votes when all that vote know it; newcomer.go does the rest.
-func (c *catching) unaware(self string, last uint64, servers []raft.Server, all map[raft.ServerID]match) map[string][]string {
+func (c *catchUp) unaware(self string, last uint64, servers []raft.Server, all map[raft.ServerID]replicated) map[string][]string {
 	added := map[raft.ServerID]uint64{}
 	for _, server := range servers {
 		at, seen := c.added[server.ID]
@@ -145,9 +145,9 @@ func (c *catching) unaware(self string, last uint64, servers []raft.Server, all 
 	return unaware
 }
 
-// answers tells which managers answered in the last Beat. Raft says that one doesn't only
+// answers tells which managers answered in the last HeartbeatTimeout. Raft says that one doesn't only
 // when a message's time is over, and a new leader's has yet to find out.
-func (c *catching) answers(now time.Time, all map[raft.ServerID]match) map[string]bool {
+func (c *catchUp) answers(now time.Time, all map[raft.ServerID]replicated) map[string]bool {
 	answers := map[string]bool{}
 	for id, known := range all {
 		answers[string(id)] = !known.heard.IsZero() && now.Sub(known.heard) <= c.beat
@@ -156,16 +156,16 @@ func (c *catching) answers(now time.Time, all map[raft.ServerID]match) map[strin
 }
 
 // progress says how far it is, when the leader's last index is last.
-func (m match) progress(last uint64) string {
+func (m replicated) progress(last uint64) string {
 	if m.snapshot > 0 {
 		return fmt.Sprintf("it was sent %d MiB of %d MiB of a snapshot", m.sent>>20, m.snapshot>>20)
 	}
 	return fmt.Sprintf("it has %d of %d entries", m.index, last)
 }
 
-// waits says what nodes wait for that are to be managers, or workers. Only a leader's are
+// waitReasons says what nodes wait for that are to be managers, or workers. Only a leader's are
 // of interest.
-type waits struct {
+type waitReasons struct {
 	mu sync.Mutex // guards the fields below
 	// voters are those of voters; unreached those of managers whose address was refused.
 	voters, unreached map[string]string
@@ -184,14 +184,14 @@ type found struct {
 }
 
 // set replaces what voters says.
-func (w *waits) set(all map[string]string) {
+func (w *waitReasons) set(all map[string]string) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.voters = all
 }
 
 // say notes why a manager's address isn't taken, or with "" that it is.
-func (w *waits) say(nodeID, why string) {
+func (w *waitReasons) say(nodeID, why string) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if why == "" {
@@ -205,7 +205,7 @@ func (w *waits) say(nodeID, why string) {
 }
 
 // twin notes that two machines are a manager, and tells whether that is new.
-func (w *waits) twin(nodeID string, now time.Time, err error) (fresh bool) {
+func (w *waitReasons) twin(nodeID string, now time.Time, err error) (fresh bool) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if w.twins == nil {
@@ -218,7 +218,7 @@ func (w *waits) twin(nodeID string, now time.Time, err error) (fresh bool) {
 
 // wasTwin tells whether two machines were a manager a moment ago. Then that counts for a
 // while longer, until it has no vote.
-func (w *waits) wasTwin(nodeID string, now time.Time) bool {
+func (w *waitReasons) wasTwin(nodeID string, now time.Time) bool {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	before, ok := w.twins[nodeID]
@@ -230,7 +230,7 @@ func (w *waits) wasTwin(nodeID string, now time.Time) bool {
 }
 
 // of is what a node waits for; empty for nothing.
-func (w *waits) of(nodeID string, now time.Time) string {
+func (w *waitReasons) of(nodeID string, now time.Time) string {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if twin, ok := w.twins[nodeID]; ok && now.Sub(twin.at) < twinKept {

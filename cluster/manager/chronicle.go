@@ -26,34 +26,34 @@ const (
 	maxCauses = 8
 )
 
-// chronicle is what the telling needs to remember: services whose tasks ended badly.
-type chronicle struct {
+// changeLog is what the telling needs to remember: services whose tasks ended badly.
+type changeLog struct {
 	now    func() time.Time
-	ailing map[string]*ailment
+	ailing map[string]*serviceTrouble
 }
 
-// ailment is one service's: what was said of it, and since when it has been well again.
-type ailment struct {
+// serviceTrouble is one service's: what was said of it, and since when it has been well again.
+type serviceTrouble struct {
 	name   string
 	causes map[string]bool
 	well   time.Time
 }
 
-// saying is one line of the log.
-type saying struct {
+// logLine is one line of the log.
+type logLine struct {
 	level slog.Level
 	what  string
 	args  []any
 }
 
-// tell runs while this manager leads.
-func (m *Manager) tell(ctx context.Context, changes *store.Subscription) error {
+// logChanges runs while this manager leads.
+func (m *Manager) logChanges(ctx context.Context, changes *store.Subscription) error {
 	defer changes.Close()
-	c := &chronicle{now: m.cfg.Now, ailing: map[string]*ailment{}}
+	c := &changeLog{now: m.cfg.Now, ailing: map[string]*serviceTrouble{}}
 	look := time.NewTicker(wellLook)
 	defer look.Stop()
 	for {
-		var lines []saying
+		var lines []logLine
 		select {
 		case <-ctx.Done():
 			return ctx.Err()
@@ -72,7 +72,7 @@ func (m *Manager) tell(ctx context.Context, changes *store.Subscription) error {
 }
 
 // of is what to say of one change.
-func (c *chronicle) of(change store.Change, view store.View) []saying {
+func (c *changeLog) of(change store.Change, view store.View) []logLine {
 	object := change.After
 	if object == nil {
 		object = change.Before
@@ -110,8 +110,8 @@ func sidesOf[T any](c store.Change) (before, after T) {
 	return before, after
 }
 
-func say(what string, args ...any) saying  { return saying{slog.LevelInfo, what, args} }
-func warn(what string, args ...any) saying { return saying{slog.LevelWarn, what, args} }
+func infoLine(what string, args ...any) logLine { return logLine{slog.LevelInfo, what, args} }
+func warnLine(what string, args ...any) logLine { return logLine{slog.LevelWarn, what, args} }
 
 // asked adds who asked, if it is known.
 func asked(by string, args ...any) []any {
@@ -121,41 +121,41 @@ func asked(by string, args ...any) []any {
 	return append(args, "by", by)
 }
 
-func (c *chronicle) ofNode(before, after *cluster.Node, by string, view store.View) []saying {
+func (c *changeLog) ofNode(before, after *cluster.Node, by string, view store.View) []logLine {
 	if after == nil {
-		return []saying{say("node removed", asked(by, "name", before.Description.Hostname, "node", before.ID)...)}
+		return []logLine{infoLine("node removed", asked(by, "name", before.Description.Hostname, "node", before.ID)...)}
 	}
 	who := []any{"name", after.Description.Hostname, "node", after.ID}
 	if before == nil {
-		return []saying{say("node joined", append(who, "role", after.Role, "addr", after.Status.Addr)...)}
+		return []logLine{infoLine("node joined", append(who, "role", after.Role, "addr", after.Status.Addr)...)}
 	}
-	var lines []saying
+	var lines []logLine
 	if before.Status.State != after.Status.State {
 		switch after.Status.State {
 		case cluster.NodeReady:
-			lines = append(lines, say("node is ready", who...))
+			lines = append(lines, infoLine("node is ready", who...))
 		case cluster.NodeDown:
 			who := append(who, "reason", after.Status.Message)
 			if after.Role == swarm.NodeRoleManager && locks(view.Cluster()) {
 				who = append(who, "hint", "managers are locked here: if its daemon was restarted, it waits for \"swarm unlock\" there")
 			}
-			lines = append(lines, warn("node is down", who...))
+			lines = append(lines, warnLine("node is down", who...))
 		case cluster.NodeDisconnected:
-			lines = append(lines, warn("node is of no use at the moment", append(who, "reason", after.Status.Message)...))
+			lines = append(lines, warnLine("node is of no use at the moment", append(who, "reason", after.Status.Message)...))
 		default:
-			lines = append(lines, say("node is "+after.Status.State.String(), append(who, "reason", after.Status.Message)...))
+			lines = append(lines, infoLine("node is "+after.Status.State.String(), append(who, "reason", after.Status.Message)...))
 		}
 	}
 	switch {
 	case before.Spec.Availability != after.Spec.Availability:
-		lines = append(lines, say("node has another availability", asked(by, append(who, "availability", after.Spec.Availability)...)...))
+		lines = append(lines, infoLine("node has another availability", asked(by, append(who, "availability", after.Spec.Availability)...)...))
 	case before.Spec.Role != after.Spec.Role:
-		lines = append(lines, say("node is to have another role", asked(by, append(who, "role", after.Spec.Role)...)...))
+		lines = append(lines, infoLine("node is to have another role", asked(by, append(who, "role", after.Spec.Role)...)...))
 	case !reflect.DeepEqual(before.Spec.Annotations, after.Spec.Annotations):
-		lines = append(lines, say("node has other labels", asked(by, who...)...))
+		lines = append(lines, infoLine("node has other labels", asked(by, who...)...))
 	}
 	if before.Role != after.Role {
-		lines = append(lines, say("node has another role", append(who, "role", after.Role)...))
+		lines = append(lines, infoLine("node has another role", append(who, "role", after.Role)...))
 	}
 	return lines
 }
@@ -163,17 +163,17 @@ func (c *chronicle) ofNode(before, after *cluster.Node, by string, view store.Vi
 // locks tells whether managers' key files are locked.
 func locks(c *cluster.Cluster) bool { return c != nil && !c.UnlockKey.None() }
 
-func (c *chronicle) ofService(before, after *cluster.Service, by string, view store.View) []saying {
+func (c *changeLog) ofService(before, after *cluster.Service, by string, view store.View) []logLine {
 	switch {
 	case after == nil:
 		delete(c.ailing, before.ID)
-		return []saying{say("service removed", asked(by, "name", before.Spec.Name, "service", before.ID)...)}
+		return []logLine{infoLine("service removed", asked(by, "name", before.Spec.Name, "service", before.ID)...)}
 	case before == nil:
 		args := []any{"name", after.Spec.Name, "service", after.ID, "image", imageOf(after)}
 		if after.Spec.Mode.Replicated != nil {
 			args = append(args, "replicas", after.Replicas())
 		}
-		return []saying{say("service created", asked(by, args...)...)}
+		return []logLine{infoLine("service created", asked(by, args...)...)}
 	case reflect.DeepEqual(before.Spec, after.Spec):
 		return nil
 	}
@@ -185,15 +185,15 @@ func (c *chronicle) ofService(before, after *cluster.Service, by string, view st
 	same := *before
 	same.Spec.Mode = after.Spec.Mode
 	if scaled && reflect.DeepEqual(same.Spec, after.Spec) {
-		return []saying{say("service scaled", asked(by, args...)...)}
+		return []logLine{infoLine("service scaled", asked(by, args...)...)}
 	}
 	if was, is := imageOf(before), imageOf(after); was != is {
 		args = append(args, "image", is, "was", was)
 	}
 	if rollout := view.Rollout(after.ID); rollout != nil && rollout.RollingBack() {
-		return []saying{say("service goes back to an earlier spec", asked(by, args...)...)}
+		return []logLine{infoLine("service goes back to an earlier spec", asked(by, args...)...)}
 	}
-	return []saying{say("service updated", asked(by, args...)...)}
+	return []logLine{infoLine("service updated", asked(by, args...)...)}
 }
 
 func imageOf(s *cluster.Service) string {
@@ -203,7 +203,7 @@ func imageOf(s *cluster.Service) string {
 	return s.Spec.TaskTemplate.ContainerSpec.Image
 }
 
-func (c *chronicle) ofRollout(before, after *cluster.Rollout, view store.View) []saying {
+func (c *changeLog) ofRollout(before, after *cluster.Rollout, view store.View) []logLine {
 	if after == nil || before != nil && before.State == after.State {
 		return nil
 	}
@@ -214,16 +214,16 @@ func (c *chronicle) ofRollout(before, after *cluster.Rollout, view store.View) [
 	args := []any{"name", service.Spec.Name, "service", service.ID, "reason", after.Message}
 	switch {
 	case after.Paused():
-		return []saying{warn("service update paused", args...)}
+		return []logLine{warnLine("service update paused", args...)}
 	case after.State == swarm.UpdateStateRollbackStarted && before != nil && before.State == swarm.UpdateStateUpdating:
-		return []saying{warn("service update failed and is rolled back", args...)}
+		return []logLine{warnLine("service update failed and is rolled back", args...)}
 	case after.Done() && before != nil:
-		return []saying{say("service "+after.Message, args[:4]...)}
+		return []logLine{infoLine("service "+after.Message, args[:4]...)}
 	}
 	return nil
 }
 
-func (c *chronicle) ofTask(before, after *cluster.Task, view store.View) []saying {
+func (c *changeLog) ofTask(before, after *cluster.Task, view store.View) []logLine {
 	if after == nil || before == nil || before.Status.State >= after.Status.State || !before.Live() {
 		return nil
 	}
@@ -245,7 +245,7 @@ func (c *chronicle) ofTask(before, after *cluster.Task, view store.View) []sayin
 	}
 	ailment := c.ailing[service.ID]
 	if ailment == nil {
-		ailment = newAilment(service.Spec.Name)
+		ailment = newServiceTrouble(service.Spec.Name)
 		c.ailing[service.ID] = ailment
 	}
 	ailment.well = time.Time{}
@@ -261,15 +261,17 @@ func (c *chronicle) ofTask(before, after *cluster.Task, view store.View) []sayin
 	if node := view.Node(after.NodeID); node != nil {
 		host = node.Description.Hostname
 	}
-	return []saying{warn(what+"; more of the same cause aren't said until the service is well again",
+	return []logLine{warnLine(what+"; more of the same cause aren't said until the service is well again",
 		"name", name, "service", service.ID, "host", host, "node", after.NodeID, "cause", cause)}
 }
 
-func newAilment(name string) *ailment { return &ailment{name: name, causes: map[string]bool{}} }
+func newServiceTrouble(name string) *serviceTrouble {
+	return &serviceTrouble{name: name, causes: map[string]bool{}}
+}
 
 // recovered says which services have been well again for a while.
-func (c *chronicle) recovered(view store.View) []saying {
-	var lines []saying
+func (c *changeLog) recovered(view store.View) []logLine {
+	var lines []logLine
 	for id, ailment := range c.ailing {
 		service := view.Service(id)
 		switch now := c.now(); {
@@ -281,7 +283,7 @@ func (c *chronicle) recovered(view store.View) []saying {
 			ailment.well = now
 		case now.Sub(ailment.well) >= wellFor:
 			delete(c.ailing, id)
-			lines = append(lines, say("service is well again", "name", ailment.name, "service", id))
+			lines = append(lines, infoLine("service is well again", "name", ailment.name, "service", id))
 		}
 	}
 	return lines
@@ -302,33 +304,33 @@ func isWell(service *cluster.Service, view store.View) bool {
 	return running >= service.Replicas()
 }
 
-func (c *chronicle) ofCluster(before, after *cluster.Cluster, by string) []saying {
+func (c *changeLog) ofCluster(before, after *cluster.Cluster, by string) []logLine {
 	if before == nil || after == nil {
 		return nil
 	}
-	var lines []saying
+	var lines []logLine
 	if !reflect.DeepEqual(before.Spec, after.Spec) {
-		lines = append(lines, say("swarm settings changed", asked(by)...))
+		lines = append(lines, infoLine("swarm settings changed", asked(by)...))
 	}
 	if before.Rotation == nil && after.Rotation != nil {
-		lines = append(lines, say("the root CA is changed", asked(by)...))
+		lines = append(lines, infoLine("the root CA is changed", asked(by)...))
 	}
 	if before.Rotation == nil || after.Rotation != nil {
 		if before.WorkerToken != after.WorkerToken {
-			lines = append(lines, say("join token changed", asked(by, "role", swarm.NodeRoleWorker)...))
+			lines = append(lines, infoLine("join token changed", asked(by, "role", swarm.NodeRoleWorker)...))
 		}
 		if before.ManagerToken != after.ManagerToken {
-			lines = append(lines, say("join token changed", asked(by, "role", swarm.NodeRoleManager)...))
+			lines = append(lines, infoLine("join token changed", asked(by, "role", swarm.NodeRoleManager)...))
 		}
 	}
 	if before.UnlockKey != after.UnlockKey {
-		lines = append(lines, say("unlock key changed", asked(by, "autolock", locks(after))...))
+		lines = append(lines, infoLine("unlock key changed", asked(by, "autolock", locks(after))...))
 	}
 	return lines
 }
 
 // ofData is about a secret or a config: never what is in it.
-func ofData(kind string, was, is bool, name, id, by string) []saying {
+func ofData(kind string, was, is bool, name, id, by string) []logLine {
 	what := " updated"
 	switch {
 	case !was:
@@ -336,5 +338,5 @@ func ofData(kind string, was, is bool, name, id, by string) []saying {
 	case !is:
 		what = " removed"
 	}
-	return []saying{say(kind+what, asked(by, "name", name, kind, id)...)}
+	return []logLine{infoLine(kind+what, asked(by, "name", name, kind, id)...)}
 }

@@ -21,8 +21,8 @@ const (
 	tellAgain = 300 * time.Millisecond
 )
 
-// commits is what each follower has and knows, as far as its answers say.
-type commits struct {
+// commitTracker is what each follower has and knows, as far as its answers say.
+type commitTracker struct {
 	// woken has one signal after an answer to entries.
 	woken chan struct{}
 
@@ -39,12 +39,12 @@ type progress struct {
 	busy    bool                      // something is being sent that says more
 }
 
-func newCommits() *commits {
-	return &commits{woken: make(chan struct{}, 1), followers: map[raft.ServerID]progress{}}
+func newCommitTracker() *commitTracker {
+	return &commitTracker{woken: make(chan struct{}, 1), followers: map[raft.ServerID]progress{}}
 }
 
 // note takes in that a follower accepted what args says.
-func (c *commits) note(id raft.ServerID, addr raft.ServerAddress, args *raft.AppendEntriesRequest) {
+func (c *commitTracker) note(id raft.ServerID, addr raft.ServerAddress, args *raft.AppendEntriesRequest) {
 	matched := raft.Log{Index: args.PrevLogEntry, Term: args.PrevLogTerm}
 	if n := len(args.Entries); n > 0 {
 		matched = raft.Log{Index: args.Entries[n-1].Index, Term: args.Entries[n-1].Term}
@@ -71,15 +71,15 @@ func (c *commits) note(id raft.ServerID, addr raft.ServerAddress, args *raft.App
 	}
 }
 
-func (c *commits) wake() {
+func (c *commitTracker) wake() {
 	select {
 	case c.woken <- struct{}{}:
 	default:
 	}
 }
 
-// said takes in that what was sent to a follower has arrived, or not.
-func (c *commits) said(id raft.ServerID) {
+// sent takes in that what was sent to a follower has arrived, or not.
+func (c *commitTracker) sent(id raft.ServerID) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if follower, known := c.followers[id]; known {
@@ -88,9 +88,9 @@ func (c *commits) said(id raft.ServerID) {
 	}
 }
 
-// untold lists what the leader of the term has to say to those who don't know yet that the
+// uninformed lists what the leader of the term has to say to those who don't know yet that the
 // log is committed up to commit.
-func (c *commits) untold(term, commit uint64) map[raft.ServerID]message {
+func (c *commitTracker) uninformed(term, commit uint64) map[raft.ServerID]message {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	messages := map[raft.ServerID]message{}
@@ -117,8 +117,8 @@ type message struct {
 	args *raft.AppendEntriesRequest
 }
 
-// tellCommits tells followers of what is committed, while this manager leads, until ctx ends.
-func (m *Manager) tellCommits(ctx context.Context, transport *patient) error {
+// sendCommits tells followers of what is committed, while this manager leads, until ctx ends.
+func (m *Manager) sendCommits(ctx context.Context, transport *gatedTransport) error {
 	for {
 		select {
 		case <-ctx.Done():
@@ -131,11 +131,11 @@ func (m *Manager) tellCommits(ctx context.Context, transport *patient) error {
 		if m.raft.State() != raft.Leader || m.raft.CurrentTerm() != term {
 			continue
 		}
-		for id, told := range transport.commits.untold(term, m.raft.CommitIndex()) {
+		for id, told := range transport.commits.uninformed(term, m.raft.CommitIndex()) {
 			go func() {
 				var answer raft.AppendEntriesResponse
 				_ = transport.AppendEntries(id, told.addr, told.args, &answer) // Raft tells those again whom this doesn't reach.
-				transport.commits.said(id)
+				transport.commits.sent(id)
 				if answer.Success {
 					transport.commits.wake() // There may be more by now.
 				}

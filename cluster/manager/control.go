@@ -34,7 +34,7 @@ func (m *Manager) serveControl(ctx context.Context) error {
 	config := m.cfg.Credentials.Overdue(
 		m.cfg.Credentials.ServerTLS(cluster.ProtocolRaft, cluster.ProtocolSession, cluster.ProtocolHTTP, cluster.ProtocolRenew),
 		map[string]ca.Known{cluster.ProtocolRaft: m.cfg.KnownManager, cluster.ProtocolRenew: m.knownNode})
-	m.watchKnocks(config)
+	m.noteProtocolErrors(config)
 	requests := newHandoff(m.listener.Addr())
 	server := &http.Server{
 		Handler:           answerOnce(m.routes()),
@@ -56,7 +56,7 @@ func (m *Manager) serveControl(ctx context.Context) error {
 	})
 	var conns sync.WaitGroup
 	g.Go(func() error {
-		strangers := &strangers{log: m.log}
+		strangers := &anonymousConns{log: m.log}
 		for {
 			plain, err := m.listener.Accept()
 			if ctx.Err() != nil {
@@ -74,7 +74,7 @@ func (m *Manager) serveControl(ctx context.Context) error {
 			conns.Add(1)
 			go func() {
 				defer conns.Done()
-				m.sort(ctx, tls.Server(plain, config), requests, caller.leave)
+				m.routeConn(ctx, tls.Server(plain, config), requests, caller.leave)
 			}()
 		}
 	})
@@ -94,16 +94,16 @@ func (m *Manager) serveControl(ctx context.Context) error {
 	return err
 }
 
-// sort finishes the handshake and hands the connection to whom it is for. known
+// routeConn finishes the handshake and hands the connection to whom it is for. known
 // is called once when the caller is no stranger any more, or is gone.
-func (m *Manager) sort(ctx context.Context, conn *tls.Conn, requests *handoff, known func()) {
+func (m *Manager) routeConn(ctx context.Context, conn *tls.Conn, requests *handoff, known func()) {
 	shaking, cancel := context.WithTimeout(ctx, handshakeTimeout)
 	err := conn.HandshakeContext(shaking)
 	cancel()
 	if err != nil {
 		known()
 		if speaksNoTLS(err) {
-			m.knocked(conn.RemoteAddr().String(), "no TLS")
+			m.logProtocolError(conn.RemoteAddr().String(), "no TLS")
 		}
 		m.log.Debug("refuse a connection", "addr", conn.RemoteAddr().String(), "err", err)
 		conn.Close()
@@ -144,7 +144,7 @@ func (m *Manager) sort(ctx context.Context, conn *tls.Conn, requests *handoff, k
 		return
 	case id.Role != swarm.NodeRoleManager:
 		err = cluster.Errorf(cluster.ErrDenied, "raft is for managers")
-	case !m.speaks(id.NodeID):
+	case !m.mayConnect(id.NodeID):
 		err = cluster.Errorf(cluster.ErrDenied, "node %s is no manager of this cluster, as far as this one knows", id.NodeID)
 	default:
 		go m.inbound.serve(conn, id.NodeID) // It is raft's, which outlives the port by a hand-over.

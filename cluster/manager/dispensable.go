@@ -15,14 +15,14 @@ import (
 // manager would gain nothing, and with autolock it would stay locked; several whose disks
 // hang at once, as those on one storage do, would all be gone when it comes back.
 
-// dispensable tells whether the others can go on without this manager: enough of them
+// othersSuffice tells whether the others can go on without this manager: enough of them
 // answer, and their disks do. A disk that hangs may have had nothing to write since, so
 // each tries a write.
-func (m *Manager) dispensable() bool {
+func (m *Manager) othersSuffice() bool {
 	if !m.opened.Load() {
 		return true // It does nothing yet, so the others go on without it already.
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), 2*m.cfg.Beat)
+	ctx, cancel := context.WithTimeout(context.Background(), 2*m.cfg.HeartbeatTimeout)
 	defer cancel()
 	servers := m.servers()
 	answer := make([]bool, len(servers))
@@ -36,11 +36,11 @@ func (m *Manager) dispensable() bool {
 		}
 	}
 	asked.Wait()
-	return suffice(servers, answer)
+	return isQuorum(servers, answer)
 }
 
-// suffice tells whether those of the servers that answer are a quorum.
-func suffice(servers []raft.Server, answer []bool) bool {
+// isQuorum tells whether those of the servers that answer are a quorum.
+func isQuorum(servers []raft.Server, answer []bool) bool {
 	voters, well := 0, 0
 	for i, server := range servers {
 		if server.Suffrage != raft.Voter {
@@ -56,7 +56,7 @@ func suffice(servers []raft.Server, answer []bool) bool {
 
 // diskTry tries a write, for less time than whoever asks for it waits.
 func (m *Manager) diskTry(ctx context.Context) bool {
-	ctx, cancel := context.WithTimeout(ctx, 3*m.cfg.Beat/2)
+	ctx, cancel := context.WithTimeout(ctx, 3*m.cfg.HeartbeatTimeout/2)
 	defer cancel()
 	return m.disk.Hung() == 0 && m.disk.Answers(ctx)
 }

@@ -118,7 +118,7 @@ func TestFresh_LostAndRegained(t *testing.T) {
 		return a != nil
 	})
 	a.takeOver(t, nil, true)
-	if err := a.Fresh(t.Context()); err != nil {
+	if err := a.ReadBarrier(t.Context()); err != nil {
 		t.Fatal(err)
 	}
 	b := peers["a"]
@@ -132,7 +132,7 @@ func TestFresh_LostAndRegained(t *testing.T) {
 		t.Fatal(err)
 	}
 	a.takeOver(t, b, false)
-	switch err := a.Fresh(t.Context()); {
+	switch err := a.ReadBarrier(t.Context()); {
 	case err == nil && a.store.View().Secret("s1") == nil:
 		t.Error("a read is said to be current, and lacks what was acknowledged")
 	case err != nil && !errors.Is(err, cluster.ErrNotLeader):

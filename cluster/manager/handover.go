@@ -12,7 +12,7 @@ import (
 )
 
 // handOver hands leadership to the voter that has the most of the log, of those that
-// answer: raft by itself may choose one that is away. It fails within a Beat. After one
+// answer: raft by itself may choose one that is away. It fails within a HeartbeatTimeout. After one
 // that took too long there is no other in the same term: raft's waits for the other manager
 // to have the last entries, and a second one waits behind it for ever, so that nothing could
 // be written in a later term either.
@@ -21,12 +21,12 @@ func (m *Manager) handOver(ctx context.Context) error {
 	if m.stuck.Load() == term {
 		return fmt.Errorf("hand over leadership: raft tried in term %d already", term)
 	}
-	m.patient.handing.Add(1)
+	m.gated.handing.Add(1)
 	// What raft began may yet wait for an attempt to send something when it has given up.
-	defer func() { time.AfterFunc(20*m.cfg.Beat, func() { m.patient.handing.Add(-1) }) }()
-	m.quicken()
+	defer func() { time.AfterFunc(20*m.cfg.HeartbeatTimeout, func() { m.gated.handing.Add(-1) }) }()
+	m.useRaftHeartbeats()
 	known := m.matches.of(term)
-	to, err := successor(m.servers(), m.cfg.NodeID, known, m.cfg.Now(), m.cfg.Beat)
+	to, err := successor(m.servers(), m.cfg.NodeID, known, m.cfg.Now(), m.cfg.HeartbeatTimeout)
 	if err == nil {
 		err = m.transfer(ctx, term, m.raft.LeadershipTransferToServer(to.ID, to.Address))
 	} else if len(known) == 0 { // It was elected just now.
@@ -49,7 +49,7 @@ func (m *Manager) transfer(ctx context.Context, term uint64, under raft.Future) 
 
 // successor chooses who is to lead next: see handOver. Known is what the leader knows of
 // the others.
-func successor(servers []raft.Server, self string, known map[raft.ServerID]match, now time.Time, beat time.Duration) (best raft.Server, err error) {
+func successor(servers []raft.Server, self string, known map[raft.ServerID]replicated, now time.Time, beat time.Duration) (best raft.Server, err error) {
 	for _, server := range servers {
 		state, heard := known[server.ID]
 		if server.Suffrage != raft.Voter || string(server.ID) == self || !heard || now.Sub(state.heard) > beat {

@@ -22,47 +22,47 @@ import (
 // This is about time only. Who may be elected, and that there is one leader in a
 // term, stays raft's: a needless election costs a moment without a leader.
 
-// step is how much later than the one before it each follower stands, so that they
+// electionStagger is how much later than the one before it each follower stands, so that they
 // don't split the votes.
-func (m *Manager) step() time.Duration { return m.cfg.Beat / 5 }
+func (m *Manager) electionStagger() time.Duration { return m.cfg.HeartbeatTimeout / 5 }
 
-// hasten stands for election when the leader's process has ended.
-func (m *Manager) hasten(ctx context.Context) error {
+// campaignOnClosedConns stands for election when the leader's process has ended.
+func (m *Manager) campaignOnClosedConns(ctx context.Context) error {
 	for {
 		select {
 		case <-ctx.Done():
 			return ctx.Err()
 		case lost := <-m.inbound.lost:
 			m.cfg.Doubt(lost)
-			m.hastenOnce(ctx, lost)
+			m.considerClosedConn(ctx, lost)
 		}
 	}
 }
 
-// hastenOnce looks at the loss of one connection.
-func (m *Manager) hastenOnce(ctx context.Context, lost string) {
+// considerClosedConn looks at the loss of one connection.
+func (m *Manager) considerClosedConn(ctx context.Context, lost string) {
 	addr, leader := m.raft.LeaderWithID()
 	term := m.raft.CurrentTerm()
 	if string(leader) != lost || lost == m.cfg.NodeID || !m.refuses(ctx, string(addr)) {
 		return
 	}
 	servers := m.servers()
-	place := standing(servers, m.cfg.NodeID, lost)
+	place := electionRank(servers, m.cfg.NodeID, lost)
 	if place < 0 || !m.refusesMost(ctx, servers, lost) {
 		return
 	}
-	pause(ctx, time.Duration(place)*m.step())
+	pause(ctx, time.Duration(place)*m.electionStagger())
 	// Somebody who stood earlier may have failed for want of the newest entries, and
 	// only moved the term on: what counts is whether there is a leader.
 	if _, now := m.raft.LeaderWithID(); ctx.Err() != nil || (now != "" && now != leader) || m.raft.State() != raft.Follower {
 		return
 	}
-	m.stand(lost, term, "the leader's process ended")
+	m.campaign(lost, term, "the leader's process ended")
 }
 
-// stand stands for election as one does to whom leadership is handed over: those who
+// campaign stands for election as one does to whom leadership is handed over: those who
 // believe that there is a leader vote as well.
-func (m *Manager) stand(leader string, term uint64, why string) {
+func (m *Manager) campaign(leader string, term uint64, why string) {
 	m.cfg.Doubt(leader)
 	m.log.Debug("stand for election: "+why, "node", m.cfg.NodeID, "leader", leader, "term", term)
 	header := raft.RPCHeader{
@@ -79,7 +79,7 @@ func (m *Manager) stand(leader string, term uint64, why string) {
 // process that ends closes its connections and its port in any order, so it looks
 // more than once.
 func (m *Manager) refuses(ctx context.Context, addr string) bool {
-	ctx, cancel := context.WithTimeout(ctx, m.cfg.Beat)
+	ctx, cancel := context.WithTimeout(ctx, m.cfg.HeartbeatTimeout)
 	defer cancel()
 	for range 4 {
 		conn, err := m.cfg.Network.Dial(ctx, addr)
@@ -95,7 +95,7 @@ func (m *Manager) refuses(ctx context.Context, addr string) bool {
 // refusesMost tells whether most voters, the leader counted among them, find that nobody
 // listens at the leader's port, as this one does. It waits for no more than are needed.
 func (m *Manager) refusesMost(ctx context.Context, servers []raft.Server, leader string) bool {
-	ctx, cancel := context.WithTimeout(ctx, m.cfg.Beat/3)
+	ctx, cancel := context.WithTimeout(ctx, m.cfg.HeartbeatTimeout/3)
 	defer cancel()
 	voters, asked := 0, 0
 	answers := make(chan bool, len(servers))
@@ -132,7 +132,7 @@ func (m *Manager) refused(ctx context.Context, nodeID string) bool {
 		if string(server.ID) != nodeID || nodeID == m.cfg.NodeID {
 			continue
 		}
-		ctx, cancel := context.WithTimeout(ctx, m.cfg.Beat/3)
+		ctx, cancel := context.WithTimeout(ctx, m.cfg.HeartbeatTimeout/3)
 		defer cancel()
 		conn, err := m.cfg.Network.Dial(ctx, string(server.Address))
 		if err != nil {
@@ -143,8 +143,8 @@ func (m *Manager) refused(ctx context.Context, nodeID string) bool {
 	return false
 }
 
-// standing is self's place among the voters that are left, or -1 when it has no vote.
-func standing(servers []raft.Server, self, lost string) int {
+// electionRank is self's place among the voters that are left, or -1 when it has no vote.
+func electionRank(servers []raft.Server, self, lost string) int {
 	var left []string
 	for _, server := range servers {
 		if server.Suffrage == raft.Voter && string(server.ID) != lost {

@@ -19,7 +19,7 @@ func TestStanding(t *testing.T) {
 	}{
 		{"a", "b", 0}, {"c", "b", 1}, {"b", "a", 0}, {"c", "a", 1}, {"d", "a", -1}, {"x", "a", -1}, {"a", "a", -1},
 	} {
-		if got := standing(servers, test.self, test.lost); got != test.want {
+		if got := electionRank(servers, test.self, test.lost); got != test.want {
 			t.Errorf("standing of %s without %s is %d; want %d", test.self, test.lost, got, test.want)
 		}
 	}
@@ -46,7 +46,7 @@ func TestRefuses_LooksAgain(t *testing.T) {
 		open int
 		want bool
 	}{{0, true}, {1, true}, {2, true}, {100, false}} {
-		m := &Manager{cfg: Config{Beat: time.Second, Network: &closing{open: test.open}}}
+		m := &Manager{cfg: Config{HeartbeatTimeout: time.Second, Network: &closing{open: test.open}}}
 		if got := m.refuses(t.Context(), "leader:1"); got != test.want {
 			t.Errorf("with a port open for %d more calls: %v; want %v", test.open, got, test.want)
 		}

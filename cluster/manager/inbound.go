@@ -18,8 +18,8 @@ import (
 // has a transport of its own here, whose requests are the peer's with the certificate:
 // judge is asked about each, and a request that it refuses is answered with the reason.
 type inbound struct {
-	config raft.NetworkTransportConfig
-	judge  func(from string, request any) error
+	config    raft.NetworkTransportConfig
+	authorize func(from string, request any) error
 	// patience is for how long a request waits to be believed.
 	patience time.Duration
 	log      *slog.Logger
@@ -39,7 +39,7 @@ type inbound struct {
 }
 
 func newInbound(config raft.NetworkTransportConfig, judge func(string, any) error, patience time.Duration, log *slog.Logger) *inbound {
-	return &inbound{config: config, judge: judge, patience: patience, log: log, heard: make(chan raft.RPC), lost: make(chan string, 1),
+	return &inbound{config: config, authorize: judge, patience: patience, log: log, heard: make(chan raft.RPC), lost: make(chan string, 1),
 		open: map[*incoming]bool{}, done: make(chan struct{})}
 }
 
@@ -71,8 +71,8 @@ func (in *inbound) serve(conn net.Conn, from string) {
 	}
 }
 
-// cut ends the connections of those who don't belong.
-func (in *inbound) cut(belongs func(from string) bool) {
+// closeExcept ends the connections of those who don't belong.
+func (in *inbound) closeExcept(belongs func(from string) bool) {
 	in.mu.Lock()
 	var foreign []*incoming
 	for c := range in.open {
@@ -94,7 +94,7 @@ func (in *inbound) close() {
 		close(in.done)
 	}
 	in.mu.Unlock()
-	in.cut(func(string) bool { return false })
+	in.closeExcept(func(string) bool { return false })
 }
 
 // incoming is a connection that another manager opened.
@@ -116,7 +116,7 @@ const judgeAgain = time.Millisecond
 // connection; one that is refused doesn't try again for 10 ms, and then ever later.
 func (c *incoming) judged(request any) error {
 	for waited := time.Duration(0); ; waited += judgeAgain {
-		err := c.of.judge(c.from, request)
+		err := c.of.authorize(c.from, request)
 		if !errors.Is(err, cluster.ErrUnavailable) || waited >= c.of.patience {
 			return err
 		}

@@ -20,8 +20,8 @@ import (
 // grow by one with each election, and 64 bits must do for ever.
 const maxLeap = 1 << 32
 
-// hearing is what a manager knows when it is asked to believe a request of raft's.
-type hearing struct {
+// raftView is what a manager knows when it is asked to believe a request of raft's.
+type raftView struct {
 	// members are the IDs that may speak: those of raft's configuration, and of the
 	// managers that this node was last told of. A manager that was away may know an older
 	// configuration, in which the leader isn't.
@@ -34,8 +34,8 @@ type hearing struct {
 	term   uint64
 }
 
-// judge decides about a request that came by a connection of from's.
-func judge(from string, request any, h hearing) error {
+// authorize decides about a request that came by a connection of from's.
+func authorize(from string, request any, h raftView) error {
 	header, is := request.(raft.WithRPCHeader)
 	if !is {
 		return fmt.Errorf("hear node %s: unknown request %T: %w", from, request, cluster.ErrDenied)
@@ -60,15 +60,15 @@ func judge(from string, request any, h hearing) error {
 		}
 		return h.follows(from, r.Term)
 	case *raft.TimeoutNowRequest:
-		// One tells oneself; see hasten.
+		// One tells oneself; see campaignOnClosedConns.
 		if from != h.self && from != h.leader {
 			return fmt.Errorf("hand leadership over: node %s doesn't lead: %w", from, cluster.ErrDenied)
 		}
 		return nil
 	case *raft.RequestVoteRequest:
-		return leap(raft.ServerID(from), h.term, r.Term)
+		return checkLeap(raft.ServerID(from), h.term, r.Term)
 	case *raft.RequestPreVoteRequest:
-		return leap(raft.ServerID(from), h.term, r.Term)
+		return checkLeap(raft.ServerID(from), h.term, r.Term)
 	}
 	return fmt.Errorf("hear node %s: unknown request %T: %w", from, request, cluster.ErrDenied)
 }
@@ -86,45 +86,45 @@ func configures(data []byte) (can bool) {
 // follows decides whether from may lead this manager in the term. While it hears its
 // leader it believes no other; a new one waits for as long as that takes to be silent, or
 // until raft has heard of the election.
-func (h hearing) follows(from string, term uint64) error {
+func (h raftView) follows(from string, term uint64) error {
 	if h.heard && h.leader != from {
 		return fmt.Errorf("follow node %s: node %s leads: %w", from, h.leader, cluster.ErrUnavailable)
 	}
-	return leap(raft.ServerID(from), h.term, term)
+	return checkLeap(raft.ServerID(from), h.term, term)
 }
 
-// leap refuses a term that no elections can have made. Who has none yet takes any.
-func leap(from raft.ServerID, own, term uint64) error {
+// checkLeap refuses a term that no elections can have made. Who has none yet takes any.
+func checkLeap(from raft.ServerID, own, term uint64) error {
 	if own > 0 && term > own && term-own > maxLeap {
 		return fmt.Errorf("hear node %s: its term %d is absurd after %d: %w", from, term, own, cluster.ErrDenied)
 	}
 	return nil
 }
 
-// judgeNow is judge by what this manager knows now.
-func (m *Manager) judgeNow(from string, request any) error {
+// authorizeNow is judge by what this manager knows now.
+func (m *Manager) authorizeNow(from string, request any) error {
 	r := m.running.Load()
 	if r == nil {
 		return fmt.Errorf("hear node %s: this manager is starting: %w", from, cluster.ErrUnavailable)
 	}
-	h := hearing{members: m.speaks, self: m.cfg.NodeID, term: r.CurrentTerm()}
+	h := raftView{members: m.mayConnect, self: m.cfg.NodeID, term: r.CurrentTerm()}
 	switch r.State() {
 	case raft.Follower:
 		_, leader := r.LeaderWithID()
 		h.leader = string(leader)
-		h.heard = h.leader != "" && time.Since(r.LastContact()) < m.cfg.Beat/2
+		h.heard = h.leader != "" && time.Since(r.LastContact()) < m.cfg.HeartbeatTimeout/2
 	case raft.Leader:
 		// One who isn't any more hears so from those who follow another.
 		h.leader, h.heard = m.cfg.NodeID, true
 	}
-	if err := judge(from, request, h); err != nil {
+	if err := authorize(from, request, h); err != nil {
 		return err
 	}
 	return m.placed(from, request)
 }
 
-// speaks tells whether a node may speak to this manager's raft.
-func (m *Manager) speaks(id string) bool {
+// mayConnect tells whether a node may speak to this manager's raft.
+func (m *Manager) mayConnect(id string) bool {
 	if id == m.cfg.NodeID {
 		return true
 	}
@@ -133,13 +133,13 @@ func (m *Manager) speaks(id string) bool {
 	return slices.ContainsFunc(m.servers(), inGroup) || m.cfg.Peers != nil && slices.ContainsFunc(m.cfg.Peers(), told)
 }
 
-// whom is an address for the stream layer that says who is to be reached there.
-func whom(id raft.ServerID, addr raft.ServerAddress) raft.ServerAddress {
+// dialTarget is an address for the stream layer that says who is to be reached there.
+func dialTarget(id raft.ServerID, addr raft.ServerAddress) raft.ServerAddress {
 	return raft.ServerAddress(string(id) + "@" + string(addr))
 }
 
-// splitWhom is its opposite.
-func splitWhom(target string) (id, addr string) {
+// splitDialTarget is its opposite.
+func splitDialTarget(target string) (id, addr string) {
 	id, addr, _ = strings.Cut(target, "@")
 	return id, addr
 }

@@ -9,8 +9,8 @@ import (
 
 func TestJudge(t *testing.T) {
 	members := func(id string) bool { return strings.Contains("abc", id) }
-	following := hearing{members: members, self: "a", leader: "b", heard: true, term: 7}
-	silent, leading, alone := following, following, hearing{members: members, self: "a"}
+	following := raftView{members: members, self: "a", leader: "b", heard: true, term: 7}
+	silent, leading, alone := following, following, raftView{members: members, self: "a"}
 	silent.heard = false
 	leading.leader = "a"
 	named := func(id string) raft.RPCHeader { return raft.RPCHeader{ProtocolVersion: 3, ID: []byte(id)} }
@@ -36,7 +36,7 @@ func TestJudge(t *testing.T) {
 		name    string
 		from    string
 		request any
-		h       hearing
+		h       raftView
 		refused string
 	}{
 		{"the leader", "b", entries("b", 7), following, ""},
@@ -71,12 +71,12 @@ func TestJudge(t *testing.T) {
 		{"a snapshot without one", "b", &raft.InstallSnapshotRequest{RPCHeader: named("b"), Term: 7}, following, "configuration is none"},
 		{"something else", "b", "hello", following, "unknown request"},
 	} {
-		err := judge(test.from, test.request, test.h)
+		err := authorize(test.from, test.request, test.h)
 		if (err == nil) != (test.refused == "") || err != nil && !strings.Contains(err.Error(), test.refused) {
 			t.Errorf("%s: %v; want %q", test.name, err, test.refused)
 		}
 	}
-	if leap("b", 7, absurd) == nil || leap("b", 7, 8) != nil || leap("b", 8, 7) != nil {
+	if checkLeap("b", 7, absurd) == nil || checkLeap("b", 7, 8) != nil || checkLeap("b", 8, 7) != nil {
 		t.Error("answers may leap, or may not be newer")
 	}
 }

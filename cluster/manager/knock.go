@@ -17,15 +17,15 @@ import (
 // is open to anybody.
 const knockPause = time.Minute
 
-// knocks says who came to the control port with a protocol that isn't spoken there.
-type knocks struct {
+// protocolErrors says who came to the control port with a protocol that isn't spoken there.
+type protocolErrors struct {
 	mu     sync.Mutex // guards the fields below
 	said   time.Time
 	unsaid int
 }
 
 // due tells whether one more is to be logged, and how many weren't since the last that was.
-func (k *knocks) due(now time.Time) (unsaid int, due bool) {
+func (k *protocolErrors) due(now time.Time) (unsaid int, due bool) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	if since := now.Sub(k.said); !k.said.IsZero() && since >= 0 && since < knockPause {
@@ -36,8 +36,8 @@ func (k *knocks) due(now time.Time) (unsaid int, due bool) {
 	return unsaid, true
 }
 
-// knocked logs it, unless it did so a moment ago.
-func (m *Manager) knocked(addr, speaks string) {
+// logProtocolError logs it, unless it did so a moment ago.
+func (m *Manager) logProtocolError(addr, speaks string) {
 	unsaid, due := m.knocks.due(m.cfg.Now())
 	if !due {
 		return
@@ -68,14 +68,14 @@ func (m *Manager) logTooMany(r *http.Request, err error) {
 	}
 }
 
-// watchKnocks notes clients whose protocols aren't among those of config; they don't get through
+// noteProtocolErrors notes clients whose protocols aren't among those of config; they don't get through
 // the handshake, whose error doesn't say what they speak.
-func (m *Manager) watchKnocks(config *tls.Config) {
+func (m *Manager) noteProtocolErrors(config *tls.Config) {
 	inner, spoken := config.GetConfigForClient, config.NextProtos
 	config.GetConfigForClient = func(hello *tls.ClientHelloInfo) (*tls.Config, error) {
 		known := func(protocol string) bool { return slices.Contains(spoken, protocol) }
 		if len(hello.SupportedProtos) > 0 && !slices.ContainsFunc(hello.SupportedProtos, known) {
-			m.knocked(hello.Conn.RemoteAddr().String(), fmt.Sprintf("%q", hello.SupportedProtos[:min(len(hello.SupportedProtos), 4)]))
+			m.logProtocolError(hello.Conn.RemoteAddr().String(), fmt.Sprintf("%q", hello.SupportedProtos[:min(len(hello.SupportedProtos), 4)]))
 		}
 		return inner(hello)
 	}

@@ -20,7 +20,7 @@ func (m *Manager) lead(ctx context.Context, term uint64) error {
 	g, ctx := errgroup.WithContext(ctx)
 	tell := func() {
 		changes := m.store.Subscribe()
-		g.Go(func() error { return m.tell(ctx, changes) })
+		g.Go(func() error { return m.logChanges(ctx, changes) })
 	}
 	// What the leader before had no time to tell, this one tells. Of all that its own log has,
 	// if it was just started, it can't know what was told.
@@ -39,7 +39,7 @@ func (m *Manager) lead(ctx context.Context, term uint64) error {
 		if err := m.bootstrap(ctx); err != nil {
 			return err
 		}
-		if err := m.leaveOthers(ctx); err != nil {
+		if err := m.demoteOthers(ctx); err != nil {
 			return err
 		}
 		if err := m.noteColdStart(ctx); err != nil {
@@ -54,12 +54,12 @@ func (m *Manager) lead(ctx context.Context, term uint64) error {
 			})
 		})
 		g.Go(func() error { return m.dispatch.Lead(ctx) })
-		g.Go(func() error { return m.beat(ctx) })
+		g.Go(func() error { return m.sendHeartbeats(ctx) })
 		g.Go(func() error { return m.rotate(ctx) })
 		g.Go(func() error { return m.forget(ctx) })
 		g.Go(func() error { return m.finishRoot(ctx) })
 		g.Go(func() error { return m.raiseLevel(ctx) })
-		return m.voters(ctx)
+		return m.followRoles(ctx)
 	})
 	return g.Wait()
 }
@@ -133,10 +133,10 @@ func (m *Manager) followed() bool {
 	return m.warm
 }
 
-// leaveOthers makes workers of the other managers, once after the order to go on
+// demoteOthers makes workers of the other managers, once after the order to go on
 // without them: one that comes back learns so, and drops its copy of the database.
-func (m *Manager) leaveOthers(ctx context.Context) error {
-	if !m.alone {
+func (m *Manager) demoteOthers(ctx context.Context) error {
+	if !m.forceNewCluster {
 		return nil
 	}
 	err := m.store.Update(ctx, func(tx *store.Tx) error {
@@ -163,7 +163,7 @@ func (m *Manager) leaveOthers(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("make workers of the lost managers: %w", err)
 	}
-	m.alone = false
+	m.forceNewCluster = false
 	return nil
 }
 

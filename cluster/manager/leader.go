@@ -194,11 +194,11 @@ func (m *Manager) LeaderID() string {
 	return peer.NodeID
 }
 
-// Fresh returns when a read of the store is certain to see every write that was
+// ReadBarrier returns when a read of the store is certain to see every write that was
 // acknowledged before the call; ErrNotLeader when this manager can't promise it.
 // Raft confirms a leadership of any term; but what is applied here has all earlier writes
 // only in the term in which a leader's work has begun.
-func (m *Manager) Fresh(ctx context.Context) error {
+func (m *Manager) ReadBarrier(ctx context.Context) error {
 	m.mu.Lock()
 	term := m.leader.term
 	m.mu.Unlock()

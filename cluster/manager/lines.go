@@ -6,44 +6,44 @@ import (
 	"sync"
 )
 
-// lines are connections that can be broken all at once.
-type lines struct {
+// trackedConns are connections that can be broken all at once.
+type trackedConns struct {
 	mu     sync.Mutex // guards the fields below
 	broken bool
-	open   map[*line]bool
+	open   map[*trackedConn]bool
 }
 
-// line is a connection that is known to be open.
-type line struct {
+// trackedConn is a connection that is known to be open.
+type trackedConn struct {
 	net.Conn
-	of *lines
+	of *trackedConns
 }
 
-func newLines() *lines { return &lines{open: map[*line]bool{}} }
+func newTrackedConns() *trackedConns { return &trackedConns{open: map[*trackedConn]bool{}} }
 
 // keep makes conn one of those that are broken with the others; net.ErrClosed when
 // they already are.
-func (l *lines) keep(conn net.Conn) (net.Conn, error) {
+func (l *trackedConns) keep(conn net.Conn) (net.Conn, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.broken {
 		return nil, errors.Join(net.ErrClosed, conn.Close())
 	}
-	kept := &line{conn, l}
+	kept := &trackedConn{conn, l}
 	l.open[kept] = true
 	return kept, nil
 }
 
 // Close closes the connection.
-func (c *line) Close() error {
+func (c *trackedConn) Close() error {
 	c.of.mu.Lock()
 	delete(c.of.open, c)
 	c.of.mu.Unlock()
 	return c.Conn.Close()
 }
 
-// cut breaks all of them, now and from now on.
-func (l *lines) cut() error {
+// closeAll breaks all of them, now and from now on.
+func (l *trackedConns) closeAll() error {
 	l.mu.Lock()
 	open := l.open
 	l.broken, l.open = true, nil
@@ -55,16 +55,16 @@ func (l *lines) cut() error {
 	return errors.Join(errs...)
 }
 
-// port is a listener that can break all connections it accepted. A process whose disk
+// trackedListener is a listener that can break all connections it accepted. A process whose disk
 // hangs can't end: the kernel keeps its connections open until the disk answers, and
 // everybody else waits for it. So it breaks them itself.
-type port struct {
+type trackedListener struct {
 	net.Listener
-	lines *lines
+	lines *trackedConns
 }
 
 // Accept gives the next connection.
-func (p port) Accept() (net.Conn, error) {
+func (p trackedListener) Accept() (net.Conn, error) {
 	conn, err := p.Listener.Accept()
 	if err != nil {
 		return nil, err
@@ -72,5 +72,5 @@ func (p port) Accept() (net.Conn, error) {
 	return p.lines.keep(conn)
 }
 
-// cut refuses new connections and breaks those that there are.
-func (p port) cut() error { return errors.Join(p.Listener.Close(), p.lines.cut()) }
+// closeAll refuses new connections and breaks those that there are.
+func (p trackedListener) closeAll() error { return errors.Join(p.Listener.Close(), p.lines.closeAll()) }

@@ -10,7 +10,7 @@ func TestPort_CutBreaksAndRefuses(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	l := port{listener, newLines()}
+	l := trackedListener{listener, newTrackedConns()}
 	client, err := net.Dial("tcp", listener.Addr().String())
 	if err != nil {
 		t.Fatal(err)
@@ -19,7 +19,7 @@ func TestPort_CutBreaksAndRefuses(t *testing.T) {
 	if _, err := l.Accept(); err != nil {
 		t.Fatal(err)
 	}
-	l.cut()
+	l.closeAll()
 	if _, err := client.Read(make([]byte, 1)); err == nil {
 		t.Error("the connection still works")
 	}

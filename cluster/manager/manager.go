@@ -53,10 +53,10 @@ type Config struct {
 	// Bootstrap has the objects that a new cluster begins with; nil everywhere but
 	// on its first manager at its first start.
 	Bootstrap *Bootstrap
-	// Alone makes this manager the only one, whatever the log says of others: all
+	// ForceNewCluster makes this manager the only one, whatever the log says of others: all
 	// that is on its disk counts as committed, and the other managers become workers.
-	Alone   bool
-	Network Network
+	ForceNewCluster bool
+	Network         Network
 	// Peers are the managers that this node was last told of; nil means none.
 	Peers func() []cluster.Peer
 	// Members and MembersChanged are gossip's view.
@@ -70,9 +70,9 @@ type Config struct {
 	Twins func() []cluster.Twin
 	// API executes forwarded requests of the Docker Engine API; see api.Server.Remote.
 	API http.Handler
-	// Beat is raft's heartbeat timeout: how long a silence makes followers look for
+	// HeartbeatTimeout is raft's heartbeat timeout: how long a silence makes followers look for
 	// a new leader. 0 means 300 ms.
-	Beat time.Duration
+	HeartbeatTimeout time.Duration
 	// Snapshots are taken when so many bytes, or entries, were applied since the last
 	// one. 0 means 32 MiB and what the cluster's spec says.
 	SnapshotBytes, SnapshotEntries uint64
@@ -104,36 +104,36 @@ type Manager struct {
 	fsm       countingFSM
 	raft      *raft.Raft
 	transport *raft.NetworkTransport
-	patient   *patient
-	retaining *retaining
+	gated     *gatedTransport
+	retaining *snapshotFilter
 	inbound   *inbound
-	// quiet fires when the leader was silent for a Beat; only heed reads from it.
+	// quiet fires when the leader was silent for a HeartbeatTimeout; only campaignOnSilence reads from it.
 	quiet *time.Timer
 	// running is raft once it has started: the transport is there before.
 	running  atomic.Pointer[raft.Raft]
 	disk     *store.Disk
 	streams  *streams
 	dispatch *dispatch.Dispatcher
-	listener port
+	listener trackedListener
 	client   *http.Client
-	turns    turns
+	turns    handshakeLimit
 	peers    *reachability
-	knocks   knocks
-	refusals knocks
-	crowds   knocks
+	knocks   protocolErrors
+	refusals protocolErrors
+	crowds   protocolErrors
 	// turnedAway counts those whose certificate, or request, isn't one for here.
 	turnedAway cluster.Seldom
 	joins      joins
-	where      *whereabouts
-	matches    matches
-	waits      waits
+	where      *knownAddrs
+	matches    replication
+	waits      waitReasons
 	twins      twins
 	// start names this start of the manager.
 	start string
 	// opened is set when all of the above is there.
 	opened atomic.Bool
-	// alone is Config.Alone until it is done; only lead uses it.
-	alone bool
+	// forceNewCluster is Config.ForceNewCluster until it is done; only lead uses it.
+	forceNewCluster bool
 	// stuck is the term in which leadership couldn't be handed over.
 	stuck atomic.Uint64
 	// reloading is held while raft's configuration is read, changed and set.
@@ -154,12 +154,12 @@ func Open(cfg Config) (_ *Manager, err error) {
 	if cfg.Doubt == nil {
 		cfg.Doubt = func(string) {}
 	}
-	cfg.Beat = defaulted(cfg.Beat, 300*time.Millisecond)
+	cfg.HeartbeatTimeout = defaulted(cfg.HeartbeatTimeout, 300*time.Millisecond)
 	cfg.SnapshotBytes = defaulted(cfg.SnapshotBytes, 32<<20)
 	cfg.GossipKeyPeriod = defaulted(cfg.GossipKeyPeriod, 12*time.Hour)
 	m := &Manager{
 		cfg: cfg, log: cfg.Log, changed: make(chan struct{}), noticed: make(chan struct{}), peers: newReachability(),
-		where: newWhereabouts(), alone: cfg.Alone, start: cluster.NewID(cfg.Random),
+		where: newKnownAddrs(), forceNewCluster: cfg.ForceNewCluster, start: cluster.NewID(cfg.Random),
 	}
 	m.store = store.New(store.Config{Now: cfg.Now, Log: cfg.Log, Build: cfg.Build, Fatal: m.cfg.Fatal})
 	m.fsm.FSM = m.store.FSM()
@@ -167,10 +167,10 @@ func Open(cfg Config) (_ *Manager, err error) {
 	if err != nil {
 		return nil, fmt.Errorf("listen on control port %s: %w", cfg.Listen, err)
 	}
-	m.listener = port{listener, newLines()}
+	m.listener = trackedListener{listener, newTrackedConns()}
 	m.streams = newStreams(advertised(cfg.Addr), m.dialRaft)
-	m.inbound = newInbound(m.transportConfig(), m.judgeNow, cfg.Beat/4, cfg.Log)
-	m.quiet = time.NewTimer(cfg.Beat)
+	m.inbound = newInbound(m.transportConfig(), m.authorizeNow, cfg.HeartbeatTimeout/4, cfg.Log)
+	m.quiet = time.NewTimer(cfg.HeartbeatTimeout)
 	m.inbound.beaten = m.putOff
 	defer func() {
 		if err != nil {
@@ -195,8 +195,8 @@ func Open(cfg Config) (_ *Manager, err error) {
 	}}
 	m.dispatch = dispatch.New(dispatch.Config{
 		NodeID: cfg.NodeID, Store: m.store, Members: cfg.Members, MembersChanged: cfg.MembersChanged, Doubt: cfg.Doubt,
-		Leader: m.dispatchLeader, LeaderChanged: m.LeaderChanged, Verify: m.Fresh, Client: m.client,
-		Heard: m.heard, HeardFor: max(heardFor, 2*cfg.Beat), AdriftAfter: 4 * cfg.Beat, SuspectLong: 5 * cfg.Beat / 2, Now: cfg.Now, Log: cfg.Log, Random: cfg.Random,
+		Leader: m.dispatchLeader, LeaderChanged: m.LeaderChanged, Verify: m.ReadBarrier, Client: m.client,
+		Heard: m.lastContact, HeardFor: max(heardFor, 2*cfg.HeartbeatTimeout), AdriftAfter: 4 * cfg.HeartbeatTimeout, SuspectLong: 5 * cfg.HeartbeatTimeout / 2, Now: cfg.Now, Log: cfg.Log, Random: cfg.Random,
 	})
 	if m.raft, err = m.startRaft(); err != nil {
 		return nil, err
@@ -213,13 +213,13 @@ const stallLimit = 1500 * time.Millisecond
 func (m *Manager) openDisk() (*store.Disk, error) {
 	return store.OpenDisk(store.DiskConfig{
 		Dir: m.cfg.Dir, Ring: m.cfg.Ring, ClusterID: m.cfg.ClusterID, Expected: m.cfg.Expected,
-		StallLimit: max(stallLimit, 4*m.cfg.Beat), Fatal: m.fatal, Dispensable: m.dispensable, Write: m.cfg.Write, Log: m.cfg.Log,
+		StallLimit: max(stallLimit, 4*m.cfg.HeartbeatTimeout), Fatal: m.fatal, Dispensable: m.othersSuffice, Write: m.cfg.Write, Log: m.cfg.Log,
 	})
 }
 
 // fatal ends the process, after the others were told by breaking the connections.
 func (m *Manager) fatal(err error) {
-	_ = m.listener.cut() // What matters is err.
+	_ = m.listener.closeAll() // What matters is err.
 	_ = m.streams.Close()
 	m.inbound.close()
 	m.cfg.Fatal(err)
@@ -236,10 +236,10 @@ func (m *Manager) Run(ctx context.Context) error {
 	g.Go(func() error { return m.watch(serving) })
 	g.Go(func() error { return m.leadership(serving) })
 	g.Go(func() error { return m.compact(serving) })
-	g.Go(func() error { return m.hasten(serving) })
-	g.Go(func() error { return m.heed(serving) })
-	g.Go(func() error { return m.tellCommits(serving, m.patient) })
-	g.Go(func() error { return m.spare(serving) })
+	g.Go(func() error { return m.campaignOnClosedConns(serving) })
+	g.Go(func() error { return m.campaignOnSilence(serving) })
+	g.Go(func() error { return m.sendCommits(serving, m.gated) })
+	g.Go(func() error { return m.keepWarmConns(serving) })
 	g.Go(func() error { return m.dispatch.Run(serving) })
 	g.Go(func() error {
 		select {
@@ -297,9 +297,9 @@ func (m *Manager) StepDown() {
 	m.log.Warn("hand over leadership: nobody took it yet", "node", m.cfg.NodeID)
 }
 
-// Adrift tells whether no leader has heard of this manager for some time: there
+// Isolated tells whether no leader has heard of this manager for some time: there
 // is no quorum, or it isn't a manager any more.
-func (m *Manager) Adrift() bool { return m.dispatch.Adrift() }
+func (m *Manager) Isolated() bool { return m.dispatch.Isolated() }
 
 // Sessions tells which manager has the session of each node, as far as this one
 // knows; the leader knows all.
@@ -329,7 +329,7 @@ func (m *Manager) dial(ctx context.Context, addr, protocol string) (net.Conn, er
 	}
 	ctx, cancel := context.WithTimeout(ctx, dialTimeout)
 	defer cancel()
-	done, err := m.turns.take(ctx, addr)
+	done, err := m.turns.acquire(ctx, addr)
 	if err != nil {
 		return nil, fmt.Errorf("dial manager %s: %w: %w", addr, cluster.ErrUnreachable, err)
 	}

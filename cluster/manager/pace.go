@@ -9,13 +9,13 @@ import (
 	"github.com/hashicorp/raft"
 )
 
-// Raft's heartbeats are ten in a Beat or a little less, to each follower at moments of its own:
+// Raft's heartbeats are ten in a HeartbeatTimeout or a little less, to each follower at moments of its own:
 // most of what a cluster costs that has nothing to do. Here, while each is answered soon, the
-// leader sends them all at once, and about three in a Beat. As soon as an answer is late they
+// leader sends them all at once, and about three in a HeartbeatTimeout. As soon as an answer is late they
 // are raft's again for a while, so that one that is lost then costs no more than it ever did.
 
-// pace is whether a leader's heartbeats are answered soon.
-type pace struct {
+// heartbeatPace is whether a leader's heartbeats are answered soon.
+type heartbeatPace struct {
 	// late is how long an answer may take, and wary for how long a later one counts.
 	late, wary time.Duration
 
@@ -24,23 +24,23 @@ type pace struct {
 	changed chan struct{} // closed when calm becomes nil, or the other way round
 }
 
-func newPace(beat time.Duration) *pace {
-	return &pace{late: beat / 3, wary: 10 * beat, changed: make(chan struct{})}
+func newHeartbeatPace(beat time.Duration) *heartbeatPace {
+	return &heartbeatPace{late: beat / 3, wary: 10 * beat, changed: make(chan struct{})}
 }
 
 // exchange runs the exchange of a heartbeat, and takes note when it takes long or fails.
-func (p *pace) exchange(send func() error) error {
-	late := time.AfterFunc(p.late, p.stumble)
+func (p *heartbeatPace) exchange(send func() error) error {
+	late := time.AfterFunc(p.late, p.noteDelay)
 	defer late.Stop()
 	err := send()
 	if err != nil {
-		p.stumble()
+		p.noteDelay()
 	}
 	return err
 }
 
-// stumble takes note of an answer that is late.
-func (p *pace) stumble() {
+// noteDelay takes note of an answer that is late.
+func (p *heartbeatPace) noteDelay() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.calm != nil {
@@ -56,13 +56,13 @@ func (p *pace) stumble() {
 	p.changeLocked()
 }
 
-func (p *pace) changeLocked() {
+func (p *heartbeatPace) changeLocked() {
 	close(p.changed)
 	p.changed = make(chan struct{})
 }
 
-// well tells whether all answers came soon lately, until changed is closed.
-func (p *pace) well() (well bool, changed <-chan struct{}) {
+// steady tells whether all answers came soon lately, until changed is closed.
+func (p *heartbeatPace) steady() (well bool, changed <-chan struct{}) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	return p.calm == nil, p.changed
@@ -72,22 +72,22 @@ func (p *pace) well() (well bool, changed <-chan struct{}) {
 // sessions it has, are there.
 const heardFor = 600 * time.Millisecond
 
-// calmBeat is the time between heartbeats while all is well: short enough that a leader which
-// stood still for half a Beat isn't missed.
-func (m *Manager) calmBeat() time.Duration { return m.cfg.Beat * 3 / 8 }
+// steadyInterval is the time between heartbeats while all is well: short enough that a leader which
+// stood still for half a HeartbeatTimeout isn't missed.
+func (m *Manager) steadyInterval() time.Duration { return m.cfg.HeartbeatTimeout * 3 / 8 }
 
-// beat sends a leader's heartbeats while all is well, and leaves them to raft while it isn't,
+// sendHeartbeats sends a leader's heartbeats while all is well, and leaves them to raft while it isn't,
 // until ctx ends.
-func (m *Manager) beat(ctx context.Context) (err error) {
+func (m *Manager) sendHeartbeats(ctx context.Context) (err error) {
 	defer func() {
-		if failed := m.setHeartbeat(m.cfg.Beat); failed != nil {
+		if failed := m.setHeartbeat(m.cfg.HeartbeatTimeout); failed != nil {
 			err = failed
 		}
 	}()
 	for ctx.Err() == nil {
-		well, changed := m.patient.pace.well()
+		well, changed := m.gated.pace.steady()
 		if !well {
-			if err := m.setHeartbeat(m.cfg.Beat); err != nil {
+			if err := m.setHeartbeat(m.cfg.HeartbeatTimeout); err != nil {
 				return err
 			}
 			select {
@@ -97,10 +97,10 @@ func (m *Manager) beat(ctx context.Context) (err error) {
 			continue
 		}
 		// Raft's own come when these don't.
-		if err := m.setHeartbeat(4 * m.cfg.Beat); err != nil {
+		if err := m.setHeartbeat(4 * m.cfg.HeartbeatTimeout); err != nil {
 			return err
 		}
-		timer := time.NewTimer(m.calmBeat())
+		timer := time.NewTimer(m.steadyInterval())
 		select {
 		case <-timer.C:
 			m.raft.VerifyLeader() // It sends one to each follower.
@@ -112,17 +112,17 @@ func (m *Manager) beat(ctx context.Context) (err error) {
 	return ctx.Err()
 }
 
-// quicken leaves heartbeats to raft for a while, as when leadership is handed over: how long
+// useRaftHeartbeats leaves heartbeats to raft for a while, as when leadership is handed over: how long
 // raft tries that is the same setting.
-func (m *Manager) quicken() {
-	m.patient.pace.stumble()
-	if err := m.setHeartbeat(m.cfg.Beat); err != nil {
+func (m *Manager) useRaftHeartbeats() {
+	m.gated.pace.noteDelay()
+	if err := m.setHeartbeat(m.cfg.HeartbeatTimeout); err != nil {
 		m.log.Warn("hand over leadership", "node", m.cfg.NodeID, "err", err)
 	}
 }
 
 // setHeartbeat says how often raft sends heartbeats while it leads: ten times in timeout, or
-// a little less. A follower's timeout is always a Beat.
+// a little less. A follower's timeout is always a HeartbeatTimeout.
 func (m *Manager) setHeartbeat(timeout time.Duration) error {
 	m.reloading.Lock()
 	defer m.reloading.Unlock()
@@ -137,8 +137,8 @@ func (m *Manager) setHeartbeat(timeout time.Duration) error {
 	return nil
 }
 
-// heard is when a manager last answered this leader; this one always has.
-func (m *Manager) heard(id string) time.Time {
+// lastContact is when a manager last answered this leader; this one always has.
+func (m *Manager) lastContact(id string) time.Time {
 	if id == m.cfg.NodeID {
 		return m.cfg.Now()
 	}

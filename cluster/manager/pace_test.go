@@ -22,21 +22,21 @@ func TestPace_WellUntilAnAnswerIsLate(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				p := newPace(beat)
+				p := newHeartbeatPace(beat)
 				for round := range 3 {
 					err := p.exchange(func() error { time.Sleep(test.takes); return test.err })
 					if !errors.Is(err, test.err) {
 						t.Errorf("failed with %v, want %v", err, test.err)
 					}
-					if well, _ := p.well(); well != test.well {
+					if well, _ := p.steady(); well != test.well {
 						t.Errorf("round %d: well %v, want %v", round, well, test.well)
 					}
 					time.Sleep(5 * beat)
 				}
-				if well, changed := p.well(); !well {
+				if well, changed := p.steady(); !well {
 					<-changed // Or the test hangs.
 				}
-				if well, _ := p.well(); !well {
+				if well, _ := p.steady(); !well {
 					t.Error("not well a while after the last late answer")
 				}
 			})
@@ -46,7 +46,7 @@ func TestPace_WellUntilAnAnswerIsLate(t *testing.T) {
 
 // TestCommits_TellWhatIsMissing goes through what a leader says to a follower of a commit.
 func TestCommits_TellWhatIsMissing(t *testing.T) {
-	c := newCommits()
+	c := newCommitTracker()
 	entries := func(term, index uint64) *raft.AppendEntriesRequest {
 		return &raft.AppendEntriesRequest{Term: term, Leader: []byte("a"), PrevLogEntry: index - 1, PrevLogTerm: 2, LeaderCommitIndex: index - 1,
 			Entries: []*raft.Log{{Index: index, Term: term}}}
@@ -59,10 +59,10 @@ func TestCommits_TellWhatIsMissing(t *testing.T) {
 	default:
 		t.Error("nobody was woken by entries that were accepted")
 	}
-	if told := c.untold(3, 6); len(told) != 0 {
+	if told := c.uninformed(3, 6); len(told) != 0 {
 		t.Errorf("told %v, though all know of 6", told)
 	}
-	told := c.untold(3, 9)
+	told := c.uninformed(3, 9)
 	if len(told) != 2 {
 		t.Fatalf("told %d followers, want 2", len(told))
 	}
@@ -73,16 +73,16 @@ func TestCommits_TellWhatIsMissing(t *testing.T) {
 	if c := told["c"].args; c.LeaderCommitIndex != 9 || c.PrevLogEntry != 9 {
 		t.Errorf("c is told %+v", c)
 	}
-	if again := c.untold(3, 9); len(again) != 0 {
+	if again := c.uninformed(3, 9); len(again) != 0 {
 		t.Errorf("told twice at once: %v", again)
 	}
 	c.note("b", "b:1", told["b"].args)
-	c.said("b")
-	c.said("c") // It didn't arrive.
-	if again := c.untold(3, 9); len(again) != 1 || again["c"].args == nil {
+	c.sent("b")
+	c.sent("c") // It didn't arrive.
+	if again := c.uninformed(3, 9); len(again) != 1 || again["c"].args == nil {
 		t.Errorf("told again %v, want only c", again)
 	}
-	if later := c.untold(4, 9); len(later) != 0 {
+	if later := c.uninformed(4, 9); len(later) != 0 {
 		t.Errorf("the leader of term 4 says what that of term 3 was answered: %v", later)
 	}
 }

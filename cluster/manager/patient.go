@@ -13,7 +13,7 @@ import (
 	"skep/cluster"
 )
 
-// patient is raft's transport, but it sends entries and snapshots only to managers
+// gatedTransport is raft's transport, but it sends entries and snapshots only to managers
 // that answer heartbeats. Raft by itself waits twice as long after each attempt
 // that failed, so that a manager that was away for long would be sent nothing for
 // up to ten seconds after it is back: it answers, but the leader can't commit with
@@ -23,11 +23,11 @@ import (
 // It also says to the connections whom each is to reach, not only where: a manager that
 // was installed anew at its address answers for itself only. And it notes how far the
 // others are, by their answers.
-type patient struct {
+type gatedTransport struct {
 	*raft.NetworkTransport
-	matches *matches
-	pace    *pace
-	commits *commits
+	matches *replication
+	pace    *heartbeatPace
+	commits *commitTracker
 	now     func() time.Time
 	// raft is whose transport this is; not set before it has started.
 	raft atomic.Pointer[raft.Raft]
@@ -46,17 +46,17 @@ type absence struct {
 	over chan struct{} // closed when it answers again
 }
 
-var _ raft.Transport = (*patient)(nil)
+var _ raft.Transport = (*gatedTransport)(nil)
 
 // lookAgain is how often an attempt that waits asks whether it is still wanted.
 const lookAgain = 50 * time.Millisecond
 
-func newPatient(transport *raft.NetworkTransport, matches *matches, pace *pace, now func() time.Time) *patient {
-	return &patient{NetworkTransport: transport, matches: matches, pace: pace, commits: newCommits(), now: now, away: map[raft.ServerID]absence{}}
+func newGatedTransport(transport *raft.NetworkTransport, matches *replication, pace *heartbeatPace, now func() time.Time) *gatedTransport {
+	return &gatedTransport{NetworkTransport: transport, matches: matches, pace: pace, commits: newCommitTracker(), now: now, away: map[raft.ServerID]absence{}}
 }
 
 // AppendEntries sends entries when the manager answers heartbeats, and a heartbeat at once.
-func (p *patient) AppendEntries(id raft.ServerID, target raft.ServerAddress, args *raft.AppendEntriesRequest, resp *raft.AppendEntriesResponse) error {
+func (p *gatedTransport) AppendEntries(id raft.ServerID, target raft.ServerAddress, args *raft.AppendEntriesRequest, resp *raft.AppendEntriesResponse) error {
 	if heartbeat(args) {
 		return p.pace.exchange(func() error { return p.send(id, target, args, resp, true) })
 	}
@@ -70,10 +70,10 @@ func (p *patient) AppendEntries(id raft.ServerID, target raft.ServerAddress, arg
 }
 
 // send sends one message, and notes what comes of it.
-func (p *patient) send(id raft.ServerID, target raft.ServerAddress, args *raft.AppendEntriesRequest, resp *raft.AppendEntriesResponse, beat bool) error {
-	err := p.NetworkTransport.AppendEntries(id, whom(id, target), args, resp)
+func (p *gatedTransport) send(id raft.ServerID, target raft.ServerAddress, args *raft.AppendEntriesRequest, resp *raft.AppendEntriesResponse, beat bool) error {
+	err := p.NetworkTransport.AppendEntries(id, dialTarget(id, target), args, resp)
 	if err == nil {
-		err = leap(id, args.Term, resp.Term)
+		err = checkLeap(id, args.Term, resp.Term)
 	}
 	if beat {
 		p.note(id, args.Term, err == nil)
@@ -82,7 +82,7 @@ func (p *patient) send(id raft.ServerID, target raft.ServerAddress, args *raft.A
 		if !beat && resp.Success {
 			p.commits.note(id, target, args)
 		}
-		p.matches.note(id, args.Term, func(m *match) {
+		p.matches.note(id, args.Term, func(m *replicated) {
 			m.heard = p.now()
 			switch {
 			case beat:
@@ -97,21 +97,21 @@ func (p *patient) send(id raft.ServerID, target raft.ServerAddress, args *raft.A
 }
 
 // InstallSnapshot sends a snapshot when the manager answers heartbeats.
-func (p *patient) InstallSnapshot(id raft.ServerID, target raft.ServerAddress, args *raft.InstallSnapshotRequest, resp *raft.InstallSnapshotResponse, data io.Reader) error {
+func (p *gatedTransport) InstallSnapshot(id raft.ServerID, target raft.ServerAddress, args *raft.InstallSnapshotRequest, resp *raft.InstallSnapshotResponse, data io.Reader) error {
 	if err := p.await(id, args.Term); err != nil {
 		return err
 	}
-	p.matches.note(id, args.Term, func(m *match) { m.snapshot, m.sent = args.Size, 0 })
+	p.matches.note(id, args.Term, func(m *replicated) { m.snapshot, m.sent = args.Size, 0 })
 	counted := readerFunc(func(b []byte) (int, error) {
 		n, err := data.Read(b)
-		p.matches.note(id, args.Term, func(m *match) { m.sent += int64(n) })
+		p.matches.note(id, args.Term, func(m *replicated) { m.sent += int64(n) })
 		return n, err
 	})
-	err := p.NetworkTransport.InstallSnapshot(id, whom(id, target), args, resp, counted)
+	err := p.NetworkTransport.InstallSnapshot(id, dialTarget(id, target), args, resp, counted)
 	if err == nil {
-		err = leap(id, args.Term, resp.Term)
+		err = checkLeap(id, args.Term, resp.Term)
 	}
-	p.matches.note(id, args.Term, func(m *match) {
+	p.matches.note(id, args.Term, func(m *replicated) {
 		m.snapshot, m.sent = 0, 0
 		if err == nil && resp.Success {
 			m.index = max(m.index, args.LastLogIndex)
@@ -121,24 +121,24 @@ func (p *patient) InstallSnapshot(id raft.ServerID, target raft.ServerAddress, a
 }
 
 // RequestVote asks a manager for its vote.
-func (p *patient) RequestVote(id raft.ServerID, target raft.ServerAddress, args *raft.RequestVoteRequest, resp *raft.RequestVoteResponse) error {
-	if err := p.NetworkTransport.RequestVote(id, whom(id, target), args, resp); err != nil {
+func (p *gatedTransport) RequestVote(id raft.ServerID, target raft.ServerAddress, args *raft.RequestVoteRequest, resp *raft.RequestVoteResponse) error {
+	if err := p.NetworkTransport.RequestVote(id, dialTarget(id, target), args, resp); err != nil {
 		return err
 	}
-	return leap(id, args.Term, resp.Term)
+	return checkLeap(id, args.Term, resp.Term)
 }
 
 // RequestPreVote asks a manager whether it would vote.
-func (p *patient) RequestPreVote(id raft.ServerID, target raft.ServerAddress, args *raft.RequestPreVoteRequest, resp *raft.RequestPreVoteResponse) error {
-	if err := p.NetworkTransport.RequestPreVote(id, whom(id, target), args, resp); err != nil {
+func (p *gatedTransport) RequestPreVote(id raft.ServerID, target raft.ServerAddress, args *raft.RequestPreVoteRequest, resp *raft.RequestPreVoteResponse) error {
+	if err := p.NetworkTransport.RequestPreVote(id, dialTarget(id, target), args, resp); err != nil {
 		return err
 	}
-	return leap(id, args.Term, resp.Term)
+	return checkLeap(id, args.Term, resp.Term)
 }
 
 // TimeoutNow tells a manager to stand for election.
-func (p *patient) TimeoutNow(id raft.ServerID, target raft.ServerAddress, args *raft.TimeoutNowRequest, resp *raft.TimeoutNowResponse) error {
-	return p.NetworkTransport.TimeoutNow(id, whom(id, target), args, resp)
+func (p *gatedTransport) TimeoutNow(id raft.ServerID, target raft.ServerAddress, args *raft.TimeoutNowRequest, resp *raft.TimeoutNowResponse) error {
+	return p.NetworkTransport.TimeoutNow(id, dialTarget(id, target), args, resp)
 }
 
 type readerFunc func([]byte) (int, error)
@@ -151,7 +151,7 @@ func heartbeat(args *raft.AppendEntriesRequest) bool {
 }
 
 // note takes in whether a manager answered a heartbeat of the term.
-func (p *patient) note(id raft.ServerID, term uint64, answered bool) {
+func (p *gatedTransport) note(id raft.ServerID, term uint64, answered bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	absent, away := p.away[id]
@@ -167,7 +167,7 @@ func (p *patient) note(id raft.ServerID, term uint64, answered bool) {
 
 // await returns when the manager answers the term's heartbeats, or fails when there
 // is no reason to wait for it any more.
-func (p *patient) await(id raft.ServerID, term uint64) error {
+func (p *gatedTransport) await(id raft.ServerID, term uint64) error {
 	for {
 		p.mu.Lock()
 		absent, away := p.away[id]
@@ -189,7 +189,7 @@ func (p *patient) await(id raft.ServerID, term uint64) error {
 
 // wanted tells whether this manager still leads in the term, and the other one still
 // belongs to the group.
-func (p *patient) wanted(id raft.ServerID, term uint64) bool {
+func (p *gatedTransport) wanted(id raft.ServerID, term uint64) bool {
 	r := p.raft.Load()
 	if r == nil {
 		return true

@@ -26,9 +26,9 @@ func (m *Manager) startRaft() (*raft.Raft, error) {
 	logger := raftLogger(m.log)
 	config := raft.DefaultConfig()
 	config.LocalID = raft.ServerID(m.cfg.NodeID)
-	config.HeartbeatTimeout = m.cfg.Beat
-	config.ElectionTimeout = m.cfg.Beat
-	config.LeaderLeaseTimeout = m.cfg.Beat
+	config.HeartbeatTimeout = m.cfg.HeartbeatTimeout
+	config.ElectionTimeout = m.cfg.HeartbeatTimeout
+	config.LeaderLeaseTimeout = m.cfg.HeartbeatTimeout
 	config.CommitTimeout = tellAgain // See commit.go.
 	config.MaxAppendEntries = entriesAtOnce
 	config.BatchApplyCh = true
@@ -42,7 +42,7 @@ func (m *Manager) startRaft() (*raft.Raft, error) {
 	sending.Stream = m.streams
 	m.transport = raft.NewNetworkTransportWithConfig(&sending)
 	alone := raft.Configuration{Servers: []raft.Server{{ID: config.LocalID, Address: raft.ServerAddress(m.cfg.Addr)}}}
-	if m.cfg.Alone {
+	if m.cfg.ForceNewCluster {
 		was, err := resetTerm(m.disk.Log, m.disk.Stable, m.disk.Snapshots)
 		if err != nil {
 			return nil, fmt.Errorf("make raft's group this manager alone: %w", err)
@@ -62,15 +62,15 @@ func (m *Manager) startRaft() (*raft.Raft, error) {
 			return nil, fmt.Errorf("bootstrap raft: %w", err)
 		}
 	}
-	m.patient = newPatient(m.transport, &m.matches, newPace(m.cfg.Beat), m.cfg.Now)
-	m.retaining = newRetaining(m.patient, m.inbound, m.disk.Log)
+	m.gated = newGatedTransport(m.transport, &m.matches, newHeartbeatPace(m.cfg.HeartbeatTimeout), m.cfg.Now)
+	m.retaining = newSnapshotFilter(m.gated, m.inbound, m.disk.Log)
 	go m.retaining.run()
-	r, err := raft.NewRaft(config, &m.fsm, m.disk.Log, m.disk.Stable, m.disk.Snapshots, located{m.retaining, m.where})
+	r, err := raft.NewRaft(config, &m.fsm, m.disk.Log, m.disk.Stable, m.disk.Snapshots, readdressed{m.retaining, m.where})
 	if err != nil {
 		m.retaining.stop()
 		return nil, fmt.Errorf("start raft: %w", err)
 	}
-	m.patient.raft.Store(r)
+	m.gated.raft.Store(r)
 	m.running.Store(r)
 	return r, nil
 }
@@ -78,7 +78,7 @@ func (m *Manager) startRaft() (*raft.Raft, error) {
 // transportConfig is what all connections of raft's have in common.
 func (m *Manager) transportConfig() raft.NetworkTransportConfig {
 	return raft.NetworkTransportConfig{
-		MaxPool: 4, Timeout: 10 * m.cfg.Beat, Logger: raftLogger(m.log),
+		MaxPool: 4, Timeout: 10 * m.cfg.HeartbeatTimeout, Logger: raftLogger(m.log),
 		// One in flight means no pipeline, and so not its wedge (hashicorp/raft #612).
 		MaxRPCsInFlight:         1,
 		MsgpackUseNewTimeFormat: true,
@@ -200,9 +200,9 @@ func (m *Manager) snapshotSize() uint64 {
 	return uint64(max(list[0].Size, 0))
 }
 
-// Reseal brings all of this manager's log and snapshots under the key that the ring
+// Reencrypt brings all of this manager's log and snapshots under the key that the ring
 // seals with now. When it returns nil, none of them needs an older key.
-func (m *Manager) Reseal() error {
+func (m *Manager) Reencrypt() error {
 	return m.disk.Reencrypt(func() error { return m.raft.Snapshot().Error() })
 }
 
@@ -210,16 +210,16 @@ func (m *Manager) Reseal() error {
 // has those that others open. Raft leaves connections open when it ends; Close closes them.
 type streams struct {
 	addr   net.Addr
-	spares *spares
+	spares *warmConns
 	closed chan struct{}
 	once   sync.Once // closes closed
-	lines  *lines
+	lines  *trackedConns
 }
 
 var _ raft.StreamLayer = (*streams)(nil)
 
 func newStreams(addr net.Addr, dial func(context.Context, string) (net.Conn, error)) *streams {
-	return &streams{addr: addr, spares: newSpares(dial), closed: make(chan struct{}), lines: newLines()}
+	return &streams{addr: addr, spares: newWarmConns(dial), closed: make(chan struct{}), lines: newTrackedConns()}
 }
 
 // Accept waits for Close.
@@ -231,7 +231,7 @@ func (s *streams) Accept() (net.Conn, error) {
 func (s *streams) Close() error {
 	s.once.Do(func() { close(s.closed) })
 	s.spares.close()
-	return s.lines.cut()
+	return s.lines.closeAll()
 }
 
 func (s *streams) Addr() net.Addr { return s.addr }
@@ -252,13 +252,13 @@ func (s *streams) Dial(target raft.ServerAddress, timeout time.Duration) (net.Co
 
 // dialRaft opens a connection to the manager that target names; nobody else will do.
 func (m *Manager) dialRaft(ctx context.Context, target string) (net.Conn, error) {
-	id, addr := splitWhom(target)
+	id, addr := splitDialTarget(target)
 	want := cluster.Identity{NodeID: id, Role: swarm.NodeRoleManager}
 	return Dial(ctx, m.cfg.Network, addr, m.cfg.Credentials.OverdueTLS(want, m.cfg.KnownManager, cluster.ProtocolRaft))
 }
 
 // raftLogger passes raft's log lines on to log. That managers come, go and lead is said
-// by watch and chronicle, and what happens to the disk by store; so raft's lines are for
+// by watch and changeLog, and what happens to the disk by store; so raft's lines are for
 // debugging, but for errors that aren't about another manager.
 func raftLogger(log *slog.Logger) hclog.Logger {
 	logger := hclog.NewInterceptLogger(&hclog.LoggerOptions{Name: "raft", Level: hclog.Info, Output: io.Discard})

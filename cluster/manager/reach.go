@@ -58,25 +58,25 @@ const (
 	maxAnswers  = 16
 )
 
-// Answering is a joining node's control port: the leader finds there that it is reached.
-type Answering struct {
+// Listening is a joining node's control port: the leader finds there that it is reached.
+type Listening struct {
 	listener net.Listener
 	done     chan struct{}
 }
 
-// Answer has whoever connects to the address find the holder of the TLS configuration's
+// ListenForLeader has whoever connects to the address find the holder of the TLS configuration's
 // key there, until Close.
-func Answer(network Network, listen string, config *tls.Config) (*Answering, error) {
+func ListenForLeader(network Network, listen string, config *tls.Config) (*Listening, error) {
 	listener, err := network.Listen(listen)
 	if err != nil {
 		return nil, fmt.Errorf("listen on control port %s: %w", listen, err)
 	}
-	a := &Answering{listener: listener, done: make(chan struct{})}
+	a := &Listening{listener: listener, done: make(chan struct{})}
 	go a.run(config)
 	return a, nil
 }
 
-func (a *Answering) run(config *tls.Config) {
+func (a *Listening) run(config *tls.Config) {
 	defer close(a.done)
 	slots := make(chan struct{}, maxAnswers)
 	for {
@@ -106,7 +106,7 @@ func (a *Answering) run(config *tls.Config) {
 }
 
 // Close ends it; the port is free when it returns.
-func (a *Answering) Close() error {
+func (a *Listening) Close() error {
 	err := a.listener.Close()
 	<-a.done
 	return err

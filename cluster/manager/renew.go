@@ -82,7 +82,7 @@ func (m *Manager) unlessRemoved(ctx context.Context, id cluster.Identity) error 
 	if _, self, _, _ := m.leads(); !self || m.store.View().Node(id.NodeID) != nil {
 		return nil
 	}
-	if err := m.Fresh(ctx); err != nil {
+	if err := m.ReadBarrier(ctx); err != nil {
 		return err
 	}
 	return cluster.Errorf(cluster.ErrRemoved, "renew certificate: node %s is not part of the swarm any more", id.NodeID)

@@ -6,35 +6,35 @@ import (
 	"github.com/hashicorp/raft"
 )
 
-// retaining is raft's transport, but raft doesn't hear of a snapshot of what its log
+// snapshotFilter is raft's transport, but raft doesn't hear of a snapshot of what its log
 // already has. The paper has it keep the log then; this raft installs the snapshot and
 // removes all entries, also those after it that the leader counted as stored here. A
 // leader that takes a manager back whom it had removed, while it still tries to bring
 // it what it lacked before, sends it two snapshots, and one of them may come late.
-type retaining struct {
-	*patient
+type snapshotFilter struct {
+	*gatedTransport
 	inbound *inbound
 	log     raft.LogStore
 	heard   chan raft.RPC
 	done    chan struct{}
 }
 
-var _ raft.WithPreVote = (*retaining)(nil)
+var _ raft.WithPreVote = (*snapshotFilter)(nil)
 
-func newRetaining(inner *patient, inbound *inbound, log raft.LogStore) *retaining {
-	return &retaining{patient: inner, inbound: inbound, log: log, heard: make(chan raft.RPC), done: make(chan struct{})}
+func newSnapshotFilter(inner *gatedTransport, inbound *inbound, log raft.LogStore) *snapshotFilter {
+	return &snapshotFilter{gatedTransport: inner, inbound: inbound, log: log, heard: make(chan raft.RPC), done: make(chan struct{})}
 }
 
 // Consumer has what raft is to hear.
-func (t *retaining) Consumer() <-chan raft.RPC { return t.heard }
+func (t *snapshotFilter) Consumer() <-chan raft.RPC { return t.heard }
 
 // SetHeartbeatHandler takes whom heartbeats are for.
-func (t *retaining) SetHeartbeatHandler(handle func(raft.RPC)) { t.inbound.beat.Store(&handle) }
+func (t *snapshotFilter) SetHeartbeatHandler(handle func(raft.RPC)) { t.inbound.beat.Store(&handle) }
 
 // run passes on one request after the other, until stop: raft's answer is awaited before
 // the next one is looked at, so that nothing is added to the log between the look at a
 // snapshot and its install. Heartbeats go another way.
-func (t *retaining) run() {
+func (t *snapshotFilter) run() {
 	for {
 		select {
 		case rpc := <-t.inbound.heard:
@@ -46,11 +46,11 @@ func (t *retaining) run() {
 }
 
 // stop ends run; raft has been shut down.
-func (t *retaining) stop() { close(t.done) }
+func (t *snapshotFilter) stop() { close(t.done) }
 
-func (t *retaining) pass(rpc raft.RPC) {
+func (t *snapshotFilter) pass(rpc raft.RPC) {
 	request, is := rpc.Command.(*raft.InstallSnapshotRequest)
-	if r := t.raft.Load(); is && r != nil && has(t.log, request, r.CurrentTerm(), r.AppliedIndex()) {
+	if r := t.raft.Load(); is && r != nil && covers(t.log, request, r.CurrentTerm(), r.AppliedIndex()) {
 		_, err := io.Copy(io.Discard, rpc.Reader)
 		header := raft.RPCHeader{ProtocolVersion: raft.ProtocolVersionMax}
 		rpc.Respond(&raft.InstallSnapshotResponse{RPCHeader: header, Term: request.Term, Success: err == nil}, err)
@@ -77,9 +77,9 @@ func (t *retaining) pass(rpc raft.RPC) {
 	}
 }
 
-// has tells whether the log, and so the database sooner or later, has all that a
+// covers tells whether the log, and so the database sooner or later, has all that a
 // snapshot has. A request of another term is raft's to judge.
-func has(log raft.LogStore, request *raft.InstallSnapshotRequest, term, applied uint64) bool {
+func covers(log raft.LogStore, request *raft.InstallSnapshotRequest, term, applied uint64) bool {
 	if request.Term != term {
 		return false
 	}

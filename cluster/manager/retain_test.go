@@ -24,7 +24,7 @@ func TestHas(t *testing.T) {
 		{"a new leader's", 6, 10, 3, false},
 	} {
 		request := &raft.InstallSnapshotRequest{Term: test.term, LastLogIndex: test.index, LastLogTerm: test.last}
-		if got := has(log, request, 5, 10); got != test.want {
+		if got := covers(log, request, 5, 10); got != test.want {
 			t.Errorf("%s: %v; want %v", test.name, got, test.want)
 		}
 	}

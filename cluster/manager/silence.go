@@ -13,49 +13,49 @@ import (
 // A leader that is cut off, or stands still, breaks no connection: only its silence
 // tells. Raft looks for silence at random moments, so that a follower finds it one to
 // three Beats after it began, and votes only when it has found it itself. Here a
-// follower looks when the silence has lasted a Beat, and asks the others. When most
-// hear nothing either it stands for election, as in hasten.go. So a follower that
+// follower looks when the silence has lasted a HeartbeatTimeout, and asks the others. When most
+// hear nothing either it stands for election, as in campaignOnClosedConns.go. So a follower that
 // alone is cut off from a leader deposes nobody.
 
-// heed stands for election when the leader has fallen silent.
-func (m *Manager) heed(ctx context.Context) error {
+// campaignOnSilence stands for election when the leader has fallen silent.
+func (m *Manager) campaignOnSilence(ctx context.Context) error {
 	for ctx.Err() == nil {
-		leader, silence := m.silence()
-		if wait := m.cfg.Beat - silence; wait > 0 {
+		leader, silence := m.leaderSilence()
+		if wait := m.cfg.HeartbeatTimeout - silence; wait > 0 {
 			m.putOff()
 			select {
 			case <-ctx.Done():
 			case <-m.quiet.C:
 			}
-			if _, silence := m.silence(); silence > m.cfg.Beat*5/4 {
+			if _, silence := m.leaderSilence(); silence > m.cfg.HeartbeatTimeout*5/4 {
 				// This process stood still; what the leader sent meanwhile is yet to be read.
-				pause(ctx, m.cfg.Beat/4)
+				pause(ctx, m.cfg.HeartbeatTimeout/4)
 			}
 			continue
 		}
 		servers := m.servers()
-		place := standing(servers, m.cfg.NodeID, leader)
+		place := electionRank(servers, m.cfg.NodeID, leader)
 		own := cluster.ManagerHealth{NodeID: m.cfg.NodeID, Term: m.raft.CurrentTerm(), LastIndex: m.raft.LastIndex(), LastContact: silence}
-		stand := place >= 0 && stands(own, m.askOthers(ctx, servers, leader), m.cfg.Beat, time.Duration(place)*m.step())
-		if now, silence := m.silence(); stand && now == leader && silence >= m.cfg.Beat {
-			m.stand(leader, own.Term, "the leader is silent")
-			pause(ctx, m.cfg.Beat)
+		stand := place >= 0 && shouldCampaign(own, m.askOthers(ctx, servers, leader), m.cfg.HeartbeatTimeout, time.Duration(place)*m.electionStagger())
+		if now, silence := m.leaderSilence(); stand && now == leader && silence >= m.cfg.HeartbeatTimeout {
+			m.campaign(leader, own.Term, "the leader is silent")
+			pause(ctx, m.cfg.HeartbeatTimeout)
 		}
-		pause(ctx, m.cfg.Beat/8)
+		pause(ctx, m.cfg.HeartbeatTimeout/8)
 	}
 	return ctx.Err()
 }
 
-// putOff sets the timer to when the leader will have been silent for a Beat. Each heartbeat
+// putOff sets the timer to when the leader will have been silent for a HeartbeatTimeout. Each heartbeat
 // does so, which costs less than to wake up and look.
 func (m *Manager) putOff() {
-	_, silence := m.silence()
-	m.quiet.Reset(max(0, m.cfg.Beat-silence))
+	_, silence := m.leaderSilence()
+	m.quiet.Reset(max(0, m.cfg.HeartbeatTimeout-silence))
 }
 
-// silence is for how long this follower has heard nothing of its leader; none when it
+// leaderSilence is for how long this follower has heard nothing of its leader; none when it
 // has no leader, since nobody is missed then.
-func (m *Manager) silence() (leader string, silence time.Duration) {
+func (m *Manager) leaderSilence() (leader string, silence time.Duration) {
 	_, id := m.raft.LeaderWithID()
 	if id == "" || m.raft.State() != raft.Follower {
 		return "", 0
@@ -66,7 +66,7 @@ func (m *Manager) silence() (leader string, silence time.Duration) {
 // askOthers has the account of each voter but the leader and this one; of one that
 // doesn't answer in time it is empty.
 func (m *Manager) askOthers(ctx context.Context, servers []raft.Server, leader string) []cluster.ManagerHealth {
-	ctx, cancel := context.WithTimeout(ctx, m.cfg.Beat/3)
+	ctx, cancel := context.WithTimeout(ctx, m.cfg.HeartbeatTimeout/3)
 	defer cancel()
 	var others []raft.Server
 	for _, server := range servers {
@@ -87,12 +87,12 @@ func (m *Manager) askOthers(ctx context.Context, servers []raft.Server, leader s
 	return accounts
 }
 
-// stands tells whether a follower should stand: most voters, the leader counted among
-// them, have heard nothing of it for two thirds of a Beat, in which there are two heartbeats. One of them
+// shouldCampaign tells whether a follower should stand: most voters, the leader counted among
+// them, have heard nothing of it for two thirds of a HeartbeatTimeout, in which there are two heartbeats. One of them
 // goes first, so that they don't split the votes: whose log is the longest, since that
 // one gets all votes, and the first by ID of several. When nothing comes of that the
 // others try, each at its turn.
-func stands(own cluster.ManagerHealth, others []cluster.ManagerHealth, beat, turn time.Duration) bool {
+func shouldCampaign(own cluster.ManagerHealth, others []cluster.ManagerHealth, beat, turn time.Duration) bool {
 	agree, voters, first := 1, len(others)+2, true
 	for _, other := range others {
 		if other.Term > own.Term || other.Leader {

@@ -39,7 +39,7 @@ func TestStands(t *testing.T) {
 		{"this one comes first by its log", own, list{quiet("a", 39)}, true},
 		{"another came first, and nothing came of it", late, list{quiet("a", 41)}, true},
 	} {
-		if got := stands(test.own, test.others, beat, 60*time.Millisecond); got != test.want {
+		if got := shouldCampaign(test.own, test.others, beat, 60*time.Millisecond); got != test.want {
 			t.Errorf("%s: %v; want %v", test.name, got, test.want)
 		}
 	}

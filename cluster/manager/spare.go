@@ -26,36 +26,36 @@ const (
 	greetLimit = 8 * time.Second
 )
 
-// spares are connections to other managers that raft will need when leadership
+// warmConns are connections to other managers that raft will need when leadership
 // changes. Their handshakes would be most of what an election takes, at a moment when
 // everybody shakes hands with everybody.
-type spares struct {
+type warmConns struct {
 	dial func(ctx context.Context, addr string) (net.Conn, error)
 
 	mu      sync.Mutex // guards the fields below
 	closed  bool
-	ready   map[string][]*spare
+	ready   map[string][]*warmConn
 	dialing map[string]int // how many are being made
 }
 
-// spare is a connection that nobody uses yet. A goroutine reads from it, to which
+// warmConn is a connection that nobody uses yet. A goroutine reads from it, to which
 // nothing comes but its end.
-type spare struct {
+type warmConn struct {
 	conn net.Conn
 	// idle is closed when the goroutine has ended; the connection is good then if it
 	// was taken.
 	idle chan struct{}
 }
 
-func newSpares(dial func(context.Context, string) (net.Conn, error)) *spares {
-	return &spares{dial: dial, ready: map[string][]*spare{}, dialing: map[string]int{}}
+func newWarmConns(dial func(context.Context, string) (net.Conn, error)) *warmConns {
+	return &warmConns{dial: dial, ready: map[string][]*warmConn{}, dialing: map[string]int{}}
 }
 
 // past is a deadline that is over.
 var past = time.Unix(1, 0)
 
 // take gives a connection to addr, or nil when none is ready.
-func (s *spares) take(addr string) net.Conn {
+func (s *warmConns) take(addr string) net.Conn {
 	for {
 		s.mu.Lock()
 		ready := s.ready[addr]
@@ -76,7 +76,7 @@ func (s *spares) take(addr string) net.Conn {
 }
 
 // put takes in what a dial gave, and keeps the connection until it is taken or ends.
-func (s *spares) put(addr string, conn net.Conn, err error) {
+func (s *warmConns) put(addr string, conn net.Conn, err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.dialing[addr]--; s.dialing[addr] == 0 {
@@ -89,7 +89,7 @@ func (s *spares) put(addr string, conn net.Conn, err error) {
 		conn.Close()
 		return
 	}
-	kept := &spare{conn: conn, idle: make(chan struct{})}
+	kept := &warmConn{conn: conn, idle: make(chan struct{})}
 	s.ready[addr] = append(s.ready[addr], kept)
 	go func() {
 		defer close(kept.idle)
@@ -105,7 +105,7 @@ func (s *spares) put(addr string, conn net.Conn, err error) {
 
 // fill makes those that are missing to addrs, each on a goroutine of its own, and closes
 // those to others. It tells of which some were missing: they are new, or have begun anew.
-func (s *spares) fill(ctx context.Context, addrs []string) (missing []string) {
+func (s *warmConns) fill(ctx context.Context, addrs []string) (missing []string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for addr, ready := range s.ready {
@@ -131,40 +131,40 @@ func (s *spares) fill(ctx context.Context, addrs []string) (missing []string) {
 }
 
 // close closes all of them, and those that are being made.
-func (s *spares) close() {
+func (s *warmConns) close() {
 	s.mu.Lock()
 	s.closed = true
 	s.mu.Unlock()
 	s.fill(context.Background(), nil)
 }
 
-// spare keeps connections to the other managers ready until ctx ends.
-func (m *Manager) spare(ctx context.Context) error {
+// keepWarmConns keeps connections to the other managers ready until ctx ends.
+func (m *Manager) keepWarmConns(ctx context.Context) error {
 	for round := 0; ; round++ {
 		var all, targets []string // And this one, which tells itself to stand.
 		for _, server := range m.servers() {
 			all = append(all, string(server.Address))
-			targets = append(targets, string(whom(server.ID, server.Address)))
+			targets = append(targets, string(dialTarget(server.ID, server.Address)))
 		}
 		missing := m.streams.spares.fill(ctx, targets)
-		m.inbound.cut(m.speaks)
+		m.inbound.closeExcept(m.mayConnect)
 		var greeted []string
 		for i, addr := range all {
 			if addr != m.cfg.Addr && (round%greetEvery == 0 || slices.Contains(missing, targets[i])) {
 				greeted = append(greeted, addr)
 			}
 		}
-		go m.greet(ctx, greeted)
+		go m.prewarm(ctx, greeted)
 		if pause(ctx, spareEvery); ctx.Err() != nil {
 			return ctx.Err()
 		}
 	}
 }
 
-// greet asks managers how they are, on spareForwards connections each: every question
+// prewarm asks managers how they are, on spareForwards connections each: every question
 // keeps its connection until the last one has one. They are made one after the other, with
 // pauses: who makes them has other things to do.
-func (m *Manager) greet(ctx context.Context, addrs []string) {
+func (m *Manager) prewarm(ctx context.Context, addrs []string) {
 	for _, addr := range addrs {
 		ctx, cancel := context.WithTimeout(ctx, greetLimit)
 		met := make(chan struct{})

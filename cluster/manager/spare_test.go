@@ -31,7 +31,7 @@ func (p *pipes) dial(context.Context, string) (net.Conn, error) {
 func TestSpares(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p := &pipes{}
-		s := newSpares(p.dial)
+		s := newWarmConns(p.dial)
 		if s.take("a") != nil {
 			t.Fatal("took a connection that nobody made")
 		}
@@ -99,7 +99,7 @@ func TestGreet(t *testing.T) {
 		}}}}
 		for round := range int32(3) {
 			began := time.Now()
-			m.greet(t.Context(), []string{"gone:1", "a:1"})
+			m.prewarm(t.Context(), []string{"gone:1", "a:1"})
 			took := time.Since(began)
 			synctest.Wait()
 			if dials.Load() != spareForwards || asked.Load() != spareForwards*(round+1) {

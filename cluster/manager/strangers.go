@@ -25,30 +25,30 @@ const (
 	strangerLife = 30 * time.Second
 )
 
-// strangers are the connections to the control port of which nobody knows yet whose
+// anonymousConns are the connections to the control port of which nobody knows yet whose
 // they are. There is always a place for the next one: the oldest goes for it.
-type strangers struct {
+type anonymousConns struct {
 	log *slog.Logger
 
-	mu      sync.Mutex  // guards the fields below
-	conns   []*stranger // the oldest first
+	mu      sync.Mutex       // guards the fields below
+	conns   []*anonymousConn // the oldest first
 	evicted cluster.Repeats
 }
 
-type stranger struct {
-	all    *strangers
+type anonymousConn struct {
+	all    *anonymousConns
 	conn   net.Conn
 	source netip.Addr
 	life   *time.Timer
 }
 
 // admit counts a connection as a stranger's until it leaves.
-func (s *strangers) admit(conn net.Conn) *stranger {
-	one := &stranger{all: s, conn: conn, source: sourceOf(conn.RemoteAddr().String())}
+func (s *anonymousConns) admit(conn net.Conn) *anonymousConn {
+	one := &anonymousConn{all: s, conn: conn, source: sourceOf(conn.RemoteAddr().String())}
 	one.life = time.AfterFunc(strangerLife, func() { conn.Close() })
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if same := func(other *stranger) bool { return other.source == one.source }; count(s.conns, same) >= maxFromOne {
+	if same := func(other *anonymousConn) bool { return other.source == one.source }; count(s.conns, same) >= maxFromOne {
 		s.evictLocked(slices.IndexFunc(s.conns, same))
 	} else if len(s.conns) >= maxStrangers {
 		s.evictLocked(0)
@@ -57,7 +57,7 @@ func (s *strangers) admit(conn net.Conn) *stranger {
 	return one
 }
 
-func (s *strangers) evictLocked(i int) {
+func (s *anonymousConns) evictLocked(i int) {
 	oldest := s.conns[i]
 	s.conns = slices.Delete(s.conns, i, i+1)
 	oldest.conn.Close()
@@ -67,14 +67,14 @@ func (s *strangers) evictLocked(i int) {
 }
 
 // leave ends the counting: its node is known, or it is gone. It may be called again.
-func (s *stranger) leave() {
+func (s *anonymousConn) leave() {
 	s.life.Stop()
 	s.all.mu.Lock()
 	defer s.all.mu.Unlock()
-	s.all.conns = slices.DeleteFunc(s.all.conns, func(other *stranger) bool { return other == s })
+	s.all.conns = slices.DeleteFunc(s.all.conns, func(other *anonymousConn) bool { return other == s })
 }
 
-func count(conns []*stranger, which func(*stranger) bool) int {
+func count(conns []*anonymousConn, which func(*anonymousConn) bool) int {
 	found := 0
 	for _, one := range conns {
 		if which(one) {

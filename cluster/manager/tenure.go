@@ -16,10 +16,10 @@ const (
 	lookForLead = time.Second
 )
 
-// tenure sees to it that a leader's work is done while raft says that this manager
+// leaderLoop sees to it that a leader's work is done while raft says that this manager
 // leads. What raft tells by its channel, which keeps only the last value, only wakes
 // it: it asks raft each time.
-type tenure struct {
+type leaderLoop struct {
 	// leads is the term in which raft says that this manager leads; 0 when it doesn't.
 	leads func() uint64
 	// wake has something when leads may say something else.
@@ -32,7 +32,7 @@ type tenure struct {
 }
 
 // run returns when ctx ends.
-func (t tenure) run(ctx context.Context) error {
+func (t leaderLoop) run(ctx context.Context) error {
 	for ctx.Err() == nil {
 		term := t.leads()
 		if term == 0 {
@@ -50,7 +50,7 @@ func (t tenure) run(ctx context.Context) error {
 }
 
 // serve works until the term ends, ctx ends, or the work fails.
-func (t tenure) serve(ctx context.Context, term uint64) error {
+func (t leaderLoop) serve(ctx context.Context, term uint64) error {
 	ctx, cancel := context.WithCancel(ctx)
 	done := make(chan error, 1)
 	go func() { done <- t.work(ctx, term) }()
@@ -72,7 +72,7 @@ func (t tenure) serve(ctx context.Context, term uint64) error {
 }
 
 // sleep returns after limit, or when the reason for it is gone.
-func (t tenure) sleep(ctx context.Context, reason func() bool, limit time.Duration) {
+func (t leaderLoop) sleep(ctx context.Context, reason func() bool, limit time.Duration) {
 	timer := time.NewTimer(limit)
 	defer timer.Stop()
 	for ctx.Err() == nil && reason() {
@@ -87,7 +87,7 @@ func (t tenure) sleep(ctx context.Context, reason func() bool, limit time.Durati
 
 // leadership does a leader's work while raft says that this manager leads.
 func (m *Manager) leadership(ctx context.Context) error {
-	return tenure{leads: m.leadsTerm, wake: m.raft.LeaderCh(), failed: m.notLeading, work: func(ctx context.Context, term uint64) error {
+	return leaderLoop{leads: m.leadsTerm, wake: m.raft.LeaderCh(), failed: m.notLeading, work: func(ctx context.Context, term uint64) error {
 		defer m.setEstablished(0)
 		return m.lead(ctx, term)
 	}}.run(ctx)

@@ -28,7 +28,7 @@ func (d *desk) run(t *testing.T) {
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
-		_ = tenure{leads: d.term.Load, wake: d.wake, failed: func(uint64, error) {
+		_ = leaderLoop{leads: d.term.Load, wake: d.wake, failed: func(uint64, error) {
 			d.failed.Add(1)
 			if d.handOver != nil {
 				d.handOver()

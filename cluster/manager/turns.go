@@ -12,26 +12,26 @@ import (
 // may have waited for it; the first connections serve them one after the other.
 const maxHandshakes = maxFromOne / 2
 
-// turns has those wait who would have too many handshakes with one address.
-type turns struct {
+// handshakeLimit has those wait who would have too many handshakes with one address.
+type handshakeLimit struct {
 	mu    sync.Mutex // guards addrs
-	addrs map[string]*turn
+	addrs map[string]*addrHandshakes
 }
 
-type turn struct {
+type addrHandshakes struct {
 	places chan struct{}
 	users  int // who have a place, or wait for one
 }
 
-// take waits for a place at addr; done gives it back.
-func (t *turns) take(ctx context.Context, addr string) (done func(), err error) {
+// acquire waits for a place at addr; done gives it back.
+func (t *handshakeLimit) acquire(ctx context.Context, addr string) (done func(), err error) {
 	t.mu.Lock()
 	if t.addrs == nil {
-		t.addrs = map[string]*turn{}
+		t.addrs = map[string]*addrHandshakes{}
 	}
 	at := t.addrs[addr]
 	if at == nil {
-		at = &turn{places: make(chan struct{}, maxHandshakes)}
+		at = &addrHandshakes{places: make(chan struct{}, maxHandshakes)}
 		t.addrs[addr] = at
 	}
 	at.users++

@@ -10,10 +10,10 @@ import (
 
 func TestTurns_FewHandshakesAtOnceWithEachManager(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		var all turns
+		var all handshakeLimit
 		var given []func()
 		for range maxHandshakes {
-			done, err := all.take(t.Context(), "a")
+			done, err := all.acquire(t.Context(), "a")
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -21,15 +21,15 @@ func TestTurns_FewHandshakesAtOnceWithEachManager(t *testing.T) {
 		}
 		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
 		defer cancel()
-		if _, err := all.take(ctx, "a"); !errors.Is(err, context.DeadlineExceeded) {
+		if _, err := all.acquire(ctx, "a"); !errors.Is(err, context.DeadlineExceeded) {
 			t.Errorf("one too many: %v", err)
 		}
-		other, err := all.take(t.Context(), "b")
+		other, err := all.acquire(t.Context(), "b")
 		if err != nil {
 			t.Errorf("another manager: %v", err)
 		}
 		time.AfterFunc(time.Minute, given[0])
-		next, err := all.take(t.Context(), "a")
+		next, err := all.acquire(t.Context(), "a")
 		if err != nil {
 			t.Errorf("when one is done: %v", err)
 		}

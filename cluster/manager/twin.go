@@ -125,7 +125,7 @@ func (m *Manager) lookAfter(nodeID, configured, known, claimed string) {
 			return
 		}
 		m.log.Info("a manager is elsewhere", "node", nodeID, "from", known, "to", claimed)
-		m.where.hear(nodeID, claimed, configured)
+		m.where.note(nodeID, claimed, configured)
 	}()
 }
 

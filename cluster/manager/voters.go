@@ -13,12 +13,12 @@ import (
 	"skep/store"
 )
 
-// voters makes raft's voters follow the roles in the store, one change at a
+// followRoles makes raft's voters follow the roles in the store, one change at a
 // time, and the roles follow the voters: a manager that is to be a worker gets
 // its new role only when it can no longer vote.
-func (m *Manager) voters(ctx context.Context) error {
+func (m *Manager) followRoles(ctx context.Context) error {
 	defer m.waits.set(nil)
-	seen := newCatching(m.cfg.Beat)
+	seen := newCatchUp(m.cfg.HeartbeatTimeout)
 	return m.keepUp(ctx, "make voters follow roles", func() (time.Duration, error) {
 		return m.stepVoters(ctx, seen)
 	})
@@ -170,7 +170,7 @@ func named(view store.View, id string) string {
 }
 
 // stepVoters makes all changes that can be made now, and tells when to look again.
-func (m *Manager) stepVoters(ctx context.Context, seen *catching) (again time.Duration, err error) {
+func (m *Manager) stepVoters(ctx context.Context, seen *catchUp) (again time.Duration, err error) {
 	for {
 		future := m.raft.GetConfiguration()
 		if err := future.Error(); err != nil {
@@ -184,7 +184,7 @@ func (m *Manager) stepVoters(ctx context.Context, seen *catching) (again time.Du
 		})
 		m.waits.set(waits)
 		if change == nil && len(waits) > 0 {
-			return m.cfg.Beat / 2, nil
+			return m.cfg.HeartbeatTimeout / 2, nil
 		}
 		if change == nil {
 			return 0, nil

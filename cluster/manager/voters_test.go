@@ -153,11 +153,11 @@ func TestCatching(t *testing.T) {
 		{"nobody ever heard it", func(at time.Duration) (uint64, uint64, time.Duration) { return 100, 100, -time.Hour }, 0, "it doesn't answer at b:1"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			c, began, got := newCatching(beat), time.Now(), time.Duration(0)
+			c, began, got := newCatchUp(beat), time.Now(), time.Duration(0)
 			why := ""
 			for at := time.Duration(0); at <= 20*time.Second && got == 0; at += 50 * time.Millisecond {
 				last, index, heard := test.at(at)
-				behind := c.look(began.Add(at), last, servers, map[raft.ServerID]match{"b": {index: index, heard: began.Add(heard)}})
+				behind := c.look(began.Add(at), last, servers, map[raft.ServerID]replicated{"b": {index: index, heard: began.Add(heard)}})
 				if behind["a"] != "" {
 					t.Fatalf("a voter is behind: %s", behind["a"])
 				}
@@ -185,7 +185,7 @@ func TestCatching_Unaware(t *testing.T) {
 	with := func(id raft.ServerID, suffrage raft.ServerSuffrage) []raft.Server {
 		return append(slices.Clone(voters), raft.Server{ID: id, Suffrage: suffrage})
 	}
-	c := newCatching(300 * time.Millisecond)
+	c := newCatchUp(300 * time.Millisecond)
 	for i, look := range []struct {
 		servers []raft.Server
 		last, b uint64 // the leader's log, and what b is known to have of it
@@ -200,12 +200,12 @@ func TestCatching_Unaware(t *testing.T) {
 		{voters, 100, 12, ""},
 		{with("c", raft.Nonvoter), 110, 100, "b"}, // A new one.
 	} {
-		known := map[raft.ServerID]match{"b": {index: look.b}}
+		known := map[raft.ServerID]replicated{"b": {index: look.b}}
 		if got := strings.Join(c.unaware("a", look.last, look.servers, known)["c"], " "); got != look.want {
 			t.Errorf("look %d: %q may not know of it; want %q", i, got, look.want)
 		}
 	}
-	if got := newCatching(time.Second).unaware("a", 100, with("c", raft.Nonvoter), nil)["c"]; len(got) != 1 {
+	if got := newCatchUp(time.Second).unaware("a", 100, with("c", raft.Nonvoter), nil)["c"]; len(got) != 1 {
 		t.Errorf("to a new leader, which heard nothing yet, %q may not know of it", got)
 	}
 }
@@ -213,7 +213,7 @@ func TestCatching_Unaware(t *testing.T) {
 // Raft takes a failed message to know that a manager is away; an election needs less.
 func TestCatching_Answers(t *testing.T) {
 	now := time.Now()
-	got := newCatching(300*time.Millisecond).answers(now, map[raft.ServerID]match{
+	got := newCatchUp(300*time.Millisecond).answers(now, map[raft.ServerID]replicated{
 		"now": {heard: now}, "then": {heard: now.Add(-400 * time.Millisecond)}, "never": {},
 	})
 	if !got["now"] || got["then"] || got["never"] || got["unknown"] {

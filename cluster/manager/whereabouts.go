@@ -17,33 +17,33 @@ import (
 // something new. An address is only ever taken from the manager itself, by its own
 // certificate: nobody passes another's on.
 
-// whereabouts are the addresses that managers told this one.
-type whereabouts struct {
+// knownAddrs are the addresses that managers told this one.
+type knownAddrs struct {
 	mu    sync.Mutex // guards heard
-	heard map[string]whereabout
+	heard map[string]knownAddr
 }
 
-type whereabout struct {
+type knownAddr struct {
 	addr string
 	// instead is what raft's configuration said then.
 	instead string
 }
 
-func newWhereabouts() *whereabouts { return &whereabouts{heard: map[string]whereabout{}} }
+func newKnownAddrs() *knownAddrs { return &knownAddrs{heard: map[string]knownAddr{}} }
 
-// hear takes in where a manager is now, of which raft's configuration says known.
-func (w *whereabouts) hear(nodeID, addr, known string) {
+// note takes in where a manager is now, of which raft's configuration says known.
+func (w *knownAddrs) note(nodeID, addr, known string) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if addr == known {
 		delete(w.heard, nodeID)
 		return
 	}
-	w.heard[nodeID] = whereabout{addr, known}
+	w.heard[nodeID] = knownAddr{addr, known}
 }
 
 // of is where a manager is; known when it told nothing.
-func (w *whereabouts) of(nodeID, known string) string {
+func (w *knownAddrs) of(nodeID, known string) string {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if heard, ok := w.heard[nodeID]; ok {
@@ -53,14 +53,14 @@ func (w *whereabouts) of(nodeID, known string) string {
 }
 
 // forget drops what is older than raft's configuration.
-func (w *whereabouts) forget(servers []raft.Server) {
+func (w *knownAddrs) forget(servers []raft.Server) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	known := map[string]string{}
 	for _, server := range servers {
 		known[string(server.ID)] = string(server.Address)
 	}
-	maps.DeleteFunc(w.heard, func(nodeID string, heard whereabout) bool { return known[nodeID] != heard.instead })
+	maps.DeleteFunc(w.heard, func(nodeID string, heard knownAddr) bool { return known[nodeID] != heard.instead })
 }
 
 // here takes in the word of a manager where it is.
@@ -75,7 +75,7 @@ func (m *Manager) here(r *http.Request, request ReadyRequest) error {
 				return err
 			}
 			m.log.Info("a manager says that it is elsewhere", "node", id, "from", string(server.Address), "to", request.Addr)
-			m.where.hear(id, request.Addr, string(server.Address))
+			m.where.note(id, request.Addr, string(server.Address))
 		}
 	}
 	return nil
@@ -112,47 +112,47 @@ func (m *Manager) Elsewhere() []cluster.Peer {
 	return others
 }
 
-// located is raft's transport, but it sends to where managers are now.
-type located struct {
-	*retaining
-	where *whereabouts
+// readdressed is raft's transport, but it sends to where managers are now.
+type readdressed struct {
+	*snapshotFilter
+	where *knownAddrs
 }
 
-var _ raft.Transport = located{}
-var _ raft.WithPreVote = located{}
+var _ raft.Transport = readdressed{}
+var _ raft.WithPreVote = readdressed{}
 
-func (t located) at(id raft.ServerID, target raft.ServerAddress) raft.ServerAddress {
+func (t readdressed) at(id raft.ServerID, target raft.ServerAddress) raft.ServerAddress {
 	return raft.ServerAddress(t.where.of(string(id), string(target)))
 }
 
 // AppendEntriesPipeline begins to send entries.
-func (t located) AppendEntriesPipeline(id raft.ServerID, target raft.ServerAddress) (raft.AppendPipeline, error) {
-	return t.retaining.AppendEntriesPipeline(id, t.at(id, target))
+func (t readdressed) AppendEntriesPipeline(id raft.ServerID, target raft.ServerAddress) (raft.AppendPipeline, error) {
+	return t.snapshotFilter.AppendEntriesPipeline(id, t.at(id, target))
 }
 
 // AppendEntries sends entries.
-func (t located) AppendEntries(id raft.ServerID, target raft.ServerAddress, args *raft.AppendEntriesRequest, resp *raft.AppendEntriesResponse) error {
-	return t.retaining.AppendEntries(id, t.at(id, target), args, resp)
+func (t readdressed) AppendEntries(id raft.ServerID, target raft.ServerAddress, args *raft.AppendEntriesRequest, resp *raft.AppendEntriesResponse) error {
+	return t.snapshotFilter.AppendEntries(id, t.at(id, target), args, resp)
 }
 
 // RequestVote asks for a vote.
-func (t located) RequestVote(id raft.ServerID, target raft.ServerAddress, args *raft.RequestVoteRequest, resp *raft.RequestVoteResponse) error {
-	return t.retaining.RequestVote(id, t.at(id, target), args, resp)
+func (t readdressed) RequestVote(id raft.ServerID, target raft.ServerAddress, args *raft.RequestVoteRequest, resp *raft.RequestVoteResponse) error {
+	return t.snapshotFilter.RequestVote(id, t.at(id, target), args, resp)
 }
 
 // RequestPreVote asks whether there would be a vote.
-func (t located) RequestPreVote(id raft.ServerID, target raft.ServerAddress, args *raft.RequestPreVoteRequest, resp *raft.RequestPreVoteResponse) error {
-	return t.retaining.RequestPreVote(id, t.at(id, target), args, resp)
+func (t readdressed) RequestPreVote(id raft.ServerID, target raft.ServerAddress, args *raft.RequestPreVoteRequest, resp *raft.RequestPreVoteResponse) error {
+	return t.snapshotFilter.RequestPreVote(id, t.at(id, target), args, resp)
 }
 
 // InstallSnapshot sends a snapshot.
-func (t located) InstallSnapshot(id raft.ServerID, target raft.ServerAddress, args *raft.InstallSnapshotRequest, resp *raft.InstallSnapshotResponse, data io.Reader) error {
-	return t.retaining.InstallSnapshot(id, t.at(id, target), args, resp, data)
+func (t readdressed) InstallSnapshot(id raft.ServerID, target raft.ServerAddress, args *raft.InstallSnapshotRequest, resp *raft.InstallSnapshotResponse, data io.Reader) error {
+	return t.snapshotFilter.InstallSnapshot(id, t.at(id, target), args, resp, data)
 }
 
 // TimeoutNow hands leadership over.
-func (t located) TimeoutNow(id raft.ServerID, target raft.ServerAddress, args *raft.TimeoutNowRequest, resp *raft.TimeoutNowResponse) error {
-	return t.retaining.TimeoutNow(id, t.at(id, target), args, resp)
+func (t readdressed) TimeoutNow(id raft.ServerID, target raft.ServerAddress, args *raft.TimeoutNowRequest, resp *raft.TimeoutNowResponse) error {
+	return t.snapshotFilter.TimeoutNow(id, t.at(id, target), args, resp)
 }
 
 // advertised is the control port's address as others know it, which raft tells them.

@@ -187,7 +187,7 @@ func (m *member) dropOldKeys(ctx context.Context, running *manager.Manager) erro
 	m.renewing.Lock()
 	present := m.keys.DataKeys[0]
 	m.renewing.Unlock()
-	if err := running.Reseal(); err != nil {
+	if err := running.Reencrypt(); err != nil {
 		return err
 	}
 	if err := m.change(func(*record) {}); err != nil {

@@ -57,13 +57,13 @@ func (m *member) manageOnce(ctx context.Context) error {
 		Build:       cfg.Build,
 		Credentials: m.credentials, KnownManager: m.knownManager, Ring: m.ring, Dir: m.node.files.raft(), Write: cfg.Write,
 		Network: known.Addresses.home(cfg.Network), Peers: m.managers, Members: m.gossip.Members, MembersChanged: m.gossip.Changed(), Doubt: m.gossip.Doubt, Unheard: m.gossip.Unheard, Twins: m.gossip.Twins, API: m.node.api.Remote(),
-		Beat: m.node.timing.Beat, SnapshotBytes: cfg.SnapshotBytes, SnapshotEntries: cfg.SnapshotEntries, GossipKeyPeriod: cfg.GossipKeyPeriod,
+		HeartbeatTimeout: m.node.timing.Beat, SnapshotBytes: cfg.SnapshotBytes, SnapshotEntries: cfg.SnapshotEntries, GossipKeyPeriod: cfg.GossipKeyPeriod,
 		Now: cfg.Now, Random: cfg.Random, Log: cfg.Log, Fatal: cfg.Fatal,
 	}
 	if known.Fresh != nil {
 		config.Bootstrap = &manager.Bootstrap{Cluster: known.Fresh.Cluster, Node: known.Fresh.Node}
 	}
-	config.Alone = known.Alone
+	config.ForceNewCluster = known.Alone
 	// A new cluster's first manager has promised nothing yet.
 	config.Expected = known.Database && known.Fresh == nil
 	if !known.Database {
@@ -183,7 +183,7 @@ const doubtEvery = 5 * time.Second
 func (m *member) doubt(ctx context.Context, running *manager.Manager) error {
 	for {
 		wait := time.Second
-		if running.Adrift() {
+		if running.Isolated() {
 			err := m.renewOnce(ctx)
 			if err == nil && m.credentials.Identity().Role == swarm.NodeRoleManager {
 				asking, cancel := context.WithTimeout(ctx, renewLimit)

@@ -400,9 +400,9 @@ func rank(nodeID, managerID string) uint64 {
 }
 
 // asker asks the managers in this node's name.
-func (m *member) asker() manager.Asker {
+func (m *member) asker() manager.ControlClient {
 	known := m.known()
-	asker := manager.Asker{
+	asker := manager.ControlClient{
 		Network:  known.Addresses.home(m.node.cfg.Network),
 		Build:    m.node.cfg.Build,
 		TLS:      m.credentials.ClientTLS(cluster.Identity{Role: swarm.NodeRoleManager}, cluster.ProtocolHTTP),

@@ -203,7 +203,7 @@ func (n *Node) join(ctx context.Context, request swarm.JoinRequest, token cluste
 	}
 	control, stopAnswering, unheard := n.answer(addrs, keyPEM)
 	config, trusted := ca.JoinTLS(token.Digest, n.cfg.Now, cluster.ProtocolHTTP)
-	asker := manager.Asker{Network: n.cfg.Network, TLS: config, Build: n.cfg.Build, Managers: managers}
+	asker := manager.ControlClient{Network: n.cfg.Network, TLS: config, Build: n.cfg.Build, Managers: managers}
 	admission, err := asker.Join(ctx, manager.JoinRequest{
 		Token: token.String(), CSR: csr, Hostname: n.cfg.Hostname, Addr: addrs.IP, Availability: request.Availability, Control: control,
 	})
@@ -236,7 +236,7 @@ func (n *Node) answer(addrs addresses, keyPEM []byte) (control string, stop func
 	if err != nil {
 		return "", nothing, err
 	}
-	answering, err := manager.Answer(n.cfg.Network, addrs.Listen, config)
+	answering, err := manager.ListenForLeader(n.cfg.Network, addrs.Listen, config)
 	if err != nil {
 		return "", nothing, err
 	}
@@ -294,7 +294,7 @@ func (n *Node) Leave(ctx context.Context, force bool) error {
 			"Demote it first, or use `--force` to suppress this message; the last manager takes the swarm's data with it")
 	}
 	// A manager that is forced out may be the last; nobody else could be told.
-	var asker manager.Asker
+	var asker manager.ControlClient
 	if worker {
 		asker = member.asker()
 	}
