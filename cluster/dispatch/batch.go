@@ -15,7 +15,7 @@ const maxBatchReports = 4096
 type batch struct {
 	reports  []cluster.NodeReport
 	news     []cluster.NodeNews
-	verdicts []verdict
+	verdicts []stateChange
 	copies   []copyVerdict
 	// foreign are those of the reports that apply refused, as of its last run.
 	foreign []cluster.NodeReport
@@ -27,7 +27,7 @@ type batch struct {
 // has repeated all it knows: those are dropped. As long as it isn't known where
 // the node went, because this leader is still hearing the managers out, the relay
 // has to wait.
-func (b *batch) gather(waiting []*delivery, where map[string]string, hearing bool) (taken, rest []*delivery) {
+func (b *batch) gather(waiting []*pendingRelay, where map[string]string, hearing bool) (taken, rest []*pendingRelay) {
 	for _, dl := range waiting {
 		if len(b.reports) >= maxBatchReports || (hearing && dl.hasStrays(where)) {
 			rest = append(rest, dl)
@@ -49,14 +49,14 @@ func (b *batch) gather(waiting []*delivery, where map[string]string, hearing boo
 }
 
 // serves tells whether the relay's sender has the session of the node.
-func (dl *delivery) serves(nodeID string) bool {
+func (dl *pendingRelay) serves(nodeID string) bool {
 	_, found := slices.BinarySearch(dl.relay.Sessions, nodeID)
 	return found
 }
 
 // hasStrays tells whether the relay has news of a node whose session isn't known to be
 // anywhere.
-func (dl *delivery) hasStrays(where map[string]string) bool {
+func (dl *pendingRelay) hasStrays(where map[string]string) bool {
 	strays := func(nodeID string) bool { return where[nodeID] == "" && !dl.serves(nodeID) }
 	return slices.ContainsFunc(dl.relay.Reports, func(r cluster.NodeReport) bool { return strays(r.NodeID) }) ||
 		slices.ContainsFunc(dl.relay.Nodes, func(n cluster.NodeNews) bool { return strays(n.NodeID) })

@@ -49,14 +49,14 @@ func TestBatch_LeavesToTheWriteWhatAnOlderViewLacks(t *testing.T) {
 // A manager that was cut off tells late what an agent said before it went on to another
 // manager: where the agent is now, its node has news that are newer.
 func TestGather_LeavesOutOldNewsOfANodeThatWentOn(t *testing.T) {
-	late := &delivery{relay: cluster.Relay{
+	late := &pendingRelay{relay: cluster.Relay{
 		Manager: "m2", Sessions: []string{"w2"},
 		Nodes:   []cluster.NodeNews{{NodeID: "w1", Addr: "10.0.0.1"}, {NodeID: "w2", Addr: "10.0.0.2"}, {NodeID: "w3", Addr: "10.0.0.3"}},
 		Reports: []cluster.NodeReport{{NodeID: "w1"}},
 	}}
 	where := map[string]string{"w1": "m1", "w2": "m2"}
 	b := &batch{}
-	taken, rest := b.gather([]*delivery{late}, where, false)
+	taken, rest := b.gather([]*pendingRelay{late}, where, false)
 	if len(taken) != 1 || len(rest) != 0 || len(b.reports) != 0 {
 		t.Fatalf("took %d, left %d, reports %v", len(taken), len(rest), b.reports)
 	}
@@ -64,7 +64,7 @@ func TestGather_LeavesOutOldNewsOfANodeThatWentOn(t *testing.T) {
 		t.Errorf("took in %v; want what is of w2, which is there, and w3, which is nowhere else", b.news)
 	}
 	b = &batch{}
-	if taken, _ := b.gather([]*delivery{late}, where, true); len(taken) != 0 {
+	if taken, _ := b.gather([]*pendingRelay{late}, where, true); len(taken) != 0 {
 		t.Error("took news of w3 before all managers told whether they have it")
 	}
 }

@@ -83,8 +83,8 @@ func later(spans map[string]span, now time.Time) string {
 	return ""
 }
 
-// sawRuns takes in the runs that managers have sessions with.
-func (l *liveness) sawRuns(h *hearing) {
+// noteRuns takes in the runs that managers have sessions with.
+func (l *liveness) noteRuns(h *managerRecord) {
 	if len(h.runs) != len(h.sessions) {
 		return
 	}
@@ -161,7 +161,7 @@ type lastLease struct {
 }
 
 // takes tells whether the machine may have the node's lease now, and notes it.
-func (in *intake) takes(nodeID, run string, now time.Time) bool {
+func (in *collector) takes(nodeID, run string, now time.Time) bool {
 	machine := machineOf(run)
 	if machine == "" {
 		return true

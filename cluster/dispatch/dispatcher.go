@@ -93,7 +93,7 @@ type Dispatcher struct {
 	// replica is old then, and what its agents say goes nowhere, so it has no sessions.
 	adrift bool
 	// intake is nil unless Lead runs.
-	intake *intake
+	intake *collector
 }
 
 // New makes a Dispatcher. Nothing happens before Run.
@@ -213,7 +213,7 @@ func (d *Dispatcher) view() store.View {
 }
 
 // leading gives the intake while Lead runs.
-func (d *Dispatcher) leading() *intake {
+func (d *Dispatcher) leading() *collector {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	return d.intake

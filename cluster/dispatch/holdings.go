@@ -8,9 +8,9 @@ import (
 	"skep/store"
 )
 
-// holdings is which secrets and configs an agent has, because tasks of its node
+// secretRefs is which secrets and configs an agent has, because tasks of its node
 // may need them: from when a task is assigned until it has ended or is to end.
-type holdings struct {
+type secretRefs struct {
 	// claims are the IDs that each task refers to, and count how many claims each ID has.
 	claims map[string][]string
 	count  map[string]int
@@ -21,8 +21,8 @@ type holdings struct {
 	changed map[string]struct{}
 }
 
-func newHoldings() holdings {
-	return holdings{
+func newSecretRefs() secretRefs {
+	return secretRefs{
 		claims: make(map[string][]string), count: make(map[string]int),
 		told: make(map[string]bool), changed: make(map[string]struct{}),
 	}
@@ -31,7 +31,7 @@ func newHoldings() holdings {
 // needs tells whether a task's container may yet have to be made.
 func needs(task *cluster.Task) bool { return task.Live() && !task.Status.State.Terminal() }
 
-func (h *holdings) claim(taskID string, ids []string) {
+func (h *secretRefs) claim(taskID string, ids []string) {
 	if len(ids) == 0 {
 		return
 	}
@@ -42,7 +42,7 @@ func (h *holdings) claim(taskID string, ids []string) {
 	}
 }
 
-func (h *holdings) release(taskID string) {
+func (h *secretRefs) release(taskID string) {
 	for _, id := range h.claims[taskID] {
 		if h.count[id]--; h.count[id] == 0 {
 			delete(h.count, id)
@@ -52,9 +52,9 @@ func (h *holdings) release(taskID string) {
 	delete(h.claims, taskID)
 }
 
-// tell puts into the message what the agent lacks and what it is to forget. What
+// diff puts into the message what the agent lacks and what it is to forget. What
 // the view doesn't have was removed for good, since IDs are never used again.
-func (h *holdings) tell(message *cluster.Assignments, view store.View) {
+func (h *secretRefs) diff(message *cluster.Assignments, view store.View) {
 	for _, id := range slices.Sorted(maps.Keys(h.changed)) {
 		needed := h.count[id] > 0
 		switch secret, config := view.Secret(id), view.Config(id); {

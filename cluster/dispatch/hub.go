@@ -44,7 +44,7 @@ func (d *Dispatcher) hub(ctx context.Context) error {
 func (d *Dispatcher) publish(changes []store.Change, view store.View, lost bool) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	todo := make(map[*session]*marks)
+	todo := make(map[*session]*pending)
 	nodes, peers, record := lost, lost, lost
 	for _, c := range changes {
 		switch {
@@ -119,7 +119,7 @@ func (d *Dispatcher) publish(changes []store.Change, view store.View, lost bool)
 		s.mark(view, m)
 	}
 	if nodes {
-		d.intake.look()
+		d.intake.wakeUp()
 	}
 	if view.Index() > d.published.Index() {
 		d.published = view
@@ -128,13 +128,13 @@ func (d *Dispatcher) publish(changes []store.Change, view store.View, lost bool)
 
 // marksOf gives the marks of a node's session; nil, which takes marks too, when it
 // has none here.
-func (d *Dispatcher) marksOf(todo map[*session]*marks, nodeID string) *marks {
+func (d *Dispatcher) marksOf(todo map[*session]*pending, nodeID string) *pending {
 	s := d.sessions[nodeID]
 	if s == nil {
 		return nil
 	}
 	if todo[s] == nil {
-		todo[s] = &marks{}
+		todo[s] = &pending{}
 	}
 	return todo[s]
 }
@@ -154,7 +154,7 @@ func (d *Dispatcher) watchMembers(before map[string]cluster.Member) map[string]c
 		}
 	}
 	d.outbox.setUnseen(unseen(d.published, now))
-	d.intake.look()
+	d.intake.wakeUp()
 	return now
 }
 
@@ -162,7 +162,7 @@ func (d *Dispatcher) watchMembers(before map[string]cluster.Member) map[string]c
 func unseen(view store.View, members map[string]cluster.Member) []string {
 	var nodeIDs []string
 	for node := range view.Nodes() {
-		if said := rumourOf(node.ID, members); said == rumourGone || said == rumourSuspect {
+		if said := gossipStateOf(node.ID, members); said == gossipGone || said == gossipSuspect {
 			nodeIDs = append(nodeIDs, node.ID)
 		}
 	}

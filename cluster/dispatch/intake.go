@@ -19,10 +19,10 @@ const (
 	proposerPatience = time.Second
 )
 
-// intake is the leader's side of relays: a goroutine that exists while Lead runs.
-type intake struct {
+// collector is the leader's side of relays: a goroutine that exists while Lead runs.
+type collector struct {
 	d          *Dispatcher
-	deliveries chan *delivery
+	deliveries chan *pendingRelay
 	changed    chan struct{}
 	// ended is closed when Lead returns.
 	ended chan struct{}
@@ -38,8 +38,8 @@ type intake struct {
 	leased map[string]lastLease
 }
 
-// delivery is a relay that waits for its acknowledgement.
-type delivery struct {
+// pendingRelay is a relay that waits for its acknowledgement.
+type pendingRelay struct {
 	ctx    context.Context
 	relay  cluster.Relay
 	answer chan error
@@ -49,16 +49,16 @@ type delivery struct {
 // judges which nodes are alive, until ctx ends. It runs on the leader only, while
 // it leads, beside Run.
 func (d *Dispatcher) Lead(ctx context.Context) error {
-	in := &intake{
+	in := &collector{
 		d:          d,
-		deliveries: make(chan *delivery),
+		deliveries: make(chan *pendingRelay),
 		changed:    make(chan struct{}, 1),
 		ended:      make(chan struct{}),
 	}
 	d.mu.Lock()
 	d.intake = in
 	d.mu.Unlock()
-	d.outbox.ring()
+	d.outbox.wake()
 	defer func() {
 		d.mu.Lock()
 		if d.intake == in {
@@ -72,7 +72,7 @@ func (d *Dispatcher) Lead(ctx context.Context) error {
 
 // take hands a relay in, waits until it is committed, and grants what leases it
 // can. It may be called on a nil intake: this manager doesn't lead.
-func (in *intake) take(ctx context.Context, r cluster.Relay) (cluster.RelayAnswer, error) {
+func (in *collector) take(ctx context.Context, r cluster.Relay) (cluster.RelayAnswer, error) {
 	if err := in.deliver(ctx, r); err != nil {
 		return cluster.RelayAnswer{}, err
 	}
@@ -86,7 +86,7 @@ func (in *intake) take(ctx context.Context, r cluster.Relay) (cluster.RelayAnswe
 // grant picks the nodes that may go on to run fenced tasks: those that this manager
 // counts on, if it still leads for certain. A leader that comes later, or this one
 // later, can't have found them down before they asked.
-func (in *intake) grant(ctx context.Context, r cluster.Relay) []string {
+func (in *collector) grant(ctx context.Context, r cluster.Relay) []string {
 	asked := r.Leases
 	if len(asked) == 0 || in.d.config.Verify == nil {
 		return nil
@@ -102,11 +102,11 @@ func (in *intake) grant(ctx context.Context, r cluster.Relay) []string {
 	})
 }
 
-func (in *intake) deliver(ctx context.Context, r cluster.Relay) error {
+func (in *collector) deliver(ctx context.Context, r cluster.Relay) error {
 	if in == nil {
 		return fmt.Errorf("take relay of manager %s: %w", r.Manager, cluster.ErrNotLeader)
 	}
-	dl := &delivery{ctx, r, make(chan error, 1)}
+	dl := &pendingRelay{ctx, r, make(chan error, 1)}
 	select {
 	case in.deliveries <- dl:
 	case <-in.ended:
@@ -124,8 +124,8 @@ func (in *intake) deliver(ctx context.Context, r cluster.Relay) error {
 	}
 }
 
-// look wakes the intake: nodes or gossip changed.
-func (in *intake) look() {
+// wakeUp wakes the intake: nodes or gossip changed.
+func (in *collector) wakeUp() {
 	if in == nil {
 		return
 	}
@@ -135,7 +135,7 @@ func (in *intake) look() {
 	}
 }
 
-func (in *intake) sessions() map[string]string {
+func (in *collector) sessions() map[string]string {
 	in.mu.Lock()
 	defer in.mu.Unlock()
 	sessions := make(map[string]string, len(in.where))
@@ -147,7 +147,7 @@ func (in *intake) sessions() map[string]string {
 
 // sessionAt tells which manager has the session of a node; empty when unknown,
 // and on a nil intake.
-func (in *intake) sessionAt(nodeID string) string {
+func (in *collector) sessionAt(nodeID string) string {
 	if in == nil {
 		return ""
 	}
@@ -158,15 +158,15 @@ func (in *intake) sessionAt(nodeID string) string {
 
 // run owns what the leader knows. While a batch is being written, relays gather
 // for the next one.
-func (in *intake) run(ctx context.Context) error {
+func (in *collector) run(ctx context.Context) error {
 	var (
 		live    = newLiveness(in.d.config.Now())
-		waiting []*delivery
+		waiting []*pendingRelay
 		look    = true
 		hearing = true // Until all managers have told of their sessions, or had the time to.
 		wake    = time.NewTimer(0)
 		written chan error // Not nil while a batch is being written.
-		writing []*delivery
+		writing []*pendingRelay
 		failing = cluster.Complaint{Log: in.d.config.Log, Patience: relayPatience, Now: in.d.config.Now}
 	)
 	defer wake.Stop()
@@ -174,7 +174,7 @@ func (in *intake) run(ctx context.Context) error {
 		if written == nil {
 			b := &batch{}
 			if look {
-				b.verdicts, hearing = in.judge(live, waiting, wake)
+				b.verdicts, hearing = in.decideStates(live, waiting, wake)
 				b.copies = live.copies(in.d.config.Store.View(), in.d.config.Now())
 				look = false
 			}
@@ -201,9 +201,9 @@ func (in *intake) run(ctx context.Context) error {
 				continue // Its sender gave up, and may have sent a newer one already.
 			}
 			if in.d.config.Heard != nil {
-				live.listen(in.d.config.Heard, in.d.config.HeardFor)
+				live.noteContacts(in.d.config.Heard, in.d.config.HeardFor)
 			}
-			if live.hear(dl.relay, in.d.config.Now()) {
+			if live.noteRelay(dl.relay, in.d.config.Now()) {
 				look = true
 			}
 			waiting = append(waiting, dl)
@@ -223,7 +223,7 @@ func (in *intake) run(ctx context.Context) error {
 	}
 }
 
-func (in *intake) pause(ctx context.Context) bool {
+func (in *collector) pause(ctx context.Context) bool {
 	timer := time.NewTimer(writeRetry)
 	defer timer.Stop()
 	select {
@@ -234,7 +234,7 @@ func (in *intake) pause(ctx context.Context) bool {
 	}
 }
 
-func (in *intake) answer(live *liveness, deliveries []*delivery, err error) {
+func (in *collector) answer(live *liveness, deliveries []*pendingRelay, err error) {
 	now := in.d.config.Now()
 	for _, dl := range deliveries {
 		if dl.ctx.Err() == nil {
@@ -244,9 +244,9 @@ func (in *intake) answer(live *liveness, deliveries []*delivery, err error) {
 	}
 }
 
-// judge looks at all nodes and sets the timer for the next look. Hearing tells
+// decideStates looks at all nodes and sets the timer for the next look. Hearing tells
 // whether there may be sessions that this new leader hasn't been told of.
-func (in *intake) judge(live *liveness, waiting []*delivery, wake *time.Timer) (verdicts []verdict, hearing bool) {
+func (in *collector) decideStates(live *liveness, waiting []*pendingRelay, wake *time.Timer) (verdicts []stateChange, hearing bool) {
 	now := in.d.config.Now()
 	for _, dl := range waiting {
 		if dl.ctx.Err() == nil {
@@ -254,7 +254,7 @@ func (in *intake) judge(live *liveness, waiting []*delivery, wake *time.Timer) (
 		}
 	}
 	if in.d.config.Heard != nil {
-		live.listen(in.d.config.Heard, in.d.config.HeardFor)
+		live.noteContacts(in.d.config.Heard, in.d.config.HeardFor)
 	}
 	scene, where, next := live.observe(in.d.config.Store.View(), in.d.members(), now)
 	scene.suspectLong = in.d.config.SuspectLong
@@ -262,7 +262,7 @@ func (in *intake) judge(live *liveness, waiting []*delivery, wake *time.Timer) (
 	in.mu.Lock()
 	in.where, in.sought = where, sought
 	in.mu.Unlock()
-	verdicts, at := judge(scene)
+	verdicts, at := decideNodeStates(scene)
 	for _, at := range []time.Time{at, more} {
 		if next.IsZero() || (!at.IsZero() && at.Before(next)) {
 			next = at
@@ -278,7 +278,7 @@ func (in *intake) judge(live *liveness, waiting []*delivery, wake *time.Timer) (
 
 // write commits a batch; in parts when it is too large for one entry, as when
 // thousands of nodes change their state at once.
-func (in *intake) write(ctx context.Context, b *batch) error {
+func (in *collector) write(ctx context.Context, b *batch) error {
 	err := in.update(ctx, b.apply)
 	switch {
 	case errors.Is(err, cluster.ErrInvalid) && b.size() > 1:
@@ -318,7 +318,7 @@ func (in *intake) write(ctx context.Context, b *batch) error {
 
 // update is Store.Update, but for a moment of patience: when leadership begins, the
 // proposer may come a little later than this.
-func (in *intake) update(ctx context.Context, fn func(*store.Tx) error) error {
+func (in *collector) update(ctx context.Context, fn func(*store.Tx) error) error {
 	deadline := time.NewTimer(proposerPatience)
 	defer deadline.Stop()
 	for {

@@ -361,7 +361,7 @@ func TestIntake_WritesLargeBatchesInParts(t *testing.T) {
 			nodeID := fmt.Sprint("n", i)
 			w.addNode(nodeID)
 			b.news = append(b.news, cluster.NodeNews{NodeID: nodeID, Description: swarm.NodeDescription{Hostname: strings.Repeat("x", maxDescription)}})
-			b.verdicts = append(b.verdicts, verdict{nodeID: nodeID, state: cluster.NodeDown, message: messageLost})
+			b.verdicts = append(b.verdicts, stateChange{nodeID: nodeID, state: cluster.NodeDown, message: messageLost})
 		}
 		entries := w.journal.count()
 		if err := w.now().leading().write(t.Context(), b); err != nil {

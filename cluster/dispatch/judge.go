@@ -26,10 +26,10 @@ const (
 	// grace is when a node without a session loses its tasks although gossip sees it, or
 	// although its agent stopped in order.
 	grace = 10 * time.Second
-	// brakeWait is the grace when too many vanish at once.
-	brakeWait = 15 * time.Second
-	// brakeLeast is how many nodes are always allowed to vanish at once, plus one.
-	brakeLeast = 3
+	// massFailureWait is the grace when too many vanish at once.
+	massFailureWait = 15 * time.Second
+	// massFailureLeast is how many nodes are always allowed to vanish at once, plus one.
+	massFailureLeast = 3
 	// engineGrace is when a node whose engine is away loses its tasks: longer than an
 	// engine takes to start again.
 	engineGrace = 30 * time.Second
@@ -51,18 +51,18 @@ const (
 	messageBrake    = "no session with any manager; more than a third of the nodes vanished at once, so its tasks are left alone for 15s"
 )
 
-// rumour is what gossip says of a node.
-type rumour uint8
+// gossipState is what gossip says of a node.
+type gossipState uint8
 
 const (
-	rumourNone rumour = iota // There is no gossip to ask.
+	gossipNothing gossipState = iota // There is no gossip to ask.
 	rumourAlive
-	rumourSuspect
-	rumourGone
+	gossipSuspect
+	gossipGone
 )
 
-// sighting is what the leader knows of one node.
-type sighting struct {
+// observation is what the leader knows of one node.
+type observation struct {
 	nodeID string
 	status cluster.NodeStatus
 	// session is set when some manager has a live session of the node; lost is since
@@ -73,9 +73,9 @@ type sighting struct {
 	left bool
 	// halting is set beside left when its machine stops.
 	halting bool
-	// rumour is gossip's, and turned is since when.
-	rumour rumour
-	turned time.Time
+	// gossip is gossip's, and turned is since when.
+	gossip      gossipState
+	gossipSince time.Time
 	// engineLost is since when a node with a session has no engine; zero while it has.
 	engineLost time.Time
 	// witnesses is how many managers say now that their own gossip misses the node.
@@ -88,8 +88,8 @@ type sighting struct {
 	warning string
 }
 
-// scene is all that judge goes by.
-type scene struct {
+// livenessInput is all that judge goes by.
+type livenessInput struct {
 	now time.Time
 	// started is when this leader began; unheard is how many managers that may be
 	// alive haven't told it of their sessions yet.
@@ -101,19 +101,19 @@ type scene struct {
 	managers int
 	// cold is set for a while after all managers had been off.
 	cold  bool
-	nodes []sighting
+	nodes []observation
 }
 
 // corroborated tells whether a majority of the managers, and one besides the leader,
 // miss a node by their own gossip. None of them has a session of it either, so what
 // separates it from all of them isn't a fault of the leader. When they have all just
 // started they have never seen it: it may be starting, too.
-func (s *scene) corroborated(n sighting) bool {
+func (s *livenessInput) corroborated(n observation) bool {
 	return !s.cold && n.witnesses > 1 && 2*n.witnesses > s.managers
 }
 
-// verdict is the state that a node should have.
-type verdict struct {
+// stateChange is the state that a node should have.
+type stateChange struct {
 	nodeID  string
 	state   cluster.NodeState
 	message string
@@ -121,9 +121,9 @@ type verdict struct {
 	came bool
 }
 
-// judge decides which nodes change their state, and when to look again if
+// decideNodeStates decides which nodes change their state, and when to look again if
 // nothing happens until then; the zero time means never. It is pure.
-func judge(s scene) (verdicts []verdict, wake time.Time) {
+func decideNodeStates(s livenessInput) (verdicts []stateChange, wake time.Time) {
 	later := func(t time.Time) {
 		if t.After(s.now) && (wake.IsZero() || t.Before(wake)) {
 			wake = t
@@ -134,9 +134,9 @@ func judge(s scene) (verdicts []verdict, wake time.Time) {
 		return !t.After(s.now)
 	}
 	settled := passed(s.started.Add(settleLeast)) && (s.unheard == 0 || passed(s.started.Add(settleMost)))
-	brake := vanishing(s)
+	brake := massFailure(s)
 	for _, n := range s.nodes {
-		want := verdict{nodeID: n.nodeID, state: n.status.State, message: n.status.Message, came: n.awaited && n.session}
+		want := stateChange{nodeID: n.nodeID, state: n.status.State, message: n.status.Message, came: n.awaited && n.session}
 		switch {
 		case n.session && n.engineLost.IsZero():
 			want.state, want.message = cluster.NodeReady, n.warning
@@ -157,7 +157,7 @@ func judge(s scene) (verdicts []verdict, wake time.Time) {
 			}
 		case !settled:
 		default:
-			judgeMissing(n, s.suspectLong, brake && !s.corroborated(n), passed, &want)
+			decideWithoutSession(n, s.suspectLong, brake && !s.corroborated(n), passed, &want)
 		}
 		if want.state != n.status.State || want.message != n.status.Message || want.came {
 			verdicts = append(verdicts, want)
@@ -166,21 +166,21 @@ func judge(s scene) (verdicts []verdict, wake time.Time) {
 	return verdicts, wake
 }
 
-// judgeMissing decides on a node without a session that didn't say goodbye.
-func judgeMissing(n sighting, suspectLong time.Duration, brake bool, passed func(time.Time) bool, want *verdict) {
+// decideWithoutSession decides on a node without a session that didn't say goodbye.
+func decideWithoutSession(n observation, suspectLong time.Duration, brake bool, passed func(time.Time) bool, want *stateChange) {
 	deadline, message := n.lost.Add(grace), messageSeen
 	switch {
-	case n.rumour == rumourNone, n.rumour == rumourGone && n.turned.Add(grace).Before(n.lost):
+	case n.gossip == gossipNothing, n.gossip == gossipGone && n.gossipSince.Add(grace).Before(n.lost):
 		// Gossip was blind to this node while it was well, so it is no witness now.
 		message = messageBlind
-	case n.rumour == rumourSuspect:
+	case n.gossip == gossipSuspect:
 		message = messageFading
-		if sooner := latest(n.lost.Add(confirm), n.turned.Add(suspectLong)); sooner.Before(deadline) {
+		if sooner := latest(n.lost.Add(confirm), n.gossipSince.Add(suspectLong)); sooner.Before(deadline) {
 			deadline = sooner
 		}
-	case n.rumour == rumourGone:
+	case n.gossip == gossipGone:
 		message = messageLost
-		if sooner := latest(n.lost.Add(confirm), n.turned); sooner.Before(deadline) {
+		if sooner := latest(n.lost.Add(confirm), n.gossipSince); sooner.Before(deadline) {
 			deadline = sooner
 		}
 	}
@@ -200,7 +200,7 @@ func judgeMissing(n sighting, suspectLong time.Duration, brake bool, passed func
 		case want.message == "":
 			want.message = messageNoShow
 		}
-	case brake && !passed(n.lost.Add(brakeWait)):
+	case brake && !passed(n.lost.Add(massFailureWait)):
 		want.state, want.message = cluster.NodeDisconnected, messageBrake
 	default:
 		want.state, want.message = cluster.NodeDown, message
@@ -210,7 +210,7 @@ func judgeMissing(n sighting, suspectLong time.Duration, brake bool, passed func
 // sought lists nodes that gossip should look after at once, maxSought at most, and when
 // there may be more: nothing else tells soon what became of those whose sessions a leader
 // had that is gone itself. It is pure.
-func sought(s scene) (nodeIDs []string, wake time.Time) {
+func sought(s livenessInput) (nodeIDs []string, wake time.Time) {
 	for _, n := range s.nodes {
 		if n.session || n.left || n.status.State != cluster.NodeReady {
 			continue
@@ -226,14 +226,14 @@ func sought(s scene) (nodeIDs []string, wake time.Time) {
 	return nodeIDs, wake
 }
 
-// vanishing tells whether so many nodes are vanishing at once that the fault is
+// massFailure tells whether so many nodes are vanishing at once that the fault is
 // more likely with the leader's network. Nodes that gossip just lost count
 // before their sessions end, so that the first of many isn't judged alone.
-func vanishing(s scene) bool {
+func massFailure(s livenessInput) bool {
 	all, gone := 0, 0
 	for _, n := range s.nodes {
 		since := s.now.Sub(n.status.Since)
-		justDown := n.status.State == cluster.NodeDown && n.status.Message != messageAway && n.status.Message != messageHalted && since >= 0 && since < brakeWait
+		justDown := n.status.State == cluster.NodeDown && n.status.Message != messageAway && n.status.Message != messageHalted && since >= 0 && since < massFailureWait
 		switch {
 		case n.left && !n.session, n.status.State == cluster.NodeUnknown && !n.session:
 			continue
@@ -243,12 +243,12 @@ func vanishing(s scene) bool {
 			continue
 		case !n.session:
 			gone++
-		case (n.rumour == rumourGone || n.rumour == rumourSuspect) && s.now.Sub(n.turned) < brakeWait:
+		case (n.gossip == gossipGone || n.gossip == gossipSuspect) && s.now.Sub(n.gossipSince) < massFailureWait:
 			gone++
 		}
 		all++
 	}
-	return gone >= brakeLeast && 3*gone > all
+	return gone >= massFailureLeast && 3*gone > all
 }
 
 func latest(a, b time.Time) time.Time {

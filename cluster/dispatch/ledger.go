@@ -21,9 +21,9 @@ func keyOf(r *cluster.Revision) revisionKey { return revisionKey{r.ServiceID, r.
 
 func revisionOf(t *cluster.Task) revisionKey { return revisionKey{t.ServiceID, t.Revision} }
 
-// ledger is what a session has told its agent so far. From it and a view it
+// assignmentSet is what a session has told its agent so far. From it and a view it
 // makes the next message; it sends nothing itself.
-type ledger struct {
+type assignmentSet struct {
 	nodeID string
 	// index is the To of the last message.
 	index uint64
@@ -31,7 +31,7 @@ type ledger struct {
 	// revisions are those that tasks refer to. One that no task refers to any more is
 	// forgotten, and would be sent again.
 	revisions map[revisionKey]*heldRevision
-	holdings  holdings
+	holdings  secretRefs
 }
 
 type heldRevision struct {
@@ -42,17 +42,17 @@ type heldRevision struct {
 }
 
 // full makes the complete set of the node's tasks, with all revisions they refer to.
-func (l *ledger) full(view store.View) *cluster.Assignments {
+func (l *assignmentSet) full(view store.View) *cluster.Assignments {
 	l.tasks = make(map[string]*cluster.Task)
 	l.revisions = make(map[revisionKey]*heldRevision)
-	l.holdings = newHoldings()
+	l.holdings = newSecretRefs()
 	message := &cluster.Assignments{Full: true, To: view.Index()}
 	for task := range view.TasksOfNode(l.nodeID) {
 		if task.Assigned() {
 			l.add(message, view, task)
 		}
 	}
-	l.holdings.tell(message, view)
+	l.holdings.diff(message, view)
 	l.index = view.Index()
 	return message
 }
@@ -60,7 +60,7 @@ func (l *ledger) full(view store.View) *cluster.Assignments {
 // difference makes the message that brings an agent that knows the ledger up to
 // view, when only what is marked may have changed. It is nil when there is
 // nothing to say, unless the mark is to say just how far this manager has got.
-func (l *ledger) difference(view store.View, changed marks) *cluster.Assignments {
+func (l *assignmentSet) difference(view store.View, changed pending) *cluster.Assignments {
 	if view.Index() <= l.index {
 		return nil
 	}
@@ -98,7 +98,7 @@ func (l *ledger) difference(view store.View, changed marks) *cluster.Assignments
 			l.refresh(message, view, key)
 		}
 	}
-	l.holdings.tell(message, view)
+	l.holdings.diff(message, view)
 	if !changed.touch && len(message.Tasks) == 0 && len(message.Removed) == 0 && len(message.Revisions) == 0 && len(message.Dropped) == 0 {
 		return nil
 	}
@@ -107,7 +107,7 @@ func (l *ledger) difference(view store.View, changed marks) *cluster.Assignments
 }
 
 // add puts a task into the message, and its revision when the agent lacks it.
-func (l *ledger) add(message *cluster.Assignments, view store.View, task *cluster.Task) {
+func (l *assignmentSet) add(message *cluster.Assignments, view store.View, task *cluster.Task) {
 	key := revisionOf(task)
 	held := l.revisions[key]
 	if held == nil {
@@ -130,7 +130,7 @@ func (l *ledger) add(message *cluster.Assignments, view store.View, task *cluste
 // refresh puts a revision that is in use into the message unless the agent has
 // it as it is now. The cluster's default log driver is in it where the service has
 // none: a container keeps the one it was made with.
-func (l *ledger) refresh(message *cluster.Assignments, view store.View, key revisionKey) {
+func (l *assignmentSet) refresh(message *cluster.Assignments, view store.View, key revisionKey) {
 	held := l.revisions[key]
 	now := view.Revision(key.serviceID, key.number)
 	if held == nil || now == nil {
@@ -152,7 +152,7 @@ func (l *ledger) refresh(message *cluster.Assignments, view store.View, key revi
 	message.Revisions = append(message.Revisions, now)
 }
 
-func (l *ledger) release(task *cluster.Task) {
+func (l *assignmentSet) release(task *cluster.Task) {
 	key := revisionOf(task)
 	if held := l.revisions[key]; held != nil {
 		if held.tasks--; held.tasks == 0 {

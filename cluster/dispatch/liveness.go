@@ -21,12 +21,12 @@ type liveness struct {
 	started time.Time
 	// stale is staleAfter, or Config.HeardFor.
 	stale    time.Duration
-	managers map[string]*hearing
+	managers map[string]*managerRecord
 	nodes    map[string]*signal
 }
 
-// hearing is what a manager said last.
-type hearing struct {
+// managerRecord is what a manager said last.
+type managerRecord struct {
 	at time.Time
 	// alive is when the manager was last heard of, in whatever way.
 	alive    time.Time
@@ -48,9 +48,9 @@ type signal struct {
 	lost time.Time // Zero while there is a session.
 	left bool
 	// halting is set beside left when the node's machine stops.
-	halting bool
-	rumour  rumour
-	turned  time.Time
+	halting     bool
+	gossip      gossipState
+	gossipSince time.Time
 	// engineLost is since when a node with a session has no engine; zero while it has.
 	engineLost time.Time
 	// runs are the node's, and when each was heard of. copySeen is when a copy of the node
@@ -61,18 +61,18 @@ type signal struct {
 }
 
 func newLiveness(now time.Time) *liveness {
-	return &liveness{started: now, stale: staleAfter, managers: make(map[string]*hearing), nodes: make(map[string]*signal)}
+	return &liveness{started: now, stale: staleAfter, managers: make(map[string]*managerRecord), nodes: make(map[string]*signal)}
 }
 
-// hear takes in what a relay says about sessions, unless a later one of the same
+// noteRelay takes in what a relay says about sessions, unless a later one of the same
 // manager overtook it. It tells whether judge should have a look.
-func (l *liveness) hear(r cluster.Relay, now time.Time) bool {
+func (l *liveness) noteRelay(r cluster.Relay, now time.Time) bool {
 	old := l.managers[r.Manager]
 	if old != nil && old.epoch == r.Epoch && old.number > r.Number {
 		return false
 	}
 	same := old != nil && old.epoch == r.Epoch && now.Sub(old.alive) < l.stale && slices.Equal(old.sessions, r.Sessions) && slices.Equal(old.engineAway, r.EngineAway) && slices.Equal(old.unseen, r.Unseen)
-	l.managers[r.Manager] = &hearing{at: now, alive: now, epoch: r.Epoch, number: r.Number, sessions: r.Sessions, engineAway: r.EngineAway, unseen: r.Unseen}
+	l.managers[r.Manager] = &managerRecord{at: now, alive: now, epoch: r.Epoch, number: r.Number, sessions: r.Sessions, engineAway: r.EngineAway, unseen: r.Unseen}
 	same = same && slices.Equal(old.runs, r.Runs) && slices.Equal(old.warnings, r.Warnings) && len(r.Copies) == 0
 	l.managers[r.Manager].runs, l.managers[r.Manager].warnings = r.Runs, r.Warnings
 	for _, copy := range r.Copies {
@@ -96,8 +96,8 @@ func (l *liveness) heardAgain(manager string, now time.Time) {
 	}
 }
 
-// listen notes which managers were heard of otherwise since their last relays.
-func (l *liveness) listen(heard func(managerID string) time.Time, limit time.Duration) {
+// noteContacts notes which managers were heard of otherwise since their last relays.
+func (l *liveness) noteContacts(heard func(managerID string) time.Time, limit time.Duration) {
 	l.stale = limit
 	for id, h := range l.managers {
 		if at := heard(id); at.After(h.alive) && at.Sub(h.at) < staleRelay {
@@ -109,9 +109,9 @@ func (l *liveness) listen(heard func(managerID string) time.Time, limit time.Dur
 func (l *liveness) signal(nodeID string, now time.Time) *signal {
 	s := l.nodes[nodeID]
 	if s == nil {
-		s = &signal{lost: now, turned: now}
+		s = &signal{lost: now, gossipSince: now}
 		if now.Sub(l.started) < settleMost {
-			s.lost, s.turned = l.started, l.started
+			s.lost, s.gossipSince = l.started, l.started
 		}
 		l.nodes[nodeID] = s
 	}
@@ -122,7 +122,7 @@ func (l *liveness) signal(nodeID string, now time.Time) *signal {
 // which manager has the session of each node. Stale is when the sessions of
 // some manager will stop counting unless it is heard of. Members is nil when
 // there is no gossip.
-func (l *liveness) observe(view store.View, members map[string]cluster.Member, now time.Time) (s scene, where map[string]string, stale time.Time) {
+func (l *liveness) observe(view store.View, members map[string]cluster.Member, now time.Time) (s livenessInput, where map[string]string, stale time.Time) {
 	where = make(map[string]string)
 	witnesses := make(map[string]int)
 	for id, h := range l.managers {
@@ -150,21 +150,21 @@ func (l *liveness) observe(view store.View, members map[string]cluster.Member, n
 	}
 	warnings := map[string]string{}
 	for id, h := range l.managers {
-		l.sawRuns(h)
+		l.noteRuns(h)
 		for _, w := range h.warnings {
 			if where[w.NodeID] == id {
 				warnings[w.NodeID] = w.Text
 			}
 		}
 	}
-	s = scene{now: now, started: l.started, cold: view.Cluster() != nil && now.Before(view.Cluster().ColdStart.Add(brakeWait)), nodes: make([]sighting, 0, view.NodeCount())}
+	s = livenessInput{now: now, started: l.started, cold: view.Cluster() != nil && now.Before(view.Cluster().ColdStart.Add(massFailureWait)), nodes: make([]observation, 0, view.NodeCount())}
 	for node := range view.Nodes() {
 		sig := l.signal(node.ID, now)
-		if said := rumourOf(node.ID, members); said != sig.rumour {
-			if sig.rumour != rumourNone || members == nil {
-				sig.turned = now // Not the first look, which has no before.
+		if said := gossipStateOf(node.ID, members); said != sig.gossip {
+			if sig.gossip != gossipNothing || members == nil {
+				sig.gossipSince = now // Not the first look, which has no before.
 			}
-			sig.rumour = said
+			sig.gossip = said
 		}
 		manager, session := where[node.ID]
 		switch engineAway := session && slices.Contains(l.managers[manager].engineAway, node.ID); {
@@ -182,12 +182,12 @@ func (l *liveness) observe(view store.View, members map[string]cluster.Member, n
 		if node.ManagerAddr != "" {
 			s.managers++
 		}
-		if node.ManagerAddr != "" && l.managers[node.ID] == nil && (sig.rumour == rumourAlive || sig.rumour == rumourNone) {
+		if node.ManagerAddr != "" && l.managers[node.ID] == nil && (sig.gossip == rumourAlive || sig.gossip == gossipNothing) {
 			s.unheard++
 		}
-		s.nodes = append(s.nodes, sighting{
+		s.nodes = append(s.nodes, observation{
 			nodeID: node.ID, status: node.Status, session: session,
-			lost: sig.lost, left: sig.left, halting: sig.halting, rumour: sig.rumour, turned: sig.turned, engineLost: sig.engineLost,
+			lost: sig.lost, left: sig.left, halting: sig.halting, gossip: sig.gossip, gossipSince: sig.gossipSince, engineLost: sig.engineLost,
 			witnesses: witnesses[node.ID], awaited: node.Awaited, copy: node.Copy, warning: warnings[node.ID],
 		})
 	}
@@ -201,15 +201,15 @@ func (l *liveness) observe(view store.View, members map[string]cluster.Member, n
 	return s, where, stale
 }
 
-func rumourOf(nodeID string, members map[string]cluster.Member) rumour {
+func gossipStateOf(nodeID string, members map[string]cluster.Member) gossipState {
 	if members == nil {
-		return rumourNone
+		return gossipNothing
 	}
 	switch member, seen := members[nodeID]; {
 	case !seen:
-		return rumourGone
+		return gossipGone
 	case member.Suspect:
-		return rumourSuspect
+		return gossipSuspect
 	default:
 		return rumourAlive
 	}

@@ -379,14 +379,14 @@ func TestLiveness_ARelayThatWasOvertakenIsOld(t *testing.T) {
 	o.removeSession("n1", true, false)
 	last := o.pack("m1", "e1", noon).relay
 	l := newLiveness(now)
-	if !l.hear(last, now) || l.hear(first, now.Add(time.Millisecond)) {
+	if !l.noteRelay(last, now) || l.noteRelay(first, now.Add(time.Millisecond)) {
 		t.Error("want the last relay to count, and the one before it not to")
 	}
 	if sig := l.nodes["n1"]; sig == nil || !sig.left || len(l.managers["m1"].sessions) != 0 {
 		t.Errorf("the node's agent has left; known are %+v and %+v", sig, l.managers["m1"])
 	}
 	// A manager that was started anew begins to count anew.
-	if !l.hear(cluster.Relay{Manager: "m1", Epoch: "e2", Number: 1, Sessions: []string{"n1"}}, now.Add(time.Second)) || len(l.managers["m1"].sessions) != 1 {
+	if !l.noteRelay(cluster.Relay{Manager: "m1", Epoch: "e2", Number: 1, Sessions: []string{"n1"}}, now.Add(time.Second)) || len(l.managers["m1"].sessions) != 1 {
 		t.Errorf("after a restart: %+v", l.managers["m1"])
 	}
 }

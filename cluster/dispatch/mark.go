@@ -7,9 +7,9 @@ import (
 	"skep/store"
 )
 
-// marks say what a session's writer must look at again; by themselves they say
+// pending say what a session's writer must look at again; by themselves they say
 // nothing about what it will find. Nil marks are nobody's.
-type marks struct {
+type pending struct {
 	// full stands for all tasks and revisions.
 	full      bool
 	tasks     map[string]struct{}
@@ -22,7 +22,7 @@ type marks struct {
 	touch bool
 }
 
-func (m *marks) task(id string) {
+func (m *pending) task(id string) {
 	if m == nil || m.full {
 		return
 	}
@@ -33,7 +33,7 @@ func (m *marks) task(id string) {
 	m.limit()
 }
 
-func (m *marks) revision(key revisionKey) {
+func (m *pending) revision(key revisionKey) {
 	if m == nil || m.full {
 		return
 	}
@@ -44,33 +44,33 @@ func (m *marks) revision(key revisionKey) {
 	m.limit()
 }
 
-func (m *marks) peers() {
+func (m *pending) peers() {
 	if m != nil {
 		m.peersToo = true
 	}
 }
 
-func (m *marks) defaults() {
+func (m *pending) defaults() {
 	if m != nil {
 		m.defaultsToo = true
 	}
 }
 
-func (m *marks) all() {
+func (m *pending) all() {
 	if m != nil {
 		m.full, m.tasks, m.revisions = true, nil, nil
 	}
 }
 
 // limit keeps what waits for a slow agent bounded.
-func (m *marks) limit() {
+func (m *pending) limit() {
 	if len(m.tasks)+len(m.revisions) > maxMarks {
 		m.all()
 	}
 }
 
 // join adds other to m.
-func (m *marks) join(other *marks) {
+func (m *pending) join(other *pending) {
 	m.peersToo = m.peersToo || other.peersToo
 	m.touch = m.touch || other.touch
 	m.defaultsToo = m.defaultsToo || other.defaultsToo
@@ -91,7 +91,7 @@ func (m *marks) join(other *marks) {
 }
 
 // mark adds marks that were made up to view.
-func (s *session) mark(view store.View, m *marks) {
+func (s *session) mark(view store.View, m *pending) {
 	s.mu.Lock()
 	if view.Index() > s.due.view.Index() {
 		s.due.view = view
@@ -129,10 +129,10 @@ func (s *session) grant(lease int64) {
 }
 
 // take hands the writer all that is due.
-func (s *session) take() due {
+func (s *session) take() outgoing {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	taken := s.due
-	s.due = due{view: taken.view}
+	s.due = outgoing{view: taken.view}
 	return taken
 }

@@ -99,8 +99,8 @@ func newOutbox() *outbox {
 	}
 }
 
-// ring wakes the relay.
-func (o *outbox) ring() {
+// wake wakes the relay.
+func (o *outbox) wake() {
 	select {
 	case o.news <- struct{}{}:
 	default:
@@ -123,7 +123,7 @@ func (o *outbox) setEngine(nodeID string, away bool) {
 	defer o.mu.Unlock()
 	if was, session := o.sessions[nodeID]; session && was != away {
 		o.sessions[nodeID] = away
-		o.ring()
+		o.wake()
 	}
 }
 
@@ -150,7 +150,7 @@ func (o *outbox) setUnseen(nodeIDs []string) {
 	defer o.mu.Unlock()
 	if !slices.Equal(o.unseen, nodeIDs) {
 		o.unseen = nodeIDs
-		o.ring()
+		o.wake()
 	}
 }
 
@@ -191,7 +191,7 @@ func (o *outbox) removeSession(nodeID string, leaving, halting bool) {
 		o.left[nodeID] = departure{o.sequence, halting}
 	}
 	o.mu.Unlock()
-	o.ring()
+	o.wake()
 }
 
 func (o *outbox) addNode(news cluster.NodeNews, size int) {
@@ -199,7 +199,7 @@ func (o *outbox) addNode(news cluster.NodeNews, size int) {
 	o.sequence++
 	o.nodes[news.NodeID] = stamped[cluster.NodeNews]{o.sequence, size, news}
 	o.mu.Unlock()
-	o.ring()
+	o.wake()
 }
 
 // addReports keeps the newest report of each task of a node. It takes nothing, and
@@ -228,7 +228,7 @@ func (o *outbox) addReports(nodeID string, reports []cluster.Report) bool {
 		own[r.TaskID] = stamped[cluster.Report]{o.sequence, size, r}
 	}
 	o.pending += len(own) - before
-	o.ring()
+	o.wake()
 	return true
 }
 
@@ -256,8 +256,8 @@ func (o *outbox) sessionIDsLocked() []string {
 	return o.sorted
 }
 
-// parcel is a relay with what is needed to strike it off when it was acknowledged.
-type parcel struct {
+// relayBatch is a relay with what is needed to strike it off when it was acknowledged.
+type relayBatch struct {
 	relay    cluster.Relay
 	upTo     uint64
 	complete bool
@@ -269,11 +269,11 @@ type parcel struct {
 
 // pack makes the next relay. When not all reports fit, each node that has some gets
 // an equal share of the relay, so that none is kept waiting by what another one says.
-func (o *outbox) pack(manager, epoch string, now time.Time) parcel {
+func (o *outbox) pack(manager, epoch string, now time.Time) relayBatch {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	o.packed++
-	p := parcel{
+	p := relayBatch{
 		relay:    cluster.Relay{Manager: manager, Epoch: epoch, Number: o.packed, Sessions: o.sessionIDsLocked(), Unseen: o.unseen},
 		upTo:     o.sequence,
 		complete: true,
@@ -331,7 +331,7 @@ func (o *outbox) pack(manager, epoch string, now time.Time) parcel {
 
 // strike removes what the leader acknowledged, unless there is newer news of the
 // same task or node.
-func (o *outbox) strike(p parcel) {
+func (o *outbox) strike(p relayBatch) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	for _, r := range p.relay.Reports {
@@ -365,13 +365,13 @@ func (o *outbox) strike(p parcel) {
 		}
 	}
 	if !p.complete {
-		o.ring()
+		o.wake()
 	}
 }
 
 // granted strikes the lease of a node off, unless its agent has asked again since,
 // and gives what it asked for.
-func (o *outbox) granted(p parcel, nodeID string) int64 {
+func (o *outbox) granted(p relayBatch, nodeID string) int64 {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	if o.leases[nodeID] == p.leases[nodeID] {

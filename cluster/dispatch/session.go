@@ -69,7 +69,7 @@ type session struct {
 	beaten chan struct{}
 
 	mu  sync.Mutex // guards the fields below
-	due due
+	due outgoing
 	// told is what the agent last said of its node, and size how large that is.
 	told cluster.NodeNews
 	size int
@@ -78,11 +78,11 @@ type session struct {
 	lastStream uint64
 }
 
-// due is what the writer has to send.
-type due struct {
+// outgoing is what the writer has to send.
+type outgoing struct {
 	// view is what the marks are up to, all of them.
 	view     store.View
-	marks    marks
+	marks    pending
 	requests []cluster.LogRequest
 	lease    int64
 	cancels  []uint64
@@ -256,7 +256,7 @@ func (s *session) register(hello *cluster.Hello) error {
 		return errAdrift
 	}
 	// Changes up to here may be marked again by the hub; that does no harm.
-	s.due = due{view: d.config.Store.View(), marks: marks{full: true, peersToo: true}}
+	s.due = outgoing{view: d.config.Store.View(), marks: pending{full: true, peersToo: true}}
 	if d.heartbeat(s.due.view) != s.heartbeat {
 		return errPace
 	}

@@ -22,7 +22,7 @@ const touchAfter = 200 * time.Millisecond
 // into the next one.
 func (s *session) write() error {
 	heartbeat := s.heartbeat
-	book := &ledger{nodeID: s.nodeID}
+	book := &assignmentSet{nodeID: s.nodeID}
 	welcome := &cluster.Welcome{Format: cluster.WireFormat, HeartbeatMillis: heartbeat.Milliseconds()}
 	if err := s.send(cluster.FromManager{Welcome: welcome}); err != nil {
 		return err
@@ -51,7 +51,7 @@ func (s *session) write() error {
 		select {
 		case <-s.wake:
 		case <-touch.C:
-			s.mark(s.d.view(), &marks{touch: true})
+			s.mark(s.d.view(), &pending{touch: true})
 		case <-s.beaten:
 			// An answer at once costs both sides less than to wake up for one later.
 			if err := s.send(cluster.FromManager{}); err != nil {
@@ -70,7 +70,7 @@ func (s *session) write() error {
 }
 
 // compose makes the messages for what is due.
-func (s *session) compose(book *ledger, due due) []cluster.FromManager {
+func (s *session) compose(book *assignmentSet, due outgoing) []cluster.FromManager {
 	if due.refused != nil {
 		return []cluster.FromManager{due.refused.message()}
 	}
@@ -138,12 +138,12 @@ func (s *session) send(m cluster.FromManager) error {
 	limit := s.silenceLimit()
 	stall := time.AfterFunc(limit, func() { s.cancel(errStalled) })
 	defer stall.Stop()
-	return cluster.WriteFrame(&patientWriter{s.conn, stall, limit}, cbor.RawMessage(data))
+	return cluster.WriteFrame(&stallWriter{s.conn, stall, limit}, cbor.RawMessage(data))
 }
 
-// patientWriter writes piece by piece and gives a peer that is slow, but takes
+// stallWriter writes piece by piece and gives a peer that is slow, but takes
 // something, its time.
-type patientWriter struct {
+type stallWriter struct {
 	net.Conn
 	stall *time.Timer
 	limit time.Duration
@@ -151,7 +151,7 @@ type patientWriter struct {
 
 const pieceSize = 64 << 10
 
-func (w *patientWriter) Write(p []byte) (int, error) {
+func (w *stallWriter) Write(p []byte) (int, error) {
 	written := 0
 	for written < len(p) {
 		n, err := w.Conn.Write(p[written:min(len(p), written+pieceSize)])
