@@ -30,8 +30,8 @@ const (
 	quietEvery = time.Second
 )
 
-// enter does what the command line asks of a node that is no member.
-func (n *Node) enter(ctx context.Context) {
+// autoJoin does what the command line asks of a node that is no member.
+func (n *Node) autoJoin(ctx context.Context) {
 	said := ""
 	for wait := 200 * time.Millisecond; ; wait = min(2*wait, 5*time.Second) {
 		err := n.enterOnce(ctx)

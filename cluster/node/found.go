@@ -24,8 +24,8 @@ func refuseInit(r swarm.InitRequest) error {
 	return nil
 }
 
-// found makes the keys and first objects of a new cluster.
-func (n *Node) found(request swarm.InitRequest, addrs addresses) (*member, error) {
+// bootstrap makes the keys and first objects of a new cluster.
+func (n *Node) bootstrap(request swarm.InitRequest, addrs addresses) (*member, error) {
 	now := n.cfg.Now()
 	clusterID, nodeID := cluster.NewID(n.cfg.Random), cluster.NewID(n.cfg.Random)
 	root, err := ca.NewRoot(n.cfg.Random, now, clusterID)
@@ -69,7 +69,7 @@ func (n *Node) found(request swarm.InitRequest, addrs addresses) (*member, error
 	}
 	known := firstRecord(addrs, first.Node, first.Cluster.GossipKeys)
 	known.Fresh, known.Peers.Cluster = first, first.Cluster.ClusterLevel
-	return n.settle(ca.Keys{
+	return n.install(ca.Keys{
 		CertPEM: chain, KeyPEM: keyPEM, RootPEM: root.CertPEM(),
 		DataKeys: [][32]byte{seal.NewKey(n.cfg.Random)}, Lock: lock,
 	}, known, nil)

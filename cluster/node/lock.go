@@ -71,7 +71,7 @@ func (n *Node) unlockAlone(id cluster.Identity) (*member, error) {
 func (n *Node) Unlock(ctx context.Context, key cluster.UnlockKey) error {
 	ctx, cancel := context.WithTimeout(ctx, orderLimit)
 	defer cancel()
-	done, err := n.order(ctx)
+	done, err := n.beginOperation(ctx)
 	if err != nil {
 		return err
 	}
@@ -91,7 +91,7 @@ func (n *Node) Unlock(ctx context.Context, key cluster.UnlockKey) error {
 	}
 	n.setLocked(nil)
 	// As after a restart: whatever keeps it from going on ends the daemon.
-	member.arrive()
+	member.markReady()
 	n.begin(member)
 	n.log.Info("unlocked", "node", member.credentials.Identity().NodeID)
 	select {
@@ -112,9 +112,9 @@ func (m *member) lock() cluster.UnlockKey {
 	return m.keys.Lock
 }
 
-// took makes keys, which are in the file, the ones in use. The caller holds
+// adoptKeys makes keys, which are in the file, the ones in use. The caller holds
 // renewing.
-func (m *member) took(keys ca.Keys) {
+func (m *member) adoptKeys(keys ca.Keys) {
 	if keys.DataKeys[0] != m.keys.DataKeys[0] {
 		m.ring.Rotate(seal.Key(keys.DataKeys[0]))
 	}
@@ -168,7 +168,7 @@ func (m *member) lockOnce(c *cluster.Cluster) error {
 	if err := (ca.KeyFile{Path: m.node.files.keys()}).Save(keys); err != nil {
 		return err
 	}
-	m.took(keys)
+	m.adoptKeys(keys)
 	m.node.log.Info("encrypt this manager's keys anew", "locked", !keys.Lock.None())
 	return nil
 }

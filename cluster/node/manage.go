@@ -50,7 +50,7 @@ func (m *member) manage(ctx context.Context) error {
 
 // manageOnce is one term as a manager.
 func (m *member) manageOnce(ctx context.Context) error {
-	cfg, id, known := m.node.cfg, m.credentials.Identity(), m.known()
+	cfg, id, known := m.node.cfg, m.credentials.Identity(), m.currentRecord()
 	config := manager.Config{
 		NodeID: id.NodeID, ClusterID: id.ClusterID,
 		Listen: known.Addresses.Listen, Addr: known.Addresses.Control,
@@ -90,7 +90,7 @@ func (m *member) manageOnce(ctx context.Context) error {
 	defer m.setManager(nil)
 	m.openedOnce.Do(func() { close(m.opened) })
 	g.Go(func() error { return m.report(ctx, running) })
-	g.Go(func() error { return m.doubt(ctx, running) })
+	g.Go(func() error { return m.recheckRole(ctx, running) })
 	g.Go(func() error { return m.lockKeys(ctx, running) })
 	g.Go(func() error {
 		for m.credentials.Identity().Role == swarm.NodeRoleManager && m.gone() == nil && m.copied() == "" {
@@ -115,7 +115,7 @@ func (m *member) setManager(running *manager.Manager) {
 // report makes the leader know where this manager listens, and finishes what a
 // new manager has to do once there is a leader.
 func (m *member) report(ctx context.Context, running *manager.Manager) error {
-	known := m.known()
+	known := m.currentRecord()
 	defer m.setDamage(nil)
 	failing := cluster.Complaint{Log: m.node.log, Patience: renewPatience, Now: m.node.cfg.Now}
 	for {
@@ -146,8 +146,8 @@ func (m *member) report(ctx context.Context, running *manager.Manager) error {
 			return nil
 		}
 		m.keep(func(r *record) { r.Fresh, r.Alone = nil, false })
-		m.arrive()
-		m.comeHome()
+		m.markReady()
+		m.preferLocalManager()
 		return nil
 	}
 }
@@ -160,7 +160,7 @@ const tellLimit = 5 * time.Second
 func (m *member) tell(ctx context.Context, running *manager.Manager, addr string) error {
 	ctx, cancel := context.WithTimeout(ctx, tellLimit)
 	defer cancel()
-	all := m.asker()
+	all := m.control()
 	for _, peer := range running.Elsewhere() {
 		if !slices.Contains(all.Managers, peer.Addr) {
 			all.Managers = append(all.Managers, peer.Addr)
@@ -177,17 +177,17 @@ func (m *member) tell(ctx context.Context, running *manager.Manager, addr string
 // doubtEvery is how often a manager that lost the others asks what it is.
 const doubtEvery = 5 * time.Second
 
-// doubt asks for this node's role, by renewing its certificate, whenever its
+// recheckRole asks for this node's role, by renewing its certificate, whenever its
 // manager is out of touch: one that was demoted isn't told by the log any more. One
 // that was promoted again since must say anew where it listens.
-func (m *member) doubt(ctx context.Context, running *manager.Manager) error {
+func (m *member) recheckRole(ctx context.Context, running *manager.Manager) error {
 	for {
 		wait := time.Second
 		if running.Isolated() {
 			err := m.renewOnce(ctx)
 			if err == nil && m.credentials.Identity().Role == swarm.NodeRoleManager {
 				asking, cancel := context.WithTimeout(ctx, renewLimit)
-				_, err = m.asker().Ready(asking, m.known().Addresses.Control)
+				_, err = m.control().Ready(asking, m.currentRecord().Addresses.Control)
 				cancel()
 			}
 			if err != nil {

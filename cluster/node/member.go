@@ -43,9 +43,9 @@ type member struct {
 	gossip      Gossip
 	// manager is nil while the node runs none.
 	manager atomic.Pointer[manager.Manager]
-	// arrived is closed when the agent has first been welcomed and, on a manager, the
+	// ready is closed when the agent has first been welcomed and, on a manager, the
 	// cluster has a leader: the membership works.
-	arrived     chan struct{}
+	ready       chan struct{}
 	arrivedOnce sync.Once
 	// opened is closed when the member first runs a manager.
 	opened     chan struct{}
@@ -110,7 +110,7 @@ func (n *Node) load(key cluster.UnlockKey) (*member, error) {
 	id := credentials.Identity()
 	m := &member{
 		node: n, keys: keys, credentials: credentials, ring: dataRing(keys.DataKeys),
-		called: map[string]time.Time{}, arrived: make(chan struct{}), opened: make(chan struct{}), asking: make(chan struct{}, 1), changing: make(chan struct{}, 1), wake: make(chan struct{}, 1), refused: make(chan struct{}, 1), moved: make(chan struct{}, 1), certified: make(chan struct{}, 1), done: make(chan struct{}),
+		called: map[string]time.Time{}, ready: make(chan struct{}), opened: make(chan struct{}), asking: make(chan struct{}, 1), changing: make(chan struct{}, 1), wake: make(chan struct{}, 1), refused: make(chan struct{}, 1), moved: make(chan struct{}, 1), certified: make(chan struct{}, 1), done: make(chan struct{}),
 	}
 	m.file = n.sealedFile(n.files.known(), m.ring, id.ClusterID, recordKind)
 	m.tasks = n.sealedFile(n.files.tasks(), m.ring, id.ClusterID, tasksKind)
@@ -125,7 +125,7 @@ func (n *Node) load(key cluster.UnlockKey) (*member, error) {
 		}
 	}
 	m.agent, err = agent.New(agent.Config{
-		NodeID: id.NodeID, Hostname: n.cfg.Hostname, Addr: func() string { return m.known().Addresses.IP }, Build: n.cfg.Build, Driver: n.cfg.Driver,
+		NodeID: id.NodeID, Hostname: n.cfg.Hostname, Addr: func() string { return m.currentRecord().Addresses.IP }, Build: n.cfg.Build, Driver: n.cfg.Driver,
 		Record:  m.tasks,
 		Halting: n.cfg.Halting,
 		Warning: m.warned, Run: n.cfg.Machine + "." + cluster.NewID(n.cfg.Random), OnCopy: m.onCopy,
@@ -162,7 +162,7 @@ func (m *member) stop() {
 // wait returns when the membership works.
 func (m *member) wait(ctx context.Context) error {
 	select {
-	case <-m.arrived:
+	case <-m.ready:
 		return nil
 	case <-m.done:
 		if err := m.node.Failure(); err != nil {
@@ -190,7 +190,7 @@ func (m *member) run(ctx context.Context) (err error) {
 	if err := m.takeAddresses(ctx); err != nil {
 		return err
 	}
-	id, known := m.credentials.Identity(), m.known()
+	id, known := m.credentials.Identity(), m.currentRecord()
 	err = m.bind(ctx, func() (err error) {
 		m.gossip, err = m.node.cfg.Gossip(gossip.Config{
 			NodeID: id.NodeID, BindAddr: known.Addresses.Bind, AdvertiseAddr: known.Addresses.IP, Port: gossipPort,
@@ -250,7 +250,7 @@ func (m *member) run(ctx context.Context) (err error) {
 	return g.Wait()
 }
 
-func (m *member) known() record {
+func (m *member) currentRecord() record {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	return m.record
@@ -294,7 +294,7 @@ func (m *member) onPeers(peers cluster.Peers) {
 	signal(m.wake)
 	signal(m.moved)
 	if peers.Role == swarm.NodeRoleWorker || m.manager.Load() != nil {
-		m.arrive()
+		m.markReady()
 	}
 }
 
@@ -302,8 +302,8 @@ func (m *member) onPeers(peers cluster.Peers) {
 // refused the agent may only be behind.
 func (m *member) onRefused() { signal(m.refused) }
 
-// arrive notes that the membership works.
-func (m *member) arrive() { m.arrivedOnce.Do(func() { close(m.arrived) }) }
+// markReady notes that the membership works.
+func (m *member) markReady() { m.arrivedOnce.Do(func() { close(m.ready) }) }
 
 // stayed is how long ago a session must have begun for its manager to be tried
 // first again.
@@ -315,7 +315,7 @@ const stayed = 10 * time.Second
 // agent's connecting goroutine calls it.
 func (m *member) connect(ctx context.Context) (net.Conn, error) {
 	id := m.credentials.Identity()
-	known := m.known()
+	known := m.currentRecord()
 	managers := m.others(known)
 	if id.Role == swarm.NodeRoleManager {
 		managers = append(managers, cluster.Peer{NodeID: id.NodeID, Addr: known.Addresses.Control})
@@ -361,9 +361,9 @@ func (m *member) connect(ctx context.Context) (net.Conn, error) {
 	return nil, last
 }
 
-// comeHome ends a session with another manager, now that this node has one of its own: the
+// preferLocalManager ends a session with another manager, now that this node has one of its own: the
 // agent would have to find another when that one stops.
-func (m *member) comeHome() {
+func (m *member) preferLocalManager() {
 	own := m.credentials.Identity().NodeID
 	m.mu.Lock()
 	session, away := m.session, m.host != own
@@ -399,9 +399,9 @@ func rank(nodeID, managerID string) uint64 {
 	return h.Sum64()
 }
 
-// asker asks the managers in this node's name.
-func (m *member) asker() manager.ControlClient {
-	known := m.known()
+// control asks the managers in this node's name.
+func (m *member) control() manager.ControlClient {
+	known := m.currentRecord()
 	asker := manager.ControlClient{
 		Network:  known.Addresses.home(m.node.cfg.Network),
 		Build:    m.node.cfg.Build,
@@ -441,7 +441,7 @@ func (m *member) others(known record) []cluster.Peer {
 func (m *member) gossiping(ctx context.Context) error {
 	for {
 		var seeds []cluster.Member
-		for _, peer := range m.known().Peers.Managers {
+		for _, peer := range m.currentRecord().Peers.Managers {
 			if host, _, err := net.SplitHostPort(peer.Addr); err == nil {
 				seeds = append(seeds, cluster.Member{NodeID: peer.NodeID, Addr: host})
 			}

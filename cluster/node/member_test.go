@@ -28,7 +28,7 @@ func TestMember_ReadingDoesNotWaitForTheDisk(t *testing.T) {
 	}()
 	<-began
 	read := make(chan record)
-	go func() { read <- m.known() }()
+	go func() { read <- m.currentRecord() }()
 	select {
 	case known := <-read:
 		if len(known.Peers.Managers) != 1 {

@@ -31,10 +31,10 @@ type surroundings struct {
 	patient bool
 }
 
-// again settles a node's addresses anew. A flag of the command line that says something
+// settleAgain settles a node's addresses anew. A flag of the command line that says something
 // new is obeyed; else what still is the machine's own stays, as does the address of a
 // NAT, and what isn't is replaced. The ports stay.
-func (a addresses) again(now surroundings) (addresses, error) {
+func (a addresses) settleAgain(now surroundings) (addresses, error) {
 	listen, advertise := a.Listen, a.Control
 	bind, listenPort, err := net.SplitHostPort(a.Listen)
 	if err != nil {
@@ -55,7 +55,7 @@ func (a addresses) again(now surroundings) (addresses, error) {
 		if err != nil {
 			return a, fmt.Errorf("read the address advertised before: %w", err)
 		}
-		ip, err := a.another(now)
+		ip, err := a.pickOther(now)
 		if err != nil {
 			return a, err
 		}
@@ -66,10 +66,10 @@ func (a addresses) again(now surroundings) (addresses, error) {
 	return next, err
 }
 
-// another picks the machine's address to advertise after the one of before is gone: the
+// pickOther picks the machine's address to advertise after the one of before is gone: the
 // one that its interface has now, or else the one by which others are reached, or the
 // only one there is.
-func (a addresses) another(now surroundings) (net.IP, error) {
+func (a addresses) pickOther(now surroundings) (net.IP, error) {
 	if iface := now.local.outward().named(a.Interface); iface != nil {
 		switch ips := usable(iface.ips()); {
 		case len(ips) == 1:
@@ -149,11 +149,11 @@ func (m *member) again(ctx context.Context, patient bool) (addresses, error) {
 	if err != nil {
 		return addresses{}, err
 	}
-	known, local := m.known(), interfaces(listed)
+	known, local := m.currentRecord(), interfaces(listed)
 	if known.Addresses.Own && !local.has(net.ParseIP(known.Addresses.IP)) {
 		local = m.node.markEngines(ctx, local)
 	}
-	return known.Addresses.again(surroundings{
+	return known.Addresses.settleAgain(surroundings{
 		flags: m.node.flags(), local: local, patient: patient,
 		towards: func() net.IP { return m.towards(ctx, known, local) },
 	})
@@ -184,33 +184,33 @@ func (m *member) towards(ctx context.Context, known record, local interfaces) ne
 // takeAddresses settles where the node is before it begins. One that finds no address
 // listens everywhere, and goes on to look for one.
 func (m *member) takeAddresses(ctx context.Context) error {
-	defer m.setLack(nil)
+	defer m.setAddressError(nil)
 	for waited := time.Duration(0); ; waited += addressRetry {
 		next, err := m.again(ctx, waited < addressPatience)
 		if err != nil && waited >= addressPatience {
-			m.node.log.Error("settle this node's address; it listens everywhere, and calls itself as before", "addr", m.known().Addresses.IP, "err", err)
-			next, err = m.known().Addresses.everywhere(), nil
+			m.node.log.Error("settle this node's address; it listens everywhere, and calls itself as before", "addr", m.currentRecord().Addresses.IP, "err", err)
+			next, err = m.currentRecord().Addresses.everywhere(), nil
 		}
 		if err == nil {
-			err = m.alone(ctx, next)
+			err = m.checkAlone(ctx, next)
 		}
 		if ctx.Err() != nil {
 			return ctx.Err() // What stops begins nothing.
 		}
 		if err == nil {
-			return m.moveTo(next)
+			return m.setAddresses(next)
 		}
-		m.setLack(fmt.Errorf("settle this node's address: %w", err))
+		m.setAddressError(fmt.Errorf("settle this node's address: %w", err))
 		if !sleep(ctx, addressRetry) {
 			return ctx.Err()
 		}
 	}
 }
 
-// alone fails when another machine answers as this manager where it was: this one is a
+// checkAlone fails when another machine answers as this manager where it was: this one is a
 // copy then, and two managers with one vote could elect two leaders.
-func (m *member) alone(ctx context.Context, next addresses) error {
-	id, before := m.credentials.Identity(), m.known().Addresses.Control
+func (m *member) checkAlone(ctx context.Context, next addresses) error {
+	id, before := m.credentials.Identity(), m.currentRecord().Addresses.Control
 	if next.Control == before || id.Role != swarm.NodeRoleManager {
 		return nil
 	}
@@ -222,9 +222,9 @@ func (m *member) alone(ctx context.Context, next addresses) error {
 	return fmt.Errorf("another machine is node %s, at %s: this one is a copy of its disk: stop the daemon, remove its data directory, and join it anew", id.NodeID, before)
 }
 
-// moveTo notes the node's addresses.
-func (m *member) moveTo(next addresses) error {
-	before := m.known().Addresses
+// setAddresses notes the node's addresses.
+func (m *member) setAddresses(next addresses) error {
+	before := m.currentRecord().Addresses
 	if next == before {
 		return nil
 	}
@@ -253,7 +253,7 @@ func (m *member) bind(ctx context.Context, listen func() error) error {
 		err := listen()
 		if err == nil || !m.isArrived() || !errors.Is(err, syscall.EADDRNOTAVAIL) && !errors.Is(err, syscall.EADDRINUSE) {
 			if complaint != "" {
-				m.setLack(nil)
+				m.setAddressError(nil)
 			}
 			return err
 		}
@@ -261,7 +261,7 @@ func (m *member) bind(ctx context.Context, listen func() error) error {
 			complaint = text
 			m.node.log.Error("listen for other nodes; trying again", "err", err)
 		}
-		m.setLack(fmt.Errorf("listen for other nodes: %w", err))
+		m.setAddressError(fmt.Errorf("listen for other nodes: %w", err))
 		if !sleep(ctx, addressRetry) {
 			return ctx.Err()
 		}
@@ -270,22 +270,22 @@ func (m *member) bind(ctx context.Context, listen func() error) error {
 
 func (m *member) isArrived() bool {
 	select {
-	case <-m.arrived:
+	case <-m.ready:
 		return true
 	default:
 		return false
 	}
 }
 
-// setLack says what keeps the node from taking its place in the cluster.
-func (m *member) setLack(err error) {
+// setAddressError says what keeps the node from taking its place in the cluster.
+func (m *member) setAddressError(err error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.lack = err
 }
 
-// lacking is what setLack said.
-func (m *member) lacking() error {
+// addressError is what setLack said.
+func (m *member) addressError() error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	return m.lack
@@ -298,7 +298,7 @@ func (n *Node) watchAddresses(ctx context.Context) {
 	complaint, looks := "", 0
 	for sleep(ctx, addressLook) {
 		m := n.current()
-		if m == nil || m.lacking() != nil {
+		if m == nil || m.addressError() != nil {
 			looks = 0
 			continue
 		}
@@ -313,7 +313,7 @@ func (n *Node) watchAddresses(ctx context.Context) {
 		}
 		complaint = ""
 		switch {
-		case next == m.known().Addresses:
+		case next == m.currentRecord().Addresses:
 			seen, looks = addresses{}, 0
 		case next != seen:
 			seen = next
@@ -328,7 +328,7 @@ func (n *Node) watchAddresses(ctx context.Context) {
 
 // moveMember ends a membership in order and begins it anew, at the addresses of now.
 func (n *Node) moveMember(ctx context.Context, m *member) error {
-	done, err := n.order(ctx)
+	done, err := n.beginOperation(ctx)
 	if err != nil {
 		return err
 	}
@@ -346,7 +346,7 @@ func (n *Node) moveMember(ctx context.Context, m *member) error {
 		}
 		return err
 	}
-	next.arrive()
+	next.markReady()
 	n.begin(next)
 	return nil
 }

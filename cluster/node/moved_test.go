@@ -58,7 +58,7 @@ func TestAgain(t *testing.T) {
 			if test.now.towards == nil {
 				test.now.towards = func() net.IP { return nil }
 			}
-			got, err := test.before.again(test.now)
+			got, err := test.before.settleAgain(test.now)
 			if test.err != "" {
 				if err == nil || !strings.Contains(err.Error(), test.err) {
 					t.Fatalf("got %+v, %v; want an error with %q", got, err, test.err)
@@ -68,13 +68,13 @@ func TestAgain(t *testing.T) {
 			if err != nil || got.Listen != test.listen || got.Control != test.advertise {
 				t.Fatalf("got %+v, %v; want %s, advertised as %s", got, err, test.listen, test.advertise)
 			}
-			if more, err := got.again(test.now); err != nil || more != got {
+			if more, err := got.settleAgain(test.now); err != nil || more != got {
 				t.Errorf("settled once more it is %+v, %v; was %+v", more, err, got)
 			}
 		})
 	}
 	nowhere := home.everywhere()
-	if back, err := nowhere.again(surroundings{local: at("10.1.0.5/24")}); err != nil || back != home {
+	if back, err := nowhere.settleAgain(surroundings{local: at("10.1.0.5/24")}); err != nil || back != home {
 		t.Errorf("when its address is back it is %+v, %v; want %+v", back, err, home)
 	}
 }

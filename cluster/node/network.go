@@ -44,16 +44,16 @@ func (c *Config) localIP(ctx context.Context, addr string) (string, error) {
 	return routes.LocalIP(ctx, addr)
 }
 
-// home is the network as a node uses it. Its own control port it reaches directly: what
+// localNetwork is the network as a node uses it. Its own control port it reaches directly: what
 // it advertises may be a NAT's, which needn't lead back in.
-type home struct {
+type localNetwork struct {
 	Network
 	advertised, direct string
 }
 
 // home is the network of a node with these addresses.
-func (a addresses) home(network Network) home {
-	return home{network, a.Control, a.direct()}
+func (a addresses) home(network Network) localNetwork {
+	return localNetwork{network, a.Control, a.direct()}
 }
 
 // direct is where the node itself reaches its control port.
@@ -72,7 +72,7 @@ func (a addresses) direct() string {
 }
 
 // Dial connects.
-func (h home) Dial(ctx context.Context, addr string) (net.Conn, error) {
+func (h localNetwork) Dial(ctx context.Context, addr string) (net.Conn, error) {
 	if addr == h.advertised {
 		addr = h.direct
 	}

@@ -230,13 +230,13 @@ func (n *Node) Run(ctx context.Context) (err error) {
 	}
 	if member != nil {
 		// Whatever keeps it from going on, trying again is for whoever restarts daemons.
-		member.arrive()
+		member.markReady()
 		n.begin(member)
 	} else if n.locked() == nil && (n.cfg.Init || len(n.cfg.Join) > 0) {
 		if !n.cfg.Init && n.cfg.TokenFile == "" {
 			return cluster.Errorf(cluster.ErrInvalid, "join %s: this node is in no cluster yet, so it needs --token-file: put the output of \"skep swarm join-token -q worker|manager\" into a file", strings.Join(n.cfg.Join, ","))
 		}
-		go n.enter(ctx)
+		go n.autoJoin(ctx)
 	}
 	close(n.ready)
 	watching, stopWatching := context.WithCancel(ctx)
@@ -323,7 +323,7 @@ func (n *Node) begin(m *member) {
 		n.failure = err
 		n.mu.Unlock()
 		select {
-		case <-m.arrived:
+		case <-m.ready:
 			n.failed <- fmt.Errorf("be a member of the cluster: %w", err)
 		default:
 			// Init or Join waits for it, says why and undoes it.
@@ -419,11 +419,11 @@ func (n *Node) Info() swarm.Info {
 		info.Error = trouble.Error()
 	} else if copied := member.copied(); copied != "" {
 		info.Error = copied
-	} else if lack := member.lacking(); lack != nil {
+	} else if lack := member.addressError(); lack != nil {
 		info.Error = lack.Error()
 	}
 	id := member.credentials.Identity()
-	known := member.known()
+	known := member.currentRecord()
 	info.NodeID, info.NodeAddr = id.NodeID, known.Addresses.IP
 	info.ControlAvailable = member.manager.Load() != nil
 	for _, peer := range known.Peers.Managers {

@@ -24,9 +24,9 @@ var errMember = cluster.Errorf(cluster.ErrUnavailable, "This node is already par
 // errStarting is what a node says that doesn't know yet what it is.
 var errStarting = cluster.Errorf(cluster.ErrUnavailable, "This node is starting: its part in the swarm isn't taken up yet. Try again in a moment.")
 
-// order takes the right to change the membership; done gives it back. It waits until Run has
+// beginOperation takes the right to change the membership; done gives it back. It waits until Run has
 // found what an earlier run left: an order to a node that is nobody would remove that.
-func (n *Node) order(ctx context.Context) (done func(), err error) {
+func (n *Node) beginOperation(ctx context.Context) (done func(), err error) {
 	select {
 	case <-n.ready:
 	case <-ctx.Done():
@@ -47,7 +47,7 @@ func (n *Node) Init(ctx context.Context, request swarm.InitRequest) (string, err
 	}
 	ctx, cancel := context.WithTimeout(ctx, orderLimit)
 	defer cancel()
-	done, err := n.order(ctx)
+	done, err := n.beginOperation(ctx)
 	if err != nil {
 		return "", err
 	}
@@ -68,7 +68,7 @@ func (n *Node) Init(ctx context.Context, request swarm.InitRequest) (string, err
 	if err := n.freePorts(ctx, addrs, true); err != nil {
 		return "", fmt.Errorf("initialize swarm: %w", err)
 	}
-	member, err := n.found(request, addrs)
+	member, err := n.bootstrap(request, addrs)
 	if err != nil {
 		return "", errors.Join(fmt.Errorf("initialize swarm: %w", err), n.files.wipe())
 	}
@@ -89,7 +89,7 @@ func (n *Node) goOnAlone(ctx context.Context, m *member, request swarm.InitReque
 	if m.credentials.Identity().Role != swarm.NodeRoleManager {
 		return "", cluster.Errorf(cluster.ErrUnavailable, "force a new cluster: this node is a worker and has no copy of the cluster's database; do it on one that was a manager")
 	}
-	addrs := m.known().Addresses
+	addrs := m.currentRecord().Addresses
 	if request.AdvertiseAddr != "" {
 		var err error
 		if addrs, err = n.resolve(ctx, request.ListenAddr, request.AdvertiseAddr); err != nil {
@@ -143,7 +143,7 @@ func (n *Node) Join(ctx context.Context, request swarm.JoinRequest) error {
 	}
 	ctx, cancel := context.WithTimeout(ctx, orderLimit)
 	defer cancel()
-	done, err := n.order(ctx)
+	done, err := n.beginOperation(ctx)
 	if err != nil {
 		return err
 	}
@@ -220,7 +220,7 @@ func (n *Node) join(ctx context.Context, request swarm.JoinRequest, token cluste
 	if len(roots) == 0 {
 		roots = trusted.Root().CertPEM()
 	}
-	return n.settle(ca.Keys{
+	return n.install(ca.Keys{
 		CertPEM: admission.Certificate, KeyPEM: keyPEM, RootPEM: roots,
 		DataKeys: [][32]byte{seal.NewKey(n.cfg.Random)},
 		Lock:     admission.UnlockKey, LockVersion: admission.UnlockVersion,
@@ -243,10 +243,10 @@ func (n *Node) answer(addrs addresses, keyPEM []byte) (control string, stop func
 	return addrs.Control, answering.Close, nil
 }
 
-// settle writes a new membership's files and loads it from them, as a restart
+// install writes a new membership's files and loads it from them, as a restart
 // will. The key file goes last, since it means that all is there; before it, more
 // may lay down what else belongs to the membership.
-func (n *Node) settle(keys ca.Keys, known record, more func() error) (*member, error) {
+func (n *Node) install(keys ca.Keys, known record, more func() error) (*member, error) {
 	if err := errors.Join(n.files.begin(), n.files.clear()); err != nil {
 		return nil, err
 	}
@@ -274,7 +274,7 @@ func (n *Node) settle(keys ca.Keys, known record, more func() error) (*member, e
 
 // Leave ends the membership and removes the node's files.
 func (n *Node) Leave(ctx context.Context, force bool) error {
-	done, err := n.order(ctx)
+	done, err := n.beginOperation(ctx)
 	if err != nil {
 		return err
 	}
@@ -296,7 +296,7 @@ func (n *Node) Leave(ctx context.Context, force bool) error {
 	// A manager that is forced out may be the last; nobody else could be told.
 	var asker manager.ControlClient
 	if worker {
-		asker = member.asker()
+		asker = member.control()
 	}
 	member.stop()
 	if worker {

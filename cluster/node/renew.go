@@ -38,7 +38,7 @@ func (m *member) renew(ctx context.Context) error {
 	failing := cluster.Complaint{Log: m.node.log, Patience: renewPatience, Now: m.node.cfg.Now}
 	var refused time.Time // when a refusal last made it ask
 	for {
-		peers, now := m.known().Peers, m.node.cfg.Now()
+		peers, now := m.currentRecord().Peers, m.node.cfg.Now()
 		role := peers.Role
 		invalid.About(m.credentials.Trouble(), "this node can't prove who it is", "this node can prove again who it is")
 		if err := m.trust(peers.Trust); err != nil {
@@ -138,7 +138,7 @@ func (m *member) knownManager(id cluster.Identity, key cluster.KeyDigest) error 
 	if id == m.credentials.Identity() && key == m.credentials.Key() {
 		return nil
 	}
-	return ca.ManagerIn(m.known().Peers.Managers)(id, key)
+	return ca.ManagerIn(m.currentRecord().Peers.Managers)(id, key)
 }
 
 // renewLimit bounds one attempt at a new certificate.
@@ -157,7 +157,7 @@ func (m *member) renewOnce(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	admission, err := m.asker().Renew(ctx, csr)
+	admission, err := m.control().Renew(ctx, csr)
 	if err == nil || errors.Is(err, cluster.ErrRemoved) {
 		m.setGone(err)
 	}
@@ -189,7 +189,7 @@ func (m *member) renewOnce(ctx context.Context) error {
 	if err := m.credentials.Take(keys); err != nil {
 		return err
 	}
-	m.took(keys)
+	m.adoptKeys(keys)
 	signal(m.certified)
 	m.agent.Describe()
 	return nil
@@ -258,7 +258,7 @@ func (m *member) trust(trust cluster.Trust) error {
 	if err := m.credentials.Take(keys); err != nil {
 		return err
 	}
-	m.took(keys)
+	m.adoptKeys(keys)
 	m.agent.Describe()
 	return nil
 }

@@ -27,10 +27,10 @@ const (
 // repair removes this manager's database, which is damaged, once it has no vote.
 func (m *member) repair(ctx context.Context, damage error) error {
 	log := m.node.log.With("node", m.credentials.Identity().NodeID)
-	switch known := m.known(); {
+	switch known := m.currentRecord(); {
 	case known.Alone:
 		return fmt.Errorf("go on alone: %w; give the order to a manager whose database is whole", damage)
-	case len(m.asker().Managers) == 0:
+	case len(m.control().Managers) == 0:
 		return fmt.Errorf("start manager: %w; no other manager has a copy: %s, and restore a backup with \"skep cluster restore\"",
 			damage, m.node.startOver())
 	}
@@ -42,7 +42,7 @@ func (m *member) repair(ctx context.Context, damage error) error {
 			return nil // The caller removes the database, as any former manager's.
 		}
 		asking, cancel := context.WithTimeout(ctx, repairLimit)
-		_, err := m.asker().Lost(asking)
+		_, err := m.control().Lost(asking)
 		cancel()
 		if err == nil {
 			break
@@ -75,7 +75,7 @@ func (m *member) dropDatabase() error {
 	if err := seal.SyncDir(m.node.files.dir); err != nil {
 		return fmt.Errorf("remove the database: sync %s: %w", m.node.files.dir, err)
 	}
-	if !m.known().Database {
+	if !m.currentRecord().Database {
 		return nil
 	}
 	return m.change(func(r *record) { r.Database = false })

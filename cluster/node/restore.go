@@ -23,7 +23,7 @@ import (
 func (n *Node) Restore(ctx context.Context, request cluster.RestoreRequest) (string, error) {
 	ctx, cancel := context.WithTimeout(ctx, orderLimit)
 	defer cancel()
-	done, err := n.order(ctx)
+	done, err := n.beginOperation(ctx)
 	if err != nil {
 		return "", err
 	}
@@ -130,7 +130,7 @@ func (n *Node) refound(backup *manager.Backup, addrs addresses, availability swa
 		Lock: record.UnlockKey, LockVersion: record.Version}
 	known := firstRecord(addrs, first, record.GossipKeys)
 	known.Database, known.Peers.Cluster = true, record.ClusterLevel
-	return n.settle(keys, known, func() error {
+	return n.install(keys, known, func() error {
 		return backup.Install(n.files.raft(), dataRing(keys.DataKeys), first, now)
 	})
 }
