@@ -54,7 +54,7 @@ func (s *Server) listContainers(ctx context.Context, r *request) (response, erro
 		return response{}, err
 	}
 	query.Set("filters", encoded)
-	answer, err := s.engine.open(ctx, "/v"+s.engine.suit(ctx, r.version)+"/containers/json?"+query.Encode(), http.Header{})
+	answer, err := s.engine.open(ctx, "/v"+s.engine.negotiateVersion(ctx, r.version)+"/containers/json?"+query.Encode(), http.Header{})
 	if err != nil {
 		return response{}, err
 	}

@@ -30,7 +30,7 @@ func (s *Server) inspectDistribution(ctx context.Context, r *request) (response,
 	for i := range parts {
 		parts[i] = url.PathEscape(parts[i])
 	}
-	answer, err := s.engine.open(ctx, "/v"+s.engine.suit(ctx, r.version)+"/distribution/"+strings.Join(parts, "/")+"/json", header)
+	answer, err := s.engine.open(ctx, "/v"+s.engine.negotiateVersion(ctx, r.version)+"/distribution/"+strings.Join(parts, "/")+"/json", header)
 	if err != nil {
 		if ctx.Err() != nil {
 			return response{}, fail(cluster.ErrUnavailable, "the registry of %s didn't answer within %s", r.vars["name"], distributionTimeout)

@@ -95,7 +95,7 @@ func (e *engine) rewrite(r *httputil.ProxyRequest) {
 	r.Out.Host = "docker"
 	escaped := r.In.URL.EscapedPath()
 	if version, rest := splitVersion(escaped); version != "" {
-		escaped = "/v" + e.suit(r.In.Context(), version) + rest
+		escaped = "/v" + e.negotiateVersion(r.In.Context(), version) + rest
 	}
 	if path, err := url.PathUnescape(escaped); err == nil {
 		r.Out.URL.Path, r.Out.URL.RawPath = path, escaped
@@ -105,8 +105,8 @@ func (e *engine) rewrite(r *httputil.ProxyRequest) {
 	}
 }
 
-// suit gives the API version, as close to the wanted one as the engine has.
-func (e *engine) suit(ctx context.Context, wanted string) string {
+// negotiateVersion gives the API version, as close to the wanted one as the engine has.
+func (e *engine) negotiateVersion(ctx context.Context, wanted string) string {
 	low, high := e.versions(ctx)
 	switch {
 	case high != "" && versions.GreaterThan(wanted, high):

@@ -49,7 +49,7 @@ func (s *Server) readEngineEvents(ctx context.Context, r *request, query eventQu
 	if encoded, err := filters.ToJSON(query.args); err == nil && encoded != "" {
 		asked.Set("filters", encoded)
 	}
-	answer, err := s.engine.open(ctx, "/v"+s.engine.suit(ctx, r.version)+"/events?"+asked.Encode(), http.Header{})
+	answer, err := s.engine.open(ctx, "/v"+s.engine.negotiateVersion(ctx, r.version)+"/events?"+asked.Encode(), http.Header{})
 	if err != nil {
 		s.Log.Debug("engine's events aren't there", "error", err)
 		return

@@ -43,7 +43,7 @@ func (s *Server) forward(w http.ResponseWriter, r *http.Request, c call, request
 	}
 	out.Header.Set(actorHeader, cluster.Actor(r.Context()))
 	began := make(chan struct{})
-	go s.giveUp(ctx, cancel, began, manager, peer, c.route.kind)
+	go s.abortIfLeaderChanged(ctx, cancel, began, manager, peer, c.route.kind)
 	answer, err := roundTrip(manager.Client(), out)
 	close(began)
 	if err != nil {
@@ -66,7 +66,7 @@ func (s *Server) forward(w http.ResponseWriter, r *http.Request, c call, request
 	for name, values := range answer.Header {
 		header[name] = values
 	}
-	if c.route.anywhere {
+	if c.route.anyManager {
 		waitAsForStream(w)
 	}
 	w.WriteHeader(answer.StatusCode)
@@ -77,9 +77,9 @@ func (s *Server) forward(w http.ResponseWriter, r *http.Request, c call, request
 	return true
 }
 
-// giveUp ends the wait for the leader's answer when it takes too long or when
+// abortIfLeaderChanged ends the wait for the leader's answer when it takes too long or when
 // another manager leads: one that was stopped or cut off may never answer.
-func (s *Server) giveUp(ctx context.Context, cancel context.CancelCauseFunc, began <-chan struct{}, manager Manager, peer cluster.Peer, kind kind) {
+func (s *Server) abortIfLeaderChanged(ctx context.Context, cancel context.CancelCauseFunc, began <-chan struct{}, manager Manager, peer cluster.Peer, kind kind) {
 	timeout := time.NewTimer(answerTimeout)
 	defer timeout.Stop()
 	check := time.NewTicker(leaderCheck)

@@ -16,7 +16,7 @@ import (
 func (s *Server) showInfo(ctx context.Context, r *request) (response, error) {
 	own := s.swarmInfo()
 	var info map[string]json.RawMessage
-	err := s.engine.get(ctx, "/v"+s.engine.suit(ctx, r.version)+"/info", nil, &info)
+	err := s.engine.get(ctx, "/v"+s.engine.negotiateVersion(ctx, r.version)+"/info", nil, &info)
 	if err != nil {
 		s.Log.Debug("info without the engine", "error", err)
 		bare := system.Info{

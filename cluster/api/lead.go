@@ -34,7 +34,7 @@ const (
 func (s *Server) local(w http.ResponseWriter, r *http.Request, c call) {
 	r = s.byUser(r)
 	if c.route == nil {
-		if ours[segments(c.path)[0]] {
+		if swarmPaths[segments(c.path)[0]] {
 			s.writeError(w, r, errPage)
 			return
 		}
@@ -54,10 +54,10 @@ func (s *Server) local(w http.ResponseWriter, r *http.Request, c call) {
 		s.answer(w, r, c, request)
 		return
 	}
-	if c.route.anywhere && request.flag("follow") && s.follow(w, r, c, request) {
+	if c.route.anyManager && request.flag("follow") && s.follow(w, r, c, request) {
 		return
 	}
-	s.lead(w, r, c, request)
+	s.onLeader(w, r, c, request)
 }
 
 // follow serves a stream from this manager's own copy of the database. It returns
@@ -98,10 +98,10 @@ func (s *Server) answer(w http.ResponseWriter, r *http.Request, c call, request 
 	s.write(r.Context(), w, r, answer)
 }
 
-// lead sees a request of the leader's routes done: here if this manager leads,
+// onLeader sees a request of the leader's routes done: here if this manager leads,
 // there otherwise. While there is no leader the request waits; it is tried
 // again only when it certainly changed nothing. When none appears it is refused.
-func (s *Server) lead(w http.ResponseWriter, r *http.Request, c call, request *request) {
+func (s *Server) onLeader(w http.ResponseWriter, r *http.Request, c call, request *request) {
 	limit := s.Hold
 	if c.route.kind == read {
 		limit = min(limit, readHold)
@@ -121,7 +121,7 @@ func (s *Server) lead(w http.ResponseWriter, r *http.Request, c call, request *r
 		changed := manager.LeaderChanged()
 		peer, self, err := manager.Leader(hold)
 		if err != nil {
-			s.leaderless(w, r, c, request, manager)
+			s.answerWithoutLeader(w, r, c, request, manager)
 			return
 		}
 		if self {
@@ -138,7 +138,7 @@ func (s *Server) lead(w http.ResponseWriter, r *http.Request, c call, request *r
 			return
 		}
 		if !pause(hold, wait, changed) {
-			s.leaderless(w, r, c, request, manager)
+			s.answerWithoutLeader(w, r, c, request, manager)
 			return
 		}
 	}
@@ -158,11 +158,11 @@ func pause(ctx context.Context, d time.Duration, changed <-chan struct{}) bool {
 	}
 }
 
-// leaderless is the end of a request for which there was no leader in time. Nothing is read
+// answerWithoutLeader is the end of a request for which there was no leader in time. Nothing is read
 // from this manager's own copy: it may lack what was acknowledged, and all that came after
 // its last snapshot if the manager was restarted. No client shows a mark on an answer, and
 // whoever is told that there is nothing believes it.
-func (s *Server) leaderless(w http.ResponseWriter, r *http.Request, c call, from *request, manager Manager) {
+func (s *Server) answerWithoutLeader(w http.ResponseWriter, r *http.Request, c call, from *request, manager Manager) {
 	if c.route.alone {
 		request := *from
 		request.manager = manager

@@ -170,7 +170,7 @@ func describe(t *testing.T, data []byte) map[string]map[string]bool {
 	}
 	routes := map[string]map[string]bool{}
 	for path, operations := range root["paths"].(map[string]any) {
-		if ours[segments(path)[0]] {
+		if swarmPaths[segments(path)[0]] {
 			continue
 		}
 		for method, operation := range operations.(map[string]any) {

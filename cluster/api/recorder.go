@@ -207,9 +207,9 @@ func (s *Server) recordChange(names serviceNames, change store.Change) {
 			s.emit(events.ServiceEventType, events.ActionUpdate, after.ServiceID, after.UpdatedAt, attributes)
 		}
 	case *cluster.Secret:
-		s.recordDatum(events.SecretEventType, change.Before == nil, secretDatum(after))
+		s.recordDatum(events.SecretEventType, change.Before == nil, secretAsData(after))
 	case *cluster.Config:
-		s.recordDatum(events.ConfigEventType, change.Before == nil, configDatum(after))
+		s.recordDatum(events.ConfigEventType, change.Before == nil, configAsData(after))
 	case nil:
 		switch before := change.Before.(type) {
 		case *cluster.Secret:
@@ -225,7 +225,7 @@ func (s *Server) recordChange(names serviceNames, change store.Change) {
 }
 
 // recordDatum tells that a secret or config was made or has other labels.
-func (s *Server) recordDatum(kind events.Type, created bool, d datum) {
+func (s *Server) recordDatum(kind events.Type, created bool, d secretOrConfig) {
 	action := events.ActionUpdate
 	if created {
 		action = events.ActionCreate

@@ -24,9 +24,9 @@ type route struct {
 	pattern string
 	kind    kind
 	handle  handler
-	// anywhere means that with follow=1 any manager serves it from its own copy of
+	// anyManager means that with follow=1 any manager serves it from its own copy of
 	// the database, which catches up by itself: the stream outlives the leader.
-	anywhere bool
+	anyManager bool
 	// alone means that without a leader this manager answers for itself.
 	alone bool
 
@@ -73,11 +73,11 @@ func (s *Server) table() []route {
 		{method: http.MethodGet, pattern: "/services/{id}", kind: read, handle: s.inspectService},
 		{method: http.MethodPost, pattern: "/services/{id}/update", kind: write, handle: s.updateService},
 		{method: http.MethodDelete, pattern: "/services/{id}", kind: write, handle: s.removeService},
-		{method: http.MethodGet, pattern: "/services/{id}/logs", kind: read, handle: s.serviceLogs, anywhere: true},
+		{method: http.MethodGet, pattern: "/services/{id}/logs", kind: read, handle: s.serviceLogs, anyManager: true},
 
 		{method: http.MethodGet, pattern: "/tasks", kind: read, handle: s.listTasks},
 		{method: http.MethodGet, pattern: "/tasks/{id}", kind: read, handle: s.inspectTask},
-		{method: http.MethodGet, pattern: "/tasks/{id}/logs", kind: read, handle: s.taskLogs, anywhere: true},
+		{method: http.MethodGet, pattern: "/tasks/{id}/logs", kind: read, handle: s.taskLogs, anyManager: true},
 
 		{method: http.MethodGet, pattern: "/secrets", kind: read, handle: s.listSecrets},
 		{method: http.MethodPost, pattern: "/secrets/create", kind: write, handle: s.createSecret},
@@ -96,9 +96,9 @@ func (s *Server) table() []route {
 	return routes
 }
 
-// ours are the first segments of paths that are never passed on to the engine: it
+// swarmPaths are the first segments of paths that are never passed on to the engine: it
 // may be in a swarm of its own, which must not be taken for this cluster.
-var ours = map[string]bool{
+var swarmPaths = map[string]bool{
 	"_ping": true, "version": true, "info": true, "events": true, "distribution": true, "skep": true,
 	"swarm": true, "nodes": true, "services": true, "tasks": true, "secrets": true, "configs": true,
 }

@@ -25,22 +25,24 @@ const (
 
 var dataName = regexp.MustCompile(`^[a-zA-Z0-9]+(?:[a-zA-Z0-9-_.]*[a-zA-Z0-9])?$`)
 
-// datum is what secrets and configs have in common.
-type datum struct {
+// secretOrConfig is what secrets and configs have in common.
+type secretOrConfig struct {
 	kind string
 	id   string
 	meta cluster.Meta
 	spec swarm.ConfigSpec
 }
 
-func secretDatum(s *cluster.Secret) datum {
-	return datum{"secret", s.ID, s.Meta, swarm.ConfigSpec{Annotations: s.Spec.Annotations, Data: s.Spec.Data, Templating: s.Spec.Templating}}
+func secretAsData(s *cluster.Secret) secretOrConfig {
+	return secretOrConfig{"secret", s.ID, s.Meta, swarm.ConfigSpec{Annotations: s.Spec.Annotations, Data: s.Spec.Data, Templating: s.Spec.Templating}}
 }
 
-func configDatum(c *cluster.Config) datum { return datum{"config", c.ID, c.Meta, c.Spec} }
+func configAsData(c *cluster.Config) secretOrConfig {
+	return secretOrConfig{"config", c.ID, c.Meta, c.Spec}
+}
 
 // check refuses what can't be kept. Its texts are Swarm's, and never have the data.
-func (d datum) check(r *request, limit int) error {
+func (d secretOrConfig) check(r *request, limit int) error {
 	switch name := d.spec.Name; {
 	case name == "":
 		return fail(cluster.ErrInvalid, "name must be provided")
@@ -52,7 +54,7 @@ func (d datum) check(r *request, limit int) error {
 	return d.checkTemplating(r)
 }
 
-func (d datum) checkTemplating(r *request) error {
+func (d secretOrConfig) checkTemplating(r *request) error {
 	switch t := d.spec.Templating; {
 	case t == nil:
 		return nil
@@ -69,7 +71,7 @@ func (d datum) checkTemplating(r *request) error {
 
 // relabelled tells whether update asks for nothing but other labels; what it
 // leaves out stays as it is.
-func (d datum) relabelled(update swarm.ConfigSpec) bool {
+func (d secretOrConfig) relabelled(update swarm.ConfigSpec) bool {
 	sameData := update.Data == nil || subtle.ConstantTimeCompare(update.Data, d.spec.Data) == 1
 	sameTemplating := update.Templating == nil || d.spec.Templating != nil && update.Templating.Name == d.spec.Templating.Name && len(update.Templating.Options) == 0
 	return update.Name == d.spec.Name && sameData && sameTemplating
@@ -77,7 +79,7 @@ func (d datum) relabelled(update swarm.ConfigSpec) bool {
 
 // checkUpdate lets through an update of the version that the client has seen, if
 // it is of labels only.
-func (d datum) checkUpdate(index uint64, update swarm.ConfigSpec) error {
+func (d secretOrConfig) checkUpdate(index uint64, update swarm.ConfigSpec) error {
 	switch {
 	case d.meta.Version != index:
 		return fmt.Errorf("update %s %s: %w", d.kind, d.spec.Name, cluster.ErrConflict)
@@ -89,7 +91,7 @@ func (d datum) checkUpdate(index uint64, update swarm.ConfigSpec) error {
 
 // matches applies the filters of a list: names, prefixes of names and prefixes of
 // IDs are alternatives, labels must all be there.
-func (d datum) matches(args filters.Args) bool {
+func (d secretOrConfig) matches(args filters.Args) bool {
 	names, prefixes, ids := args.Get("names"), args.Get("name"), args.Get("id")
 	if len(names)+len(prefixes)+len(ids) > 0 && !slices.Contains(names, d.spec.Name) &&
 		!(len(prefixes) > 0 && anyPrefix(d.spec.Name, prefixes)) && !(len(ids) > 0 && anyPrefix(d.id, ids)) {
@@ -99,7 +101,7 @@ func (d datum) matches(args filters.Args) bool {
 }
 
 // checkUnused refuses to remove what the present spec of a service refers to.
-func (d datum) checkUnused(tx *store.Tx) error {
+func (d secretOrConfig) checkUnused(tx *store.Tx) error {
 	var users []string
 	for service := range tx.ServicesUsing(d.id) {
 		users = append(users, service.Spec.Name)
@@ -114,7 +116,7 @@ func (d datum) checkUnused(tx *store.Tx) error {
 	return fail(cluster.ErrPrecondition, "%s '%s' is in use by the following services: %s", d.kind, d.spec.Name, strings.Join(users, ", "))
 }
 
-func (d datum) errTaken() error {
+func (d secretOrConfig) errTaken() error {
 	return fail(cluster.ErrNameTaken, "rpc error: code = AlreadyExists desc = %s %s already exists", d.kind, d.spec.Name)
 }
 
@@ -140,7 +142,7 @@ func (s *Server) listSecrets(ctx context.Context, r *request) (response, error) 
 		return response{}, err
 	}
 	return response{list: listOf(r.manager.Store().View().Secrets(),
-		func(secret *cluster.Secret) bool { return secretDatum(secret).matches(args) }, renderSecret)}, nil
+		func(secret *cluster.Secret) bool { return secretAsData(secret).matches(args) }, renderSecret)}, nil
 }
 
 func (s *Server) listConfigs(ctx context.Context, r *request) (response, error) {
@@ -149,7 +151,7 @@ func (s *Server) listConfigs(ctx context.Context, r *request) (response, error) 
 		return response{}, err
 	}
 	configs := listOf(r.manager.Store().View().Configs(),
-		func(config *cluster.Config) bool { return configDatum(config).matches(args) }, renderConfig)
+		func(config *cluster.Config) bool { return configAsData(config).matches(args) }, renderConfig)
 	return response{list: configs}, nil
 }
 
@@ -190,12 +192,12 @@ func (s *Server) createSecret(ctx context.Context, r *request) (response, error)
 		return response{}, err
 	}
 	secret := &cluster.Secret{ID: cluster.NewID(s.Random), Spec: spec}
-	if err := secretDatum(secret).check(r, cluster.SecretLimit); err != nil {
+	if err := secretAsData(secret).check(r, cluster.SecretLimit); err != nil {
 		return response{}, err
 	}
 	err = r.manager.Store().Update(ctx, func(tx *store.Tx) error {
 		if tx.SecretNamed(spec.Name) != nil {
-			return secretDatum(secret).errTaken()
+			return secretAsData(secret).errTaken()
 		}
 		return tx.Put(secret)
 	})
@@ -211,12 +213,12 @@ func (s *Server) createConfig(ctx context.Context, r *request) (response, error)
 		return response{}, err
 	}
 	config := &cluster.Config{ID: cluster.NewID(s.Random), Spec: spec}
-	if err := configDatum(config).check(r, cluster.ConfigLimit); err != nil {
+	if err := configAsData(config).check(r, cluster.ConfigLimit); err != nil {
 		return response{}, err
 	}
 	err := r.manager.Store().Update(ctx, func(tx *store.Tx) error {
 		if tx.ConfigNamed(spec.Name) != nil {
-			return configDatum(config).errTaken()
+			return configAsData(config).errTaken()
 		}
 		return tx.Put(config)
 	})
@@ -240,7 +242,7 @@ func (s *Server) updateSecret(ctx context.Context, r *request) (response, error)
 		if err != nil {
 			return err
 		}
-		if err := secretDatum(old).checkUpdate(index, swarm.ConfigSpec{Annotations: spec.Annotations, Data: spec.Data, Templating: spec.Templating}); err != nil {
+		if err := secretAsData(old).checkUpdate(index, swarm.ConfigSpec{Annotations: spec.Annotations, Data: spec.Data, Templating: spec.Templating}); err != nil {
 			return err
 		}
 		next := *old
@@ -263,7 +265,7 @@ func (s *Server) updateConfig(ctx context.Context, r *request) (response, error)
 		if err != nil {
 			return err
 		}
-		if err := configDatum(old).checkUpdate(index, spec); err != nil {
+		if err := configAsData(old).checkUpdate(index, spec); err != nil {
 			return err
 		}
 		next := *old
@@ -278,7 +280,7 @@ func (s *Server) removeSecret(ctx context.Context, r *request) (response, error)
 		if err != nil {
 			return err
 		}
-		if err := secretDatum(secret).checkUnused(tx); err != nil {
+		if err := secretAsData(secret).checkUnused(tx); err != nil {
 			return err
 		}
 		tx.Delete(secret)
@@ -293,7 +295,7 @@ func (s *Server) removeConfig(ctx context.Context, r *request) (response, error)
 		if err != nil {
 			return err
 		}
-		if err := configDatum(config).checkUnused(tx); err != nil {
+		if err := configAsData(config).checkUnused(tx); err != nil {
 			return err
 		}
 		tx.Delete(config)

@@ -137,7 +137,7 @@ func unclean(whole, path string) bool {
 		return false // What ends with a slash is another page, which isn't there.
 	}
 	_, rest := splitVersion(clean)
-	return ours[segments(path)[0]] || ours[segments(rest)[0]]
+	return swarmPaths[segments(path)[0]] || swarmPaths[segments(rest)[0]]
 }
 
 // splitVersion cuts /v1.41 off a path.
