@@ -32,14 +32,14 @@ var takes = map[string]string{
 	"cluster/gossip/gossip.go net.Listen":       "where memberlist is about to listen: its own error doesn't say what is wrong",
 	"cluster/gossip/gossip.go net.ListenPacket": "likewise",
 	"cluster/manager/admit.go time.Now":         "a deadline of the kernel's",
-	"cluster/manager/silence.go time.Since":     "raft's own clock",
+	"cluster/manager/leadersilence.go time.Since":     "raft's own clock",
 	"cluster/manager/status.go time.Since":      "raft's own clock",
 	"cluster/node/listen.go net.Dial":           "the API's sockets are the machine's own",
 	"cluster/node/listen.go net.Listen":         "the API's sockets are the machine's own",
 	"cluster/node/network.go net.Listen":        "this is the network that is given",
 	"store/seal/ring.go rand.Read":              "nonces: never again the same, whoever gives the randomness",
 	"store/seal/stream.go rand.Read":            "nonces: never again the same, whoever gives the randomness",
-	"cluster/manager/judge.go time.Since":       "raft's own clock",
+	"cluster/manager/authorize.go time.Since":       "raft's own clock",
 }
 
 // TestGiven_NobodyTakesOfTheWorld finds calls of what should have been passed in.

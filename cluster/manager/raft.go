@@ -29,7 +29,7 @@ func (m *Manager) startRaft() (*raft.Raft, error) {
 	config.HeartbeatTimeout = m.cfg.HeartbeatTimeout
 	config.ElectionTimeout = m.cfg.HeartbeatTimeout
 	config.LeaderLeaseTimeout = m.cfg.HeartbeatTimeout
-	config.CommitTimeout = tellAgain // See commit.go.
+	config.CommitTimeout = tellAgain // See committracker.go.
 	config.MaxAppendEntries = entriesAtOnce
 	config.BatchApplyCh = true
 	config.NoLegacyTelemetry = true
