@@ -49,7 +49,7 @@ type taskSet struct {
 	// outbox is the present session's; nil when there is none.
 	mailbox *outbox
 	// watching is set while the driver's events come in; eventsLost when they haven't for
-	// some time, and mute when the driver can't describe the machine.
+	// some time, and describeFailed when the driver can't describe the machine.
 	watching, eventsLost, describeFailed bool
 	// lease is until when managers count on this node to run its fenced tasks; expiry
 	// ends it.

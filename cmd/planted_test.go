@@ -98,7 +98,7 @@ var bugs = []planted{
 	},
 	{
 		name: "a manager that lost its database goes on voting",
-		file: "cluster/node/repair.go", old: "_, err := m.asker().Lost(asking)", new: "err := asking.Err()",
+		file: "cluster/node/repair.go", old: "_, err := m.control().Lost(asking)", new: "err := asking.Err()",
 		pkg: "./cluster/clustertest", run: "TestRepair",
 	},
 	{

@@ -76,7 +76,7 @@ func (w *servicePlan) rebalance() {
 		}
 		s := movable[nodeID][0]
 		movable[nodeID] = movable[nodeID][1:]
-		w.noRoomReason = "" // Relieve has found a place.
+		w.noRoomReason = "" // PickRebalanceSource has found a place.
 		if w.policy.startFirst {
 			w.discount(s)
 		}

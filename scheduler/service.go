@@ -39,7 +39,7 @@ type servicePlan struct {
 	starting int
 	// unbalanced is set when a rebalance has something to move.
 	unbalanced bool
-	// waiting is set when a task found no node; full says why no further task of the
+	// waiting is set when a task found no node; noRoomReason is why no further task of the
 	// current revision finds one either.
 	waiting      bool
 	noRoomReason string

@@ -57,7 +57,7 @@ func (l *assignmentSet) full(view store.View) *cluster.Assignments {
 	return message
 }
 
-// difference makes the message that brings an agent that knows the ledger up to
+// difference makes the message that brings an agent that knows the assignment set up to
 // view, when only what is marked may have changed. It is nil when there is
 // nothing to say, unless the mark is to say just how far this manager has got.
 func (l *assignmentSet) difference(view store.View, changed pending) *cluster.Assignments {

@@ -71,7 +71,7 @@ func (d *Dispatcher) Lead(ctx context.Context) error {
 }
 
 // take hands a relay in, waits until it is committed, and grants what leases it
-// can. It may be called on a nil intake: this manager doesn't lead.
+// can. It may be called on a nil collector: this manager doesn't lead.
 func (in *collector) take(ctx context.Context, r cluster.Relay) (cluster.RelayAnswer, error) {
 	if err := in.deliver(ctx, r); err != nil {
 		return cluster.RelayAnswer{}, err
@@ -124,7 +124,7 @@ func (in *collector) deliver(ctx context.Context, r cluster.Relay) error {
 	}
 }
 
-// wakeUp wakes the intake: nodes or gossip changed.
+// wakeUp wakes the collector: nodes or gossip changed.
 func (in *collector) wakeUp() {
 	if in == nil {
 		return
@@ -146,7 +146,7 @@ func (in *collector) sessions() map[string]string {
 }
 
 // sessionAt tells which manager has the session of a node; empty when unknown,
-// and on a nil intake.
+// and on a nil collector.
 func (in *collector) sessionAt(nodeID string) string {
 	if in == nil {
 		return ""

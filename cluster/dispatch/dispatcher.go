@@ -92,7 +92,7 @@ type Dispatcher struct {
 	// adrift is set while no leader has heard of this manager for Config.AdriftAfter. Its
 	// replica is old then, and what its agents say goes nowhere, so it has no sessions.
 	adrift bool
-	// intake is nil unless Lead runs.
+	// collector is nil unless Lead runs.
 	intake *collector
 }
 
@@ -212,7 +212,7 @@ func (d *Dispatcher) view() store.View {
 	return d.published
 }
 
-// leading gives the intake while Lead runs.
+// leading gives the collector while Lead runs.
 func (d *Dispatcher) leading() *collector {
 	d.mu.Lock()
 	defer d.mu.Unlock()

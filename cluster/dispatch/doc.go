@@ -19,10 +19,10 @@
 //     writes to the outbox and to the buffers of log streams, and never waits for
 //     consensus.
 //   - writer (one per session) is the only one that writes to the connection. It
-//     alone owns the ledger of what the agent was told.
-//   - intake (one, in Lead) owns what the leader knows of managers, sessions and
+//     alone owns the assignment set of what the agent was told.
+//   - collector (one, in Lead) owns what the leader knows of managers, sessions and
 //     gossip. It has at most one batch with the committer.
-//   - committer (at most one, started by intake for each batch) is in
+//   - committer (at most one, started by collector for each batch) is in
 //     store.Update.
 //
 // Guarantees:

@@ -73,7 +73,7 @@ type observation struct {
 	left bool
 	// halting is set beside left when its machine stops.
 	halting bool
-	// gossip is gossip's, and turned is since when.
+	// gossip is gossip's, and gossipSince is since when.
 	gossip      gossipState
 	gossipSince time.Time
 	// engineLost is since when a node with a session has no engine; zero while it has.
@@ -88,7 +88,7 @@ type observation struct {
 	warning string
 }
 
-// livenessInput is all that judge goes by.
+// livenessInput is all that decideNodeStates goes by.
 type livenessInput struct {
 	now time.Time
 	// started is when this leader began; unheard is how many managers that may be

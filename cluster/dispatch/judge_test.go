@@ -12,7 +12,7 @@ import (
 
 var noon = time.Date(2026, 1, 1, 12, 0, 0, 0, time.UTC)
 
-// seen makes a sighting of a ready node; times are seconds before now.
+// seen makes an observation of a ready node; times are seconds before now.
 func seen(change func(*observation)) observation {
 	n := observation{nodeID: "n", session: true, gossip: rumourAlive, gossipSince: ago(3600)}
 	n.status = cluster.NodeStatus{State: cluster.NodeReady, Since: ago(3600)}
@@ -22,7 +22,7 @@ func seen(change func(*observation)) observation {
 
 func ago(seconds float64) time.Time { return noon.Add(-time.Duration(seconds * float64(time.Second))) }
 
-// missing makes a sighting of a ready node whose session ended some seconds ago.
+// missing makes an observation of a ready node whose session ended some seconds ago.
 func missing(lost float64, r gossipState, turned float64) observation {
 	return seen(func(n *observation) {
 		n.session, n.lost, n.gossip, n.gossipSince = false, ago(lost), r, ago(turned)
@@ -34,7 +34,7 @@ func with(n observation, state cluster.NodeState, message string) observation {
 	return n
 }
 
-// engineless makes a sighting of a node whose engine has been away for some seconds.
+// engineless makes an observation of a node whose engine has been away for some seconds.
 func engineless(away float64, state cluster.NodeState, message string) observation {
 	return with(seen(func(n *observation) { n.engineLost = ago(away) }), state, message)
 }
@@ -155,7 +155,7 @@ func TestJudge(t *testing.T) {
 	}
 }
 
-// missed makes a sighting of a node that was just lost, as so many managers say.
+// missed makes an observation of a node that was just lost, as so many managers say.
 func missed(witnesses int) observation {
 	n := missing(1, gossipGone, 0)
 	n.witnesses = witnesses

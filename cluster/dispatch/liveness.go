@@ -16,7 +16,7 @@ const staleAfter = 5 * relayEvery
 const staleRelay = relayLimit + relayCalm
 
 // liveness is what the leader remembers of managers, sessions and gossip: since
-// when each signal is what it is. It belongs to the intake.
+// when each signal is what it is. It belongs to the collector.
 type liveness struct {
 	started time.Time
 	// stale is staleAfter, or Config.HeardFor.
@@ -65,7 +65,7 @@ func newLiveness(now time.Time) *liveness {
 }
 
 // noteRelay takes in what a relay says about sessions, unless a later one of the same
-// manager overtook it. It tells whether judge should have a look.
+// manager overtook it. It tells whether decideNodeStates should have a look.
 func (l *liveness) noteRelay(r cluster.Relay, now time.Time) bool {
 	old := l.managers[r.Manager]
 	if old != nil && old.epoch == r.Epoch && old.number > r.Number {
@@ -118,7 +118,7 @@ func (l *liveness) signal(nodeID string, now time.Time) *signal {
 	return s
 }
 
-// observe brings the memory up to now and gives the scene for judge. Where tells
+// observe brings the memory up to now and gives the scene for decideNodeStates. Where tells
 // which manager has the session of each node. Stale is when the sessions of
 // some manager will stop counting unless it is heard of. Members is nil when
 // there is no gossip.

@@ -310,7 +310,7 @@ func (w *world) suspect(nodeID string) {
 	w.rumour(func() { w.members[nodeID] = cluster.Member{NodeID: nodeID, Suspect: true} })
 }
 
-// rumour changes what gossip says, and tells the managers.
+// gossip changes what gossip says, and tells the managers.
 func (w *world) rumour(change func()) {
 	w.mu.Lock()
 	defer w.mu.Unlock()

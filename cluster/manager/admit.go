@@ -34,7 +34,7 @@ type JoinRequest struct {
 	// Build is which skep the node runs; one that doesn't fit isn't let in.
 	Build cluster.Build `cbor:"6,keyasint,omitzero"`
 	// Control is host:port of the control port that the node will have if it is let in as
-	// a manager. It answers there already, with the key of CSR: see Answer.
+	// a manager. It answers there already, with the key of CSR: see ListenForLeader.
 	Control string `cbor:"7,keyasint,omitempty"`
 }
 
@@ -283,7 +283,7 @@ func (m *Manager) admission(node *cluster.Node, chain []byte) *Admission {
 	return admission
 }
 
-// ready takes a manager's control address in, if it is reached there; voters does the rest.
+// ready takes a manager's control address in, if it is reached there; followRoles does the rest.
 func (m *Manager) ready(r *http.Request, request ReadyRequest) (*Admission, error) {
 	return m.take(r.Context(), callerOf(r), request.Addr, request.Build.Bounded())
 }

@@ -101,7 +101,7 @@ func checkLeap(from raft.ServerID, own, term uint64) error {
 	return nil
 }
 
-// authorizeNow is judge by what this manager knows now.
+// authorizeNow is authorize by what this manager knows now.
 func (m *Manager) authorizeNow(from string, request any) error {
 	r := m.running.Load()
 	if r == nil {

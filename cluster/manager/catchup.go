@@ -26,8 +26,8 @@ type replicated struct {
 	snapshot, sent int64
 }
 
-// replication has a match for each manager that the leader of a term sends to. The transport
-// notes them, voters reads them.
+// replication has how far each is, for each manager that the leader of a term sends to. The transport
+// notes them, followRoles reads them.
 type replication struct {
 	mu   sync.Mutex // guards the fields below
 	term uint64
@@ -62,7 +62,7 @@ func (m *replication) of(term uint64) map[raft.ServerID]replicated {
 // steadyBeats is for how many Beats in a row a manager must be abreast to have caught up.
 const steadyBeats = 4
 
-// catchUp is what the leader has seen of the members without a vote; voters owns it.
+// catchUp is what the leader has seen of the members without a vote; followRoles owns it.
 type catchUp struct {
 	beat time.Duration
 	// marks are the leader's last index at looks of before, the oldest first: the first
@@ -167,7 +167,7 @@ func (m replicated) progress(last uint64) string {
 // of interest.
 type waitReasons struct {
 	mu sync.Mutex // guards the fields below
-	// voters are those of voters; unreached those of managers whose address was refused.
+	// voters are those of followRoles; unreached those of managers whose address was refused.
 	voters, unreached map[string]string
 	// twins are the managers that were two machines when somebody looked last.
 	twins map[string]found
@@ -183,7 +183,7 @@ type found struct {
 	at  time.Time
 }
 
-// set replaces what voters says.
+// set replaces what followRoles says.
 func (w *waitReasons) set(all map[string]string) {
 	w.mu.Lock()
 	defer w.mu.Unlock()

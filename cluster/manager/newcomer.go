@@ -18,7 +18,7 @@ import (
 // couldn't be by the paper: a candidate asks and counts the voters of its own newest
 // configuration, and raft still looks at its term, its log, and this manager's own vote.
 // Whoever has no newer log than this manager has no news of a vote either, and is left
-// to raft; and who may speak at all is judge's to say.
+// to raft; and who may speak at all is authorize's to say.
 
 // poll is what a manager knows when it is asked for its vote.
 type poll struct {
@@ -36,7 +36,7 @@ func (p poll) newcomer(id string, lastIndex, lastTerm uint64) bool {
 	return lastTerm > p.lastTerm || lastTerm == p.lastTerm && lastIndex > p.lastIndex
 }
 
-// pollOf is what raft knows now. Nothing is added to the log meanwhile: see retaining.
+// pollOf is what raft knows now. Nothing is added to the log meanwhile: see snapshotFilter.
 func pollOf(r *raft.Raft) poll {
 	term, _ := strconv.ParseUint(r.Stats()["last_log_term"], 10, 64)
 	return poll{r.GetConfiguration().Configuration().Servers, r.LastIndex(), term}

@@ -236,7 +236,7 @@ func (s *streams) Close() error {
 
 func (s *streams) Addr() net.Addr { return s.addr }
 
-// Dial connects to a manager that is named together with its address: see whom.
+// Dial connects to a manager that is named together with its address: see dialTarget.
 func (s *streams) Dial(target raft.ServerAddress, timeout time.Duration) (net.Conn, error) {
 	if conn := s.spares.take(string(target)); conn != nil {
 		return s.lines.keep(conn)

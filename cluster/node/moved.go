@@ -284,7 +284,7 @@ func (m *member) setAddressError(err error) {
 	m.lack = err
 }
 
-// addressError is what setLack said.
+// addressError is what setAddressError said.
 func (m *member) addressError() error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
