@@ -265,7 +265,7 @@ func (b *markedBolt) transactLocked(call func() error) error {
 }
 
 // Reencrypt writes the mark anew, under the key that the ring seals with now.
-func (b *markedBolt) Reseal() error { return b.write(nil, func(*mark) error { return nil }) }
+func (b *markedBolt) Reencrypt() error { return b.write(nil, func(*mark) error { return nil }) }
 
 // Covered notes that there is a snapshot up to index.
 func (b *markedBolt) Covered(index uint64) error {

@@ -14,11 +14,11 @@ import (
 // other such snapshots go. When it returns nil, nothing on the disk needs an older key.
 // It may be cut off anywhere and repeated: as long as the older keys are there, all opens.
 func (d *Disk) Reencrypt(snapshot func() error) error {
-	if err := d.log.Reseal(); err != nil {
+	if err := d.log.Reencrypt(); err != nil {
 		return err
 	}
 	d.reached("log")
-	if err := d.bolt.Reseal(); err != nil {
+	if err := d.bolt.Reencrypt(); err != nil {
 		return fmt.Errorf("seal the log's mark anew: %w", err)
 	}
 	d.reached("stable")

@@ -56,13 +56,13 @@ func (d *Dispatcher) Lead(ctx context.Context) error {
 		ended:      make(chan struct{}),
 	}
 	d.mu.Lock()
-	d.intake = in
+	d.collector = in
 	d.mu.Unlock()
 	d.outbox.wake()
 	defer func() {
 		d.mu.Lock()
-		if d.intake == in {
-			d.intake = nil
+		if d.collector == in {
+			d.collector = nil
 		}
 		d.mu.Unlock()
 		close(in.ended)

@@ -93,7 +93,7 @@ type Dispatcher struct {
 	// replica is old then, and what its agents say goes nowhere, so it has no sessions.
 	adrift bool
 	// collector is nil unless Lead runs.
-	intake *collector
+	collector *collector
 }
 
 // New makes a Dispatcher. Nothing happens before Run.
@@ -174,7 +174,7 @@ func (d *Dispatcher) Isolated() bool {
 // knows of all; another manager tells of its own.
 func (d *Dispatcher) Sessions() map[string]string {
 	d.mu.Lock()
-	in := d.intake
+	in := d.collector
 	d.mu.Unlock()
 	if in != nil {
 		return in.sessions()
@@ -216,7 +216,7 @@ func (d *Dispatcher) view() store.View {
 func (d *Dispatcher) leading() *collector {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	return d.intake
+	return d.collector
 }
 
 // heartbeat is the longest silence in sessions that begin now: what the cluster's

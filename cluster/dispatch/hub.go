@@ -119,7 +119,7 @@ func (d *Dispatcher) publish(changes []store.Change, view store.View, lost bool)
 		s.mark(view, m)
 	}
 	if nodes {
-		d.intake.wakeUp()
+		d.collector.wakeUp()
 	}
 	if view.Index() > d.published.Index() {
 		d.published = view
@@ -154,7 +154,7 @@ func (d *Dispatcher) watchMembers(before map[string]cluster.Member) map[string]c
 		}
 	}
 	d.outbox.setUnseen(unseen(d.published, now))
-	d.intake.wakeUp()
+	d.collector.wakeUp()
 	return now
 }
 

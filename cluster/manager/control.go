@@ -56,7 +56,7 @@ func (m *Manager) serveControl(ctx context.Context) error {
 	})
 	var conns sync.WaitGroup
 	g.Go(func() error {
-		strangers := &anonymousConns{log: m.log}
+		anonymous := &anonymousConns{log: m.log}
 		for {
 			plain, err := m.listener.Accept()
 			if ctx.Err() != nil {
@@ -70,7 +70,7 @@ func (m *Manager) serveControl(ctx context.Context) error {
 				pause(ctx, 50*time.Millisecond)
 				continue
 			}
-			caller := strangers.admit(plain)
+			caller := anonymous.admit(plain)
 			conns.Add(1)
 			go func() {
 				defer conns.Done()

@@ -32,8 +32,8 @@ func (r *Ring) sealed(head []byte) bool {
 	return len(head) > keyIDSize && string(head[1:1+keyIDSize]) == string(current[:])
 }
 
-// Reseal seals all entries that are under an older key anew.
-func (l *Log) Reseal() error {
+// Reencrypt seals all entries that are under an older key anew.
+func (l *Log) Reencrypt() error {
 	first, err := l.FirstIndex()
 	if err != nil {
 		return fmt.Errorf("seal log anew: %w", err)
