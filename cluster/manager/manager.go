@@ -118,9 +118,9 @@ type Manager struct {
 	client   *http.Client
 	turns    handshakeLimit
 	peers    *reachability
-	knocks   protocolErrors
-	refusals protocolErrors
-	crowds   protocolErrors
+	knocks   lineLimit
+	refusals lineLimit
+	crowds   lineLimit
 	// turnedAway counts those whose certificate, or request, isn't one for here.
 	turnedAway cluster.Seldom
 	joins      joins

@@ -17,15 +17,15 @@ import (
 // is open to anybody.
 const knockPause = time.Minute
 
-// protocolErrors says who came to the control port with a protocol that isn't spoken there.
-type protocolErrors struct {
+// lineLimit lets a line of the log through once in a knockPause, and counts the others.
+type lineLimit struct {
 	mu     sync.Mutex // guards the fields below
 	said   time.Time
 	unsaid int
 }
 
 // due tells whether one more is to be logged, and how many weren't since the last that was.
-func (k *protocolErrors) due(now time.Time) (unsaid int, due bool) {
+func (k *lineLimit) due(now time.Time) (unsaid int, due bool) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	if since := now.Sub(k.said); !k.said.IsZero() && since >= 0 && since < knockPause {
