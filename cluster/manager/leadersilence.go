@@ -14,7 +14,7 @@ import (
 // tells. Raft looks for silence at random moments, so that a follower finds it one to
 // three Beats after it began, and votes only when it has found it itself. Here a
 // follower looks when the silence has lasted a HeartbeatTimeout, and asks the others. When most
-// hear nothing either it stands for election, as in campaignOnClosedConns.go. So a follower that
+// hear nothing either it stands for election, as in campaign.go. So a follower that
 // alone is cut off from a leader deposes nobody.
 
 // campaignOnSilence stands for election when the leader has fallen silent.
