@@ -24,7 +24,7 @@ build: ## bin/skep, bin/lab and bin/timecheck
 # What takes seconds each: no cluster, no disk, no engine, no processes.
 quick: ## while editing: vet, the rules of the project, and the tests of the packages that need no cluster
 	$(GO) vet ./...
-	$(GO) test -short ./agent ./agent/simulate ./cluster ./cluster/dispatch ./cluster/manager ./cluster/node ./cmd ./cmd/lab/report ./cmd/lab/scenario ./scheduler/... ./store/seal
+	$(GO) test -short ./agent ./agent/simulate ./cluster ./cluster/dispatch ./cluster/manager/... ./cluster/node ./cmd ./cmd/lab/report ./cmd/lab/scenario ./scheduler/... ./store/seal
 
 test: ## everything; what needs a Docker Engine is skipped where none answers, unless SKEP_REQUIRE_DOCKER=1
 	@# Uncached: cmd/lab tests binaries that it builds, of which the cache knows nothing.

@@ -42,6 +42,8 @@ var arrows = []arrow{
 	{"cluster/manager", "cluster/api", "a manager answers forwarded requests"},
 	{"cluster/manager", "cluster/dispatch", "a manager serves agents"},
 	{"cluster/manager", "cluster/ca", "the leader issues certificates"},
+	{"cluster/manager", "cluster/manager/campaign", "it stands for election"},
+	{"cluster/manager/campaign", "cluster", "managers ask each other for their health"},
 	{"cluster/manager", "cluster/gossip", "liveness takes the hint of gossip"},
 
 	{"agent", "cluster", "it takes assignments and sends reports"},

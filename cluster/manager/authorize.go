@@ -60,7 +60,7 @@ func authorize(from string, request any, h raftView) error {
 		}
 		return h.follows(from, r.Term)
 	case *raft.TimeoutNowRequest:
-		// One tells oneself; see campaignOnClosedConns.
+		// One tells oneself: see package campaign.
 		if from != h.self && from != h.leader {
 			return fmt.Errorf("hand leadership over: node %s doesn't lead: %w", from, cluster.ErrDenied)
 		}

@@ -64,3 +64,10 @@ func successor(servers []raft.Server, self string, known map[raft.ServerID]repli
 	}
 	return best, nil
 }
+
+// stand has raft stand for election as one does to whom leadership is handed over.
+func (m *Manager) stand() error {
+	header := raft.RPCHeader{ProtocolVersion: raft.ProtocolVersionMax, ID: []byte(m.cfg.NodeID), Addr: []byte(m.cfg.Addr)}
+	return m.retaining.TimeoutNow(raft.ServerID(m.cfg.NodeID), raft.ServerAddress(m.cfg.Addr),
+		&raft.TimeoutNowRequest{RPCHeader: header}, &raft.TimeoutNowResponse{})
+}

@@ -21,6 +21,7 @@ import (
 	"skep/cluster"
 	"skep/cluster/ca"
 	"skep/cluster/dispatch"
+	"skep/cluster/manager/campaign"
 	"skep/store"
 	"skep/store/seal"
 )
@@ -107,8 +108,7 @@ type Manager struct {
 	gated     *gatedTransport
 	retaining *snapshotFilter
 	inbound   *inbound
-	// quiet fires when the leader was silent for a HeartbeatTimeout; only campaignOnSilence reads from it.
-	quiet *time.Timer
+	campaign  *campaign.Campaign
 	// running is raft once it has started: the transport is there before.
 	running  atomic.Pointer[raft.Raft]
 	disk     *store.Disk
@@ -170,8 +170,6 @@ func Open(cfg Config) (_ *Manager, err error) {
 	m.listener = trackedListener{listener, newTrackedConns()}
 	m.streams = newStreams(advertised(cfg.Addr), m.dialRaft)
 	m.inbound = newInbound(m.transportConfig(), m.authorizeNow, cfg.HeartbeatTimeout/4, cfg.Log)
-	m.quiet = time.NewTimer(cfg.HeartbeatTimeout)
-	m.inbound.beaten = m.putOff
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, m.listener.Close())
@@ -201,6 +199,11 @@ func Open(cfg Config) (_ *Manager, err error) {
 	if m.raft, err = m.startRaft(); err != nil {
 		return nil, err
 	}
+	m.campaign = campaign.New(campaign.Config{
+		NodeID: cfg.NodeID, Raft: m.raft, HeartbeatTimeout: cfg.HeartbeatTimeout, Servers: m.servers, Dial: cfg.Network.Dial,
+		Ask: m.askRefusal, Stand: m.stand, Lost: m.inbound.lost, Doubt: cfg.Doubt, Log: cfg.Log,
+	})
+	m.inbound.beaten = m.campaign.PutOff
 	m.opened.Store(true)
 	return m, nil
 }
@@ -236,8 +239,8 @@ func (m *Manager) Run(ctx context.Context) error {
 	g.Go(func() error { return m.watch(serving) })
 	g.Go(func() error { return m.leadership(serving) })
 	g.Go(func() error { return m.compact(serving) })
-	g.Go(func() error { return m.campaignOnClosedConns(serving) })
-	g.Go(func() error { return m.campaignOnSilence(serving) })
+	g.Go(func() error { return m.campaign.OnClosedConns(serving) })
+	g.Go(func() error { return m.campaign.OnSilence(serving) })
 	g.Go(func() error { return m.sendCommits(serving, m.gated) })
 	g.Go(func() error { return m.keepWarmConns(serving) })
 	g.Go(func() error { return m.dispatch.Run(serving) })

@@ -58,7 +58,7 @@ func (m *Manager) healthWith(ctx context.Context, more ...string) cluster.Manage
 	health := m.Health()
 	for _, asked := range more {
 		if leader, ok := strings.CutPrefix(asked, withRefusal); ok {
-			health.Refused = m.refused(ctx, leader)
+			health.Refused = m.campaign.Refused(ctx, leader)
 		}
 	}
 	if slices.Contains(more, withDisk) {
@@ -99,6 +99,15 @@ func (m *Manager) askHealth(ctx context.Context, addr string, more ...string) (h
 		return health, fmt.Errorf("ask manager %s: %s", addr, response.Status)
 	}
 	return health, cluster.Decode(data, &health)
+}
+
+// askRefusal is askHealth with the answer whether the manager refusing, if that isn't empty,
+// refuses connections to the other one.
+func (m *Manager) askRefusal(ctx context.Context, addr, refusing string) (cluster.ManagerHealth, error) {
+	if refusing == "" {
+		return m.askHealth(ctx, addr)
+	}
+	return m.askHealth(ctx, addr, withRefusal+refusing)
 }
 
 // Quorum asks all voters how they are, and tells how many answer, how many must for

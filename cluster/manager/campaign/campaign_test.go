@@ -1,4 +1,4 @@
-package manager
+package campaign
 
 import (
 	"context"
@@ -28,7 +28,6 @@ func TestStanding(t *testing.T) {
 // closing is the network to a process that ends: its port is still open for the
 // first calls.
 type closing struct {
-	Network
 	calls, open int
 }
 
@@ -46,8 +45,9 @@ func TestRefuses_LooksAgain(t *testing.T) {
 		open int
 		want bool
 	}{{0, true}, {1, true}, {2, true}, {100, false}} {
-		m := &Manager{cfg: Config{HeartbeatTimeout: time.Second, Network: &closing{open: test.open}}}
-		if got := m.refuses(t.Context(), "leader:1"); got != test.want {
+		network := &closing{open: test.open}
+		c := &Campaign{Config: Config{HeartbeatTimeout: time.Second, Dial: network.Dial}}
+		if got := c.refuses(t.Context(), "leader:1"); got != test.want {
 			t.Errorf("with a port open for %d more calls: %v; want %v", test.open, got, test.want)
 		}
 	}

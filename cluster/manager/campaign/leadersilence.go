@@ -1,4 +1,4 @@
-package manager
+package campaign
 
 import (
 	"context"
@@ -17,60 +17,60 @@ import (
 // hear nothing either it stands for election, as in campaign.go. So a follower that
 // alone is cut off from a leader deposes nobody.
 
-// campaignOnSilence stands for election when the leader has fallen silent.
-func (m *Manager) campaignOnSilence(ctx context.Context) error {
+// OnSilence stands for election when the leader has fallen silent.
+func (c *Campaign) OnSilence(ctx context.Context) error {
 	for ctx.Err() == nil {
-		leader, silence := m.leaderSilence()
-		if wait := m.cfg.HeartbeatTimeout - silence; wait > 0 {
-			m.putOff()
+		leader, silence := c.leaderSilence()
+		if wait := c.HeartbeatTimeout - silence; wait > 0 {
+			c.PutOff()
 			select {
 			case <-ctx.Done():
-			case <-m.quiet.C:
+			case <-c.quiet.C:
 			}
-			if _, silence := m.leaderSilence(); silence > m.cfg.HeartbeatTimeout*5/4 {
+			if _, silence := c.leaderSilence(); silence > c.HeartbeatTimeout*5/4 {
 				// This process stood still; what the leader sent meanwhile is yet to be read.
-				pause(ctx, m.cfg.HeartbeatTimeout/4)
+				pause(ctx, c.HeartbeatTimeout/4)
 			}
 			continue
 		}
-		servers := m.servers()
-		place := electionRank(servers, m.cfg.NodeID, leader)
-		own := cluster.ManagerHealth{NodeID: m.cfg.NodeID, Term: m.raft.CurrentTerm(), LastIndex: m.raft.LastIndex(), LastContact: silence}
-		stand := place >= 0 && shouldCampaign(own, m.askOthers(ctx, servers, leader), m.cfg.HeartbeatTimeout, time.Duration(place)*m.electionStagger())
-		if now, silence := m.leaderSilence(); stand && now == leader && silence >= m.cfg.HeartbeatTimeout {
-			m.campaign(leader, own.Term, "the leader is silent")
-			pause(ctx, m.cfg.HeartbeatTimeout)
+		servers := c.Servers()
+		place := electionRank(servers, c.NodeID, leader)
+		own := cluster.ManagerHealth{NodeID: c.NodeID, Term: c.Raft.CurrentTerm(), LastIndex: c.Raft.LastIndex(), LastContact: silence}
+		stand := place >= 0 && shouldCampaign(own, c.askOthers(ctx, servers, leader), c.HeartbeatTimeout, time.Duration(place)*c.electionStagger())
+		if now, silence := c.leaderSilence(); stand && now == leader && silence >= c.HeartbeatTimeout {
+			c.campaign(leader, own.Term, "the leader is silent")
+			pause(ctx, c.HeartbeatTimeout)
 		}
-		pause(ctx, m.cfg.HeartbeatTimeout/8)
+		pause(ctx, c.HeartbeatTimeout/8)
 	}
 	return ctx.Err()
 }
 
-// putOff sets the timer to when the leader will have been silent for a HeartbeatTimeout. Each heartbeat
+// PutOff sets the timer to when the leader will have been silent for a HeartbeatTimeout. Each heartbeat
 // does so, which costs less than to wake up and look.
-func (m *Manager) putOff() {
-	_, silence := m.leaderSilence()
-	m.quiet.Reset(max(0, m.cfg.HeartbeatTimeout-silence))
+func (c *Campaign) PutOff() {
+	_, silence := c.leaderSilence()
+	c.quiet.Reset(max(0, c.HeartbeatTimeout-silence))
 }
 
 // leaderSilence is for how long this follower has heard nothing of its leader; none when it
 // has no leader, since nobody is missed then.
-func (m *Manager) leaderSilence() (leader string, silence time.Duration) {
-	_, id := m.raft.LeaderWithID()
-	if id == "" || m.raft.State() != raft.Follower {
+func (c *Campaign) leaderSilence() (leader string, silence time.Duration) {
+	_, id := c.Raft.LeaderWithID()
+	if id == "" || c.Raft.State() != raft.Follower {
 		return "", 0
 	}
-	return string(id), time.Since(m.raft.LastContact())
+	return string(id), time.Since(c.Raft.LastContact())
 }
 
 // askOthers has the account of each voter but the leader and this one; of one that
 // doesn't answer in time it is empty.
-func (m *Manager) askOthers(ctx context.Context, servers []raft.Server, leader string) []cluster.ManagerHealth {
-	ctx, cancel := context.WithTimeout(ctx, m.cfg.HeartbeatTimeout/3)
+func (c *Campaign) askOthers(ctx context.Context, servers []raft.Server, leader string) []cluster.ManagerHealth {
+	ctx, cancel := context.WithTimeout(ctx, c.HeartbeatTimeout/3)
 	defer cancel()
 	var others []raft.Server
 	for _, server := range servers {
-		if server.Suffrage == raft.Voter && string(server.ID) != m.cfg.NodeID && string(server.ID) != leader {
+		if server.Suffrage == raft.Voter && string(server.ID) != c.NodeID && string(server.ID) != leader {
 			others = append(others, server)
 		}
 	}
@@ -78,7 +78,7 @@ func (m *Manager) askOthers(ctx context.Context, servers []raft.Server, leader s
 	var asked sync.WaitGroup
 	for i, server := range others {
 		asked.Go(func() {
-			if health, err := m.askHealth(ctx, string(server.Address)); err == nil {
+			if health, err := c.Ask(ctx, string(server.Address), ""); err == nil {
 				accounts[i] = health
 			}
 		})
