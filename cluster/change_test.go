@@ -73,7 +73,7 @@ func TestUpdateService_TheFenceIsPartOfWhatRuns(t *testing.T) {
 	old := CreateService("s", changeSpec("app:1", 1), "")
 	for i, value := range []string{"true", "false", "true"} {
 		spec := changeSpec("app:1", 1)
-		spec.Labels = map[string]string{LabelFence: value}
+		spec.Labels = map[string]string{LabelFence.Name: value}
 		next := UpdateService(old.Service, old.Revision, nil, spec, "")
 		if next.Revision == nil || next.Revision.Number != uint64(i+2) || next.Revision.Fenced() != (value == "true") {
 			t.Errorf("%s: revision %+v", value, next.Revision)

@@ -3,13 +3,10 @@ package cluster
 import "time"
 
 const (
-	// LabelFence on a service, with the value true, has two tasks of one slot never run
-	// at the same time, not even while a network is cut: a node that isn't certain that
-	// managers count on it stops the task itself, and its replacement starts only when
-	// that must have happened.
-	LabelFence = "skep.fence"
-	// FenceLease is how long a node may run such tasks after it asked for the lease that
-	// the leader granted: longer than it takes to elect another leader.
+	// FenceLease is how long a node may run tasks of services with LabelFence after it
+	// asked for the lease that the leader granted: longer than it takes to elect another
+	// leader. A node without a lease stops them itself, and their replacements start only
+	// when that must have happened.
 	FenceLease = 5 * time.Second
 	// fenceSlack is what managers wait on top of the lease and the grace period: for
 	// clocks of managers that differ, and for the engine to do what it is told.
@@ -27,7 +24,10 @@ const MessageNoEngine = "the node's engine doesn't answer"
 const MessageLeft = "the node left the swarm"
 
 // Fenced tells whether a service with these labels is fenced.
-func Fenced(labels map[string]string) bool { return labels[LabelFence] == "true" }
+func Fenced(labels map[string]string) bool {
+	fenced, _ := LabelFence.Of(labels)
+	return fenced
+}
 
 // Fenced tells whether tasks of the revision are; those of none aren't.
 func (r *Revision) Fenced() bool { return r != nil && Fenced(r.ServiceLabels) }

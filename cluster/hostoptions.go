@@ -16,16 +16,6 @@ import (
 	units "github.com/docker/go-units"
 )
 
-const (
-	// LabelHost begins the labels of a service that ask for what an engine can do
-	// and a service's spec has no field for: skep.host.privileged=true. Each of them
-	// can make a container the master of its node.
-	LabelHost = "skep.host."
-	// LabelAllowHostOptions on the cluster's spec, with the value true, lets services
-	// have labels that begin with LabelHost.
-	LabelAllowHostOptions = "skep.allow-host-options"
-)
-
 // hostOptions are the options by the rest of their label. Each reads a label's
 // value into the engine's settings, or says what would be a value.
 var hostOptions = map[string]func(h *container.HostConfig, value string) error{
@@ -137,18 +127,13 @@ var (
 	deviceMode = regexp.MustCompile(`^[rwm]{1,3}$`)
 )
 
-// wants is what a value should have been; ApplyHostOptions says of what.
-type wants string
-
-func (w wants) Error() string { return string(w) }
-
 func boolean(set func(*container.HostConfig, bool)) func(*container.HostConfig, string) error {
 	return func(h *container.HostConfig, value string) error {
-		if value != "true" && value != "false" {
-			return wants("true or false")
+		on, err := readBool(value)
+		if err == nil {
+			set(h, on)
 		}
-		set(h, value == "true")
-		return nil
+		return err
 	}
 }
 
@@ -248,7 +233,10 @@ func HasHostOptions(labels map[string]string) bool {
 }
 
 // AllowsHostOptions tells whether a cluster lets services have host options.
-func AllowsHostOptions(spec swarm.Spec) bool { return spec.Labels[LabelAllowHostOptions] == "true" }
+func AllowsHostOptions(spec swarm.Spec) bool {
+	allowed, _ := LabelAllowHostOptions.Of(spec.Labels)
+	return allowed
+}
 
 // ApplyHostOptions adds what the labels of a service that begin with LabelHost ask
 // for to the settings of its containers, whose memory limit must have been set. A

@@ -8,12 +8,9 @@ import (
 )
 
 const (
-	// LabelRevisionHistory on the cluster's spec is how many revisions of each
-	// service are kept, from 0 to MaxRevisionHistory.
-	LabelRevisionHistory = "skep.revision-history"
-	// DefaultRevisionHistory is what holds without the label.
+	// DefaultRevisionHistory is what holds without LabelRevisionHistory.
 	DefaultRevisionHistory = 10
-	// MaxRevisionHistory bounds the label: each revision is a few KB on every manager.
+	// MaxRevisionHistory bounds that label: each revision is a few KB on every manager.
 	MaxRevisionHistory = 1000
 )
 
@@ -21,11 +18,10 @@ const (
 // ones. What the service runs, or goes back to without a number, or what a task
 // refers to, is kept in any case.
 func RevisionHistory(spec swarm.Spec) int {
-	n, err := strconv.Atoi(spec.Labels[LabelRevisionHistory])
-	if err != nil || n < 0 || n > MaxRevisionHistory {
-		return DefaultRevisionHistory
+	if n, ok := LabelRevisionHistory.Of(spec.Labels); ok {
+		return n
 	}
-	return n
+	return DefaultRevisionHistory
 }
 
 // KeptRevision is what the API tells of a revision, as `skep service history`

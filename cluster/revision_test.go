@@ -60,7 +60,7 @@ func TestRollbackServiceTo_Refuses(t *testing.T) {
 
 func TestRevisionHistory(t *testing.T) {
 	for value, want := range map[string]int{"": 10, "0": 0, "3": 3, "1000": 1000, "1001": 10, "-1": 10, "many": 10} {
-		spec := swarm.Spec{Annotations: swarm.Annotations{Labels: map[string]string{LabelRevisionHistory: value}}}
+		spec := swarm.Spec{Annotations: swarm.Annotations{Labels: map[string]string{LabelRevisionHistory.Name: value}}}
 		if got := RevisionHistory(spec); got != want {
 			t.Errorf("%q: %d, want %d", value, got, want)
 		}

@@ -19,12 +19,12 @@ type backoff struct {
 
 // backoff is the service's, from its labels, which the API has checked.
 func (w *servicePlan) backoff() backoff {
-	limit, err := time.ParseDuration(w.service.Spec.Labels[cluster.LabelRestartMaxDelay])
-	if err != nil || limit <= 0 || limit > cluster.MaxRestartDelay {
+	limit, ok := cluster.LabelRestartMaxDelay.Of(w.service.Spec.Labels)
+	if !ok {
 		return backoff{}
 	}
 	b := backoff{limit: limit, stable: 2 * limit}
-	if stable, err := time.ParseDuration(w.service.Spec.Labels[cluster.LabelRestartStable]); err == nil && stable > 0 {
+	if stable, ok := cluster.LabelRestartStable.Of(w.service.Spec.Labels); ok {
 		b.stable = stable
 	}
 	return b

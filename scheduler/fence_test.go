@@ -14,7 +14,7 @@ import (
 func TestPlan_FencesTrustNoOtherClock(t *testing.T) {
 	h := newHive(t)
 	h.put(h.node("n1"))
-	h.service("only", func(s *swarm.ServiceSpec) { s.Labels = map[string]string{cluster.LabelFence: "true"} })
+	h.service("only", func(s *swarm.ServiceSpec) { s.Labels = map[string]string{cluster.LabelFence.Name: "true"} })
 	h.settle()
 	h.obey()
 	h.put(h.node("n2"))

@@ -93,7 +93,7 @@ func TestPlan_Properties(t *testing.T) {
 				if old := h.db.View().Cluster(); old != nil {
 					*c = *old
 				}
-				c.Spec.Labels = map[string]string{cluster.LabelRevisionHistory: fmt.Sprint(keep)}
+				c.Spec.Labels = map[string]string{cluster.LabelRevisionHistory.Name: fmt.Sprint(keep)}
 				h.put(c)
 			},
 			"coldStart": func(*rapid.T) {
@@ -183,12 +183,12 @@ func randomSpec(r *rapid.T, s *swarm.ServiceSpec, order string) {
 	if s.Mode.ReplicatedJob == nil && s.Mode.GlobalJob == nil {
 		s.UpdateConfig, s.RollbackConfig = config("update"), config("rollback")
 	}
-	s.Labels = map[string]string{labelStartDeadline: "20s"}
+	s.Labels = map[string]string{cluster.LabelStartDeadline.Name: "20s"}
 	if s.Name == "job" {
-		s.Labels[cluster.LabelAntiAffinity] = "b"
+		s.Labels[cluster.LabelAntiAffinity.Name] = "b"
 	}
 	if rapid.Bool().Draw(r, "backoff") {
-		s.Labels[cluster.LabelRestartMaxDelay] = "10s"
+		s.Labels[cluster.LabelRestartMaxDelay.Name] = "10s"
 	}
 }
 
@@ -570,7 +570,7 @@ func TestPlan_NewLeader(t *testing.T) {
 						s.TaskTemplate.ContainerSpec.Image = image
 						s.TaskTemplate.RestartPolicy = &swarm.RestartPolicy{Delay: &delay}
 						s.UpdateConfig, s.RollbackConfig = config(order, action), config(order, action)
-						s.Labels = map[string]string{labelStartDeadline: "7s"}
+						s.Labels = map[string]string{cluster.LabelStartDeadline.Name: "7s"}
 					}
 					whole := func(_ *hive, _ int, intents []Intent) []Intent { return intents }
 					want, steps := updateStory(t, global, set, false, whole)

@@ -13,11 +13,10 @@ import (
 )
 
 const (
-	defaultMonitor       = 5 * time.Second
+	defaultMonitor = 5 * time.Second
+	// defaultStartDeadline is what holds without cluster.LabelStartDeadline, from when a
+	// task of a rollout may start.
 	defaultStartDeadline = 5 * time.Minute
-	// labelStartDeadline on a service is a Go duration: how long a task of a rollout
-	// may take to run, from when it may start.
-	labelStartDeadline = "skep.start-deadline"
 )
 
 // updatePolicy is how tasks are replaced: the service's UpdateConfig, or its
@@ -48,7 +47,7 @@ func policyOf(s *cluster.Service, rollback bool) updatePolicy {
 		}
 		p.startFirst = config.Order == swarm.UpdateOrderStartFirst
 	}
-	if d, err := time.ParseDuration(s.Spec.Labels[labelStartDeadline]); err == nil && d > 0 {
+	if d, ok := cluster.LabelStartDeadline.Of(s.Spec.Labels); ok {
 		p.deadline = d
 	}
 	return p

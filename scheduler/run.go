@@ -209,8 +209,10 @@ func (l *loop) plan() (Result, Input) {
 	}
 	for _, id := range result.Waiting {
 		l.waiting[id] = struct{}{}
-		if s := l.view.Service(id); s != nil && s.Spec.Labels[cluster.LabelAffinity] != "" {
-			l.following[id] = struct{}{}
+		if s := l.view.Service(id); s != nil {
+			if _, near := cluster.LabelAffinity.Of(s.Spec.Labels); near {
+				l.following[id] = struct{}{}
+			}
 		}
 	}
 	return result, input

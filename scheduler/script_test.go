@@ -51,7 +51,7 @@ func (h *hive) script(d *datadriven.TestData) string {
 				continue
 			}
 			if arg.Key == "revisions" {
-				c.Spec.Labels = map[string]string{cluster.LabelRevisionHistory: arg.Vals[0]}
+				c.Spec.Labels = map[string]string{cluster.LabelRevisionHistory.Name: arg.Vals[0]}
 				continue
 			}
 			if arg.Key == "log-driver" {
@@ -361,7 +361,7 @@ func (h *hive) setService(spec *swarm.ServiceSpec, arg datadriven.CmdArg) {
 		}
 		spec.Labels[label] = value
 	case "start-deadline":
-		spec.Labels = map[string]string{labelStartDeadline: value}
+		spec.Labels = map[string]string{cluster.LabelStartDeadline.Name: value}
 	case "restart.condition":
 		spec.TaskTemplate.RestartPolicy.Condition = swarm.RestartPolicyCondition(value)
 	case "restart.delay":

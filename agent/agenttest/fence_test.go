@@ -24,7 +24,7 @@ func (m *manager) asked() int64 {
 // assignFenced sends a fenced task t1 and one without a fence, t2.
 func (m *manager) assignFenced(labels map[string]string) {
 	m.t.Helper()
-	fenced, free := revision(map[string]string{cluster.LabelFence: "true"}), revision(nil)
+	fenced, free := revision(map[string]string{cluster.LabelFence.Name: "true"}), revision(nil)
 	for label, value := range labels {
 		fenced.ServiceLabels[label] = value
 	}

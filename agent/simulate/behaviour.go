@@ -12,10 +12,7 @@ import (
 	"skep/cluster"
 )
 
-// LabelPrefix begins the labels that say how a service's tasks behave.
-const LabelPrefix = "skep.simulate."
-
-// Behaviour is how a task behaves. Each field has a label: skep.simulate. and the
+// Behaviour is how a task behaves. Each field has a label: cluster.LabelSimulate and the
 // name in the field's comment. Durations are written as in Go ("1.5s").
 type Behaviour struct {
 	// PrepareDelay (prepare-delay) is how long a pull would take.
@@ -50,10 +47,10 @@ type Behaviour struct {
 func (b Behaviour) with(labels ...map[string]string) (Behaviour, error) {
 	for _, set := range labels {
 		for key, value := range set {
-			if !strings.HasPrefix(key, LabelPrefix) {
+			if !strings.HasPrefix(key, cluster.LabelSimulate) {
 				continue
 			}
-			if err := b.set(strings.TrimPrefix(key, LabelPrefix), value); err != nil {
+			if err := b.set(strings.TrimPrefix(key, cluster.LabelSimulate), value); err != nil {
 				return b, fmt.Errorf("read label %s: %q: %w", key, value, err)
 			}
 		}

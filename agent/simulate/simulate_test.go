@@ -52,8 +52,8 @@ func TestDriver_Durations(t *testing.T) {
 		d := New(Config{})
 		began := time.Now()
 		run(t, d, assignment("t1", map[string]string{
-			LabelPrefix + "prepare-delay": "3s", LabelPrefix + "start-delay": "2s", LabelPrefix + "run-for": "10s",
-			LabelPrefix + "exit-code": "4", LabelPrefix + "stop-delay": "1s",
+			cluster.LabelSimulate + "prepare-delay": "3s", cluster.LabelSimulate + "start-delay": "2s", cluster.LabelSimulate + "run-for": "10s",
+			cluster.LabelSimulate + "exit-code": "4", cluster.LabelSimulate + "stop-delay": "1s",
 		}))
 		if took := time.Since(began); took != 5*time.Second {
 			t.Errorf("starting took %v", took)
@@ -83,7 +83,7 @@ func TestDriver_RunsForEverByDefault(t *testing.T) {
 func TestDriver_ContainerLabelsWin(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		d := New(Config{Behaviour: Behaviour{ExitCode: 1, Exits: true}})
-		run(t, d, assignment("t1", map[string]string{LabelPrefix + "exit-code": "2"}, map[string]string{LabelPrefix + "exit-code": "3"}))
+		run(t, d, assignment("t1", map[string]string{cluster.LabelSimulate + "exit-code": "2"}, map[string]string{cluster.LabelSimulate + "exit-code": "3"}))
 		synctest.Wait()
 		if c := inspect(t, d, "t1"); c.ExitCode != 3 {
 			t.Errorf("%+v", c)
@@ -93,7 +93,7 @@ func TestDriver_ContainerLabelsWin(t *testing.T) {
 
 func TestDriver_FailRateIsTheSeedsAlone(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		labels := map[string]string{LabelPrefix + "fail-rate": "0.3", LabelPrefix + "run-for": "1s"}
+		labels := map[string]string{cluster.LabelSimulate + "fail-rate": "0.3", cluster.LabelSimulate + "run-for": "1s"}
 		fates := func(seed uint64) (failed int, all string) {
 			d := New(Config{Seed: seed})
 			for i := range 1000 {
@@ -126,7 +126,7 @@ func TestDriver_RefusesKnobsItDoesNotHave(t *testing.T) {
 	for key, value := range map[string]string{
 		"no-such-knob": "1", "run-for": "soon", "exit-code": "256", "fail-rate": "1.5", "start-delay": "-1s", "reject-rate": "NaN",
 	} {
-		_, err := New(Config{}).Prepare(t.Context(), assignment("t1", map[string]string{LabelPrefix + key: value}))
+		_, err := New(Config{}).Prepare(t.Context(), assignment("t1", map[string]string{cluster.LabelSimulate + key: value}))
 		if !errors.Is(err, cluster.ErrInvalid) {
 			t.Errorf("%s=%s: %v", key, value, err)
 		}
@@ -138,7 +138,7 @@ func TestDriver_DelaysCanBeCalledOff(t *testing.T) {
 		d := New(Config{})
 		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
 		defer cancel()
-		_, err := d.Prepare(ctx, assignment("t1", map[string]string{LabelPrefix + "prepare-delay": "1h"}))
+		_, err := d.Prepare(ctx, assignment("t1", map[string]string{cluster.LabelSimulate + "prepare-delay": "1h"}))
 		if !errors.Is(err, context.DeadlineExceeded) {
 			t.Errorf("err = %v", err)
 		}

@@ -29,7 +29,7 @@ func stocked(t testing.TB) *bench {
 	b := newBench(t)
 	b.update(func(tx *store.Tx) error {
 		record := *tx.Cluster()
-		record.Spec.Labels = map[string]string{cluster.LabelAllowHostOptions: "true"}
+		record.Spec.Labels = map[string]string{cluster.LabelAllowHostOptions.Name: "true"}
 		record.Spec = cluster.CompleteSpec(record.Spec)
 		secret, config := &cluster.Secret{ID: secretID}, &cluster.Config{ID: configID}
 		secret.Spec.Name, secret.Spec.Data, config.Spec.Name = "key", []byte("secret"), "conf"
@@ -61,7 +61,7 @@ func bodies(t testing.TB) [][]byte {
 	}
 	delay, n, mode := 5*time.Second, uint64(2), fs.FileMode(0o444)
 	rich := spec("api", func(s *swarm.ServiceSpec) {
-		s.Labels = map[string]string{"a": "b", cluster.LabelAntiAffinity: "web", cluster.LabelHost + "shm-size": "64m"}
+		s.Labels = map[string]string{"a": "b", cluster.LabelAntiAffinity.Name: "web", cluster.LabelHost + "shm-size": "64m"}
 		s.UpdateConfig = &swarm.UpdateConfig{Parallelism: 1, Delay: delay, FailureAction: "rollback", Monitor: delay, MaxFailureRatio: 0.5, Order: "start-first"}
 		s.RollbackConfig = &swarm.UpdateConfig{FailureAction: "pause", Order: "stop-first"}
 		s.EndpointSpec.Ports = []swarm.PortConfig{{Protocol: "tcp", TargetPort: 80, PublishedPort: 8080, PublishMode: "host"}}

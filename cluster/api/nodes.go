@@ -53,7 +53,7 @@ func (s *Server) updateNode(ctx context.Context, r *request) (response, error) {
 	if err := checkAvailability(spec.Availability, false); err != nil {
 		return response{}, err
 	}
-	if err := checkNodeLabels(spec.Labels); err != nil {
+	if err := cluster.CheckLabels(cluster.OnNode, spec.Labels); err != nil {
 		return response{}, err
 	}
 	node, err := findNode(r.manager.Store().View(), r.vars["id"])

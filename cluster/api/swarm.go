@@ -245,7 +245,7 @@ func (s *Server) rotate(token string) (string, error) {
 // this version can't change.
 func checkSwarmSpec(spec, old swarm.Spec) error {
 	spec, old = cluster.CompleteSpec(spec), cluster.CompleteSpec(old)
-	if err := checkClusterLabels(spec.Labels); err != nil {
+	if err := cluster.CheckLabels(cluster.OnCluster, spec.Labels); err != nil {
 		return err
 	}
 	expiry := spec.CAConfig.NodeCertExpiry

@@ -28,15 +28,13 @@ const (
 	maxReplicas = 1_000_000
 )
 
-var dnsName = regexp.MustCompile(`^[a-zA-Z0-9](?:[-_]*[A-Za-z0-9]+)*$`)
-
 // checkServiceSpec refuses a spec that makes no sense (400), or that asks for what
 // skep doesn't do yet (501). The texts of the former are Swarm's.
 func checkServiceSpec(spec *swarm.ServiceSpec) error {
 	switch {
 	case spec.Name == "":
 		return fail(cluster.ErrInvalid, "meta: name must be provided")
-	case !dnsName.MatchString(spec.Name):
+	case !cluster.IsServiceName(spec.Name):
 		return fail(cluster.ErrInvalid, "name must be valid as a DNS name component")
 	case len(spec.Name) > maxNameLength:
 		return fail(cluster.ErrInvalid, "name must be %d characters or fewer", maxNameLength)

@@ -100,7 +100,7 @@ func fencedSpec(replicas uint64, fence bool) swarm.ServiceSpec {
 	grace := 3 * time.Second
 	spec.TaskTemplate.ContainerSpec.StopGracePeriod = &grace
 	// Every other program is killed, since it takes longer than it may.
-	spec.Labels = map[string]string{cluster.LabelFence: strconv.FormatBool(fence), "skep.simulate.stop-delay": "4s"}
+	spec.Labels = map[string]string{cluster.LabelFence.Name: strconv.FormatBool(fence), "skep.simulate.stop-delay": "4s"}
 	return spec
 }
 

@@ -13,7 +13,7 @@ import (
 
 	"github.com/docker/docker/api/types/swarm"
 
-	"skep/agent/simulate"
+	"skep/cluster"
 )
 
 // lines is a log that is kept: what operators see, and so nothing below info.
@@ -91,7 +91,7 @@ func TestLog_LinesByLevel(t *testing.T) {
 			{what: "it is updated to an image that isn't there", do: func() {
 				c.Machines[0].Update(id, func(s *swarm.ServiceSpec) {
 					s.TaskTemplate.ContainerSpec.Image = "app:missing"
-					s.TaskTemplate.ContainerSpec.Labels = map[string]string{simulate.LabelPrefix + "reject-rate": "1"}
+					s.TaskTemplate.ContainerSpec.Labels = map[string]string{cluster.LabelSimulate + "reject-rate": "1"}
 				})
 			}, info: 1, warn: 2, says: []string{`service updated`, `WARN task rejected`, `name=web.`, `cause=No such image: app:missing`, `WARN service update paused`}},
 			{what: "and goes back", do: func() {

@@ -10,7 +10,6 @@ import (
 
 	"github.com/docker/docker/api/types/swarm"
 
-	"skep/agent/simulate"
 	"skep/cluster"
 )
 
@@ -23,7 +22,7 @@ func TestStatus_NamesServicesThatDoNotRun(t *testing.T) {
 		nowhere := Spec("nowhere", "missing", 3)
 		delay := 5 * time.Second
 		nowhere.TaskTemplate.RestartPolicy.Delay = &delay
-		nowhere.TaskTemplate.ContainerSpec.Labels = map[string]string{simulate.LabelPrefix + "reject-rate": "1"}
+		nowhere.TaskTemplate.ContainerSpec.Labels = map[string]string{cluster.LabelSimulate + "reject-rate": "1"}
 		c.Machines[0].Create(nowhere)
 		picky := Spec("picky", "app:1", 2)
 		picky.TaskTemplate.Placement = &swarm.Placement{Constraints: []string{"node.hostname==n9"}}

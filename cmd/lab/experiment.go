@@ -15,6 +15,7 @@ import (
 	"github.com/docker/docker/api/types/swarm"
 	"golang.org/x/sync/errgroup"
 
+	"skep/cluster"
 	"skep/cmd/lab/report"
 	"skep/cmd/lab/scenario"
 )
@@ -237,13 +238,10 @@ func specOf(s scenario.Service) swarm.ServiceSpec {
 	}
 	spec.TaskTemplate.ContainerSpec.Labels = map[string]string{}
 	if s.StartDelay > 0 {
-		spec.TaskTemplate.ContainerSpec.Labels[simulateLabel+"start-delay"] = s.StartDelay.String()
+		spec.TaskTemplate.ContainerSpec.Labels[cluster.LabelSimulate+"start-delay"] = s.StartDelay.String()
 	}
 	return spec
 }
-
-// simulateLabel begins the labels that the simulated driver obeys.
-const simulateLabel = "skep.simulate."
 
 // verify looks for every accepted write through every manager that is there.
 func (x *experiment) verify(ctx context.Context) error {

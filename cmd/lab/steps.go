@@ -14,6 +14,7 @@ import (
 	"github.com/docker/docker/api/types/swarm"
 	"golang.org/x/sync/errgroup"
 
+	"skep/cluster"
 	"skep/cmd/lab/report"
 	"skep/cmd/lab/scenario"
 )
@@ -211,9 +212,9 @@ func (x *experiment) acts(ctx context.Context, s scenario.Step, members []*membe
 		return nil, x.change(ctx, s.Service, "", func(spec *swarm.ServiceSpec) {
 			container := spec.TaskTemplate.ContainerSpec
 			container.Image = map[string]string{"old": oldImage, "new": newImage, "missing": missingImage}[s.Image]
-			delete(container.Labels, simulateLabel+"reject-rate")
+			delete(container.Labels, cluster.LabelSimulate+"reject-rate")
 			if s.Image == "missing" {
-				container.Labels[simulateLabel+"reject-rate"] = "1"
+				container.Labels[cluster.LabelSimulate+"reject-rate"] = "1"
 			}
 			spec.TaskTemplate.ForceUpdate++
 		})

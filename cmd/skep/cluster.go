@@ -50,10 +50,10 @@ What Docker has a flag for is changed with "skep swarm update".`,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			labels := map[string]string{}
 			if cmd.Flags().Changed("allow-host-options") {
-				labels[cluster.LabelAllowHostOptions] = strconv.FormatBool(hostOptions)
+				labels[cluster.LabelAllowHostOptions.Name] = strconv.FormatBool(hostOptions)
 			}
 			if cmd.Flags().Changed("revision-history") {
-				labels[cluster.LabelRevisionHistory] = strconv.FormatUint(uint64(revisions), 10)
+				labels[cluster.LabelRevisionHistory.Name] = strconv.FormatUint(uint64(revisions), 10)
 			}
 			if len(labels) == 0 {
 				return errors.New("nothing to change: give --allow-host-options, --allow-host-options=false or --revision-history")

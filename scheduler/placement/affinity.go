@@ -12,9 +12,10 @@ type neighbour struct{ id, name string }
 
 // neighbours finds the services that a label names. One that is gone has no ID, and
 // so no tasks.
-func neighbours(labels map[string]string, label string, around Surroundings) []neighbour {
+func neighbours(labels map[string]string, label *cluster.Label[[]string], around Surroundings) []neighbour {
 	var list []neighbour
-	for _, name := range cluster.Neighbours(labels, label) {
+	names, _ := label.Of(labels)
+	for _, name := range names {
 		n := neighbour{name: name}
 		if around.ServiceID != nil {
 			n.id = around.ServiceID(name)
@@ -31,7 +32,8 @@ func (l *Ledger) ChangeService(before, after *cluster.Service) (changed bool) {
 		if s == nil {
 			return nil
 		}
-		return cluster.Neighbours(s.Spec.Labels, cluster.LabelAntiAffinity)
+		names, _ := cluster.LabelAntiAffinity.Of(s.Spec.Labels)
+		return names
 	}
 	was, is := shuns(before), shuns(after)
 	if slices.Equal(was, is) {
