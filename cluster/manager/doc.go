@@ -15,8 +15,7 @@
 //     follow the roles in the store, rotate, which renews the gossip keys, and
 //     finishRoot, which ends a change of the root CA.
 //   - watch: publishes who leads to everybody who waits for it.
-//   - campaign.OnClosedConns: stands for election at once when the leader's process has ended.
-//   - campaign.OnSilence: stands for election when most voters find the leader silent.
+//   - campaign.Run: stands for election when most voters miss the leader.
 //   - spare: keeps connections to the other managers ready.
 //   - compact: takes a snapshot when the log has grown enough.
 //   - dispatch.Run: this manager's agents.

@@ -201,9 +201,9 @@ func Open(cfg Config) (_ *Manager, err error) {
 	}
 	m.campaign = campaign.New(campaign.Config{
 		NodeID: cfg.NodeID, Raft: m.raft, HeartbeatTimeout: cfg.HeartbeatTimeout, Servers: m.servers, Dial: cfg.Network.Dial,
-		Ask: m.askRefusal, Stand: m.stand, Lost: m.inbound.lost, Doubt: cfg.Doubt, Log: cfg.Log,
+		Ask: m.askRefusal, Stand: m.stand, Lost: m.inbound.lost, Doubt: cfg.Doubt, Now: cfg.Now, Log: cfg.Log,
 	})
-	m.inbound.beaten = m.campaign.PutOff
+	m.inbound.beaten = m.campaign.Heard
 	m.opened.Store(true)
 	return m, nil
 }
@@ -239,8 +239,7 @@ func (m *Manager) Run(ctx context.Context) error {
 	g.Go(func() error { return m.watch(serving) })
 	g.Go(func() error { return m.leadership(serving) })
 	g.Go(func() error { return m.compact(serving) })
-	g.Go(func() error { return m.campaign.OnClosedConns(serving) })
-	g.Go(func() error { return m.campaign.OnSilence(serving) })
+	g.Go(func() error { return m.campaign.Run(serving) })
 	g.Go(func() error { return m.sendCommits(serving, m.gated) })
 	g.Go(func() error { return m.keepWarmConns(serving) })
 	g.Go(func() error { return m.dispatch.Run(serving) })

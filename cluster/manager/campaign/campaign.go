@@ -2,11 +2,8 @@ package campaign
 
 import (
 	"context"
-	"errors"
 	"log/slog"
 	"net"
-	"sort"
-	"syscall"
 	"time"
 
 	"github.com/hashicorp/raft"
@@ -14,23 +11,12 @@ import (
 	"skep/cluster"
 )
 
-// Raft finds out that a leader is gone by its silence, which takes a few hundred
-// milliseconds, and mostly as long again until enough followers have found out.
-// But a leader's process that ends breaks its connections, and nobody answers at
-// its port any more: that is known at once. A follower that sees both doesn't wait
-// for the silence: it asks the others whether the leader's port refuses them too, since a
-// firewall's rule may do so to it alone. When most say so it stands for election as one
-// does to whom leadership is handed over, and so gets the votes of those who haven't
-// noticed yet.
-//
-// This is about time only. Who may be elected, and that there is one leader in a
-// term, stays raft's: a needless election costs a moment without a leader.
-
 // Raft is what is read of raft.
 type Raft interface {
 	State() raft.RaftState
 	CurrentTerm() uint64
 	LastIndex() uint64
+	// LastContact is when the leader was last heard, or a vote was given.
 	LastContact() time.Time
 	LeaderWithID() (raft.ServerAddress, raft.ServerID)
 }
@@ -49,165 +35,182 @@ type Config struct {
 	// Ask has another manager's account of itself, and of whether the manager refusing, if
 	// that isn't empty, refuses connections to it.
 	Ask func(ctx context.Context, addr, refusing string) (cluster.ManagerHealth, error)
-	// Stand has raft begin an election, as one does to whom leadership is handed over.
+	// Stand has raft begin an election, as one does to whom leadership is handed over: those
+	// who believe that there is a leader vote as well.
 	Stand func() error
-	// Lost has the last manager whose connection to this one ended.
+	// Lost has the last manager whose connection to this one ended. Run is its only reader.
 	Lost <-chan string
 	// Doubt has gossip look after a node at once.
 	Doubt func(nodeID string)
+	Now   func() time.Time
 	Log   *slog.Logger
 }
 
-// Campaign stands for election when the leader is lost.
+// Campaign stands for election when the leader is lost. Run owns its state.
 type Campaign struct {
-	Config
-	// quiet fires when the leader was silent for a HeartbeatTimeout.
-	quiet *time.Timer
+	config Config
+	// wake fires when it is time to look whether the leader is silent.
+	wake *time.Timer
+	// refusal is the last one that was found and still counts; its leader is "" for none.
+	refusal refusal
+	// missing tells whether the leader was missed at the last look.
+	missing bool
+}
+
+// refusal is that nobody listens at a leader's port.
+type refusal struct {
+	leader string
+	found  time.Time
+	// contact is raft's LastContact then.
+	contact time.Time
 }
 
 // New makes a Campaign. Nothing happens before Run.
 func New(config Config) *Campaign {
-	return &Campaign{Config: config, quiet: time.NewTimer(config.HeartbeatTimeout)}
+	return &Campaign{config: config, wake: time.NewTimer(config.HeartbeatTimeout)}
 }
 
-// pause waits for d or ctx's end.
-func pause(ctx context.Context, d time.Duration) {
-	timer := time.NewTimer(d)
-	defer timer.Stop()
-	select {
-	case <-timer.C:
-	case <-ctx.Done():
-	}
-}
-
-// electionStagger is how much later than the one before it each follower stands, so that they
-// don't split the votes.
-func (c *Campaign) electionStagger() time.Duration { return c.HeartbeatTimeout / 5 }
-
-// OnClosedConns stands for election when the leader's process has ended.
-func (c *Campaign) OnClosedConns(ctx context.Context) error {
+// Run stands for election whenever decide says so, until ctx ends.
+func (c *Campaign) Run(ctx context.Context) error {
+	probed := make(chan refusal)
+	lost := c.config.Lost // nil while a port is looked at
 	for {
 		select {
 		case <-ctx.Done():
 			return ctx.Err()
-		case lost := <-c.Lost:
-			c.Doubt(lost)
-			c.considerClosedConn(ctx, lost)
-		}
-	}
-}
-
-// considerClosedConn looks at the loss of one connection.
-func (c *Campaign) considerClosedConn(ctx context.Context, lost string) {
-	addr, leader := c.Raft.LeaderWithID()
-	term := c.Raft.CurrentTerm()
-	if string(leader) != lost || lost == c.NodeID || !c.refuses(ctx, string(addr)) {
-		return
-	}
-	servers := c.Servers()
-	place := electionRank(servers, c.NodeID, lost)
-	if place < 0 || !c.refusesMost(ctx, servers, lost) {
-		return
-	}
-	pause(ctx, time.Duration(place)*c.electionStagger())
-	// Somebody who stood earlier may have failed for want of the newest entries, and
-	// only moved the term on: what counts is whether there is a leader.
-	if _, now := c.Raft.LeaderWithID(); ctx.Err() != nil || (now != "" && now != leader) || c.Raft.State() != raft.Follower {
-		return
-	}
-	c.campaign(lost, term, "the leader's process ended")
-}
-
-// campaign stands for election as one does to whom leadership is handed over: those who
-// believe that there is a leader vote as well.
-func (c *Campaign) campaign(leader string, term uint64, why string) {
-	c.Doubt(leader)
-	c.Log.Debug("stand for election: "+why, "node", c.NodeID, "leader", leader, "term", term)
-	if err := c.Stand(); err != nil {
-		c.Log.Debug("stand for election", "node", c.NodeID, "err", err)
-	}
-}
-
-// refuses tells whether nobody listens at addr, on a machine that is there. A
-// process that ends closes its connections and its port in any order, so it looks
-// more than once.
-func (c *Campaign) refuses(ctx context.Context, addr string) bool {
-	ctx, cancel := context.WithTimeout(ctx, c.HeartbeatTimeout)
-	defer cancel()
-	for range 4 {
-		conn, err := c.Dial(ctx, addr)
-		if err != nil {
-			return errors.Is(err, syscall.ECONNREFUSED)
-		}
-		conn.Close()
-		pause(ctx, 10*time.Millisecond)
-	}
-	return false
-}
-
-// refusesMost tells whether most voters, the leader counted among them, find that nobody
-// listens at the leader's port, as this one does. It waits for no more than are needed.
-func (c *Campaign) refusesMost(ctx context.Context, servers []raft.Server, leader string) bool {
-	ctx, cancel := context.WithTimeout(ctx, c.HeartbeatTimeout/3)
-	defer cancel()
-	voters, asked := 0, 0
-	answers := make(chan bool, len(servers))
-	for _, server := range servers {
-		if server.Suffrage != raft.Voter {
+		case id := <-lost:
+			c.config.Doubt(id)
+			if addr, leader := c.config.Raft.LeaderWithID(); string(leader) == id && id != c.config.NodeID {
+				lost = nil
+				go c.probe(ctx, id, string(addr), probed)
+			}
 			continue
+		case found := <-probed:
+			if lost = c.config.Lost; found.leader == "" {
+				continue
+			}
+			c.refusal = found
+		case <-c.wake.C:
 		}
-		voters++
-		if string(server.ID) == c.NodeID || string(server.ID) == leader {
-			continue
-		}
-		asked++
+		c.wake.Reset(c.step(ctx))
+	}
+}
+
+// Heard is called when the leader was heard: it puts the next look off, which costs less
+// than to wake up with each heartbeat.
+func (c *Campaign) Heard() {
+	_, silence := c.silence()
+	c.wake.Reset(max(0, c.config.HeartbeatTimeout-silence))
+}
+
+// silence is for how long this follower has heard nothing of its leader; leader is "" when
+// it has none, or doesn't follow.
+func (c *Campaign) silence() (leader string, silence time.Duration) {
+	_, id := c.config.Raft.LeaderWithID()
+	if c.config.Raft.State() != raft.Follower || id == "" {
+		return "", 0
+	}
+	return string(id), time.Since(c.config.Raft.LastContact())
+}
+
+// look gives this manager's account of the leader that it misses, and for how long it has
+// known; leader is "" when none is missed.
+func (c *Campaign) look() (leader string, own cluster.ManagerHealth, known time.Duration) {
+	beat := c.config.HeartbeatTimeout
+	leader, silence := c.silence()
+	own = cluster.ManagerHealth{
+		NodeID: c.config.NodeID, Term: c.config.Raft.CurrentTerm(), LastIndex: c.config.Raft.LastIndex(), LastContact: silence,
+	}
+	// Who stood earlier may have failed for want of the newest entries, and only moved the
+	// term on: the refusal counts until there is a leader, or this one is heard again.
+	counts := leader == "" || leader == c.refusal.leader && c.config.Raft.LastContact().Equal(c.refusal.contact)
+	if c.refusal.leader != "" && counts && c.config.Raft.State() == raft.Follower {
+		own.Refused = true
+		return c.refusal.leader, own, c.config.Now().Sub(c.refusal.found)
+	}
+	c.refusal = refusal{}
+	if leader != "" && silence >= beat {
+		return leader, own, silence - beat
+	}
+	return "", own, 0
+}
+
+// step looks once, and stands if it is to. It returns when to look again.
+func (c *Campaign) step(ctx context.Context) time.Duration {
+	beat := c.config.HeartbeatTimeout
+	leader, own, known := c.look()
+	before := c.missing
+	c.missing = leader != ""
+	others, votes := voters(c.config.Servers(), c.config.NodeID, leader)
+	switch {
+	case leader == "":
+		return beat - min(beat, own.LastContact)
+	case !votes:
+		c.refusal = refusal{}
+		return beat
+	case !before && !own.Refused && known > beat/4:
+		// This process stood still: what the leader sent meanwhile is yet to be read.
+		return beat / 4
+	}
+	stand, again := decide(own, c.ask(ctx, leader, own, others), known, beat)
+	if !stand {
+		return again
+	}
+	// Asking took a while.
+	if now, own, _ := c.look(); now != leader || ctx.Err() != nil {
+		return beat - min(beat, own.LastContact)
+	}
+	c.stand(leader, own)
+	return beat
+}
+
+func (c *Campaign) stand(leader string, own cluster.ManagerHealth) {
+	c.config.Doubt(leader)
+	c.config.Log.Debug("stand for election", "node", own.NodeID, "leader", leader, "term", own.Term, "refused", own.Refused, "silence", own.LastContact)
+	if err := c.config.Stand(); err != nil {
+		c.config.Log.Debug("stand for election", "node", own.NodeID, "err", err)
+	}
+}
+
+// ask has the accounts of the others; of one that doesn't answer in time it is empty. It
+// waits for no more of them than it takes to decide.
+func (c *Campaign) ask(ctx context.Context, leader string, own cluster.ManagerHealth, others []raft.Server) []cluster.ManagerHealth {
+	ctx, cancel := context.WithTimeout(ctx, c.config.HeartbeatTimeout/3)
+	defer cancel()
+	refusing := ""
+	if own.Refused {
+		refusing = leader
+	}
+	type answer struct {
+		from    int
+		account cluster.ManagerHealth
+	}
+	answers := make(chan answer, len(others))
+	for i, server := range others {
 		go func() {
-			health, err := c.Ask(ctx, string(server.Address), leader)
-			answers <- err == nil && health.Refused
+			account, err := c.config.Ask(ctx, string(server.Address), refusing)
+			if err != nil {
+				account = cluster.ManagerHealth{}
+			}
+			answers <- answer{i, account}
 		}()
 	}
-	agree := 1
-	for range asked {
-		if agree > voters/2 {
+	accounts := make([]cluster.ManagerHealth, len(others))
+	open := map[int]bool{}
+	for i := range others {
+		open[i] = true
+	}
+	for len(open) > 0 {
+		got := <-answers
+		accounts[got.from] = got.account
+		delete(open, got.from)
+		ahead := false // whether one that may go before this one has yet to answer
+		for i := range open {
+			ahead = ahead || string(others[i].ID) < own.NodeID
+		}
+		if agreed, _ := tally(own, accounts, c.config.HeartbeatTimeout); agreed && !ahead {
 			break
 		}
-		if <-answers {
-			agree++
-		}
 	}
-	return agree > voters/2
-}
-
-// Refused tells whether nobody listens at another manager's port, when a third asks. It
-// looks once: whoever asks has found so a moment ago.
-func (c *Campaign) Refused(ctx context.Context, nodeID string) bool {
-	for _, server := range c.Servers() {
-		if string(server.ID) != nodeID || nodeID == c.NodeID {
-			continue
-		}
-		ctx, cancel := context.WithTimeout(ctx, c.HeartbeatTimeout/3)
-		defer cancel()
-		conn, err := c.Dial(ctx, string(server.Address))
-		if err != nil {
-			return errors.Is(err, syscall.ECONNREFUSED)
-		}
-		conn.Close()
-	}
-	return false
-}
-
-// electionRank is self's place among the voters that are left, or -1 when it has no vote.
-func electionRank(servers []raft.Server, self, lost string) int {
-	var left []string
-	for _, server := range servers {
-		if server.Suffrage == raft.Voter && string(server.ID) != lost {
-			left = append(left, string(server.ID))
-		}
-	}
-	sort.Strings(left)
-	place := sort.SearchStrings(left, self)
-	if place == len(left) || left[place] != self {
-		return -1
-	}
-	return place
+	return accounts
 }

@@ -1,0 +1,80 @@
+package campaign
+
+import (
+	"time"
+
+	"github.com/hashicorp/raft"
+
+	"skep/cluster"
+)
+
+// decide tells whether a manager that misses its leader is to stand for election, and if
+// not, when to ask again. Own is its account; others are those of the other voters but the
+// leader, empty for one that doesn't answer; known is for how long it has missed the leader.
+//
+// It stands when most voters, the leader counted among them, miss it. One of them goes
+// first, so that they don't split the votes: whose log is the longest, since that one gets
+// all votes, and the first by ID of several. When nothing comes of that the others try,
+// each at its turn.
+func decide(own cluster.ManagerHealth, others []cluster.ManagerHealth, known, beat time.Duration) (stand bool, again time.Duration) {
+	again = beat / 8
+	agreed, before := tally(own, others, beat)
+	if !agreed {
+		return false, again
+	}
+	if turn := turn(before, own.Refused, beat); known < turn {
+		return false, min(again, turn-known)
+	}
+	return true, 0
+}
+
+// tally tells whether most voters miss the leader, and how many of those go before this one.
+func tally(own cluster.ManagerHealth, others []cluster.ManagerHealth, beat time.Duration) (agreed bool, before int) {
+	agree, voters := 1, len(others)+2
+	for _, other := range others {
+		if other.Term > own.Term || other.Leader {
+			return false, 0 // There has been an election meanwhile.
+		}
+		if !misses(other, beat) {
+			continue
+		}
+		agree++
+		if other.LastIndex > own.LastIndex || other.LastIndex == own.LastIndex && other.NodeID < own.NodeID {
+			before++
+		}
+	}
+	return agree > voters/2, before
+}
+
+// misses tells whether a manager's account says that it misses the leader: nobody listens
+// at the leader's port, or it heard nothing for a time in which there are two heartbeats.
+func misses(account cluster.ManagerHealth, beat time.Duration) bool {
+	return account.NodeID != "" && (account.Refused || account.LastContact >= beat*2/3)
+}
+
+// turn is how long a manager waits for those before it. A refusal is found by all at the
+// same moment; silence isn't, and whoever finds it may wait for answers.
+func turn(before int, refused bool, beat time.Duration) time.Duration {
+	switch {
+	case before == 0:
+		return 0
+	case refused:
+		return time.Duration(before) * beat / 5
+	}
+	return beat/2 + time.Duration(before)*beat/5
+}
+
+// voters are those who decide about the leader besides itself and self; votes tells
+// whether self is one.
+func voters(servers []raft.Server, self, leader string) (others []raft.Server, votes bool) {
+	for _, server := range servers {
+		switch {
+		case server.Suffrage != raft.Voter:
+		case string(server.ID) == self:
+			votes = self != leader
+		case string(server.ID) != leader:
+			others = append(others, server)
+		}
+	}
+	return others, votes
+}
