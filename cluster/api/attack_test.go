@@ -73,6 +73,11 @@ func send(t testing.TB, method, url string, body any, headers ...string) answer 
 // get asks for a path as it stands, which Go's client would put right.
 func get(t testing.TB, base, path string) answer {
 	t.Helper()
+	return exchange(t, base, "GET", path)
+}
+
+func exchange(t testing.TB, base, method, path string) answer {
+	t.Helper()
 	address := strings.TrimPrefix(base, "http://")
 	conn, err := net.DialTimeout("tcp", address, 10*time.Second)
 	if err != nil {
@@ -82,10 +87,10 @@ func get(t testing.TB, base, path string) answer {
 	if err := conn.SetDeadline(time.Now().Add(10 * time.Second)); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := fmt.Fprintf(conn, "GET %s HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n", path); err != nil {
+	if _, err := fmt.Fprintf(conn, "%s %s HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n", method, path); err != nil {
 		t.Fatal(err)
 	}
-	got, err := http.ReadResponse(bufio.NewReader(conn), nil)
+	got, err := http.ReadResponse(bufio.NewReader(conn), &http.Request{Method: method})
 	if err != nil {
 		t.Fatal(err)
 	}
