@@ -26,14 +26,14 @@ func (s *Server) inspectDistribution(ctx context.Context, r *request) (response,
 	if auth := r.http.Header.Get(registry.AuthHeader); auth != "" {
 		header.Set(registry.AuthHeader, auth)
 	}
-	parts := strings.Split(r.vars["name"], "/")
+	parts := strings.Split(r.vars("name"), "/")
 	for i := range parts {
 		parts[i] = url.PathEscape(parts[i])
 	}
 	answer, err := s.engine.open(ctx, "/v"+s.engine.negotiateVersion(ctx, r.version)+"/distribution/"+strings.Join(parts, "/")+"/json", header)
 	if err != nil {
 		if ctx.Err() != nil {
-			return response{}, fail(cluster.ErrUnavailable, "the registry of %s didn't answer within %s", r.vars["name"], distributionTimeout)
+			return response{}, fail(cluster.ErrUnavailable, "the registry of %s didn't answer within %s", r.vars("name"), distributionTimeout)
 		}
 		return response{}, err
 	}

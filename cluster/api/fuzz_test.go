@@ -132,7 +132,7 @@ func FuzzRequest(f *testing.F) {
 			}
 		}
 		version := func(n uint64) string { return fmt.Sprint("version=", n) }
-		switch first, what := r.segments[0], strings.Contains(r.pattern, "update"); {
+		switch first, what := firstPart(r.pattern), strings.Contains(r.pattern, "update"); {
 		case first == "services" || first == "skep":
 			query := version(view.Service(serviceID).Version)
 			add(query+"&to=1&registryAuthFrom=previous-spec", "web", string(bodies(f)[0]), "{}")
@@ -252,7 +252,7 @@ func FuzzQuery(f *testing.F) {
 			if route.method != http.MethodGet {
 				continue
 			}
-			path := strings.NewReplacer("{id}", url.PathEscape(ref), "{name...}", url.PathEscape(ref)).Replace(route.pattern)
+			path := strings.NewReplacer("{id}", url.PathEscape(ref), "{name}", url.PathEscape(ref)).Replace(route.pattern)
 			w := httptest.NewRecorder()
 			request, err := http.NewRequest("GET", "http://a"+path+"?"+query.Encode(), nil)
 			if err != nil {

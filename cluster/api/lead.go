@@ -34,7 +34,7 @@ const (
 func (s *Server) local(w http.ResponseWriter, r *http.Request, c call) {
 	r = s.byUser(r)
 	if c.route == nil {
-		if swarmPaths[segments(c.path)[0]] {
+		if swarmPaths[firstPart(c.path)] {
 			s.writeError(w, r, errPage)
 			return
 		}

@@ -27,7 +27,7 @@ func (s *Server) serviceLogs(ctx context.Context, r *request) (response, error) 
 		return response{}, err
 	}
 	view := r.manager.Store().View()
-	service, err := findService(view, r.vars["id"])
+	service, err := findService(view, r.vars("id"))
 	if err != nil {
 		return response{}, err
 	}
@@ -48,7 +48,7 @@ func (s *Server) taskLogs(ctx context.Context, r *request) (response, error) {
 		return response{}, err
 	}
 	view := r.manager.Store().View()
-	task, err := findTask(view, r.vars["id"])
+	task, err := findTask(view, r.vars("id"))
 	if err != nil {
 		return response{}, err
 	}

@@ -32,7 +32,7 @@ func (s *Server) listNetworks(ctx context.Context, r *request) (response, error)
 }
 
 func (s *Server) inspectNetwork(ctx context.Context, r *request) (response, error) {
-	ref, swarmScope := r.vars["id"], r.query.Get("scope") == "swarm"
+	ref, swarmScope := r.vars("id"), r.query.Get("scope") == "swarm"
 	for _, n := range cluster.PredefinedNetworks() {
 		if ref == n.ID || swarmScope && ref == n.Name || len(ref) >= shortID && strings.HasPrefix(n.ID, ref) {
 			return response{body: renderNetwork(n)}, nil

@@ -30,11 +30,8 @@ type newer struct {
 // came after 1.39; TestNewer_KnowsDockersDescriptions compares them with Docker's descriptions of each version.
 // Left out is what only shapes what is shown, and what makes no difference when it is ignored:
 // a terminal's first size, and mounts whose submounts older engines leave writable anyway.
-var newerThings = []struct {
-	method, pattern string
-	things          []newer
-}{
-	{http.MethodPost, "/containers/create", []newer{
+var newerThings = map[string][]newer{
+	"POST /containers/create": {
 		{since: "1.40", field: "HostConfig/DeviceRequests"},
 		{since: "1.40", field: "HostConfig/KernelMemoryTCP"},
 		{since: "1.40", field: "HostConfig/Mounts/[]/BindOptions/NonRecursive"},
@@ -50,50 +47,62 @@ var newerThings = []struct {
 		{since: "1.46", field: "NetworkingConfig/EndpointsConfig/*/DriverOpts/com.docker.network.endpoint.sysctls"},
 		{since: "1.48", field: "HostConfig/Mounts/[]/ImageOptions/Subpath"},
 		{since: "1.48", field: "NetworkingConfig/EndpointsConfig/*/GwPriority"},
-	}},
-	{http.MethodPost, "/containers/{id}/update", []newer{
+	},
+	"POST /containers/{id}/update": {
 		{since: "1.40", field: "DeviceRequests"},
 		{since: "1.40", field: "KernelMemoryTCP"},
-	}},
-	{http.MethodPost, "/commit", []newer{{since: "1.44", field: "Healthcheck/StartInterval"}}},
-	{http.MethodPost, "/containers/{id}/restart", []newer{{since: "1.42", query: "signal"}}},
-	{http.MethodPost, "/containers/{id}/stop", []newer{{since: "1.42", query: "signal"}}},
-	{http.MethodPost, "/networks/{id}/connect", []newer{
+	},
+	"POST /commit":                  {{since: "1.44", field: "Healthcheck/StartInterval"}},
+	"POST /containers/{id}/restart": {{since: "1.42", query: "signal"}},
+	"POST /containers/{id}/stop":    {{since: "1.42", query: "signal"}},
+	"POST /networks/{id}/connect": {
 		{since: "1.44", field: "EndpointConfig/MacAddress"},
 		{since: "1.46", field: "EndpointConfig/DriverOpts/com.docker.network.endpoint.sysctls"},
 		{since: "1.48", field: "EndpointConfig/GwPriority"},
-	}},
-	{http.MethodPost, "/networks/create", []newer{
+	},
+	"POST /networks/create": {
 		{since: "1.47", field: "EnableIPv4", means: func(value any) bool { return value == false }},
-	}},
-	{http.MethodPost, "/volumes/create", []newer{{since: "1.42", field: "ClusterVolumeSpec"}}},
-	{http.MethodPost, "/build", []newer{{since: "1.40", query: "outputs"}}},
-	{http.MethodPost, "/build/prune", []newer{
+	},
+	"POST /volumes/create": {{since: "1.42", field: "ClusterVolumeSpec"}},
+	"POST /build":          {{since: "1.40", query: "outputs"}},
+	"POST /build/prune": {
 		{since: "1.48", query: "max-used-space"}, {since: "1.48", query: "min-free-space"}, {since: "1.48", query: "reserved-space"},
-	}},
-	{http.MethodPost, "/images/create", []newer{{since: "1.40", query: "changes"}}},
-	{http.MethodPost, "/images/load", []newer{{since: "1.48", query: "platform"}}},
-	{http.MethodPost, "/images/{name...}/push", []newer{{since: "1.46", query: "platform"}}},
-	{http.MethodGet, "/images/get", []newer{{since: "1.48", query: "platform"}}},
-	{http.MethodGet, "/images/{name...}/get", []newer{{since: "1.48", query: "platform"}}},
-	{http.MethodGet, "/images/{name...}/history", []newer{{since: "1.48", query: "platform"}}},
-	{http.MethodDelete, "/images/{name...}", []newer{{since: "1.50", query: "platforms"}}},
+	},
+	"POST /images/create":        {{since: "1.40", query: "changes"}},
+	"POST /images/load":          {{since: "1.48", query: "platform"}},
+	"POST /images/{name}/push":   {{since: "1.46", query: "platform"}},
+	"GET /images/get":            {{since: "1.48", query: "platform"}},
+	"GET /images/{name}/get":     {{since: "1.48", query: "platform"}},
+	"GET /images/{name}/history": {{since: "1.48", query: "platform"}},
+	"DELETE /images/{name...}":   {{since: "1.50", query: "platforms"}},
+}
+
+// newerRoutes finds the pattern of a request in newerThings.
+var newerRoutes = func() *http.ServeMux {
+	mux := http.NewServeMux()
+	for pattern := range newerThings {
+		mux.Handle(pattern, http.NotFoundHandler()) // It is never asked to serve.
+	}
+	return mux
+}()
+
+// newerIn are the things that a request may have.
+func newerIn(r *http.Request, path string) []newer {
+	ask := forMux(r, path)
+	if ask == nil {
+		return nil
+	}
+	_, pattern := newerRoutes.Handler(ask)
+	if !strings.HasPrefix(pattern, r.Method+" ") { // A pattern with GET has HEAD, too.
+		return nil
+	}
+	return newerThings[pattern]
 }
 
 // refuseNewer refuses a request for the engine that has something which the client's version of the
 // API has and the engine's hasn't.
 func (s *Server) refuseNewer(ctx context.Context, w http.ResponseWriter, r *http.Request, c call) error {
-	var things []newer
-	parts := segments(c.path)
-	for _, route := range newerThings {
-		if route.method != r.Method {
-			continue
-		}
-		if _, ok := match(segments(route.pattern), parts); ok {
-			things = route.things
-			break
-		}
-	}
+	things := newerIn(r, c.path)
 	if things == nil {
 		return nil
 	}

@@ -84,13 +84,13 @@ func TestNewer_KnowsDockersDescriptions(t *testing.T) {
 		t.Fatal(err)
 	}
 	table := map[string]string{}
-	for _, route := range newerThings {
-		for _, thing := range route.things {
+	for route, things := range newerThings {
+		for _, thing := range things {
 			name := "?" + thing.query
 			if thing.field != "" {
 				name = strings.ReplaceAll(strings.ReplaceAll(thing.field, "/[]", "[]"), "/", ".")
 			}
-			table[route.method+" "+strings.ReplaceAll(route.pattern, "...", "")+" "+name] = thing.since
+			table[strings.ReplaceAll(route, "...", "")+" "+name] = thing.since
 		}
 	}
 	before := map[string]map[string]bool{}
@@ -170,7 +170,7 @@ func describe(t *testing.T, data []byte) map[string]map[string]bool {
 	}
 	routes := map[string]map[string]bool{}
 	for path, operations := range root["paths"].(map[string]any) {
-		if swarmPaths[segments(path)[0]] {
+		if swarmPaths[firstPart(path)] {
 			continue
 		}
 		for method, operation := range operations.(map[string]any) {

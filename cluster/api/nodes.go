@@ -31,7 +31,7 @@ func (s *Server) listNodes(ctx context.Context, r *request) (response, error) {
 }
 
 func (s *Server) inspectNode(ctx context.Context, r *request) (response, error) {
-	node, err := findNode(r.manager.Store().View(), r.vars["id"])
+	node, err := findNode(r.manager.Store().View(), r.vars("id"))
 	if err != nil {
 		return response{}, err
 	}
@@ -56,7 +56,7 @@ func (s *Server) updateNode(ctx context.Context, r *request) (response, error) {
 	if err := cluster.CheckLabels(cluster.OnNode, spec.Labels); err != nil {
 		return response{}, err
 	}
-	node, err := findNode(r.manager.Store().View(), r.vars["id"])
+	node, err := findNode(r.manager.Store().View(), r.vars("id"))
 	if err != nil {
 		return response{}, err
 	}
@@ -71,7 +71,7 @@ func (s *Server) updateNode(ctx context.Context, r *request) (response, error) {
 	return response{}, r.manager.Store().Update(ctx, func(tx *store.Tx) error {
 		old := tx.Node(node.ID)
 		if old == nil {
-			return fail(cluster.ErrNotFound, "node %s not found", r.vars["id"])
+			return fail(cluster.ErrNotFound, "node %s not found", r.vars("id"))
 		}
 		if old.Version != index {
 			return fmt.Errorf("update node %s: %w", node.ID, cluster.ErrConflict)
@@ -100,14 +100,14 @@ func lastManager(view store.View, id string) error {
 
 func (s *Server) removeNode(ctx context.Context, r *request) (response, error) {
 	force := r.flag("force")
-	node, err := findNode(r.manager.Store().View(), r.vars["id"])
+	node, err := findNode(r.manager.Store().View(), r.vars("id"))
 	if err != nil {
 		return response{}, err
 	}
 	return response{}, r.manager.Store().Update(ctx, func(tx *store.Tx) error {
 		node := tx.Node(node.ID)
 		if node == nil {
-			return fail(cluster.ErrNotFound, "node %s not found", r.vars["id"])
+			return fail(cluster.ErrNotFound, "node %s not found", r.vars("id"))
 		}
 		if node.Role == swarm.NodeRoleManager || node.Spec.Role == swarm.NodeRoleManager {
 			return fail(cluster.ErrPrecondition, "node %s is a cluster manager and is a member of the raft cluster. It must be demoted to worker before removal", node.ID)

@@ -12,14 +12,14 @@ import (
 // rebalanceService has the scheduler move tasks of a service to where they would be
 // placed now. How it goes is in the service's update status.
 func (s *Server) rebalanceService(ctx context.Context, r *request) (response, error) {
-	service, err := findService(r.manager.Store().View(), r.vars["id"])
+	service, err := findService(r.manager.Store().View(), r.vars("id"))
 	if err != nil {
 		return response{}, err
 	}
 	err = r.manager.Store().Update(ctx, func(tx *store.Tx) error {
 		now := tx.Service(service.ID)
 		if now == nil {
-			return fail(cluster.ErrNotFound, "service %s not found", r.vars["id"])
+			return fail(cluster.ErrNotFound, "service %s not found", r.vars("id"))
 		}
 		old := tx.Rollout(now.ID)
 		rollout, err := cluster.RebalanceService(now, old, tx.Now())

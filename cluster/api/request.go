@@ -23,7 +23,7 @@ type request struct {
 	http    *http.Request
 	manager Manager // set for the leader's routes
 	version string  // API version the client speaks
-	vars    map[string]string
+	vars    func(name string) string
 	query   url.Values
 	body    []byte
 }

@@ -13,7 +13,7 @@ import (
 // listRevisions tells which revisions of a service are kept, the newest first.
 func (s *Server) listRevisions(ctx context.Context, r *request) (response, error) {
 	view := r.manager.Store().View()
-	service, err := findService(view, r.vars["id"])
+	service, err := findService(view, r.vars("id"))
 	if err != nil {
 		return response{}, err
 	}

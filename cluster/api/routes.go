@@ -3,6 +3,7 @@ package api
 import (
 	"net/http"
 	"net/url"
+	pathpkg "path"
 	"strings"
 
 	"skep/cluster"
@@ -17,11 +18,10 @@ const (
 	write             // the leader, changing something
 )
 
-// route is one line of the table. A pattern's {x} stands for one segment of the
-// path, {x...} for one or more.
+// route is one line of the table.
 type route struct {
 	method  string
-	pattern string
+	pattern string // as http.ServeMux has them; {name} is an image's, see oneName
 	kind    kind
 	handle  handler
 	// anyManager means that with follow=1 any manager serves it from its own copy of
@@ -29,19 +29,17 @@ type route struct {
 	anyManager bool
 	// alone means that without a leader this manager answers for itself.
 	alone bool
-
-	segments []string
 }
 
 // table lists all that isn't the local engine's.
 func (s *Server) table() []route {
-	routes := []route{
+	return []route{
 		{method: http.MethodGet, pattern: "/_ping", kind: local, handle: s.ping},
 		{method: http.MethodHead, pattern: "/_ping", kind: local, handle: s.ping},
 		{method: http.MethodGet, pattern: "/version", kind: local, handle: s.showVersion},
 		{method: http.MethodGet, pattern: "/info", kind: local, handle: s.showInfo},
 		{method: http.MethodGet, pattern: "/events", kind: local, handle: s.streamEvents},
-		{method: http.MethodGet, pattern: "/distribution/{name...}/json", kind: local, handle: s.inspectDistribution},
+		{method: http.MethodGet, pattern: "/distribution/{name}/json", kind: local, handle: s.inspectDistribution},
 		{method: http.MethodGet, pattern: "/skep/v1/status", kind: read, handle: s.showStatus, alone: true},
 		{method: http.MethodPost, pattern: "/skep/v1/backup", kind: read, handle: s.backUp},
 		{method: http.MethodPost, pattern: "/skep/v1/restore", kind: local, handle: s.restore},
@@ -90,10 +88,6 @@ func (s *Server) table() []route {
 		{method: http.MethodDelete, pattern: "/configs/{id}", kind: write, handle: s.removeConfig},
 		{method: http.MethodPost, pattern: "/configs/{id}/update", kind: write, handle: s.updateConfig},
 	}
-	for i := range routes {
-		routes[i].segments = segments(routes[i].pattern)
-	}
-	return routes
 }
 
 // swarmPaths are the first segments of paths that are never passed on to the engine: it
@@ -103,51 +97,57 @@ var swarmPaths = map[string]bool{
 	"swarm": true, "nodes": true, "services": true, "tasks": true, "secrets": true, "configs": true,
 }
 
-func segments(path string) []string { return strings.Split(strings.TrimPrefix(path, "/"), "/") }
-
-// find looks the route of a request up; nil when there is none.
-func (s *Server) find(method, path string) (*route, map[string]string) {
-	parts := segments(path)
-	for i := range s.routes {
-		if r := &s.routes[i]; r.method == method {
-			if vars, ok := match(r.segments, parts); ok {
-				return r, vars
-			}
-		}
-	}
-	return nil, nil
+// firstPart is the first segment of a path.
+func firstPart(path string) string {
+	first, _, _ := strings.Cut(strings.TrimPrefix(path, "/"), "/")
+	return first
 }
 
-// match compares a pattern with a path. Earlier lines of the table win, so fixed
-// words come before {id}.
-func match(pattern, parts []string) (map[string]string, bool) {
-	vars := map[string]string{}
-	for i, want := range pattern {
-		name, variable := strings.CutPrefix(want, "{")
-		name = strings.TrimSuffix(name, "}")
-		if rest, many := strings.CutSuffix(name, "..."); variable && many {
-			after := pattern[i+1:]
-			count := len(parts) - i - len(after)
-			if count < 1 {
-				return nil, false
+// callKey is the context key of the call that a mux dispatches.
+type callKey struct{}
+
+// dispatch finds the route of a request and has next serve it, also when there is none.
+func (s *Server) dispatch(next func(http.ResponseWriter, *http.Request, call)) http.Handler {
+	mux := http.NewServeMux()
+	serve := func(route *route) http.HandlerFunc {
+		return func(w http.ResponseWriter, r *http.Request) {
+			c := r.Context().Value(callKey{}).(call)
+			if route != nil && r.Method == route.method { // A pattern with GET has HEAD, too.
+				c.route, c.vars = route, r.PathValue
 			}
-			vars[rest] = strings.Join(parts[i:i+count], "/")
-			more, ok := match(after, parts[i+count:])
-			for k, v := range more {
-				vars[k] = v
-			}
-			return vars, ok
-		}
-		switch {
-		case i >= len(parts):
-			return nil, false
-		case variable && parts[i] != "":
-			vars[name] = parts[i]
-		case want != parts[i]:
-			return nil, false
+			next(w, c.http, c)
 		}
 	}
-	return vars, len(pattern) == len(parts)
+	mux.HandleFunc("/", serve(nil))
+	for i := range s.routes {
+		mux.HandleFunc(s.routes[i].method+" "+s.routes[i].pattern, serve(&s.routes[i]))
+	}
+	return mux
+}
+
+// forMux is what a mux is asked about a request whose path, without the version, is
+// given; nil when the mux would redirect it, since the path isn't clean.
+func forMux(r *http.Request, path string) *http.Request {
+	ask := &http.Request{Method: r.Method, URL: oneName(path)}
+	if escaped := ask.URL.EscapedPath(); escaped == "" || pathpkg.Clean(escaped) != escaped && pathpkg.Clean(escaped)+"/" != escaped {
+		return nil
+	}
+	return ask
+}
+
+// oneName is the URL of a path in which the name of an image, which may have slashes,
+// is one segment: /distribution/{name}/json and /images/{name}/push.
+func oneName(path string) *url.URL {
+	u := &url.URL{Path: path}
+	first := firstPart(path)
+	if first != "distribution" && first != "images" {
+		return u
+	}
+	rest := path[min(len(first)+2, len(path)):]
+	if end := strings.LastIndexByte(rest, '/'); end > 0 {
+		u.RawPath = "/" + first + "/" + url.PathEscape(rest[:end]) + "/" + url.PathEscape(rest[end+1:])
+	}
+	return u
 }
 
 // parseQuery reads the query strictly.

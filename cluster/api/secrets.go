@@ -156,7 +156,7 @@ func (s *Server) listConfigs(ctx context.Context, r *request) (response, error) 
 }
 
 func (s *Server) inspectSecret(ctx context.Context, r *request) (response, error) {
-	secret, err := findSecret(r.manager.Store().View(), r.vars["id"])
+	secret, err := findSecret(r.manager.Store().View(), r.vars("id"))
 	if err != nil {
 		return response{}, err
 	}
@@ -164,7 +164,7 @@ func (s *Server) inspectSecret(ctx context.Context, r *request) (response, error
 }
 
 func (s *Server) inspectConfig(ctx context.Context, r *request) (response, error) {
-	config, err := findConfig(r.manager.Store().View(), r.vars["id"])
+	config, err := findConfig(r.manager.Store().View(), r.vars("id"))
 	if err != nil {
 		return response{}, err
 	}
@@ -238,7 +238,7 @@ func (s *Server) updateSecret(ctx context.Context, r *request) (response, error)
 		return response{}, err
 	}
 	return response{}, r.manager.Store().Update(ctx, func(tx *store.Tx) error {
-		old, err := findSecret(tx.View, r.vars["id"])
+		old, err := findSecret(tx.View, r.vars("id"))
 		if err != nil {
 			return err
 		}
@@ -261,7 +261,7 @@ func (s *Server) updateConfig(ctx context.Context, r *request) (response, error)
 		return response{}, err
 	}
 	return response{}, r.manager.Store().Update(ctx, func(tx *store.Tx) error {
-		old, err := findConfig(tx.View, r.vars["id"])
+		old, err := findConfig(tx.View, r.vars("id"))
 		if err != nil {
 			return err
 		}
@@ -276,7 +276,7 @@ func (s *Server) updateConfig(ctx context.Context, r *request) (response, error)
 
 func (s *Server) removeSecret(ctx context.Context, r *request) (response, error) {
 	err := r.manager.Store().Update(ctx, func(tx *store.Tx) error {
-		secret, err := findSecret(tx.View, r.vars["id"])
+		secret, err := findSecret(tx.View, r.vars("id"))
 		if err != nil {
 			return err
 		}
@@ -291,7 +291,7 @@ func (s *Server) removeSecret(ctx context.Context, r *request) (response, error)
 
 func (s *Server) removeConfig(ctx context.Context, r *request) (response, error) {
 	err := r.manager.Store().Update(ctx, func(tx *store.Tx) error {
-		config, err := findConfig(tx.View, r.vars["id"])
+		config, err := findConfig(tx.View, r.vars("id"))
 		if err != nil {
 			return err
 		}

@@ -69,15 +69,17 @@ func (s *Server) Remote() http.Handler { return s.guard(s.remote) }
 
 // call is a request whose path and version have been understood.
 type call struct {
-	version string // as asked for, or APIVersion
-	path    string // without the version
-	route   *route // nil: nobody here serves it
-	vars    map[string]string
+	http    *http.Request // as it came
+	version string        // as asked for, or APIVersion
+	path    string        // without the version
+	route   *route        // nil: nobody here serves it
+	vars    func(name string) string
 }
 
 // guard does what every request needs: headers, version check, route, and an
 // answer instead of a crash.
 func (s *Server) guard(next func(http.ResponseWriter, *http.Request, call)) http.Handler {
+	mux := s.dispatch(next)
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		out := newTracked(w, s.patience)
 		defer func() {
@@ -116,9 +118,12 @@ func (s *Server) guard(next func(http.ResponseWriter, *http.Request, call)) http
 			s.writeError(w, r, fail(cluster.ErrInvalid, "invalid path: write it without empty parts, . and .."))
 			return
 		}
-		c := call{version: version, path: path}
-		c.route, c.vars = s.find(r.Method, path)
-		next(out, r, c)
+		c := call{http: r, version: version, path: path}
+		if ask := forMux(r, path); ask != nil {
+			mux.ServeHTTP(out, ask.WithContext(context.WithValue(r.Context(), callKey{}, c)))
+		} else {
+			next(out, r, c)
+		}
 		out.extend() // for what the server itself has yet to write
 	})
 }
@@ -137,7 +142,7 @@ func unclean(whole, path string) bool {
 		return false // What ends with a slash is another page, which isn't there.
 	}
 	_, rest := splitVersion(clean)
-	return swarmPaths[segments(path)[0]] || swarmPaths[segments(rest)[0]]
+	return swarmPaths[firstPart(path)] || swarmPaths[firstPart(rest)]
 }
 
 // splitVersion cuts /v1.41 off a path.

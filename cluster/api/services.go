@@ -49,7 +49,7 @@ func (s *Server) inspectService(ctx context.Context, r *request) (response, erro
 		return response{}, err
 	}
 	view := r.manager.Store().View()
-	service, err := findService(view, r.vars["id"])
+	service, err := findService(view, r.vars("id"))
 	if err != nil {
 		return response{}, err
 	}
@@ -181,14 +181,14 @@ func (s *Server) updateService(ctx context.Context, r *request) (response, error
 // changeService makes and writes the change of the service that the path names, if it
 // still is as the client saw it, at version index; verb is what the client does.
 func changeService(ctx context.Context, r *request, index uint64, verb string, change func(*store.Tx, *cluster.Service) (cluster.Change, error)) (response, error) {
-	service, err := findService(r.manager.Store().View(), r.vars["id"])
+	service, err := findService(r.manager.Store().View(), r.vars("id"))
 	if err != nil {
 		return response{}, err
 	}
 	err = r.manager.Store().Update(ctx, func(tx *store.Tx) error {
 		old := tx.Service(service.ID)
 		if old == nil {
-			return fail(cluster.ErrNotFound, "service %s not found", r.vars["id"])
+			return fail(cluster.ErrNotFound, "service %s not found", r.vars("id"))
 		}
 		if old.Version != index {
 			return fmt.Errorf("%s service %s: %w", verb, old.Spec.Name, cluster.ErrConflict)
@@ -254,14 +254,14 @@ func (s *Server) newSpec(r *request) (func(*store.Tx, *cluster.Service) (cluster
 // removeService removes a service and orders its tasks removed in the same write,
 // so that nobody sees tasks that are wanted by a service that is gone.
 func (s *Server) removeService(ctx context.Context, r *request) (response, error) {
-	service, err := findService(r.manager.Store().View(), r.vars["id"])
+	service, err := findService(r.manager.Store().View(), r.vars("id"))
 	if err != nil {
 		return response{}, err
 	}
 	return response{}, r.manager.Store().Update(ctx, func(tx *store.Tx) error {
 		service := tx.Service(service.ID)
 		if service == nil {
-			return fail(cluster.ErrNotFound, "service %s not found", r.vars["id"])
+			return fail(cluster.ErrNotFound, "service %s not found", r.vars("id"))
 		}
 		var tasks []*cluster.Task
 		for task := range tx.TasksOfService(service.ID) {

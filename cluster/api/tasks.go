@@ -45,7 +45,7 @@ func (s *Server) listTasks(ctx context.Context, r *request) (response, error) {
 
 func (s *Server) inspectTask(ctx context.Context, r *request) (response, error) {
 	view := r.manager.Store().View()
-	task, err := findTask(view, r.vars["id"])
+	task, err := findTask(view, r.vars("id"))
 	if err != nil {
 		return response{}, err
 	}
