@@ -2,7 +2,6 @@ package scheduler
 
 import (
 	"fmt"
-	"iter"
 	"slices"
 	"strings"
 	"time"
@@ -46,18 +45,26 @@ type create struct {
 	Beside []string
 }
 
-// slot lists the tasks in the place of the new one.
-func (c *create) slot(tx *Tx) iter.Seq[*cluster.Task] {
-	if c.Task.Slot > 0 {
-		return tx.TasksOfSlot(c.Task.ServiceID, c.Task.Slot)
+// taken tells whether there is a wanted task in the place of the new one that the plan
+// didn't know of.
+func (c *create) taken(tx *Tx) bool {
+	unknown := func(t *cluster.Task) bool {
+		return t.Live() && !slices.Contains(c.Beside, t.ID) && !slices.ContainsFunc(c.Stop, func(s stop) bool { return s.TaskID == t.ID })
 	}
-	return func(yield func(*cluster.Task) bool) {
-		for t := range tx.TasksOfNode(c.Task.NodeID) {
-			if t.ServiceID == c.Task.ServiceID && !yield(t) {
-				return
+	if c.Task.Slot > 0 {
+		for t := range tx.TasksOfSlot(c.Task.ServiceID, c.Task.Slot) {
+			if unknown(t) {
+				return true
 			}
 		}
+		return false
 	}
+	for t := range tx.TasksOfNode(c.Task.NodeID) {
+		if t.ServiceID == c.Task.ServiceID && unknown(t) {
+			return true
+		}
+	}
+	return false
 }
 
 // Apply does it while the service still wants this revision, no other wanted
@@ -67,10 +74,8 @@ func (c *create) Apply(tx *Tx) error {
 	if s == nil || s.Revision != c.Task.Revision {
 		return nil
 	}
-	for t := range c.slot(tx) {
-		if t.Live() && !slices.Contains(c.Beside, t.ID) && !slices.ContainsFunc(c.Stop, func(s stop) bool { return s.TaskID == t.ID }) {
-			return nil
-		}
+	if c.taken(tx) {
+		return nil
 	}
 	if c.Task.NodeID != "" && !tx.takesTasks(c.Task.NodeID) {
 		return nil

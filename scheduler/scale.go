@@ -28,7 +28,7 @@ func (w *servicePlan) fillSlots() {
 		missing = min(missing, w.Limit) // What this creates brings the next plan.
 	}
 	var chosen []placement.Choice
-	if w.noRoomReason == "" {
+	if w.noRoomReason == "" && missing > 1 {
 		chosen = w.Ledger.Place(&w.requirement, missing, w.Now)
 	}
 	next := 0 // of w.slots

@@ -328,8 +328,8 @@ const (
 // take it.
 func (w *servicePlan) place() (c placement.Choice, why string) {
 	if w.noRoomReason == "" {
-		if chosen := w.Ledger.Place(&w.requirement, 1, w.Now); len(chosen) == 1 {
-			return chosen[0], ""
+		if c, ok := w.Ledger.PlaceOne(&w.requirement, w.Now); ok {
+			return c, ""
 		}
 		w.noRoomReason = w.Ledger.Explain(&w.requirement)
 	}

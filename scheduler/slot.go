@@ -210,9 +210,8 @@ func (w *servicePlan) awaitNode(t *cluster.Task) {
 		if requirement == nil {
 			return
 		}
-		if chosen := w.Ledger.Place(requirement, 1, w.Now); len(chosen) == 1 {
-			c = chosen[0]
-		} else {
+		ok := false
+		if c, ok = w.Ledger.PlaceOne(requirement, w.Now); !ok {
 			why = w.Ledger.Explain(requirement)
 		}
 	}

@@ -13,11 +13,11 @@ import (
 // that Place would choose last. It is empty when no move makes things more even, by
 // what Place compares; which of two equal nodes has a task is no matter.
 func (l *Ledger) PickRebalanceSource(q *Requirement, nodes []string, now time.Time) (nodeID string) {
-	load, counts := l.loads[q.service], l.count(q)
+	counts := l.count(q)
 	var to []candidate
 	l.scan(q, func(n *Node) bool {
 		if !l.failing(n, q, cluster.At(now)) {
-			to = append(to, candidate{Node: n, own: load.on(n).wanted})
+			to = append(to, candidate{Node: n, own: q.load.on(n).wanted})
 		}
 		return true
 	})
@@ -27,7 +27,7 @@ func (l *Ledger) PickRebalanceSource(q *Requirement, nodes []string, now time.Ti
 	var from []candidate
 	for _, id := range nodes {
 		if n := l.nodes[id]; n != nil && n.node != nil {
-			from = append(from, candidate{Node: n, own: load.on(n).wanted})
+			from = append(from, candidate{Node: n, own: q.load.on(n).wanted})
 		}
 	}
 	slices.SortFunc(from, func(a, b candidate) int {

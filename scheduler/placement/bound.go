@@ -64,9 +64,10 @@ func (l *Ledger) BlockedOnlyBy(q *Requirement, t *cluster.Task, nodeID string, n
 	if !exclusive && l.roomToCome(q, nodeID) {
 		return false
 	}
-	l.add(n, t.ServiceID, w.negative())
+	s := l.loadOf(t.ServiceID)
+	l.add(n, s, w.negative())
 	_, rejected := l.reject(q, n)
-	l.add(n, t.ServiceID, w)
+	l.add(n, s, w)
 	return !rejected
 }
 

@@ -21,11 +21,11 @@ func (l *Ledger) Place(q *Requirement, count int, now time.Time) []Choice {
 	chosen := make([]Choice, 0, count)
 	if count <= scanThreshold {
 		for range count {
-			n := l.best(q, cluster.At(now))
-			if n == nil {
-				return chosen
+			c, ok := l.PlaceOne(q, now)
+			if !ok {
+				break
 			}
-			chosen = append(chosen, l.take(n, q))
+			chosen = append(chosen, c)
 		}
 		return chosen
 	}
@@ -39,6 +39,15 @@ func (l *Ledger) Place(q *Requirement, count int, now time.Time) []Choice {
 		}
 	}
 	return chosen
+}
+
+// PlaceOne is Place for one task; ok is false when no node has room.
+func (l *Ledger) PlaceOne(q *Requirement, now time.Time) (c Choice, ok bool) {
+	n := l.best(q, cluster.At(now))
+	if n == nil {
+		return Choice{}, false
+	}
+	return l.take(n, q), true
 }
 
 // Fits tells whether Place would find a node for one task.
@@ -58,9 +67,9 @@ func (l *Ledger) scan(q *Requirement, visit func(*Node) bool) {
 // can beat.
 func (l *Ledger) best(q *Requirement, now cluster.Time) *Node {
 	var best candidate
-	load, counts := l.loads[q.service], l.count(q)
+	counts := l.count(q)
 	l.scan(q, func(n *Node) bool {
-		c := candidate{Node: n, own: load.on(n).wanted, failing: l.failing(n, q, now)}
+		c := candidate{Node: n, own: q.load.on(n).wanted, failing: l.failing(n, q, now)}
 		if best.Node == nil || c.before(best, q.pool, counts) {
 			best = c
 		}
@@ -73,8 +82,7 @@ func (l *Ledger) best(q *Requirement, now cluster.Time) *Node {
 // take; nil means that there are none, or no branches. The result is good until
 // the next call.
 func (l *Ledger) count(q *Requirement) []int32 {
-	load := l.loads[q.service]
-	if load == nil || len(q.pool.spread) == 0 {
+	if len(q.load.shares) == 0 || len(q.pool.spread) == 0 {
 		return nil
 	}
 	q.pool.fill(l.sorted)
@@ -84,7 +92,7 @@ func (l *Ledger) count(q *Requirement) []int32 {
 	}
 	counts := l.sums[:size]
 	clear(counts)
-	for _, s := range load.shares {
+	for _, s := range q.load.shares {
 		if s.node.node == nil {
 			continue
 		}

@@ -72,7 +72,7 @@ var filters = []filter{
 	{
 		exclusive: true,
 		check: func(l *Ledger, q *Requirement, n *Node) (string, bool) {
-			return "", q.maxPerNode == 0 || l.loads[q.service].on(n).wanted < q.maxPerNode
+			return "", q.maxPerNode == 0 || q.load.on(n).wanted < q.maxPerNode
 		},
 		explain: func(_, nodes string) string { return "max replicas per node limit exceed on " + nodes },
 	},

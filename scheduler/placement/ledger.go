@@ -29,8 +29,10 @@ type Node struct {
 // Ledger holds all nodes and what is on them.
 type Ledger struct {
 	nodes map[string]*Node
-	// loads are where the tasks of each service are that has any.
-	loads map[string]*load
+	// loads are where the tasks of each service are; idle and idleBefore are those that
+	// became empty since the last Settle, and before it.
+	loads            map[string]*load
+	idle, idleBefore []*load
 	// holdings are what tasks of revisions hold that hold anything.
 	holdings map[revisionKey]*holding
 	// antiAffinityBy are, by the name or ID in their label, the services that keep away from
@@ -73,8 +75,8 @@ func (w weight) negative() weight {
 
 // planned is one decision that isn't in the store yet.
 type planned struct {
-	node    *Node
-	service string
+	node *Node
+	load *load
 	weight
 }
 
@@ -183,15 +185,15 @@ func (l *Ledger) ChangeTask(before, after *cluster.Task) {
 	if was.present != 0 && is.present != 0 && before.NodeID == after.NodeID {
 		// What it holds stays.
 		if was.wanted != is.wanted {
-			l.add(l.entry(after.NodeID), after.ServiceID, weight{wanted: is.wanted - was.wanted})
+			l.add(l.entry(after.NodeID), l.loadOf(after.ServiceID), weight{wanted: is.wanted - was.wanted})
 		}
 		return
 	}
 	if was.present != 0 {
-		l.add(l.entry(before.NodeID), before.ServiceID, was.negative())
+		l.add(l.entry(before.NodeID), l.loadOf(before.ServiceID), was.negative())
 	}
 	if is.present != 0 {
-		l.add(l.entry(after.NodeID), after.ServiceID, is)
+		l.add(l.entry(after.NodeID), l.loadOf(after.ServiceID), is)
 	}
 	if after != nil && after.Status.State.Terminal() && (before == nil || !before.Status.State.Terminal()) {
 		l.failures.note(after)
@@ -213,7 +215,7 @@ func (l *Ledger) weight(t *cluster.Task) weight {
 	return w
 }
 
-func (l *Ledger) add(n *Node, service string, w weight) {
+func (l *Ledger) add(n *Node, s *load, w weight) {
 	if w.wanted != 0 {
 		l.unlist(n)
 		n.tasks += int(w.wanted)
@@ -227,13 +229,8 @@ func (l *Ledger) add(n *Node, service string, w weight) {
 		}
 		n.claim(w.generic, w.present)
 	}
-	s := l.loads[service]
-	if s == nil {
-		s = &load{}
-		l.loads[service] = s
-	}
 	if s.add(n, w.wanted, w.present); len(s.shares) == 0 {
-		delete(l.loads, service)
+		l.noteIdle(s)
 	}
 	if n.node == nil {
 		l.forget(n)
@@ -258,7 +255,7 @@ func (l *Ledger) Release(t *cluster.Task) {
 	if l.weight(t).wanted == 0 {
 		return
 	}
-	l.plan(l.entry(t.NodeID), t.ServiceID, weight{wanted: -1})
+	l.plan(l.entry(t.NodeID), l.loadOf(t.ServiceID), weight{wanted: -1})
 }
 
 // Choice is where a task is to run, and what of the node's generic resources it gets.
@@ -270,23 +267,24 @@ type Choice struct {
 // take plans that a task is to run on n, which has room.
 func (l *Ledger) take(n *Node, q *Requirement) Choice {
 	c := Choice{n.id, n.choose(q.generic)}
-	l.plan(n, q.service, weight{1, 1, q.holds, c.Generic})
+	l.plan(n, q.load, weight{1, 1, q.holds, c.Generic})
 	return c
 }
 
-func (l *Ledger) plan(n *Node, service string, w weight) {
-	l.add(n, service, w)
-	l.planned = append(l.planned, planned{n, service, w})
+func (l *Ledger) plan(n *Node, s *load, w weight) {
+	l.add(n, s, w)
+	l.planned = append(l.planned, planned{n, s, w})
 }
 
 // Settle forgets everything planned: what became of it comes back as changes of
 // the store.
 func (l *Ledger) Settle() {
 	for _, p := range l.planned {
-		l.add(p.node, p.service, p.negative())
+		l.add(p.node, p.load, p.negative())
 	}
 	clear(l.planned)
 	l.planned = l.planned[:0]
+	l.dropIdle()
 }
 
 // NodeUse is what is on a node, for tests and explanations.

@@ -7,8 +7,12 @@ const manyShares = 8
 
 // load is where the tasks of one service are.
 type load struct {
-	shares []share
-	at     map[*Node]int // into shares; nil while they are few
+	service string
+	shares  []share
+	at      map[*Node]int // into shares; nil while they are few
+	// idle is set while the ledger's row of idle loads has it.
+	idle bool
+	one  [1]share // room for the shares of a service that is on one node
 }
 
 // share is what one node has of a service.
@@ -17,6 +21,38 @@ type share struct {
 	// wanted counts the tasks that are to go on; present also those that are to stop
 	// and haven't yet.
 	wanted, present int32
+}
+
+// loadOf finds the load of a service, or makes it.
+func (l *Ledger) loadOf(service string) *load {
+	s := l.loads[service]
+	if s == nil {
+		s = &load{service: service}
+		s.shares = s.one[:0]
+		l.loads[service] = s
+		l.noteIdle(s)
+	}
+	return s
+}
+
+// noteIdle keeps an empty load for now: a service that is planned without a task gets
+// some right after Settle, when the plan is written.
+func (l *Ledger) noteIdle(s *load) {
+	if !s.idle {
+		s.idle = true
+		l.idle = append(l.idle, s)
+	}
+}
+
+// dropIdle drops the loads that were empty at the last Settle and still are.
+func (l *Ledger) dropIdle() {
+	for _, s := range l.idleBefore {
+		if s.idle = false; len(s.shares) == 0 {
+			delete(l.loads, s.service)
+		}
+	}
+	clear(l.idleBefore)
+	l.idleBefore, l.idle = l.idle, l.idleBefore[:0]
 }
 
 // on is the service's share on a node; zero when it has none. A nil load is one

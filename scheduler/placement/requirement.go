@@ -27,6 +27,7 @@ func (r *Resources) add(other Resources, times int32) {
 type Requirement struct {
 	service    string
 	revision   uint64
+	load       *load // of the service
 	holds      *holding
 	generic    []want
 	maxPerNode int32
@@ -77,7 +78,7 @@ type Surroundings struct {
 
 // Require reads the requirement of a revision.
 func (l *Ledger) Require(r *cluster.Revision, around Surroundings) Requirement {
-	q := Requirement{service: r.ServiceID, revision: r.Number, holds: holdingOf(r), generic: generic(r)}
+	q := Requirement{service: r.ServiceID, revision: r.Number, load: l.loadOf(r.ServiceID), holds: holdingOf(r), generic: generic(r)}
 	a := eligibility{plugins: plugins(r, around.LogDriver)}
 	if p := r.Spec.Placement; p != nil {
 		q.maxPerNode = int32(min(p.MaxReplicas, 1<<30))
@@ -123,7 +124,7 @@ func holdingOf(r *cluster.Revision) *holding {
 	if h.resources.isZero() && len(h.ports) == 0 {
 		return nil
 	}
-	return &h
+	return &holding{h.resources, h.ports, h.portNames} // &h would be made for each that holds nothing.
 }
 
 // reservations are nil when a revision has none.

@@ -19,11 +19,11 @@ type branch struct {
 // tree sorts the nodes that can take a task into their branches: those with many
 // recent failures, or the others. It is nil when there are none.
 func (l *Ledger) tree(q *Requirement, failing bool, now cluster.Time) *branch {
-	load, counts := l.loads[q.service], l.count(q)
+	counts := l.count(q)
 	root := &branch{}
 	made := make(map[int32]*branch)
 	l.scan(q, func(n *Node) bool {
-		c := candidate{Node: n, own: load.on(n).wanted, failing: l.failing(n, q, now)}
+		c := candidate{Node: n, own: q.load.on(n).wanted, failing: l.failing(n, q, now)}
 		if c.failing != failing {
 			return true
 		}
