@@ -55,8 +55,11 @@ func (m *Manager) serveControl(ctx context.Context) error {
 		return nil
 	})
 	var conns sync.WaitGroup
+	anonymous := &anonymousConns{log: m.log, which: "without a certificate"}
+	turns := newHandshakeTurns(&anonymousConns{log: m.log, which: "that waits for its handshake"}, m.cfg.Now)
+	nodes := newNodeSources(m.nodeAddrs, m.cfg.Now)
+	g.Go(func() error { return turns.run(ctx) })
 	g.Go(func() error {
-		anonymous := &anonymousConns{log: m.log}
 		for {
 			plain, err := m.listener.Accept()
 			if ctx.Err() != nil {
@@ -70,11 +73,18 @@ func (m *Manager) serveControl(ctx context.Context) error {
 				pause(ctx, 50*time.Millisecond)
 				continue
 			}
-			caller := anonymous.admit(plain)
+			shaken, known := nodes.admit(sourceOf(plain.RemoteAddr().String()))
 			conns.Add(1)
 			go func() {
 				defer conns.Done()
-				m.routeConn(ctx, tls.Server(plain, config), requests, caller.leave)
+				if !known {
+					if !turns.wait(ctx, plain) {
+						plain.Close()
+						return
+					}
+					shaken = anonymous.admit(plain).leave
+				}
+				m.routeConn(ctx, tls.Server(plain, config), requests, anonymous, shaken)
 			}()
 		}
 	})
@@ -94,14 +104,13 @@ func (m *Manager) serveControl(ctx context.Context) error {
 	return err
 }
 
-// routeConn finishes the handshake and hands the connection to whom it is for. known
-// is called once when the caller is no stranger any more, or is gone.
-func (m *Manager) routeConn(ctx context.Context, conn *tls.Conn, requests *handoff, known func()) {
+// routeConn finishes the handshake, calls shaken, and hands the connection to whom it is for.
+func (m *Manager) routeConn(ctx context.Context, conn *tls.Conn, requests *handoff, anonymous *anonymousConns, shaken func()) {
 	shaking, cancel := context.WithTimeout(ctx, handshakeTimeout)
 	err := conn.HandshakeContext(shaking)
 	cancel()
+	shaken()
 	if err != nil {
-		known()
 		if speaksNoTLS(err) {
 			m.logProtocolError(conn.RemoteAddr().String(), "no TLS")
 		}
@@ -111,17 +120,15 @@ func (m *Manager) routeConn(ctx context.Context, conn *tls.Conn, requests *hando
 	}
 	state := conn.ConnectionState()
 	if state.NegotiatedProtocol == cluster.ProtocolHTTP || state.NegotiatedProtocol == "" {
-		// A caller without a certificate of a node that is here stays a stranger until it
-		// hangs up: joining takes a moment, and nobody else has a reason to stay.
+		// A caller without a certificate of a node that is here has a stranger's place until
+		// it hangs up: joining takes a moment, and nobody else has a reason to stay.
 		if id, err := ca.Peer(state); err != nil || m.belongs(id) != nil {
-			requests.deliver(&leaving{Conn: conn, left: known})
+			requests.deliver(&leaving{Conn: conn, left: anonymous.admit(conn.NetConn()).leave})
 			return
 		}
-		known()
 		requests.deliver(conn)
 		return
 	}
-	known()
 	var id cluster.Identity
 	switch state.NegotiatedProtocol {
 	case cluster.ProtocolRenew:

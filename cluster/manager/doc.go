@@ -8,6 +8,7 @@
 // Goroutines, all of one Run and ended with it:
 //   - control: accepts connections and sorts them by ALPN into raft, agent
 //     sessions and HTTP; one goroutine per connection from there on.
+//   - turns, of control: lets strangers' handshakes begin, so many in a second.
 //   - leadership: the only one that starts and ends lead; it re-reads raft's
 //     state whenever raft says that something changed.
 //   - lead, while this manager leads: the store's proposer, the scheduler's

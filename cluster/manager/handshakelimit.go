@@ -6,7 +6,7 @@ import (
 )
 
 // maxHandshakes is how many handshakes a manager has under way with one other, for what is
-// forwarded. Until they are done the other one takes them for a stranger's, of whom it keeps
+// forwarded. Until they are done the other one may take them for a stranger's, of whom it keeps
 // maxFromOne for each address and closes the oldest: with more than that, all begun again when
 // they are closed, none would ever be done. When a leader is elected hundreds of requests
 // may have waited for it; the first connections serve them one after the other.
