@@ -32,6 +32,8 @@ var arrows = []arrow{
 
 	{"cluster/dispatch", "cluster", "assignments and reports are the cluster's messages"},
 	{"cluster/dispatch", "store", "agents are served from the manager's own replica"},
+	{"cluster/dispatch", "cluster/dispatch/liveness", "the leader decides which nodes are alive"},
+	{"cluster/dispatch/liveness", "cluster", "it decides about the cluster's nodes by what managers relay"},
 	{"cluster/api", "cluster", "it shows the cluster's objects"},
 	{"cluster/api", "store", "reads are Views, writes are Updates"},
 

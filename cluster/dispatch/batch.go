@@ -5,6 +5,7 @@ import (
 	"slices"
 
 	"skep/cluster"
+	"skep/cluster/dispatch/liveness"
 	"skep/store"
 )
 
@@ -13,10 +14,10 @@ const maxBatchReports = 4096
 
 // batch is what is written in one transaction.
 type batch struct {
-	reports  []cluster.NodeReport
-	news     []cluster.NodeNews
-	verdicts []stateChange
-	copies   []copyVerdict
+	reports []cluster.NodeReport
+	news    []cluster.NodeNews
+	states  []liveness.Change
+	copies  []liveness.CopyChange
 	// foreign are those of the reports that apply refused, as of its last run.
 	foreign []cluster.NodeReport
 }
@@ -62,19 +63,19 @@ func (dl *pendingRelay) hasStrays(where map[string]string) bool {
 		slices.ContainsFunc(dl.relay.Nodes, func(n cluster.NodeNews) bool { return strays(n.NodeID) })
 }
 
-func (b *batch) size() int { return len(b.reports) + len(b.news) + len(b.verdicts) + len(b.copies) }
+func (b *batch) size() int { return len(b.reports) + len(b.news) + len(b.states) + len(b.copies) }
 
 func (b *batch) halve() (first, second *batch) {
-	r, n, v := (len(b.reports)+1)/2, len(b.news)/2, len(b.verdicts)/2
+	r, n, v := (len(b.reports)+1)/2, len(b.news)/2, len(b.states)/2
 	if len(b.reports) == 0 {
 		n = (len(b.news) + 1) / 2
 	}
-	return &batch{reports: b.reports[:r], news: b.news[:n], verdicts: b.verdicts[:v], copies: b.copies}, &batch{reports: b.reports[r:], news: b.news[n:], verdicts: b.verdicts[v:]}
+	return &batch{reports: b.reports[:r], news: b.news[:n], states: b.states[:v], copies: b.copies}, &batch{reports: b.reports[r:], news: b.news[n:], states: b.states[v:]}
 }
 
 // String says what is in the batch.
 func (b *batch) String() string {
-	text := fmt.Sprintf("%d reports, %d descriptions and %d states of nodes", len(b.reports), len(b.news), len(b.verdicts))
+	text := fmt.Sprintf("%d reports, %d descriptions and %d states of nodes", len(b.reports), len(b.news), len(b.states))
 	if len(b.reports) == 1 {
 		text += ", of task " + b.reports[0].Report.TaskID
 	}
@@ -133,24 +134,24 @@ func (b *batch) apply(tx *store.Tx) error {
 		}
 	}
 	for _, c := range b.copies {
-		if node := tx.Node(c.nodeID); node != nil && node.Copy != c.copy {
+		if node := tx.Node(c.NodeID); node != nil && node.Copy != c.Copy {
 			next := *node
-			next.Copy = c.copy
+			next.Copy = c.Copy
 			if err := tx.Put(&next); err != nil {
 				return err
 			}
 		}
 	}
-	for _, v := range b.verdicts {
-		node := tx.Node(v.nodeID)
-		if node == nil || (node.Status.State == v.state && node.Status.Message == v.message && !(node.Awaited && v.came)) {
+	for _, v := range b.states {
+		node := tx.Node(v.NodeID)
+		if node == nil || (node.Status.State == v.State && node.Status.Message == v.Message && !(node.Awaited && v.Came)) {
 			continue
 		}
 		next := *node
-		next.Awaited = node.Awaited && !v.came
-		next.Status.Message = v.message
-		if node.Status.State != v.state {
-			next.Status.State, next.Status.Since = v.state, tx.Now()
+		next.Awaited = node.Awaited && !v.Came
+		next.Status.Message = v.Message
+		if node.Status.State != v.State {
+			next.Status.State, next.Status.Since = v.State, tx.Now()
 		}
 		if err := tx.Put(&next); err != nil {
 			return err

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"skep/cluster"
+	"skep/cluster/dispatch/liveness"
 	"skep/store"
 )
 
@@ -32,8 +33,8 @@ type collector struct {
 	mu sync.Mutex // guards the fields below
 	// where tells which manager has the session of each node; replaced, never written to.
 	where map[string]string
-	// sought is what sought says; replaced, never written to.
-	sought []string
+	// missing is what liveness.Missing says; replaced, never written to.
+	missing []string
 	// leased is which machine the last lease of each node was for.
 	leased map[string]lastLease
 }
@@ -79,7 +80,7 @@ func (in *collector) take(ctx context.Context, r cluster.Relay) (cluster.RelayAn
 	answer := cluster.RelayAnswer{Leases: in.grant(ctx, r)}
 	in.mu.Lock()
 	defer in.mu.Unlock()
-	answer.Missing = in.sought
+	answer.Missing = in.missing
 	return answer, nil
 }
 
@@ -160,28 +161,27 @@ func (in *collector) sessionAt(nodeID string) string {
 // for the next one.
 func (in *collector) run(ctx context.Context) error {
 	var (
-		live    = newLiveness(in.d.config.Now())
-		waiting []*pendingRelay
-		look    = true
-		hearing = true // Until all managers have told of their sessions, or had the time to.
-		wake    = time.NewTimer(0)
-		written chan error // Not nil while a batch is being written.
-		writing []*pendingRelay
-		failing = cluster.Complaint{Log: in.d.config.Log, Patience: relayPatience, Now: in.d.config.Now}
+		tracker  = liveness.NewTracker(in.d.config.Now())
+		waiting  []*pendingRelay
+		look     = true
+		settling = true // Until all managers have told of their sessions, or had the time to.
+		wake     = time.NewTimer(0)
+		written  chan error // Not nil while a batch is being written.
+		writing  []*pendingRelay
+		failing  = cluster.Complaint{Log: in.d.config.Log, Patience: relayPatience, Now: in.d.config.Now}
 	)
 	defer wake.Stop()
 	for {
 		if written == nil {
 			b := &batch{}
 			if look {
-				b.verdicts, hearing = in.decideStates(live, waiting, wake)
-				b.copies = live.copies(in.d.config.Store.View(), in.d.config.Now())
+				b.states, b.copies, settling = in.decideStates(tracker, waiting, wake)
 				look = false
 			}
-			writing, waiting = b.gather(waiting, in.where, hearing)
+			writing, waiting = b.gather(waiting, in.where, settling)
 			b.trim(in.d.config.Store.View())
 			if b.size() == 0 {
-				in.answer(live, writing, nil)
+				in.answer(tracker, writing, nil)
 			} else {
 				written = make(chan error, 1)
 				go func() { written <- in.write(ctx, b) }()
@@ -200,10 +200,8 @@ func (in *collector) run(ctx context.Context) error {
 			if dl.ctx.Err() != nil {
 				continue // Its sender gave up, and may have sent a newer one already.
 			}
-			if in.d.config.Heard != nil {
-				live.noteContacts(in.d.config.Heard, in.d.config.HeardFor)
-			}
-			if live.noteRelay(dl.relay, in.d.config.Now()) {
+			in.contacts(tracker)
+			if tracker.Relay(dl.relay, in.d.config.Now()) {
 				look = true
 			}
 			waiting = append(waiting, dl)
@@ -213,7 +211,7 @@ func (in *collector) run(ctx context.Context) error {
 			look = true
 		case err := <-written:
 			written = nil
-			in.answer(live, writing, err)
+			in.answer(tracker, writing, err)
 			failing.About(err, "agents' news can't be written; trying again", "agents' news are written again", "node", in.d.config.NodeID)
 			if err != nil && !in.pause(ctx) {
 				return context.Cause(ctx)
@@ -234,36 +232,40 @@ func (in *collector) pause(ctx context.Context) bool {
 	}
 }
 
-func (in *collector) answer(live *liveness, deliveries []*pendingRelay, err error) {
+func (in *collector) answer(tracker *liveness.Tracker, deliveries []*pendingRelay, err error) {
 	now := in.d.config.Now()
 	for _, dl := range deliveries {
 		if dl.ctx.Err() == nil {
-			live.heardAgain(dl.relay.Manager, now)
+			tracker.Acknowledged(dl.relay.Manager, now)
 		}
 		dl.answer <- err
 	}
 }
 
-// decideStates looks at all nodes and sets the timer for the next look. Hearing tells
+// decideStates looks at all nodes and sets the timer for the next look. Settling tells
 // whether there may be sessions that this new leader hasn't been told of.
-func (in *collector) decideStates(live *liveness, waiting []*pendingRelay, wake *time.Timer) (verdicts []stateChange, hearing bool) {
+func (in *collector) decideStates(tracker *liveness.Tracker, waiting []*pendingRelay, wake *time.Timer) (states []liveness.Change, copies []liveness.CopyChange, settling bool) {
 	now := in.d.config.Now()
 	for _, dl := range waiting {
 		if dl.ctx.Err() == nil {
-			live.heardAgain(dl.relay.Manager, now)
+			tracker.Acknowledged(dl.relay.Manager, now)
 		}
 	}
-	if in.d.config.Heard != nil {
-		live.noteContacts(in.d.config.Heard, in.d.config.HeardFor)
+	in.contacts(tracker)
+	view := in.d.config.Store.View()
+	known := liveness.Cluster{Nodes: make([]*cluster.Node, 0, view.NodeCount()), Members: in.d.members(), SuspectAfter: in.d.config.SuspectLong}
+	known.Nodes = slices.AppendSeq(known.Nodes, view.Nodes())
+	if c := view.Cluster(); c != nil {
+		known.ColdStart = c.ColdStart
 	}
-	scene, where, next := live.observe(in.d.config.Store.View(), in.d.members(), now)
-	scene.suspectLong = in.d.config.SuspectLong
-	sought, more := sought(scene)
+	observed := tracker.Observe(known, now)
+	states, decideAt := liveness.Decide(observed)
+	missing, missAt := liveness.Missing(observed)
 	in.mu.Lock()
-	in.where, in.sought = where, sought
+	in.where, in.missing = observed.Sessions, missing
 	in.mu.Unlock()
-	verdicts, at := decideNodeStates(scene)
-	for _, at := range []time.Time{at, more} {
+	next := observed.StaleAt
+	for _, at := range []time.Time{decideAt, missAt} {
 		if next.IsZero() || (!at.IsZero() && at.Before(next)) {
 			next = at
 		}
@@ -273,7 +275,14 @@ func (in *collector) decideStates(live *liveness, waiting []*pendingRelay, wake 
 	} else {
 		wake.Reset(next.Sub(now))
 	}
-	return verdicts, scene.unheard > 0 && now.Sub(scene.started) < settleMost
+	return states, tracker.Copies(known.Nodes, now), observed.Settling()
+}
+
+// contacts tells the tracker of contact with managers that isn't relays.
+func (in *collector) contacts(tracker *liveness.Tracker) {
+	if in.d.config.Heard != nil {
+		tracker.Contacts(in.d.config.Heard, in.d.config.HeardFor)
+	}
 }
 
 // write commits a batch; in parts when it is too large for one entry, as when
@@ -303,15 +312,15 @@ func (in *collector) write(ctx context.Context, b *batch) error {
 		}
 	}
 	for _, c := range b.copies {
-		if c.copy.Run == "" {
-			in.d.config.Log.Info("no other machine has this node's identity any more", "node", c.nodeID)
+		if c.Copy.Run == "" {
+			in.d.config.Log.Info("no other machine has this node's identity any more", "node", c.NodeID)
 			continue
 		}
 		in.d.config.Log.Error("two machines have the identity of one node; the later one is refused: stop it, remove its data directory, and join it anew",
-			"node", c.nodeID, "run", c.copy.Run, "addr", c.copy.Addr)
+			"node", c.NodeID, "run", c.Copy.Run, "addr", c.Copy.Addr)
 	}
-	for _, v := range b.verdicts {
-		in.d.config.Log.Debug("node changes state", "node", v.nodeID, "state", v.state.String(), "reason", v.message)
+	for _, v := range b.states {
+		in.d.config.Log.Debug("node changes state", "node", v.NodeID, "state", v.State.String(), "reason", v.Message)
 	}
 	return nil
 }

@@ -16,6 +16,7 @@ import (
 	"pgregory.net/rapid"
 
 	"skep/cluster"
+	"skep/cluster/dispatch/liveness"
 	"skep/store"
 )
 
@@ -361,7 +362,7 @@ func TestIntake_WritesLargeBatchesInParts(t *testing.T) {
 			nodeID := fmt.Sprint("n", i)
 			w.addNode(nodeID)
 			b.news = append(b.news, cluster.NodeNews{NodeID: nodeID, Description: swarm.NodeDescription{Hostname: strings.Repeat("x", maxDescription)}})
-			b.verdicts = append(b.verdicts, stateChange{nodeID: nodeID, state: cluster.NodeDown, message: messageLost})
+			b.states = append(b.states, liveness.Change{NodeID: nodeID, State: cluster.NodeDown, Message: liveness.MessageDead})
 		}
 		entries := w.journal.count()
 		if err := w.now().leading().write(t.Context(), b); err != nil {

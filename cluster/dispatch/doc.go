@@ -47,16 +47,5 @@
 //     node's agent repeats to the manager that it went on to.
 //   - Nothing periodic is written to the log, only changes.
 //
-// Liveness (judge) goes by two signals: whether any manager has a live session
-// of the node, and whether gossip sees it. A session means ready. Without one, a
-// node that gossip gave up, or has suspected for Config.SuspectLong, is down within
-// fractions of a second, and a node that gossip sees is disconnected (gets no new
-// tasks) after 2 s and down (loses its tasks) after 10 s. An agent that says that it
-// stops is not a lost one: its containers go on running and it is about to come back,
-// so its node is unknown (no new tasks) at once and down only after 10 s. When more
-// than a third of the nodes (and at least three) vanish at once, it may be the leader's
-// network rather than theirs: those that a majority of the managers, and one besides
-// the leader, miss by their own gossip are down as usual; the others wait 15 s, and
-// their status says so. A new leader waits until the other managers have had time to
-// tell it of their sessions.
+// Which nodes are ready or down, and why, is package liveness's decision.
 package dispatch

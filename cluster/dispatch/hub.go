@@ -7,6 +7,7 @@ import (
 	"slices"
 
 	"skep/cluster"
+	"skep/cluster/dispatch/liveness"
 	"skep/store"
 )
 
@@ -162,7 +163,7 @@ func (d *Dispatcher) watchMembers(before map[string]cluster.Member) map[string]c
 func unseen(view store.View, members map[string]cluster.Member) []string {
 	var nodeIDs []string
 	for node := range view.Nodes() {
-		if said := gossipStateOf(node.ID, members); said == gossipGone || said == gossipSuspect {
+		if said := liveness.GossipOf(node.ID, members); said == liveness.GossipDead || said == liveness.GossipSuspect {
 			nodeIDs = append(nodeIDs, node.ID)
 		}
 	}

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"skep/cluster"
+	"skep/cluster/dispatch/liveness"
 	"skep/store"
 )
 
@@ -55,7 +56,7 @@ func TestLease_IsGrantedOnlyByALeaderThatCountsOnTheNode(t *testing.T) {
 			if err := a.send(cluster.FromAgent{Lease: stamp}); err != nil {
 				t.Fatal(err)
 			}
-			time.Sleep(2 * relayEvery)
+			time.Sleep(2 * liveness.RelayEvery)
 			synctest.Wait()
 			got := a.leases()[before:]
 			if granted && !slices.Equal(got, []int64{stamp}) || !granted && len(got) > 0 {
@@ -67,7 +68,7 @@ func TestLease_IsGrantedOnlyByALeaderThatCountsOnTheNode(t *testing.T) {
 		deposed.Store(true)
 		ask(13, false)
 		deposed.Store(false)
-		time.Sleep(2 * relayEvery)
+		time.Sleep(2 * liveness.RelayEvery)
 		if got := a.leases(); got[len(got)-1] != 13 {
 			t.Errorf("what could not be granted then isn't granted later: %v", got)
 		}

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"skep/cluster"
+	"skep/cluster/dispatch/liveness"
 )
 
 // state waits until a node has a state, and tells how long that took.
@@ -101,7 +102,7 @@ func TestLiveness_KilledWorkerIsDownWhenGossipSaysSo(t *testing.T) {
 			t.Errorf("down %v after gossip lost it", took)
 		}
 		status := w.node("n1").Status
-		if status.Message != messageLost || time.Since(status.Since) > 10*time.Millisecond {
+		if status.Message != liveness.MessageDead || time.Since(status.Since) > 10*time.Millisecond {
 			t.Errorf("status %+v", status)
 		}
 		w.connect("n1", "m3")
@@ -121,7 +122,7 @@ func TestLiveness_KilledWorkerIsDownWhenLongSuspected(t *testing.T) {
 		if took := w.until("n1", cluster.NodeDown, time.Second); took < suspectLong || took > suspectLong+10*time.Millisecond {
 			t.Errorf("down %v after gossip began to suspect it", took)
 		}
-		if status := w.node("n1").Status; status.Message != messageFading {
+		if status := w.node("n1").Status; status.Message != liveness.MessageSuspect {
 			t.Errorf("status %+v", status)
 		}
 	})
@@ -143,7 +144,7 @@ func TestLiveness_NodeThatGossipSeesGetsTime(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w, a := newWorldOfWorker(t)
 		a.close()
-		if took := w.until("n1", cluster.NodeDisconnected, time.Minute); took < disconnectAfter || took > disconnectAfter+50*time.Millisecond {
+		if took := w.until("n1", cluster.NodeDisconnected, time.Minute); took < liveness.DisconnectAfter || took > liveness.DisconnectAfter+50*time.Millisecond {
 			t.Errorf("disconnected after %v", took)
 		}
 		if took := w.until("n1", cluster.NodeDown, time.Minute); took < 7*time.Second || took > 9*time.Second {
@@ -172,7 +173,7 @@ func TestLiveness_StopInOrderKeepsTasksForAWhile(t *testing.T) {
 			time.Sleep(5 * time.Second)
 			w.lead(leader)
 			time.Sleep(4 * time.Second)
-			if status := w.node("n1").Status; status.State != cluster.NodeUnknown || status.Message != messageStopped {
+			if status := w.node("n1").Status; status.State != cluster.NodeUnknown || status.Message != liveness.MessageStopped {
 				t.Fatalf("status %+v", status)
 			}
 			back := w.connect("n1", "m1")
@@ -182,7 +183,7 @@ func TestLiveness_StopInOrderKeepsTasksForAWhile(t *testing.T) {
 		}
 		a := w.connect("n1", "m2")
 		a.send(cluster.FromAgent{Leaving: true})
-		if took := w.until("n1", cluster.NodeDown, time.Minute); took < grace || took > grace+50*time.Millisecond {
+		if took := w.until("n1", cluster.NodeDown, time.Minute); took < liveness.Grace || took > liveness.Grace+50*time.Millisecond {
 			t.Errorf("down after %v", took)
 		}
 	})
@@ -205,7 +206,7 @@ func TestLiveness_MachinesStoppedInOrder(t *testing.T) {
 				t.Errorf("down after %v", took)
 			}
 		}
-		if status := w.node("n3").Status; status.Message != messageHalted {
+		if status := w.node("n3").Status; status.Message != liveness.MessageHalted {
 			t.Errorf("status %+v", status)
 		}
 		back := w.connect("n1", "m1")
@@ -275,15 +276,15 @@ func TestLiveness_DeadManagersSessionsDontCount(t *testing.T) {
 		w.cut("m2", true) // Its side of the network is gone, the node's too.
 		w.see("m2", false)
 		w.see("n1", false)
-		if took := w.until("n1", cluster.NodeDown, time.Minute); took > staleAfter+relayEvery+confirm {
+		if took := w.until("n1", cluster.NodeDown, time.Minute); took > liveness.StaleAfter+liveness.RelayEvery+liveness.Confirm {
 			t.Errorf("down after %v", took)
 		}
 		w.cut("m2", false)
-		w.until("n1", cluster.NodeReady, relayEvery+50*time.Millisecond)
+		w.until("n1", cluster.NodeReady, liveness.RelayEvery+50*time.Millisecond)
 	})
 }
 
-func TestLiveness_BrakeWhenManyVanishAtOnce(t *testing.T) {
+func TestLiveness_MassFailureGuardWhenManyVanishAtOnce(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t, 1)
 		w.settle()
@@ -301,7 +302,7 @@ func TestLiveness_BrakeWhenManyVanishAtOnce(t *testing.T) {
 		}
 		time.Sleep(9 * time.Second)
 		for i := range 5 {
-			if status := w.node(fmt.Sprint("n", i)).Status; status.State != cluster.NodeDisconnected || status.Message != messageBrake {
+			if status := w.node(fmt.Sprint("n", i)).Status; status.State != cluster.NodeDisconnected || status.Message != liveness.MessageMassFailure {
 				t.Errorf("node %d: %+v", i, status)
 			}
 		}
@@ -337,12 +338,12 @@ func loseFive(w *world, whose ...string) {
 	}
 }
 
-func TestLiveness_NoBrakeForWhatMostManagersMiss(t *testing.T) {
+func TestLiveness_NoMassFailureGuardForWhatMostManagersMiss(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t, 3)
 		loseFive(w, "m1", "m3")
 		for i := range 5 {
-			if took := w.until(fmt.Sprint("n", i), cluster.NodeDown, time.Minute); took > confirm+50*time.Millisecond {
+			if took := w.until(fmt.Sprint("n", i), cluster.NodeDown, time.Minute); took > liveness.Confirm+50*time.Millisecond {
 				t.Errorf("node %d was down after %v", i, took)
 			}
 		}
@@ -355,13 +356,13 @@ func TestLiveness_NoBrakeForWhatMostManagersMiss(t *testing.T) {
 	})
 }
 
-func TestLiveness_BrakeForWhatTheLeaderAloneMisses(t *testing.T) {
+func TestLiveness_MassFailureGuardForWhatTheLeaderAloneMisses(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t, 3)
 		loseFive(w, "m1")
 		time.Sleep(14 * time.Second)
 		for i := range 5 {
-			if status := w.node(fmt.Sprint("n", i)).Status; status.State != cluster.NodeDisconnected || status.Message != messageBrake {
+			if status := w.node(fmt.Sprint("n", i)).Status; status.State != cluster.NodeDisconnected || status.Message != liveness.MessageMassFailure {
 				t.Errorf("node %d: %+v", i, status)
 			}
 		}
@@ -378,15 +379,17 @@ func TestLiveness_ARelayThatWasOvertakenIsOld(t *testing.T) {
 	first := o.pack("m1", "e1", noon).relay
 	o.removeSession("n1", true, false)
 	last := o.pack("m1", "e1", noon).relay
-	l := newLiveness(now)
-	if !l.noteRelay(last, now) || l.noteRelay(first, now.Add(time.Millisecond)) {
+	tracker := liveness.NewTracker(now)
+	known := liveness.Cluster{Nodes: []*cluster.Node{{ID: "n1"}}}
+	if !tracker.Relay(last, now) || tracker.Relay(first, now.Add(time.Millisecond)) {
 		t.Error("want the last relay to count, and the one before it not to")
 	}
-	if sig := l.nodes["n1"]; sig == nil || !sig.left || len(l.managers["m1"].sessions) != 0 {
-		t.Errorf("the node's agent has left; known are %+v and %+v", sig, l.managers["m1"])
+	if in := tracker.Observe(known, now); !in.Nodes[0].Left || len(in.Sessions) != 0 {
+		t.Errorf("the node's agent has left; known is %+v", in)
 	}
 	// A manager that was started anew begins to count anew.
-	if !l.noteRelay(cluster.Relay{Manager: "m1", Epoch: "e2", Number: 1, Sessions: []string{"n1"}}, now.Add(time.Second)) || len(l.managers["m1"].sessions) != 1 {
-		t.Errorf("after a restart: %+v", l.managers["m1"])
+	again := cluster.Relay{Manager: "m1", Epoch: "e2", Number: 1, Sessions: []string{"n1"}}
+	if !tracker.Relay(again, now.Add(time.Second)) || tracker.Observe(known, now.Add(time.Second)).Sessions["n1"] != "m1" {
+		t.Error("after a restart the manager's sessions don't count")
 	}
 }

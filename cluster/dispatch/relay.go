@@ -10,20 +10,13 @@ import (
 	"time"
 
 	"skep/cluster"
+	"skep/cluster/dispatch/liveness"
 )
 
 const (
-	// relayEvery is how often the leader hears of a manager that has no news: always when
-	// nothing else tells the leader that it is there, and else once after it began to lead,
-	// and while agents ask for leases.
-	relayEvery = 200 * time.Millisecond
-	// relayCalm is how often when the leader hears of it otherwise.
-	relayCalm = time.Second
-	// relayLimit is how long the leader may take to commit and acknowledge.
-	relayLimit = 5 * time.Second
 	// retryFirst and retryLast are the waits after failed relays.
 	retryFirst = 20 * time.Millisecond
-	retryLast  = relayEvery
+	retryLast  = liveness.RelayEvery
 	// relayPatience is how long that may fail before it is said: longer than an election.
 	relayPatience = 5 * time.Second
 	// farewell is how long a manager that stops tries to tell its last news.
@@ -48,7 +41,7 @@ func (d *Dispatcher) relay(ctx context.Context) error {
 			heard = d.config.Now()
 			every := d.relayEvery()
 			if fresh { // It soon knows which sessions nobody has told it of.
-				every, fresh = relayEvery, false
+				every, fresh = liveness.RelayEvery, false
 			}
 			timer.Reset(every)
 		} else {
@@ -68,7 +61,7 @@ func (d *Dispatcher) relay(ctx context.Context) error {
 			case <-news:
 			case <-d.outbox.asked:
 				again = false
-				timer.Reset(relayEvery)
+				timer.Reset(liveness.RelayEvery)
 			case <-changed:
 				retry, fresh = 0, true
 			case <-timer.C:
@@ -77,12 +70,13 @@ func (d *Dispatcher) relay(ctx context.Context) error {
 	}
 }
 
-// relayEvery is how often a manager without news relays.
+// relayEvery is how often a manager without news relays: seldom when the leader has other
+// contact with it, but soon after another one began to lead and while agents ask for leases.
 func (d *Dispatcher) relayEvery() time.Duration {
 	if d.config.Heard != nil {
-		return relayCalm
+		return liveness.RelaySlowly
 	}
-	return relayEvery
+	return liveness.RelayEvery
 }
 
 // lastRelay tells the leader what is left when this manager stops, above all of
@@ -115,7 +109,7 @@ func (d *Dispatcher) relayOnce(ctx context.Context, changed <-chan struct{}) err
 	if !ok {
 		return cluster.ErrNoLeader
 	}
-	ctx, cancel := context.WithTimeout(ctx, relayLimit)
+	ctx, cancel := context.WithTimeout(ctx, liveness.RelayTimeout)
 	defer cancel()
 	watched := make(chan struct{})
 	defer func() { cancel(); <-watched }()

@@ -229,6 +229,12 @@ func (r refusal) message() cluster.FromManager {
 	return cluster.FromManager{Refused: r.reason, Copy: r.copy}
 }
 
+// refuseCopy is what a copy is told.
+func refuseCopy(nodeID string) refusal {
+	return refusal{copy: true, reason: fmt.Sprintf("another machine is node %s, and was there before: this one is a copy of its disk. It stops the node's tasks. "+
+		"Stop the daemon, remove its data directory, and join it anew", nodeID)}
+}
+
 // turnAway tells the agent why it gets no session.
 func (s *session) turnAway(r refusal) error {
 	limit := time.AfterFunc(refuseLimit, func() { s.conn.Close() })

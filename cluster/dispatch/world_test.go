@@ -25,6 +25,9 @@ import (
 	"skep/store"
 )
 
+// noon is when nothing else matters.
+var noon = time.Date(2026, 1, 1, 12, 0, 0, 0, time.UTC)
+
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 // journal is a log that commits at once, or not, and gives entries to all stores.

@@ -14,7 +14,7 @@ import (
 // A manager that is cloned with its disk is the same manager twice: one ID with two logs
 // and two votes could elect two leaders in a term, and acknowledge what only the other one
 // has. Dispatch finds a copy by its agent's sessions, which takes some seconds (see
-// dispatch/copies.go); raft must not hear it meanwhile. Two machines have two addresses,
+// dispatch/liveness/copies.go); raft must not hear it meanwhile. Two machines have two addresses,
 // and each manager sends to one only. So a request of raft's counts if it comes from a
 // manager that calls itself by the address where it is known to be; and another address
 // becomes known only when nobody else answers as that manager at the one of before. Which

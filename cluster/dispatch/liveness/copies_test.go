@@ -1,11 +1,11 @@
-package dispatch
+package liveness
 
 import (
 	"testing"
 	"time"
 )
 
-func TestCopied(t *testing.T) {
+func TestFindCopy(t *testing.T) {
 	noon := time.Date(2026, 1, 1, 12, 0, 0, 0, time.UTC)
 	at := func(first, last float64) span {
 		return span{noon.Add(time.Duration(first * float64(time.Second))), noon.Add(time.Duration(last * float64(time.Second)))}
@@ -25,7 +25,7 @@ func TestCopied(t *testing.T) {
 		"the first one is gone":                          {map[string]span{"a.1": at(0, 60), "b.1": at(30, 95)}, 95, ""},
 	} {
 		t.Run(name, func(t *testing.T) {
-			if got := copied(test.runs, noon.Add(time.Duration(test.now*float64(time.Second)))); got != test.want {
+			if got := findCopy(test.runs, noon.Add(time.Duration(test.now*float64(time.Second)))); got != test.want {
 				t.Errorf("got %q; want %q", got, test.want)
 			}
 		})
