@@ -103,7 +103,7 @@ var bugs = []planted{
 	},
 	{
 		name: "what another version wrote is forgotten",
-		file: "store/came.go", old: "\t\ts.came.Set(cameKey(object), f)\n", new: "\t\t_ = f\n",
+		file: "store/came.go", old: "\t\ts.came.Set(cameKey(n, object), f)\n", new: "\t\t_ = f\n",
 		pkg: "./store", run: "TestForeign",
 	},
 	{

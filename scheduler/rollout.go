@@ -215,19 +215,15 @@ func (w *servicePlan) checkFailures() (abandoned bool) {
 	return false
 }
 
-// missing names the secrets and configs that spec refers to and that are gone;
-// empty when there are none, or no spec.
+// missing names what spec refers to and is gone; empty when there is nothing, or no
+// spec.
 func missing(view store.View, spec *swarm.ServiceSpec) string {
 	if spec == nil {
 		return ""
 	}
-	secrets, configs := view.Missing(spec.TaskTemplate.ContainerSpec)
 	var list []string
-	for _, name := range secrets {
-		list = append(list, "secret "+name)
-	}
-	for _, name := range configs {
-		list = append(list, "config "+name)
+	for _, ref := range view.Missing(&spec.TaskTemplate) {
+		list = append(list, ref.Kind+" "+ref.Name)
 	}
 	return strings.Join(list, ", ")
 }

@@ -54,18 +54,15 @@ func (s *Store) apply(index uint64, data []byte) error {
 	}
 	changes := make([]Change, 0, len(objects))
 	for i, object := range objects {
-		before := s.current.find(object)
-		if e.Changes[i].Object == nil {
-			if before != nil {
-				s.current.delete(before)
-				s.current.keep(before, nil)
-				changes = append(changes, Change{Before: before, By: e.Changes[i].By})
-			}
-			continue
+		before := s.current.table(e.Changes[i].Kind).find(object)
+		switch r := e.Changes[i]; {
+		case r.Object != nil:
+			s.current.put(r.Kind, before, object, forms[i])
+			changes = append(changes, Change{Before: before, After: object, By: r.By})
+		case before != nil:
+			s.current.delete(r.Kind, before)
+			changes = append(changes, Change{Before: before, By: r.By})
 		}
-		s.current.put(before, object)
-		s.current.keep(object, forms[i])
-		changes = append(changes, Change{Before: before, After: object, By: e.Changes[i].By})
 	}
 	s.current.applied = index
 	s.publishLocked(changes, false)
@@ -80,8 +77,9 @@ func (s *Store) decode(index uint64, data []byte) (entry, []any, []form, error) 
 	}
 	objects, forms := make([]any, len(e.Changes)), make([]form, len(e.Changes))
 	for i, r := range e.Changes {
-		if objects[i], err = r.object(); err == nil && r.Object != nil {
-			forms[i], err = r.finish(objects[i], index)
+		var k kind
+		if k, objects[i], err = r.object(); err == nil && r.Object != nil {
+			forms[i], err = r.finish(k, objects[i], index)
 		}
 		if c, ok := objects[i].(*cluster.Cluster); ok && err == nil && r.Object != nil {
 			err = s.build.Fits(c.ClusterLevel)
@@ -89,7 +87,7 @@ func (s *Store) decode(index uint64, data []byte) (entry, []any, []form, error) 
 		if err != nil {
 			return e, nil, nil, fmt.Errorf("decode change %d: %w", i, err)
 		}
-		s.intern.object(objects[i])
+		k.intern(s.intern, objects[i])
 	}
 	return e, objects, forms, nil
 }
@@ -103,8 +101,10 @@ func (f fsm) Snapshot() (raft.FSMSnapshot, error) { return snapshot{f.store.View
 func (f fsm) Restore(source io.ReadCloser) error {
 	s := f.store
 	restored, err := readSnapshot(source, s.intern)
-	if err == nil && restored.cluster != nil {
-		err = s.build.Fits(restored.cluster.ClusterLevel)
+	if err == nil {
+		if c := (View{restored}).Cluster(); c != nil {
+			err = s.build.Fits(c.ClusterLevel)
+		}
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -200,7 +200,7 @@ func TestApply_RoundTripsEveryField(t *testing.T) {
 }
 
 func TestApply_StopsAtWhatItMustNotGuess(t *testing.T) {
-	good := must(encodeEntry(entry{Changes: []record{{Kind: kindNode, Object: must(cluster.Encode(&cluster.Node{ID: "n1"}))}}}))
+	good := must(encodeEntry(entry{Changes: []record{{Kind: nodes.number, Object: must(cluster.Encode(&cluster.Node{ID: "n1"}))}}}))
 	newer := slices.Clone(good)
 	newer[0] = format + 1
 	for _, c := range []struct {
@@ -212,7 +212,7 @@ func TestApply_StopsAtWhatItMustNotGuess(t *testing.T) {
 		{"nothing", nil, "empty"},
 		{"half an entry", good[:len(good)/2], "decode"},
 		{"an unknown kind", must(encodeEntry(entry{Changes: []record{{Kind: 200, ID: "x"}}})), "kind 200 isn't known"},
-		{"an object that isn't one", must(encodeEntry(entry{Changes: []record{{Kind: kindNode, Object: []byte{0xff}}}})), "decode"},
+		{"an object that isn't one", must(encodeEntry(entry{Changes: []record{{Kind: nodes.number, Object: []byte{0xff}}}})), "decode"},
 		{"a base that this manager doesn't have", must(encodeEntry(entry{Base: 7})), "lacks entries"},
 	} {
 		t.Run(c.what, func(t *testing.T) {
@@ -232,7 +232,7 @@ func TestApply_StopsAtWhatItMustNotGuess(t *testing.T) {
 func TestApply_RefusesAStaleBase(t *testing.T) {
 	a, b := newStore(t), newStore(t)
 	node := func(base uint64, id string) []byte {
-		return must(encodeEntry(entry{Base: base, Changes: []record{{Kind: kindNode, Object: must(cluster.Encode(&cluster.Node{ID: id}))}}}))
+		return must(encodeEntry(entry{Base: base, Changes: []record{{Kind: nodes.number, Object: must(cluster.Encode(&cluster.Node{ID: id}))}}}))
 	}
 	for _, s := range []*Store{a, b} {
 		if err := s.FSM().Apply(&raft.Log{Index: 3, Data: node(0, "n1")}); err != nil {

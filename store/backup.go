@@ -51,11 +51,11 @@ func (r *Restored) Edit(now time.Time, fn func(*Tx) error) error {
 		if c.after == nil {
 			continue
 		}
-		f, err := c.record.finish(c.after, scratch.applied)
+		f, err := c.record.finish(kinds[c.record.Kind-1], c.after, scratch.applied)
 		if err != nil {
 			return fmt.Errorf("edit backup: %w", err)
 		}
-		scratch.keep(c.after, f)
+		scratch.keep(c.record.Kind, c.after, f)
 	}
 	r.s = scratch
 	return nil

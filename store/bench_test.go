@@ -36,7 +36,7 @@ func taskEntries(t testing.TB, n int) []*raft.Log {
 	for from := 0; from < n; from += each {
 		e := entry{Base: uint64(len(log))}
 		for i := from; i < min(n, from+each); i++ {
-			e.Changes = append(e.Changes, record{Kind: kindTask, Object: must(cluster.Encode(running(i)))})
+			e.Changes = append(e.Changes, record{Kind: tasks.number, Object: must(cluster.Encode(running(i)))})
 		}
 		data, err := encodeEntry(e)
 		if err != nil {

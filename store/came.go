@@ -18,12 +18,12 @@ type form []byte
 
 // finish gives an object that was decoded from the record its final version, and
 // returns its form.
-func (r record) finish(object any, version uint64) (form, error) {
+func (r record) finish(k kind, object any, version uint64) (form, error) {
 	known, err := cluster.Encode(object)
 	if err != nil {
 		return nil, err
 	}
-	setVersion(object, version)
+	setVersion(k, object, version)
 	if bytes.Equal(known, r.Object) {
 		return nil, nil
 	}
@@ -40,12 +40,12 @@ func (r record) finish(object any, version uint64) (form, error) {
 
 // encodeNext writes an object that takes the place of one with the form f, with what
 // this version doesn't know of that one.
-func encodeNext(k kind, f form, object any) ([]byte, error) {
+func encodeNext(n kindNumber, f form, object any) ([]byte, error) {
 	next, err := cluster.Encode(object)
 	if err != nil || f == nil {
 		return next, err
 	}
-	before, err := record{Kind: k, Object: f}.object()
+	_, before, err := record{Kind: n, Object: f}.object()
 	if err != nil {
 		return nil, fmt.Errorf("read the object again: %w", err)
 	}
@@ -56,33 +56,32 @@ func encodeNext(k kind, f form, object any) ([]byte, error) {
 	return cluster.Merge(f, known, next)
 }
 
-func cameKey(object any) string {
-	k, id, _ := identify(object)
-	return string([]byte{byte(k)}) + id
+func cameKey(n kindNumber, object any) string {
+	return string([]byte{byte(n)}) + kinds[n-1].keyOf(object)
 }
 
 // keep notes the form of an object that is there; nil forgets it.
-func (s *state) keep(object any, f form) {
+func (s *state) keep(n kindNumber, object any, f form) {
 	switch {
 	case f != nil:
-		s.came.Set(cameKey(object), f)
+		s.came.Set(cameKey(n, object), f)
 	case s.came.Len() > 0:
-		s.came.Delete(cameKey(object))
+		s.came.Delete(cameKey(n, object))
 	}
 }
 
 // formOf is the form of an object that is there.
-func (s *state) formOf(object any) form {
+func (s *state) formOf(n kindNumber, object any) form {
 	if object == nil || s.came.Len() == 0 {
 		return nil
 	}
-	f, _ := s.came.Get(cameKey(object))
+	f, _ := s.came.Get(cameKey(n, object))
 	return f
 }
 
 // encode writes an object that is there as all managers do.
-func (s *state) encode(object any) ([]byte, error) {
-	if f := s.formOf(object); f != nil {
+func (s *state) encode(n kindNumber, object any) ([]byte, error) {
+	if f := s.formOf(n, object); f != nil {
 		return f, nil
 	}
 	return cluster.Encode(object)

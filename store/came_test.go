@@ -62,8 +62,8 @@ func foreign(t *rapid.T, g generic) {
 }
 
 // versionKey is where an object has its version.
-func versionKey(k kind) any {
-	if k == kindTask {
+func versionKey(k kindNumber) any {
+	if k == tasks.number {
 		return uint64(2)
 	}
 	return "v"
@@ -82,11 +82,11 @@ func TestForeign_SnapshotsHaveTheBytesOfTheLog(t *testing.T) {
 			}
 			for i, r := range e.Changes {
 				if r.Object == nil {
-					object, _ := blank(r.Kind, r.ID)
-					delete(want, cameKey(object))
+					_, object, _ := r.object()
+					delete(want, cameKey(r.Kind, object))
 					continue
 				}
-				object, err := r.object()
+				_, object, err := r.object()
 				if err != nil {
 					t.Fatal(err)
 				}
@@ -94,7 +94,7 @@ func TestForeign_SnapshotsHaveTheBytesOfTheLog(t *testing.T) {
 				foreign(t, g)
 				e.Changes[i].Object = encode(t, g)
 				g[versionKey(r.Kind)] = l.Index
-				want[cameKey(object)] = encode(t, g)
+				want[cameKey(r.Kind, object)] = encode(t, g)
 			}
 			if l.Data, err = encodeEntry(e); err != nil {
 				t.Fatal(err)
@@ -104,13 +104,13 @@ func TestForeign_SnapshotsHaveTheBytesOfTheLog(t *testing.T) {
 		data := snapshotOf(t, replay(t, nil, log[:cut]).View())
 		s := replay(t, data, log[cut:])
 		count := 0
-		for object := range s.View().s.objects() {
+		for n, object := range s.View().s.objects() {
 			count++
-			got, err := s.View().s.encode(object)
+			got, err := s.View().s.encode(n, object)
 			if err != nil {
 				t.Fatal(err)
 			}
-			if w := want[cameKey(object)]; !bytes.Equal(got, w) {
+			if w := want[cameKey(n, object)]; !bytes.Equal(got, w) {
 				t.Fatalf("%T is written as %x, and came as %x", object, got, w)
 			}
 		}
@@ -145,7 +145,7 @@ func foreignNode(t *testing.T) (*Store, *instant) {
 	g := genericOf(t, encode(t, node))
 	g["ZNew"] = "kept"
 	g["Status"].(generic)["Inner"] = uint64(7)
-	data, err := encodeEntry(entry{Base: s.View().Index(), Changes: []record{{Kind: kindNode, Object: encode(t, g)}}})
+	data, err := encodeEntry(entry{Base: s.View().Index(), Changes: []record{{Kind: nodes.number, Object: encode(t, g)}}})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -158,7 +158,7 @@ func foreignNode(t *testing.T) (*Store, *instant) {
 // unknownOf is what a node has that this version doesn't know.
 func unknownOf(t *testing.T, s *Store) (outer, inner any) {
 	t.Helper()
-	data, err := s.View().s.encode(s.View().Node("n1"))
+	data, err := s.View().s.encode(nodes.number, s.View().Node("n1"))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -3,8 +3,6 @@ package store
 import (
 	"sync"
 	"time"
-
-	"skep/cluster"
 )
 
 // clock gives the database's time, which never goes back: what is written later has
@@ -51,16 +49,9 @@ func (s *Store) Now() time.Time { return s.clock.now() }
 // newest is the latest time that an object was written at.
 func (v View) newest() time.Time {
 	var at time.Time
-	later := func(written time.Time) {
-		if written.After(at) {
+	for n, object := range v.s.objects() {
+		if written := kinds[n-1].metaOf(object).UpdatedAt; written.After(at) {
 			at = written
-		}
-	}
-	for object := range v.s.objects() {
-		if task, ok := object.(*cluster.Task); ok {
-			later(task.UpdatedAt.Std())
-		} else {
-			later(meta(object).UpdatedAt)
 		}
 	}
 	return at

@@ -23,9 +23,9 @@ type entry struct {
 // record is one object put (Object is its CBOR, with its key inside) or deleted
 // (ID is its key).
 type record struct {
-	Kind   kind   `cbor:"1,keyasint"`
-	ID     string `cbor:"2,keyasint,omitempty"`
-	Object []byte `cbor:"3,keyasint,omitempty"`
+	Kind   kindNumber `cbor:"1,keyasint"`
+	ID     string     `cbor:"2,keyasint,omitempty"`
+	Object []byte     `cbor:"3,keyasint,omitempty"`
 	// By is who asked for it, for the log (Change.By); empty for managers and agents.
 	By string `cbor:"4,keyasint,omitempty"`
 }
@@ -65,19 +65,22 @@ func checkFormat(f uint64) error {
 }
 
 // object decodes what the record puts, or makes the pivot of what it deletes.
-func (r record) object() (object any, err error) {
-	object, err = blank(r.Kind, r.ID)
+func (r record) object() (k kind, object any, err error) {
+	if k, err = r.Kind.find(); err != nil {
+		return nil, nil, err
+	}
+	object, err = k.blankOf(r.ID)
 	if err != nil || r.Object == nil {
-		return object, err
+		return k, object, err
 	}
 	if err := cluster.Decode(r.Object, object); err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	// CBOR can say times that don't fit into the text that snapshots have them as.
-	for _, at := range times(object) {
+	for _, at := range k.timesOf(object) {
 		if year := at.Year(); year < 0 || year > 9999 {
-			return nil, fmt.Errorf("it has a time in the year %d", year)
+			return nil, nil, fmt.Errorf("it has a time in the year %d", year)
 		}
 	}
-	return object, nil
+	return k, object, nil
 }

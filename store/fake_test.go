@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"reflect"
 	"sync"
 	"testing"
 	"time"
@@ -244,7 +245,7 @@ func same(t interface{ Fatalf(string, ...any) }, got, want View) {
 		return
 	}
 	list := func(v View) (out []string) {
-		for object := range v.s.objects() {
+		for _, object := range v.s.objects() {
 			out = append(out, fmt.Sprintf("%T %+v", object, object))
 		}
 		return out
@@ -254,3 +255,9 @@ func same(t interface{ Fatalf(string, ...any) }, got, want View) {
 
 // sharesMemory tells whether two strings are one in memory.
 func sharesMemory(a, b string) bool { return unsafe.StringData(a) == unsafe.StringData(b) }
+
+// identify returns the kind and the key of an object.
+func identify(object any) (n kindNumber, key string) {
+	n = kindNumbers[reflect.TypeOf(object)]
+	return n, kinds[n-1].keyOf(object)
+}

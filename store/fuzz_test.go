@@ -55,7 +55,7 @@ func FuzzApply(f *testing.F) {
 		if err != nil {
 			f.Fatal(err)
 		}
-		k, id, _ := identify(object)
+		k, id := identify(object)
 		put, deleted := record{Kind: k, Object: data}, record{Kind: k, ID: id}
 		raw, err := encodeEntry(entry{Base: base, Changes: []record{deleted, put}})
 		if err != nil {
@@ -74,11 +74,11 @@ func FuzzApply(f *testing.F) {
 		f.Add(raw, uint8(0), "s1.18446744073709551615", []byte{0xa0})
 	}
 	// A time is a number too, and this one is long after the last that can be written.
-	f.Add([]byte{format}, uint8(kindNode), "", []byte{0xa2, 0x62, 'I', 'D', 0x62, 'n', '9', 0x61, 'c', 0x1b, 0, 0, 0x7f, 0, 0, 0, 0, 0})
+	f.Add([]byte{format}, uint8(nodes.number), "", []byte{0xa2, 0x62, 'I', 'D', 0x62, 'n', '9', 0x61, 'c', 0x1b, 0, 0, 0x7f, 0, 0, 0, 0, 0})
 	f.Fuzz(func(t *testing.T, raw []byte, k uint8, id string, object []byte) {
-		composed := record{Kind: kind(k), ID: id}
+		composed := record{Kind: kindNumber(k), ID: id}
 		if len(object) > 0 {
-			composed = record{Kind: kind(k), Object: object}
+			composed = record{Kind: kindNumber(k), Object: object}
 		}
 		applyTwice(t, full, &raft.Log{Index: base + 1, Term: 1, Data: raw})
 		data, err := encodeEntry(entry{Base: base, Changes: []record{composed}})
@@ -141,14 +141,14 @@ func FuzzRestore(f *testing.F) {
 	put(f, s, filled()...)
 	full := snapshotOf(f, s.View())
 	for _, seed := range [][]byte{empty, full, full[:len(full)/2], full[:9], {}} {
-		f.Add(seed[:max(0, len(seed)-sha256.Size)], uint8(kindTask), []byte{0xa1, 1, 0x62, 't', '2'})
+		f.Add(seed[:max(0, len(seed)-sha256.Size)], uint8(tasks.number), []byte{0xa1, 1, 0x62, 't', '2'})
 	}
 	for _, object := range filled() {
 		data, err := cluster.Encode(object)
 		if err != nil {
 			f.Fatal(err)
 		}
-		k, _, _ := identify(object)
+		k, _ := identify(object)
 		f.Add(empty[:len(empty)-sha256.Size], uint8(k), data)
 	}
 	f.Fuzz(func(t *testing.T, body []byte, k uint8, object []byte) {

@@ -313,11 +313,14 @@ func TestView_References(t *testing.T) {
 	if !slices.Equal(users, []string{"s1"}) {
 		t.Errorf("x2 is used by %v", users)
 	}
-	if secrets, configs := s.View().Missing(uses.Spec.TaskTemplate.ContainerSpec); len(secrets)+len(configs) > 0 {
-		t.Errorf("missing %v, %v", secrets, configs)
+	for _, all := range []*cluster.Service{uses, doesnt} {
+		if missing := s.View().Missing(&all.Spec.TaskTemplate); len(missing) > 0 {
+			t.Errorf("%s misses %v", all.Spec.Name, missing)
+		}
 	}
-	if secrets, configs := s.View().Missing(wrong.Spec.TaskTemplate.ContainerSpec); !slices.Equal(secrets, []string{"lock"}) || !slices.Equal(configs, []string{"conf"}) {
-		t.Errorf("missing %v, %v", secrets, configs)
+	want := []Reference{{"secret", "x1", "lock"}, {"config", "x1", "conf"}}
+	if missing := s.View().Missing(&wrong.Spec.TaskTemplate); !slices.Equal(missing, want) {
+		t.Errorf("missing %v, want %v", missing, want)
 	}
 	var prefixed []string
 	for secret := range s.View().SecretsWithPrefix("x") {
@@ -510,7 +513,7 @@ type staleOnce struct {
 func (r *staleOnce) Apply(data []byte, limit time.Duration) raft.ApplyFuture {
 	if !r.done {
 		r.done = true
-		other, err := encodeEntry(entry{Changes: []record{{Kind: kindNode, Object: must(cluster.Encode(&cluster.Node{ID: "other"}))}}})
+		other, err := encodeEntry(entry{Changes: []record{{Kind: nodes.number, Object: must(cluster.Encode(&cluster.Node{ID: "other"}))}}})
 		if err != nil {
 			panic(err)
 		}

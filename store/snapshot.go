@@ -49,13 +49,12 @@ func (v View) write(out io.Writer) (digest [32]byte, err error) {
 	if err := binary.Write(buffered, binary.BigEndian, header); err != nil {
 		return digest, fmt.Errorf("write snapshot: %w", err)
 	}
-	for object := range v.s.objects() {
-		data, err := v.s.encode(object)
+	for n, object := range v.s.objects() {
+		data, err := v.s.encode(n, object)
 		if err != nil {
 			return digest, fmt.Errorf("write snapshot: %w", err)
 		}
-		k, _, _ := identify(object)
-		head := binary.AppendUvarint([]byte{byte(k)}, uint64(len(data)))
+		head := binary.AppendUvarint([]byte{byte(n)}, uint64(len(data)))
 		if _, err := buffered.Write(append(head, data...)); err != nil {
 			return digest, fmt.Errorf("write snapshot: %w", err)
 		}
@@ -106,7 +105,7 @@ func readSnapshot(source io.Reader, intern *interner) (*state, error) {
 }
 
 func readObject(in *summing, s *state, intern *interner) error {
-	k, err := in.ReadByte()
+	number, err := in.ReadByte()
 	if err != nil {
 		return err
 	}
@@ -121,18 +120,19 @@ func readObject(in *summing, s *state, intern *interner) error {
 	if _, err := io.ReadFull(in, data); err != nil {
 		return err
 	}
-	object, err := record{Kind: kind(k), Object: data}.object()
+	n := kindNumber(number)
+	k, object, err := record{Kind: n, Object: data}.object()
 	if err != nil {
 		return err
 	}
-	intern.object(object)
-	if s.find(object) != nil {
+	k.intern(intern, object)
+	if s.table(n).find(object) != nil {
 		return errors.New("it is there twice")
 	}
-	s.put(nil, object)
+	s.table(n).put(nil, object)
 	known, err := cluster.Encode(object)
 	if err == nil && !bytes.Equal(known, data) {
-		s.keep(object, data)
+		s.keep(n, object, data)
 	}
 	return err
 }

@@ -2,6 +2,7 @@ package store
 
 import (
 	"fmt"
+	"reflect"
 	"time"
 
 	"skep/cluster"
@@ -36,38 +37,39 @@ type txChange struct {
 // Now is the database's time, the same through the whole transaction.
 func (tx *Tx) Now() time.Time { return tx.now }
 
-// Put creates or replaces an object: a *cluster.Cluster, Node, Service,
-// Revision, Rollout, Task, Secret or Config. It stamps CreatedAt (when there was
-// no such object) and UpdatedAt. It fails with ErrNameTaken when another service,
-// secret or config has the name, and with ErrVersion when something in it is of a level
-// that the cluster isn't at.
+// Put creates or replaces an object: a *cluster.Cluster, Node, or whatever else has a
+// kind. It stamps CreatedAt (when there was no such object) and UpdatedAt. It fails with
+// ErrNameTaken when another object of the kind has the name, and with ErrVersion when
+// something in it is of a level that the cluster isn't at.
 func (tx *Tx) Put(object any) error {
-	k, id, ok := identify(object)
+	n, ok := kindNumbers[reflect.TypeOf(object)]
 	if !ok {
 		return fmt.Errorf("put %T: %w: it isn't an object of the database", object, cluster.ErrInvalid)
 	}
+	k, table := kinds[n-1], tx.s.table(n)
+	id := k.keyOf(object)
 	if id == "" {
 		return fmt.Errorf("put %T: %w: it has no ID", object, cluster.ErrInvalid)
 	}
-	before := tx.s.find(object)
+	before := table.find(object)
 	if before == object {
 		return fmt.Errorf("put %T %s: %w: it is the stored object itself; change a copy", object, id, cluster.ErrInvalid)
 	}
-	if what, name, taken := tx.nameTaken(object); taken {
-		return fmt.Errorf("put %s %s: %w: %s %s already exists", what, id, cluster.ErrNameTaken, what, name)
+	if word, name, taken := table.nameTaken(object); taken {
+		return fmt.Errorf("put %s %s: %w: %s %s already exists", word, id, cluster.ErrNameTaken, word, name)
 	}
 	if err := checkLevel(object, tx.levelFor(object)); err != nil {
 		return fmt.Errorf("put %T %s: %w", object, id, err)
 	}
-	stamp(object, before, tx.now)
-	data, err := encodeNext(k, tx.s.formOf(before), object)
+	stamp(k, object, before, tx.now)
+	data, err := encodeNext(n, tx.s.formOf(n, before), object)
 	if err != nil {
 		return fmt.Errorf("put %T %s: %w", object, id, err)
 	}
-	if err := tx.add(before, object, record{Kind: k, Object: data}); err != nil {
+	if err := tx.add(before, object, record{Kind: n, Object: data}); err != nil {
 		return err
 	}
-	tx.s.put(before, object)
+	table.put(before, object)
 	return nil
 }
 
@@ -87,39 +89,18 @@ func (tx *Tx) levelFor(object any) int {
 	return c.At()
 }
 
-// nameTaken tells whether another object of the kind has the object's name, and
-// how that one writes it.
-func (tx *Tx) nameTaken(object any) (what, name string, taken bool) {
-	switch o := object.(type) {
-	case *cluster.Service:
-		if same := tx.ServiceNamed(o.Spec.Name); same != nil && same.ID != o.ID {
-			return "service", same.Spec.Name, true
-		}
-	case *cluster.Secret:
-		if same := tx.SecretNamed(o.Spec.Name); same != nil && same.ID != o.ID {
-			return "secret", same.Spec.Name, true
-		}
-	case *cluster.Config:
-		if same := tx.ConfigNamed(o.Spec.Name); same != nil && same.ID != o.ID {
-			return "config", same.Spec.Name, true
-		}
-	}
-	return "", "", false
-}
-
 // Delete removes an object, given as read from this transaction. Removing what
 // isn't there any more does nothing.
 func (tx *Tx) Delete(object any) {
-	k, id, ok := identify(object)
+	n, ok := kindNumbers[reflect.TypeOf(object)]
 	if !ok {
 		return
 	}
-	before := tx.s.find(object)
-	if before == nil || tx.add(before, nil, record{Kind: k, ID: id}) != nil {
+	before := tx.s.table(n).find(object)
+	if before == nil || tx.add(before, nil, record{Kind: n, ID: kinds[n-1].keyOf(object)}) != nil {
 		return
 	}
-	tx.s.delete(before)
-	tx.s.keep(before, nil)
+	tx.s.delete(n, before)
 }
 
 // add notes a change, unless there are too many: then Update fails, whatever its
@@ -132,7 +113,7 @@ func (tx *Tx) add(before, after any, r record) error {
 	if tx.refused != nil {
 		return tx.refused
 	}
-	tx.changes = append(tx.changes, txChange{before: before, after: after, record: r, form: tx.s.formOf(before)})
+	tx.changes = append(tx.changes, txChange{before: before, after: after, record: r, form: tx.s.formOf(r.Kind, before)})
 	tx.size += r.size()
 	return nil
 }
@@ -141,10 +122,9 @@ func (tx *Tx) add(before, after any, r record) error {
 func (tx *Tx) undo() {
 	for i := len(tx.changes) - 1; i >= 0; i-- {
 		if c := tx.changes[i]; c.before == nil {
-			tx.s.delete(c.after)
+			tx.s.table(c.record.Kind).delete(c.after)
 		} else {
-			tx.s.put(c.after, c.before)
-			tx.s.keep(c.before, c.form)
+			tx.s.put(c.record.Kind, c.after, c.before, c.form)
 		}
 	}
 	tx.changes, tx.size = nil, 0

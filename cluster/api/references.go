@@ -96,20 +96,19 @@ func checkReferences(spec *swarm.ContainerSpec) error {
 	return nil
 }
 
-// checkPresent refuses a spec that refers to secrets or configs that aren't there.
+// checkPresent refuses a spec that refers to what isn't there, and names those of one kind.
 // It is called in the transaction that writes the spec.
 func checkPresent(view store.View, spec *swarm.ServiceSpec) error {
-	secrets, configs := view.Missing(spec.TaskTemplate.ContainerSpec)
-	if len(secrets) > 0 {
-		return errMissing("secret", secrets)
+	missing := view.Missing(&spec.TaskTemplate)
+	if len(missing) == 0 {
+		return nil
 	}
-	if len(configs) > 0 {
-		return errMissing("config", configs)
+	kind, names := missing[0].Kind, []string(nil)
+	for _, ref := range missing {
+		if ref.Kind == kind {
+			names = append(names, ref.Name)
+		}
 	}
-	return nil
-}
-
-func errMissing(kind string, names []string) error {
 	if slices.Sort(names); len(names) > 1 {
 		kind += "s"
 	}
