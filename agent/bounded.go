@@ -5,33 +5,24 @@ import (
 	"fmt"
 	"strings"
 	"text/template"
-	"text/template/parse"
 )
 
 // A template is the user's, and an agent is not to be filled up by one: neither by
-// what it writes, nor by what it makes on the way. So all functions that can make a
-// text longer than what they are given are bounded. Nor is it to be kept busy: a loop
-// can run for ever and write nothing, and templates can call each other in numbers
-// that double with each word. So what a template does is counted in bytes: of its own
-// text each time that a loop or a call runs it, and of what its functions make.
+// what it writes, nor by what it makes on the way. Each part of it runs once at most
+// (cluster.ParseTemplate), so it is enough that the functions which can make a text
+// longer than what they are given are bounded, each text and all of them together.
 
 var (
 	// errTooLong is the error of a template that makes too much.
 	errTooLong = errors.New("the result of a template is too long")
-	// errTooMuch is the error of a template that has done enough.
+	// errTooMuch is the error of a template whose functions have made enough.
 	errTooMuch = errors.New("a template does too much")
 )
 
-const (
-	// workPerByte is how many bytes a template may go through for each that it may write.
-	workPerByte = 4
-	// loopCost and callCost are what a round of a loop and a call of a template cost
-	// beside their text: the one takes time, and the other, when it is deep, memory.
-	loopCost = 16
-	callCost = 256
-)
+// workPerByte is how many bytes a template's functions may make for each that it may write.
+const workPerByte = 4
 
-// budget is how many bytes a template may still go through.
+// budget is how many bytes a template's functions may still make.
 type budget struct{ left int }
 
 func (b *budget) spend(bytes int) error {
@@ -50,76 +41,6 @@ func (b *budget) spending(function func(string) (string, error)) func(string) (s
 		}
 		return text, b.spend(len(text))
 	}
-}
-
-// meter makes each template and each body of a loop in parsed spend what it costs,
-// each time it begins. The function for it is not known to the text, which is parsed
-// already.
-func (b *budget) meter(parsed *template.Template) error {
-	// It writes nothing, wherever it stands.
-	parsed.Funcs(template.FuncMap{"spend": func(bytes int) (string, error) { return "", b.spend(bytes) }})
-	for _, t := range parsed.Templates() {
-		if t.Tree == nil || t.Root == nil {
-			continue
-		}
-		size, err := meterLoops(t.Root)
-		if err == nil {
-			err = meterList(t.Root, size+callCost)
-		}
-		if err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-// meterLoops meters the loops below a list, and tells how long the list is without
-// their bodies.
-func meterLoops(list *parse.ListNode) (size int, err error) {
-	if list == nil {
-		return 0, nil
-	}
-	for _, node := range list.Nodes {
-		var branch *parse.BranchNode
-		switch n := node.(type) {
-		case *parse.IfNode:
-			branch = &n.BranchNode
-		case *parse.WithNode:
-			branch = &n.BranchNode
-		case *parse.RangeNode:
-			branch = &n.BranchNode
-		default:
-			size += len(node.String())
-			continue
-		}
-		body, err := meterLoops(branch.List)
-		if err != nil {
-			return 0, err
-		}
-		otherwise, err := meterLoops(branch.ElseList)
-		if err != nil {
-			return 0, err
-		}
-		if node.Type() == parse.NodeRange {
-			if err := meterList(branch.List, body+loopCost); err != nil {
-				return 0, err
-			}
-			body = 0
-		}
-		size += len(branch.Pipe.String()) + body + otherwise
-	}
-	return size, nil
-}
-
-// meterList makes a list spend so many bytes before it begins.
-func meterList(list *parse.ListNode, bytes int) error {
-	text := fmt.Sprintf("{{spend %d}}", bytes)
-	trees, err := parse.Parse("spend", text, "", "", map[string]any{"spend": true})
-	if err != nil {
-		return err
-	}
-	list.Nodes = append(trees["spend"].Root.Nodes, list.Nodes...)
-	return nil
 }
 
 // boundedBuilder takes less than limit bytes.

@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"runtime"
 	"strings"
-	"text/template"
 
 	"skep/cluster"
 )
@@ -77,17 +76,15 @@ func (x *Template) expand(what, text string, limit int, functions map[string]fun
 	for name, function := range functions {
 		known[name] = work.spending(function)
 	}
-	parsed, err := template.New("").Option("missingkey=error").Funcs(known).Parse(text)
-	if err == nil {
-		err = work.meter(parsed)
-	}
-	if err == nil {
+	parsed, fault := cluster.ParseTemplate(text, known)
+	var err error
+	if fault == nil {
 		out := &boundedBuilder{limit: limit}
 		if err = parsed.Execute(out, x.values); err == nil {
 			return out.String()
 		}
+		fault = cluster.FaultOf(err)
 	}
-	fault := cluster.FaultOf(err)
 	if functions != nil {
 		fault = fault.Hide()
 	}
@@ -98,7 +95,7 @@ func (x *Template) expand(what, text string, limit int, functions map[string]fun
 	case errors.Is(err, errTooLong):
 		why = fmt.Sprintf("it gives more than %d bytes", limit-1)
 	case errors.Is(err, errTooMuch):
-		why = fmt.Sprintf("to fill it in takes more than %d bytes of text and loops", workPerByte*limit)
+		why = fmt.Sprintf("its functions make more than %d bytes together", workPerByte*limit)
 	}
 	x.err = cluster.Errorf(cluster.ErrInvalid, "expand template of %s: %s", what, why)
 	return text

@@ -5,6 +5,7 @@ import (
 	"regexp"
 	"strings"
 	"text/template"
+	"text/template/parse"
 )
 
 // DataFunctions are what templates in secrets and configs know beside TemplateFunctions.
@@ -27,15 +28,70 @@ func CheckTemplate(text string, functions ...string) *TemplateFault {
 	if !strings.Contains(text, "{{") {
 		return nil
 	}
-	if strings.Count(text, "{{") > MaxActions {
-		return &TemplateFault{What: fmt.Sprintf("it has more than %d actions", MaxActions)}
-	}
 	known := template.FuncMap{}
 	for _, name := range append(functions, TemplateFunctions...) {
 		known[name] = func(...any) string { return "" }
 	}
-	if _, err := template.New("").Funcs(known).Parse(text); err != nil {
-		return FaultOf(err)
+	_, fault := ParseTemplate(text, known)
+	return fault
+}
+
+// ParseTemplate reads a template. What is in it runs once at most, so that to fill it in ends
+// after as many steps as it has nodes: loops, and templates that others call, are refused.
+func ParseTemplate(text string, functions template.FuncMap) (*template.Template, *TemplateFault) {
+	if strings.Count(text, "{{") > MaxActions {
+		return nil, &TemplateFault{What: fmt.Sprintf("it has more than %d actions", MaxActions)}
+	}
+	parsed, err := template.New("").Option("missingkey=error").Funcs(functions).Parse(text)
+	if err != nil {
+		return nil, FaultOf(err)
+	}
+	for _, t := range parsed.Templates() {
+		if t.Name() != "" {
+			return nil, &TemplateFault{What: fmt.Sprintf(notAllowed, "define and block")}
+		}
+	}
+	if parsed.Tree == nil {
+		return parsed, nil
+	}
+	return parsed, refuseNodes(parsed.Tree, parsed.Root)
+}
+
+// notAllowed is why something isn't allowed in templates.
+const notAllowed = "%s can't be used here: a template has values, functions, variables, if and with"
+
+// refuseNodes finds a node of a template that isn't allowed below a list. Nodes in pipelines all are.
+func refuseNodes(tree *parse.Tree, list *parse.ListNode) *TemplateFault {
+	if list == nil {
+		return nil
+	}
+	for _, node := range list.Nodes {
+		var branch *parse.BranchNode
+		switch n := node.(type) {
+		case *parse.TextNode, *parse.CommentNode, *parse.ActionNode:
+			continue
+		case *parse.IfNode:
+			branch = &n.BranchNode
+		case *parse.WithNode:
+			branch = &n.BranchNode
+		default:
+			what := "this"
+			switch n.(type) {
+			case *parse.RangeNode:
+				what = "range"
+			case *parse.TemplateNode:
+				what = "template"
+			}
+			place, _ := tree.ErrorContext(node)
+			_, line, _ := strings.Cut(place, ":")
+			line, _, _ = strings.Cut(line, ":")
+			return &TemplateFault{Line: line, What: fmt.Sprintf(notAllowed, what)}
+		}
+		for _, list := range []*parse.ListNode{branch.List, branch.ElseList} {
+			if fault := refuseNodes(tree, list); fault != nil {
+				return fault
+			}
+		}
 	}
 	return nil
 }
@@ -43,8 +99,9 @@ func CheckTemplate(text string, functions ...string) *TemplateFault {
 // TemplateFault is what is wrong with a template.
 type TemplateFault struct {
 	Line string // empty when it is about all of it
-	// What may have a part of the template's text in it.
 	What string
+	// Quotes says that What may have a part of the template's text in it.
+	Quotes bool
 }
 
 func (f *TemplateFault) Error() string {
@@ -56,6 +113,9 @@ func (f *TemplateFault) Error() string {
 
 // Hide leaves out what may have a part of the text in it, which is secret.
 func (f *TemplateFault) Hide() *TemplateFault {
+	if !f.Quotes {
+		return f
+	}
 	return &TemplateFault{Line: f.Line, What: "it is not valid"}
 }
 
@@ -64,7 +124,7 @@ var templatePlace = regexp.MustCompile(`^template: :(\d+)(?::\d+)?: (?:executing
 
 // FaultOf reads an error of package template about a template without a name.
 func FaultOf(err error) *TemplateFault {
-	f := &TemplateFault{What: err.Error()}
+	f := &TemplateFault{What: err.Error(), Quotes: true}
 	if place := templatePlace.FindStringSubmatch(f.What); place != nil {
 		f.Line, f.What = place[1], f.What[len(place[0]):]
 	}

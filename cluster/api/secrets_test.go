@@ -94,6 +94,7 @@ func TestTemplates_AreReadAtOnce(t *testing.T) {
 	b := newBench(t)
 	for text, part := range map[string]string{
 		"a\nb{{canary}}": "is not valid: line 2: it is not valid", "{{": "line 1", strings.Repeat("{{/**/}}", 20_000): "is not valid",
+		"a{{range 9}}canary{{end}}": "line 1: range can't be used here", `{{define "canary"}}{{end}}`: "define and block can't be used here",
 	} {
 		data := swarm.SecretSpec{Annotations: swarm.Annotations{Name: "bad"}, Data: []byte(text), Templating: &swarm.Driver{Name: "golang"}}
 		for _, kind := range []string{"secret", "config"} {
@@ -111,6 +112,7 @@ func TestTemplates_AreReadAtOnce(t *testing.T) {
 		`the hostname is not valid: line 1: unclosed action`:             func(c *swarm.ContainerSpec) { c.Hostname = "{{.Node.Hostname" },
 		`environment variable A is not valid: line 1: function \"nope\"`: func(c *swarm.ContainerSpec) { c.Env = []string{"B={{.Task.ID}}", "A={{nope}}"} },
 		`environment variable S is not valid: line 1: function \"secret`: func(c *swarm.ContainerSpec) { c.Env = []string{`S={{secret "x"}}`} },
+		`the hostname is not valid: line 1: range can't be used`:         func(c *swarm.ContainerSpec) { c.Hostname = "{{range 9}}x{{end}}" },
 		`mount source is not valid`:                                      func(c *swarm.ContainerSpec) { c.Mounts[0].Source = "{{end}}" },
 		`mount target is not valid`:                                      func(c *swarm.ContainerSpec) { c.Mounts[0].Target = "/{{if}}" },
 		`volume label l is not valid`:                                    func(c *swarm.ContainerSpec) { c.Mounts[0].VolumeOptions.Labels = map[string]string{"l": "{{1"} },
