@@ -50,6 +50,10 @@ func TestPlan_ColdStart(t *testing.T) {
 			}
 		}
 		pass(10 * time.Second)
+		if rapid.Bool().Draw(r, "updated") {
+			h.service("web", func(s *swarm.ServiceSpec) { s.TaskTemplate.ForceUpdate++ })
+			pass(10 * time.Minute)
+		}
 
 		h.now = h.now.Add(time.Hour)
 		start := h.now

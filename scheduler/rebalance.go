@@ -86,13 +86,13 @@ func (w *servicePlan) rebalance() {
 }
 
 // movable tells whether a rebalance may move the slot: all is well there, and was
-// when the rebalance began.
+// when the rebalance began, if one is running. What a rollout made that is over is like any task.
 func (w *servicePlan) movable(s *slot) bool {
 	if s.idle || s.held || s.dirty || len(s.live) != 1 || w.blocker(s) != nil {
 		return false
 	}
 	t := s.live[0]
-	return t.Assigned() && t.Status.State == cluster.StateRunning && !w.ofRollout(t) && w.upToDate(t) &&
+	return t.Assigned() && t.Status.State == cluster.StateRunning && !(w.running && w.ofRollout(t)) && w.upToDate(t) &&
 		!w.failing(t) && !w.drained(t) && w.misplaced(t) == ""
 }
 
@@ -106,6 +106,9 @@ func (w *servicePlan) displaced(s *slot) *cluster.Task {
 	i := slices.Index(s.tasks, s.live[0])
 	if i <= 0 || s.tasks[i].CreatedAt < w.coldStart {
 		return nil
+	}
+	if w.rollout != nil && w.rollout.Return && w.ofRollout(s.live[0]) && s.live[0].NotBefore != 0 {
+		return nil // A return made it, in its turn: what it took the place of may have been reaped.
 	}
 	before := s.tasks[i-1]
 	n := w.Ledger.Node(before.NodeID)
