@@ -49,8 +49,8 @@ type Config struct {
 // Campaign stands for election when the leader is lost. Run owns its state.
 type Campaign struct {
 	config Config
-	// wake fires when it is time to look whether the leader is silent.
-	wake *time.Timer
+	// quiet fires when the leader was silent for a HeartbeatTimeout.
+	quiet *time.Timer
 	// refusal is the last one that was found and still counts; its leader is "" for none.
 	refusal refusal
 	// missing tells whether the leader was missed at the last look.
@@ -61,17 +61,17 @@ type Campaign struct {
 type refusal struct {
 	leader string
 	found  time.Time
-	// contact is raft's LastContact then.
-	contact time.Time
 }
 
 // New makes a Campaign. Nothing happens before Run.
 func New(config Config) *Campaign {
-	return &Campaign{config: config, wake: time.NewTimer(config.HeartbeatTimeout)}
+	return &Campaign{config: config, quiet: time.NewTimer(config.HeartbeatTimeout)}
 }
 
 // Run stands for election whenever decide says so, until ctx ends.
 func (c *Campaign) Run(ctx context.Context) error {
+	again := time.NewTimer(0) // while the leader is missed
+	again.Stop()
 	probed := make(chan refusal)
 	lost := c.config.Lost // nil while a port is looked at
 	for {
@@ -90,9 +90,14 @@ func (c *Campaign) Run(ctx context.Context) error {
 				continue
 			}
 			c.refusal = found
-		case <-c.wake.C:
+		case <-c.quiet.C:
+		case <-again.C:
 		}
-		c.wake.Reset(c.step(ctx))
+		if wait := c.step(ctx); c.missing {
+			again.Reset(wait)
+		} else {
+			c.quiet.Reset(wait)
+		}
 	}
 }
 
@@ -100,7 +105,7 @@ func (c *Campaign) Run(ctx context.Context) error {
 // than to wake up with each heartbeat.
 func (c *Campaign) Heard() {
 	_, silence := c.silence()
-	c.wake.Reset(max(0, c.config.HeartbeatTimeout-silence))
+	c.quiet.Reset(max(0, c.config.HeartbeatTimeout-silence))
 }
 
 // silence is for how long this follower has heard nothing of its leader; leader is "" when
@@ -121,12 +126,14 @@ func (c *Campaign) look() (leader string, own cluster.ManagerHealth, known time.
 	own = cluster.ManagerHealth{
 		NodeID: c.config.NodeID, Term: c.config.Raft.CurrentTerm(), LastIndex: c.config.Raft.LastIndex(), LastContact: silence,
 	}
-	// Who stood earlier may have failed for want of the newest entries, and only moved the
-	// term on: the refusal counts until there is a leader, or this one is heard again.
-	counts := leader == "" || leader == c.refusal.leader && c.config.Raft.LastContact().Equal(c.refusal.contact)
-	if c.refusal.leader != "" && counts && c.config.Raft.State() == raft.Follower {
+	// The refusal counts while there is no other leader: who stood earlier may have failed for
+	// want of the newest entries, and only moved the term on. That the leader was heard since
+	// says nothing, as what it sent last may be read late.
+	since := c.config.Now().Sub(c.refusal.found)
+	refused := c.refusal.leader != "" && since >= 0 && since < beat && (leader == "" || leader == c.refusal.leader)
+	if refused && c.config.Raft.State() == raft.Follower {
 		own.Refused = true
-		return c.refusal.leader, own, c.config.Now().Sub(c.refusal.found)
+		return c.refusal.leader, own, since
 	}
 	c.refusal = refusal{}
 	if leader != "" && silence >= beat {

@@ -30,9 +30,10 @@ type district struct {
 	// dial is what comes of a connection to the leader.
 	dial func(ctx context.Context) error
 
-	lost  chan string
-	stood atomic.Int64
-	asked atomic.Int64
+	campaign *Campaign
+	lost     chan string
+	stood    atomic.Int64
+	asked    atomic.Int64
 }
 
 func (d *district) State() raft.RaftState  { d.mu.Lock(); defer d.mu.Unlock(); return d.state }
@@ -54,7 +55,7 @@ func (d *district) set(edit func()) {
 // run runs a Campaign, and heartbeats of the leader until beats ends.
 func (d *district) run(t *testing.T, beats time.Duration) {
 	d.state, d.leader, d.contact, d.lost = raft.Follower, "leader", time.Now(), make(chan string, 1)
-	c := New(Config{
+	d.campaign = New(Config{
 		NodeID: "c", Raft: d, HeartbeatTimeout: testBeat, Lost: d.lost, Now: time.Now, Log: slog.New(slog.DiscardHandler),
 		Servers: func() []raft.Server {
 			own := raft.Server{ID: "c", Address: "c"}
@@ -89,14 +90,14 @@ func (d *district) run(t *testing.T, beats time.Duration) {
 	})
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan struct{})
-	go func() { defer close(done); _ = c.Run(ctx) }()
+	go func() { defer close(done); _ = d.campaign.Run(ctx) }()
 	go func() {
-		for end := time.Now().Add(beats); time.Now().Before(end); time.Sleep(100 * time.Millisecond) {
+		for end := time.Now().Add(beats); time.Now().Before(end) && ctx.Err() == nil; time.Sleep(100 * time.Millisecond) {
 			d.set(func() { d.contact = time.Now() })
-			c.Heard()
+			d.campaign.Heard()
 		}
 	}()
-	t.Cleanup(func() { cancel(); <-done })
+	t.Cleanup(func() { cancel(); <-done; time.Sleep(time.Second) })
 }
 
 // stands tells after how long the Campaign stands, within limit; 0 when it doesn't.
@@ -173,28 +174,50 @@ func TestRun(t *testing.T) {
 	}
 }
 
-// A refusal counts no more once the leader was heard again, or another one leads.
-func TestRun_ARefusalThatIsOver(t *testing.T) {
-	for name, next := range map[string]func(*district){
-		"the leader is heard":     func(d *district) { d.contact = time.Now() },
-		"another one leads":       func(d *district) { d.leader, d.contact = "a", time.Now() },
-		"this one leads":          func(d *district) { d.state, d.leader = raft.Leader, "c" },
-		"this one has no vote":    func(d *district) { d.noVote = true },
-		"nobody leads, and it is": func(d *district) { d.leader = "" },
+// A refusal counts until there is another leader. That this one was heard says nothing:
+// what it sent last may be read late.
+func TestRun_WhatARefusalOutlives(t *testing.T) {
+	for _, test := range []struct {
+		name  string
+		next  func(*district)
+		stand bool
+	}{
+		{"nothing happens", func(d *district) {}, true},
+		{"what the leader sent is read late", func(d *district) { d.contact = time.Now() }, true},
+		{"somebody stood in vain", func(d *district) { d.leader, d.contact = "", time.Now() }, true},
+		{"the others reach the leader", func(d *district) { d.account = map[string]cluster.ManagerHealth{"a": heard("a"), "d": heard("d")} }, false},
+		{"another one leads", func(d *district) { d.leader, d.contact = "a", time.Now() }, false},
+		{"this one leads", func(d *district) { d.state, d.leader = raft.Leader, "c" }, false},
+		{"this one has no vote", func(d *district) { d.noVote = true }, false},
 	} {
-		t.Run(name, func(t *testing.T) {
+		t.Run(test.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				d := &district{dial: refuse, account: map[string]cluster.ManagerHealth{"a": heardRefused("a"), "d": heardRefused("d")}}
+				d := &district{dial: refuse, account: map[string]cluster.ManagerHealth{"a": heardRefused("a"), "d": heardRefused("d"), "e": heardRefused("e")}}
 				d.run(t, time.Second)
 				time.Sleep(time.Second)
 				d.lost <- "leader"
 				time.Sleep(50 * time.Millisecond) // It would stand 10 ms later.
-				d.set(func() { next(d) })
-				took := d.stands(200 * time.Millisecond)
-				if stands := took > 0; stands != (name == "nobody leads, and it is") {
-					t.Errorf("it stands: %v, after %v", stands, took)
+				d.set(func() { test.next(d) })
+				d.campaign.Heard()
+				if took := d.stands(200 * time.Millisecond); (took > 0) != test.stand || took > 13*time.Millisecond {
+					t.Errorf("it stands: %v, after %v", took > 0, took)
 				}
 			})
 		})
 	}
+}
+
+// Who alone is refused asks for a while only.
+func TestRun_ARefusalCountsForAWhile(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		d := &district{dial: refuse, account: map[string]cluster.ManagerHealth{"a": heard("a"), "d": heard("d"), "e": heard("e")}}
+		d.run(t, time.Minute)
+		time.Sleep(time.Second)
+		d.lost <- "leader"
+		time.Sleep(testBeat + 10*time.Millisecond)
+		asked := d.asked.Load()
+		if time.Sleep(time.Second); asked == 0 || d.asked.Load() != asked || d.stood.Load() > 0 {
+			t.Errorf("it asked %d times, and %d times after that, and stood %d times", asked, d.asked.Load()-asked, d.stood.Load())
+		}
+	})
 }

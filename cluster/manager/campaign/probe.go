@@ -19,7 +19,7 @@ const (
 func (c *Campaign) probe(ctx context.Context, leader, addr string, probed chan<- refusal) {
 	result := refusal{}
 	if c.refuses(ctx, addr) {
-		result = refusal{leader, c.config.Now(), c.config.Raft.LastContact()}
+		result = refusal{leader, c.config.Now()}
 	}
 	select {
 	case probed <- result:
