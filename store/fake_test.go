@@ -109,7 +109,7 @@ func leadOn(t testing.TB, s *Store, r Raft) (stop func() error) {
 	t.Helper()
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
-	go func() { done <- s.Lead(ctx, r) }()
+	go func() { done <- s.Lead(ctx, r, nil) }()
 	until(t, func() bool { return s.leading.Load() != nil })
 	var once sync.Once
 	var err error

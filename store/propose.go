@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"runtime/debug"
+	"sync"
 	"time"
 
 	"github.com/hashicorp/raft"
@@ -85,10 +86,11 @@ func (s *Store) Update(ctx context.Context, fn func(*Tx) error) error {
 	}
 }
 
-// Lead is the proposer: it runs while this manager leads, and returns nil when
-// ctx ends, or the reason why raft takes no more entries. From its barrier on,
-// Update works on this manager.
-func (s *Store) Lead(ctx context.Context, r Raft) error {
+// Lead is what makes a leader of this manager: the proposer, and work beside it, which it
+// calls once Update works and View has all that was committed before; nil is no work. When
+// either ends, so does the other's context, and Lead returns when both have. It returns nil
+// when ctx ends, or the reason why raft takes no more entries, or what work returned.
+func (s *Store) Lead(ctx context.Context, r Raft, work func(context.Context) error) error {
 	if err := catchUp(ctx, r); err != nil {
 		if ctx.Err() != nil {
 			return nil
@@ -100,15 +102,33 @@ func (s *Store) Lead(ctx context.Context, r Raft) error {
 	if !s.leading.CompareAndSwap(nil, lead) {
 		return errors.New("lead: the proposer runs already")
 	}
-	defer close(lead.ended)
-	defer s.leading.Store(nil)
+	leading, end := context.WithCancelCause(ctx) // Whatever ends it first is the reason.
+	var works sync.WaitGroup
+	if work != nil {
+		works.Go(func() { end(work(leading)) })
+	}
+	if err := s.propose(leading, r, lead); err != nil {
+		end(fmt.Errorf("lead: %w", err))
+	}
+	s.leading.Store(nil)
+	close(lead.ended)
+	end(nil)
+	works.Wait()
+	if why := context.Cause(leading); ctx.Err() == nil && why != context.Canceled {
+		return why
+	}
+	return nil
+}
+
+// propose commits Updates until ctx ends, or fails when raft takes no more entries.
+func (s *Store) propose(ctx context.Context, r Raft, lead *leadership) error {
 	for {
 		select {
 		case <-ctx.Done():
 			return nil
 		case first := <-lead.requests:
 			if err := s.commit(ctx, r, lead, first); err != nil {
-				return fmt.Errorf("lead: %w", err)
+				return err
 			}
 		}
 	}

@@ -439,7 +439,7 @@ func TestLead_WaitsForAHandOver(t *testing.T) {
 		}
 		began := time.Now()
 		s, r = newStore(t), &instant{barrier: raft.ErrLeadershipTransferInProgress}
-		if err := s.Lead(t.Context(), r); !errors.Is(err, raft.ErrLeadershipTransferInProgress) || time.Since(began) < commitLimit {
+		if err := s.Lead(t.Context(), r, nil); !errors.Is(err, raft.ErrLeadershipTransferInProgress) || time.Since(began) < commitLimit {
 			t.Errorf("Lead, when a hand-over never ends: %v after %v", err, time.Since(began))
 		}
 	})
@@ -600,7 +600,7 @@ func TestLead_NeedsABarrier(t *testing.T) {
 	if err := s.Update(t.Context(), func(*Tx) error { return nil }); !errors.Is(err, cluster.ErrNotLeader) {
 		t.Errorf("Update before Lead: %v", err)
 	}
-	if err := s.Lead(t.Context(), &instant{fsm: s.FSM(), barrier: raft.ErrNotLeader}); !errors.Is(err, cluster.ErrNotLeader) {
+	if err := s.Lead(t.Context(), &instant{fsm: s.FSM(), barrier: raft.ErrNotLeader}, nil); !errors.Is(err, cluster.ErrNotLeader) {
 		t.Errorf("Lead: %v", err)
 	}
 	if err := s.Update(t.Context(), func(*Tx) error { return nil }); !errors.Is(err, cluster.ErrNotLeader) {
@@ -608,9 +608,103 @@ func TestLead_NeedsABarrier(t *testing.T) {
 	}
 }
 
+func noWrite(*Tx) error { return nil }
+
+// What a leader does begins when it can write, and Lead returns when it has ended.
+func TestLead_CallsBack(t *testing.T) {
+	broken := errors.New("broken")
+	for _, c := range []struct {
+		name string
+		// work ends by itself with this; nil is when its context does.
+		fails error
+		// raft takes no entry after the first one.
+		raft error
+		want error
+	}{
+		{name: "until its context ends"},
+		{name: "the work fails", fails: broken, want: broken},
+		{name: "raft takes no more", raft: raft.ErrLeadershipLost, want: raft.ErrLeadershipLost},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				s := newStore(t)
+				r := &instant{fsm: s.FSM()}
+				ctx, cancel := context.WithCancel(t.Context())
+				ended := false
+				led := make(chan error, 1)
+				go func() {
+					led <- s.Lead(ctx, r, func(ctx context.Context) error {
+						defer func() { ended = true }()
+						if err := s.Update(ctx, func(tx *Tx) error { return tx.Put(&cluster.Node{ID: "n1"}) }); err != nil {
+							t.Errorf("the first write: %v", err)
+						}
+						if r.mu.Lock(); c.raft != nil {
+							r.outcome = c.raft
+						}
+						r.mu.Unlock()
+						if c.fails != nil {
+							return c.fails
+						}
+						<-ctx.Done()
+						time.Sleep(time.Second) // It takes a while to end.
+						if err := s.Update(context.WithoutCancel(ctx), noWrite); !errors.Is(err, cluster.ErrNotLeader) {
+							t.Errorf("a write when leadership has ended: %v", err)
+						}
+						return ctx.Err()
+					})
+				}()
+				synctest.Wait()
+				if c.raft != nil {
+					_ = s.Update(ctx, func(tx *Tx) error { return tx.Put(&cluster.Node{ID: "n2"}) })
+				} else if c.fails == nil {
+					cancel()
+				}
+				if err := <-led; !errors.Is(err, c.want) || !ended {
+					t.Errorf("Lead: %v, and the work has ended: %v", err, ended)
+				}
+				if err := s.Update(t.Context(), noWrite); !errors.Is(err, cluster.ErrNotLeader) {
+					t.Errorf("Update: %v", err)
+				}
+				cancel()
+			})
+		})
+	}
+}
+
+// The work fails while raft commits nothing: Lead doesn't wait for all of that write's time.
+func TestLead_TheWorkFailsDuringAWrite(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newStore(t)
+		broken := errors.New("broken")
+		hold := make(chan struct{})
+		r := &instant{fsm: s.FSM(), hold: hold}
+		began := time.Now()
+		err := s.Lead(t.Context(), r, func(ctx context.Context) error {
+			go func() { _ = s.Update(ctx, func(tx *Tx) error { return tx.Put(&cluster.Node{ID: "n1"}) }) }()
+			time.Sleep(time.Millisecond)
+			return broken
+		})
+		if !errors.Is(err, broken) || time.Since(began) > 2*endGrace {
+			t.Errorf("Lead: %v after %v", err, time.Since(began))
+		}
+		close(hold)
+	})
+}
+
+func TestLead_NoWorkWithoutABarrier(t *testing.T) {
+	s := newStore(t)
+	err := s.Lead(t.Context(), &instant{fsm: s.FSM(), barrier: raft.ErrNotLeader}, func(context.Context) error {
+		t.Error("the work began")
+		return nil
+	})
+	if !errors.Is(err, cluster.ErrNotLeader) {
+		t.Error(err)
+	}
+}
+
 func TestLead_RunsOnce(t *testing.T) {
 	s, r := lead(t)
-	if err := s.Lead(t.Context(), r); err == nil {
+	if err := s.Lead(t.Context(), r, nil); err == nil {
 		t.Error("a second proposer ran")
 	}
 	put(t, s, &cluster.Node{ID: "n1"})

@@ -295,7 +295,7 @@ func newStore(t testing.TB) *store.Store {
 	s := store.New(store.Config{Fatal: func(err error) { t.Errorf("store: %v", err) }})
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
-	go func() { done <- s.Lead(ctx, &instantRaft{fsm: s.FSM()}) }()
+	go func() { done <- s.Lead(ctx, &instantRaft{fsm: s.FSM()}, nil) }()
 	t.Cleanup(func() {
 		cancel()
 		if err := <-done; err != nil {

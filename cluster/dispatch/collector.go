@@ -10,15 +10,10 @@ import (
 
 	"skep/cluster"
 	"skep/cluster/dispatch/liveness"
-	"skep/store"
 )
 
-const (
-	// writeRetry is the wait after a batch that couldn't be written.
-	writeRetry = 100 * time.Millisecond
-	// proposerPatience is how long the store may need to accept updates.
-	proposerPatience = time.Second
-)
+// writeRetry is the wait after a batch that couldn't be written.
+const writeRetry = 100 * time.Millisecond
 
 // collector is the leader's side of relays: a goroutine that exists while Lead runs.
 type collector struct {
@@ -47,8 +42,8 @@ type pendingRelay struct {
 }
 
 // Lead takes in what all managers relay, writes what changes an object, and
-// judges which nodes are alive, until ctx ends. It runs on the leader only, while
-// it leads, beside Run.
+// judges which nodes are alive, until ctx ends. It runs on the leader only, within
+// Store.Lead, beside Run.
 func (d *Dispatcher) Lead(ctx context.Context) error {
 	in := &collector{
 		d:          d,
@@ -288,7 +283,7 @@ func (in *collector) contacts(tracker *liveness.Tracker) {
 // write commits a batch; in parts when it is too large for one entry, as when
 // thousands of nodes change their state at once.
 func (in *collector) write(ctx context.Context, b *batch) error {
-	err := in.update(ctx, b.apply)
+	err := in.d.config.Store.Update(ctx, b.apply)
 	switch {
 	case errors.Is(err, cluster.ErrInvalid) && b.size() > 1:
 		first, second := b.halve()
@@ -323,24 +318,4 @@ func (in *collector) write(ctx context.Context, b *batch) error {
 		in.d.config.Log.Debug("node changes state", "node", v.NodeID, "state", v.State.String(), "reason", v.Message)
 	}
 	return nil
-}
-
-// update is Store.Update, but for a moment of patience: when leadership begins, the
-// proposer may come a little later than this.
-func (in *collector) update(ctx context.Context, fn func(*store.Tx) error) error {
-	deadline := time.NewTimer(proposerPatience)
-	defer deadline.Stop()
-	for {
-		err := in.d.config.Store.Update(ctx, fn)
-		if !errors.Is(err, cluster.ErrNotLeader) {
-			return err
-		}
-		select {
-		case <-time.After(proposerPatience / 100):
-		case <-deadline.C:
-			return err
-		case <-ctx.Done():
-			return err
-		}
-	}
 }

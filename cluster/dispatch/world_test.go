@@ -244,10 +244,7 @@ func (w *world) lead(id string) {
 		m.depose, m.led = cancel, make(chan struct{})
 		go func() {
 			defer close(m.led)
-			var both sync.WaitGroup
-			both.Go(func() { m.replica.Lead(ctx, w.journal) })
-			both.Go(func() { m.Lead(ctx) })
-			both.Wait()
+			m.replica.Lead(ctx, w.journal, m.Lead)
 		}()
 		synctest.Wait()
 	}

@@ -11,10 +11,10 @@
 //   - turns, of control: lets strangers' handshakes begin, so many in a second.
 //   - leadership: the only one that starts and ends lead; it re-reads raft's
 //     state whenever raft says that something changed.
-//   - lead, while this manager leads: the store's proposer, the scheduler's
-//     loop, dispatch's collector, followRoles, which makes raft's configuration
-//     follow the roles in the store, rotate, which renews the gossip keys, and
-//     finishRoot, which ends a change of the root CA.
+//   - lead, while this manager leads: the store's proposer, and within it the
+//     scheduler's loop, dispatch's collector, followRoles, which makes raft's
+//     configuration follow the roles in the store, rotate, which renews the gossip
+//     keys, and finishRoot, which ends a change of the root CA.
 //   - watch: publishes who leads to everybody who waits for it.
 //   - campaign.Run: stands for election when most voters miss the leader.
 //   - spare: keeps connections to the other managers ready.

@@ -95,7 +95,7 @@ func (m *Manager) takeOver(t *testing.T, from *Manager, works bool) {
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
-		_ = m.store.Lead(ctx, m.raft)
+		_ = m.store.Lead(ctx, m.raft, nil)
 	}()
 	t.Cleanup(func() { cancel(); <-done })
 	eventually(t, m.cfg.NodeID+" takes writes", func() bool {

@@ -84,7 +84,7 @@ func newLeader(t testing.TB) *Manager {
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	led := make(chan error, 1)
-	go func() { led <- m.store.Lead(ctx, &atOnce{fsm: m.store.FSM()}) }()
+	go func() { led <- m.store.Lead(ctx, &atOnce{fsm: m.store.FSM()}, nil) }()
 	t.Cleanup(func() {
 		cancel()
 		if err := <-led; err != nil {

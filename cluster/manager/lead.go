@@ -17,25 +17,27 @@ import (
 // its parts fails.
 func (m *Manager) lead(ctx context.Context, term uint64) error {
 	m.peers.reset()
-	g, ctx := errgroup.WithContext(ctx)
-	tell := func() {
-		changes := m.store.Subscribe()
-		g.Go(func() error { return m.logChanges(ctx, changes) })
-	}
 	// What the leader before had no time to tell, this one tells. Of all that its own log has,
 	// if it was just started, it can't know what was told.
-	followed := m.followed()
-	if followed {
-		tell()
+	var untold *store.Subscription
+	if m.followed() {
+		untold = m.store.Subscribe()
+		defer untold.Close()
 	}
-	g.Go(func() error { return m.store.Lead(ctx, m.raft) })
+	return m.store.Lead(ctx, m.raft, func(ctx context.Context) error {
+		if untold == nil {
+			untold = m.store.Subscribe() // from before the first write
+			defer untold.Close()
+		}
+		return m.leaderWork(ctx, term, untold)
+	})
+}
+
+// leaderWork is what a leader does once it can write, until ctx ends or a part of it fails.
+func (m *Manager) leaderWork(ctx context.Context, term uint64, untold *store.Subscription) error {
+	g, ctx := errgroup.WithContext(ctx)
+	g.Go(func() error { return m.logChanges(ctx, untold) })
 	g.Go(func() error {
-		if err := m.proposing(ctx); err != nil {
-			return err
-		}
-		if !followed {
-			tell() // from before the first write
-		}
 		if err := m.bootstrap(ctx); err != nil {
 			return err
 		}
@@ -46,6 +48,11 @@ func (m *Manager) lead(ctx context.Context, term uint64) error {
 			return err
 		}
 		m.setEstablished(term)
+		g.Go(func() error { // At once, not when the last part has ended.
+			<-ctx.Done()
+			m.setEstablished(0)
+			return ctx.Err()
+		})
 		m.log.Info("lead the cluster", "name", m.nameOf(m.cfg.NodeID), "node", m.cfg.NodeID, "term", term)
 		g.Go(func() error {
 			return scheduler.Run(ctx, scheduler.Config{
@@ -66,21 +73,6 @@ func (m *Manager) lead(ctx context.Context, term uint64) error {
 
 // leadTimeout bounds each step of raft's that a leader waits for.
 const leadTimeout = 10 * time.Second
-
-// proposing waits until the store takes writes: then it has what the log has.
-func (m *Manager) proposing(ctx context.Context) error {
-	waiting, cancel := context.WithTimeout(ctx, leadTimeout)
-	defer cancel()
-	for {
-		err := m.store.Update(waiting, func(*store.Tx) error { return nil })
-		if err == nil {
-			return nil
-		}
-		if pause(waiting, time.Millisecond); waiting.Err() != nil {
-			return fmt.Errorf("wait for the proposer: %w", err)
-		}
-	}
-}
 
 // bootstrap writes the objects that a new cluster begins with.
 func (m *Manager) bootstrap(ctx context.Context) error {

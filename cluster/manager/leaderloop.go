@@ -87,10 +87,7 @@ func (t leaderLoop) sleep(ctx context.Context, reason func() bool, limit time.Du
 
 // leadership does a leader's work while raft says that this manager leads.
 func (m *Manager) leadership(ctx context.Context) error {
-	return leaderLoop{leads: m.leadsTerm, wake: m.raft.LeaderCh(), failed: m.notLeading, work: func(ctx context.Context, term uint64) error {
-		defer m.setEstablished(0)
-		return m.lead(ctx, term)
-	}}.run(ctx)
+	return leaderLoop{leads: m.leadsTerm, wake: m.raft.LeaderCh(), failed: m.notLeading, work: m.lead}.run(ctx)
 }
 
 // leadsTerm is the term in which raft says that this manager leads; 0 when it doesn't.
