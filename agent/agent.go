@@ -203,10 +203,7 @@ func (a *Agent) Run(ctx context.Context) error {
 
 // Describe has the agent look at its machine now, and tell what changed.
 func (a *Agent) Describe() {
-	select {
-	case a.look <- struct{}{}:
-	default:
-	}
+	cluster.Notify(a.look)
 }
 
 // hold owns the set of tasks: it runs one call after the other.
@@ -251,14 +248,4 @@ func (a *Agent) jitter(d time.Duration) time.Duration {
 		return d
 	}
 	return d/2 + time.Duration(a.random.Int64N(int64(d/2)))
-}
-
-// pause waits for d or for the end of ctx.
-func pause(ctx context.Context, d time.Duration) {
-	timer := time.NewTimer(d)
-	defer timer.Stop()
-	select {
-	case <-timer.C:
-	case <-ctx.Done():
-	}
 }

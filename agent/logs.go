@@ -73,10 +73,7 @@ func (s *session) creditLogs(credit cluster.LogCredit) {
 	defer s.logsMu.Unlock()
 	if r := s.logs[credit.ID]; r != nil {
 		r.underway = max(r.underway-credit.Bytes, 0)
-		select {
-		case r.credit <- struct{}{}:
-		default:
-		}
+		cluster.Notify(r.credit)
 	}
 }
 

@@ -117,10 +117,7 @@ func (m *outbox) granted(stamp int64) (at time.Time, ok bool) {
 }
 
 func (m *outbox) signalLocked() {
-	select {
-	case m.ready <- struct{}{}:
-	default:
-	}
+	cluster.Notify(m.ready)
 }
 
 // take returns what is to be sent next, oldest news first.

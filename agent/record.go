@@ -81,10 +81,7 @@ func (a *Agent) Save() { a.touch() }
 
 // touch says that the record lacks something.
 func (a *Agent) touch() {
-	select {
-	case a.dirty <- struct{}{}:
-	default:
-	}
+	cluster.Notify(a.dirty)
 }
 
 // record writes the record after changes, one write at a time.
@@ -95,14 +92,14 @@ func (a *Agent) record(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		}
-		pause(ctx, recordDelay)
+		cluster.Sleep(ctx, recordDelay)
 		select {
 		case <-a.dirty:
 		default:
 		}
 		if err := a.writeRecord(); err != nil {
 			a.log.Error("the agent's record will be written again", "error", err)
-			pause(ctx, a.jitter(retryLast))
+			cluster.Sleep(ctx, a.jitter(retryLast))
 			a.touch()
 		}
 	}

@@ -59,7 +59,7 @@ func (a *Agent) connect(ctx context.Context) {
 			lost = false
 		}
 		failing.About(err, "still no session with a manager; trying again", "")
-		pause(ctx, a.jitter(delay))
+		cluster.Sleep(ctx, a.jitter(delay))
 		delay = min(max(2*delay, reconnectFirst), reconnectLast)
 	}
 }

@@ -68,7 +68,7 @@ func (a *Agent) watch(ctx context.Context) {
 				})
 			})
 		}
-		pause(ctx, a.jitter(delay))
+		cluster.Sleep(ctx, a.jitter(delay))
 		delay = min(2*delay, reconnectLast)
 	}
 }

@@ -14,18 +14,18 @@ import (
 // Nothing that a user asked for is ever left out in silence.
 func Check(spec swarm.TaskSpec, endpoint *swarm.EndpointSpec) error {
 	if spec.Runtime != "" && spec.Runtime != swarm.RuntimeContainer || spec.PluginSpec != nil || spec.NetworkAttachmentSpec != nil {
-		return said(cluster.ErrUnsupported, "only services of containers are supported")
+		return cluster.Errorf(cluster.ErrUnsupported, "only services of containers are supported")
 	}
 	c := spec.ContainerSpec
 	if c == nil || c.Image == "" {
-		return said(cluster.ErrInvalid, "no image was given")
+		return cluster.Errorf(cluster.ErrInvalid, "no image was given")
 	}
 	if c.Privileges != nil && c.Privileges.CredentialSpec != nil {
-		return said(cluster.ErrUnsupported, "credential specs are not supported: they are for Windows only")
+		return cluster.Errorf(cluster.ErrUnsupported, "credential specs are not supported: they are for Windows only")
 	}
 	if p := c.Privileges; p != nil {
 		if p.Seccomp != nil && p.Seccomp.Mode == swarm.SeccompModeCustom && len(p.Seccomp.Profile) == 0 {
-			return said(cluster.ErrInvalid, "the seccomp profile is empty")
+			return cluster.Errorf(cluster.ErrInvalid, "the seccomp profile is empty")
 		}
 	}
 	if err := checkNetworks(spec.Networks, endpoint); err != nil {
@@ -43,7 +43,7 @@ func Check(spec swarm.TaskSpec, endpoint *swarm.EndpointSpec) error {
 func checkNetworks(networks []swarm.NetworkAttachmentConfig, endpoint *swarm.EndpointSpec) error {
 	for _, n := range networks {
 		if _, ok := cluster.PredefinedNetwork(n.Target); !ok || len(networks) > 1 || len(n.Aliases) > 0 || len(n.DriverOpts) > 0 {
-			return said(cluster.ErrUnsupported, "network %s: networks of the cluster are not supported yet; use host, bridge or none", n.Target)
+			return cluster.Errorf(cluster.ErrUnsupported, "network %s: networks of the cluster are not supported yet; use host, bridge or none", n.Target)
 		}
 	}
 	if endpoint == nil {
@@ -51,7 +51,7 @@ func checkNetworks(networks []swarm.NetworkAttachmentConfig, endpoint *swarm.End
 	}
 	for _, port := range endpoint.Ports {
 		if port.PublishMode != swarm.PortConfigPublishModeHost {
-			return said(cluster.ErrUnsupported, "port %d: the ingress network is not supported yet: publish with mode=host", port.TargetPort)
+			return cluster.Errorf(cluster.ErrUnsupported, "port %d: the ingress network is not supported yet: publish with mode=host", port.TargetPort)
 		}
 	}
 	return nil
@@ -60,30 +60,30 @@ func checkNetworks(networks []swarm.NetworkAttachmentConfig, endpoint *swarm.End
 // checkMount looks for what the engine would take for something else.
 func checkMount(m mount.Mount) error {
 	if !path.IsAbs(m.Target) {
-		return said(cluster.ErrInvalid, "invalid mount target, must be an absolute path: %s", m.Target)
+		return cluster.Errorf(cluster.ErrInvalid, "invalid mount target, must be an absolute path: %s", m.Target)
 	}
 	if cluster.Climbs(m.Target) {
-		return said(cluster.ErrInvalid, "invalid mount target, must not have .. in it: %s", m.Target)
+		return cluster.Errorf(cluster.ErrInvalid, "invalid mount target, must not have .. in it: %s", m.Target)
 	}
 	switch m.Type {
 	case mount.TypeBind:
 		if !path.IsAbs(m.Source) {
-			return said(cluster.ErrInvalid, "invalid bind mount source, must be an absolute path: %s", m.Source)
+			return cluster.Errorf(cluster.ErrInvalid, "invalid bind mount source, must be an absolute path: %s", m.Source)
 		}
 	case mount.TypeVolume:
 		if path.IsAbs(m.Source) {
-			return said(cluster.ErrInvalid, "invalid volume mount source, must not be an absolute path: %s", m.Source)
+			return cluster.Errorf(cluster.ErrInvalid, "invalid volume mount source, must not be an absolute path: %s", m.Source)
 		}
 	case mount.TypeTmpfs:
 		if m.Source != "" {
-			return said(cluster.ErrInvalid, "invalid tmpfs source, source must be empty")
+			return cluster.Errorf(cluster.ErrInvalid, "invalid tmpfs source, source must be empty")
 		}
 	case mount.TypeImage:
 		if m.Source == "" {
-			return said(cluster.ErrInvalid, "invalid image mount source, must be an image")
+			return cluster.Errorf(cluster.ErrInvalid, "invalid image mount source, must be an image")
 		}
 	default:
-		return said(cluster.ErrUnsupported, "mounts of type %s are not supported: use bind, volume, tmpfs or image", m.Type)
+		return cluster.Errorf(cluster.ErrUnsupported, "mounts of type %s are not supported: use bind, volume, tmpfs or image", m.Type)
 	}
 	return nil
 }

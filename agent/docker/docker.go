@@ -284,7 +284,7 @@ func (d *Driver) find(ctx context.Context, taskID string) (string, error) {
 		return "", explain(err)
 	}
 	if len(found) == 0 {
-		return "", said(cluster.ErrNotFound, "No such container: %s", taskID)
+		return "", cluster.Errorf(cluster.ErrNotFound, "No such container: %s", taskID)
 	}
 	d.remember(taskID, func(k *known) { k.id = found[0].ID })
 	return found[0].ID, nil

@@ -3,7 +3,6 @@ package docker
 import (
 	"context"
 	"errors"
-	"fmt"
 	"io"
 	"net"
 	"strings"
@@ -14,21 +13,6 @@ import (
 
 	"skep/cluster"
 )
-
-// stated is an error whose text is the engine's, for users to see as they know
-// it, and whose kind is ours.
-type stated struct {
-	text string
-	kind error
-}
-
-func (e stated) Error() string { return e.text }
-func (e stated) Unwrap() error { return e.kind }
-
-// said returns an error of a kind with a text.
-func said(kind error, format string, args ...any) error {
-	return stated{text: fmt.Sprintf(format, args...), kind: kind}
-}
 
 // prefix is what the client puts before the engine's own words.
 const prefix = "Error response from daemon: "
@@ -48,11 +32,11 @@ func explain(err error) error {
 	case client.IsErrConnectionFailed(err), errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF),
 		errors.Is(err, syscall.ECONNRESET), errors.Is(err, syscall.EPIPE), errors.Is(err, net.ErrClosed),
 		cerrdefs.IsUnavailable(err), errors.Is(err, context.DeadlineExceeded), errors.As(err, &network):
-		return stated{text: "the engine does not answer: " + text, kind: cluster.ErrUnavailable}
+		return cluster.Errorf(cluster.ErrUnavailable, "the engine does not answer: %s", text)
 	case cerrdefs.IsNotFound(err):
-		return stated{text: text, kind: cluster.ErrNotFound}
+		return cluster.Errorf(cluster.ErrNotFound, "%s", text)
 	case cerrdefs.IsInvalidArgument(err):
-		return stated{text: text, kind: cluster.ErrInvalid}
+		return cluster.Errorf(cluster.ErrInvalid, "%s", text)
 	}
-	return stated{text: text, kind: err}
+	return cluster.Errorf(err, "%s", text)
 }

@@ -36,7 +36,7 @@ func (f *filer) place(nodeID, taskID string, files []agent.File) ([]mount.Mount,
 	defer f.mu.Unlock()
 	nodeDir := filepath.Join(f.dir, nodeID)
 	if err := onTmpfs(nodeDir); err != nil {
-		return nil, said(cluster.ErrUnsupported, "keep secrets and configs in memory: %v: start the daemon as root, or with --runtime-dir on a tmpfs", err)
+		return nil, cluster.Errorf(cluster.ErrUnsupported, "keep secrets and configs in memory: %v: start the daemon as root, or with --runtime-dir on a tmpfs", err)
 	}
 	dir := filepath.Join(nodeDir, taskID)
 	f.placed[taskID] = dir
@@ -204,9 +204,9 @@ func checkSecurity(options []string, spec *swarm.ContainerSpec) error {
 		name, _, _ := strings.Cut(strings.TrimPrefix(option, "name="), ",")
 		switch p := spec.Privileges; {
 		case name == "userns", name == "rootless":
-			return said(cluster.ErrUnsupported, "secrets and configs are not supported on an engine that maps users (%s): run its daemon without that", name)
+			return cluster.Errorf(cluster.ErrUnsupported, "secrets and configs are not supported on an engine that maps users (%s): run its daemon without that", name)
 		case name == "selinux" && (p == nil || p.SELinuxContext == nil || !p.SELinuxContext.Disable):
-			return said(cluster.ErrUnsupported, "secrets and configs are not supported on an engine with SELinux: set Privileges.SELinuxContext.Disable in the service's container spec")
+			return cluster.Errorf(cluster.ErrUnsupported, "secrets and configs are not supported on an engine with SELinux: set Privileges.SELinuxContext.Disable in the service's container spec")
 		}
 	}
 	return nil

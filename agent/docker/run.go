@@ -64,7 +64,7 @@ func (d *Driver) make(ctx context.Context, a agent.Assignment, settings *setting
 		id, err = d.create(ctx, a, settings)
 	}
 	if d.filer.lacksFile(err) {
-		return "", said(cluster.ErrUnsupported, "the engine doesn't see %s, where this node keeps secrets and configs: run the daemon on the engine's machine, "+
+		return "", cluster.Errorf(cluster.ErrUnsupported, "the engine doesn't see %s, where this node keeps secrets and configs: run the daemon on the engine's machine, "+
 			"or mount that directory, on a tmpfs, at the same path into the daemon's container", d.cfg.RuntimeDir)
 	}
 	return id, err
@@ -90,7 +90,7 @@ func (d *Driver) create(ctx context.Context, a agent.Assignment, s *settings) (s
 		if err := d.client.ContainerRemove(ctx, made.ID, container.RemoveOptions{RemoveVolumes: true, Force: true}); err != nil {
 			return "", explain(err)
 		}
-		return "", said(cluster.ErrUnsupported, "the engine can't do what the service asks for: %s", text)
+		return "", cluster.Errorf(cluster.ErrUnsupported, "the engine can't do what the service asks for: %s", text)
 	}
 	d.remember(a.Task.ID, func(k *known) { k.id, k.fresh = made.ID, true })
 	return made.ID, nil
@@ -113,7 +113,7 @@ func (d *Driver) adopt(ctx context.Context, a agent.Assignment, conflict error) 
 	found, err := d.client.ContainerInspect(ctx, a.ContainerName())
 	if err != nil {
 		if cerrdefs.IsNotFound(err) { // it was on its way out
-			return "", said(cluster.ErrUnavailable, "%s", explain(conflict))
+			return "", cluster.Errorf(cluster.ErrUnavailable, "%s", explain(conflict))
 		}
 		return "", explain(err)
 	}
@@ -143,7 +143,7 @@ func (d *Driver) fetch(ctx context.Context, ref, auth string) error {
 	case errors.Is(err, cluster.ErrUnavailable):
 		return err
 	}
-	return said(cluster.ErrNotFound, "No such image: %s (pull: %v)", ref, err)
+	return cluster.Errorf(cluster.ErrNotFound, "No such image: %s (pull: %v)", ref, err)
 }
 
 // pull fetches an image. It may take long; ctx calls it off.
@@ -215,7 +215,7 @@ func (d *Driver) Start(ctx context.Context, taskID string) (agent.Container, err
 			return agent.Container{}, err
 		}
 		d.filer.forget(taskID)
-		return agent.Container{}, said(err, "starting container failed: %v", err)
+		return agent.Container{}, cluster.Errorf(err, "starting container failed: %v", err)
 	}
 	return d.inspect(ctx, taskID, id)
 }

@@ -251,7 +251,7 @@ func hosts(lines []string) ([]string, error) {
 	for _, line := range lines {
 		fields := strings.Fields(line)
 		if len(fields) < 2 {
-			return nil, said(cluster.ErrInvalid, "invalid host entry, must be an IP address and a name: %q", line)
+			return nil, cluster.Errorf(cluster.ErrInvalid, "invalid host entry, must be an IP address and a name: %q", line)
 		}
 		for _, name := range fields[1:] {
 			list = append(list, name+":"+fields[0])

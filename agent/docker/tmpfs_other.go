@@ -6,7 +6,7 @@ import "skep/cluster"
 
 // onTmpfs fails: only Linux has a tmpfs.
 func onTmpfs(dir string) error {
-	return said(cluster.ErrUnsupported, "there is no tmpfs for %s on this system", dir)
+	return cluster.Errorf(cluster.ErrUnsupported, "there is no tmpfs for %s on this system", dir)
 }
 
 func unmount(string) {}

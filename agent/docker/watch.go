@@ -53,7 +53,7 @@ func (d *Driver) Watch(ctx context.Context, nodeID string, changed func(taskID s
 // lost says why the stream ended.
 func lost(err error) error {
 	if err = explain(err); err == nil || errors.Is(err, context.Canceled) {
-		return said(cluster.ErrUnavailable, "the engine ended its events")
+		return cluster.Errorf(cluster.ErrUnavailable, "the engine ended its events")
 	}
 	return err
 }

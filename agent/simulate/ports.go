@@ -43,7 +43,7 @@ func (d *Driver) publishLocked(c *container) (string, error) {
 		}
 		at := key{p.PublishedPort, p.Protocol}
 		if taken[at] {
-			return "", said(cluster.ErrExists, "starting container failed: Bind for 0.0.0.0:%d failed: port is already allocated", p.PublishedPort)
+			return "", cluster.Errorf(cluster.ErrExists, "starting container failed: Bind for 0.0.0.0:%d failed: port is already allocated", p.PublishedPort)
 		}
 		taken[at] = true
 	}

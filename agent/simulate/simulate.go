@@ -167,7 +167,7 @@ func (d *Driver) Prepare(ctx context.Context, a agent.Assignment) (agent.Contain
 		return agent.Container{}, err
 	}
 	if d.chance(taskID, "reject") < behaviour.RejectRate {
-		return agent.Container{}, said(cluster.ErrNotFound, "No such image: %s", spec.Image)
+		return agent.Container{}, cluster.Errorf(cluster.ErrNotFound, "No such image: %s", spec.Image)
 	}
 	d.made++
 	c := &container{
@@ -293,7 +293,7 @@ func (d *Driver) findLocked(taskID string) (*container, error) {
 	}
 	c := d.containers[taskID]
 	if c == nil || c.removed {
-		return nil, said(cluster.ErrNotFound, "No such container: %s", taskID)
+		return nil, cluster.Errorf(cluster.ErrNotFound, "No such container: %s", taskID)
 	}
 	return c, nil
 }
@@ -326,17 +326,4 @@ func (d *Driver) wait(ctx context.Context, delay time.Duration) error {
 	case <-ctx.Done():
 		return ctx.Err()
 	}
-}
-
-// stated is an error with a text of its own.
-type stated struct {
-	text string
-	kind error
-}
-
-func (e stated) Error() string { return e.text }
-func (e stated) Unwrap() error { return e.kind }
-
-func said(kind error, format string, args ...any) error {
-	return stated{text: fmt.Sprintf(format, args...), kind: kind}
 }

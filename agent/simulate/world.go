@@ -55,7 +55,7 @@ func (d *Driver) SetAway(away bool) {
 	defer d.mu.Unlock()
 	d.away = nil
 	if away {
-		d.away = said(cluster.ErrUnavailable, "cannot connect to the simulated engine")
+		d.away = cluster.Errorf(cluster.ErrUnavailable, "cannot connect to the simulated engine")
 		d.dropLocked()
 	}
 }
@@ -161,9 +161,6 @@ func (d *Driver) notifyLocked(nodeID, taskID string) {
 			continue
 		}
 		w.news = append(w.news, taskID)
-		select {
-		case w.ready <- struct{}{}:
-		default:
-		}
+		cluster.Notify(w.ready)
 	}
 }

@@ -125,10 +125,7 @@ func (in *collector) wakeUp() {
 	if in == nil {
 		return
 	}
-	select {
-	case in.changed <- struct{}{}:
-	default:
-	}
+	cluster.Notify(in.changed)
 }
 
 func (in *collector) sessions() map[string]string {
@@ -208,22 +205,11 @@ func (in *collector) run(ctx context.Context) error {
 			written = nil
 			in.answer(tracker, writing, err)
 			failing.About(err, "agents' news can't be written; trying again", "agents' news are written again", "node", in.d.config.NodeID)
-			if err != nil && !in.pause(ctx) {
+			if err != nil && !cluster.Sleep(ctx, writeRetry) {
 				return context.Cause(ctx)
 			}
 			look = look || err != nil
 		}
-	}
-}
-
-func (in *collector) pause(ctx context.Context) bool {
-	timer := time.NewTimer(writeRetry)
-	defer timer.Stop()
-	select {
-	case <-timer.C:
-		return true
-	case <-ctx.Done():
-		return false
 	}
 }
 

@@ -101,10 +101,7 @@ func newOutbox() *outbox {
 
 // wake wakes the relay.
 func (o *outbox) wake() {
-	select {
-	case o.news <- struct{}{}:
-	default:
-	}
+	cluster.Notify(o.news)
 }
 
 // addSession adds a session, and what its agent said of the node.
@@ -136,10 +133,7 @@ func (o *outbox) ask(nodeID string, lease int64) {
 		return
 	}
 	if len(o.leases) == 0 {
-		select {
-		case o.asked <- struct{}{}:
-		default:
-		}
+		cluster.Notify(o.asked)
 	}
 	o.leases[nodeID] = lease
 }

@@ -101,7 +101,7 @@ func (s *session) mark(view store.View, m *pending) {
 	s.wakeWriter()
 }
 
-func (s *session) wakeWriter() { notify(s.wake) }
+func (s *session) wakeWriter() { cluster.Notify(s.wake) }
 
 // refuse ends the session, and tells the agent why if it listens. A nil session
 // is a node without one.

@@ -93,9 +93,7 @@ func (d *Dispatcher) lastRelay(ctx context.Context) {
 		if err == nil {
 			return
 		}
-		select {
-		case <-time.After(retryFirst):
-		case <-ctx.Done():
+		if !cluster.Sleep(ctx, retryFirst) {
 			d.config.Log.Info("stop with news that the leader didn't hear", "err", err)
 			return
 		}

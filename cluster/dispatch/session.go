@@ -358,7 +358,7 @@ func (s *session) read(in io.Reader) error {
 		case m.Leaving:
 			return errLeft
 		case m.Describe == nil && len(m.Reports) == 0 && m.Logs == nil:
-			notify(s.beaten)
+			cluster.Notify(s.beaten)
 		}
 	}
 }

@@ -51,7 +51,7 @@ func (l *logStream) put(ctx context.Context, chunk cluster.LogChunk) bool {
 		}
 		l.finish(end)
 	}
-	notify(l.ready)
+	cluster.Notify(l.ready)
 	return true
 }
 
@@ -76,7 +76,7 @@ func (l *logStream) take() (lines []cluster.LogLine, end error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	lines, l.lines, l.size = l.lines, nil, 0
-	notify(l.room)
+	cluster.Notify(l.room)
 	return lines, l.end
 }
 
@@ -86,18 +86,11 @@ func (l *logStream) finish(end error) {
 		l.end = end
 	}
 	l.mu.Unlock()
-	notify(l.ready)
+	cluster.Notify(l.ready)
 }
 
 func (l *logStream) answered() bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return l.done
-}
-
-func notify(c chan struct{}) {
-	select {
-	case c <- struct{}{}:
-	default:
-	}
 }

@@ -316,7 +316,7 @@ func (w *world) rumour(change func()) {
 	defer w.mu.Unlock()
 	change()
 	for _, m := range w.managers {
-		notify(m.members)
+		cluster.Notify(m.members)
 	}
 }
 

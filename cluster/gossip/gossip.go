@@ -342,8 +342,5 @@ func (g *Gossip) Close() error {
 }
 
 func (g *Gossip) signal() {
-	select {
-	case g.changed <- struct{}{}:
-	default:
-	}
+	cluster.Notify(g.changed)
 }

@@ -49,7 +49,7 @@ func (n *Node) autoJoin(ctx context.Context) {
 			}
 			n.log.Log(ctx, level, "enter the cluster; trying again", "err", err)
 		}
-		if !sleep(ctx, wait) {
+		if !cluster.Sleep(ctx, wait) {
 			return
 		}
 	}
@@ -109,7 +109,7 @@ func (n *Node) enterByToken(ctx context.Context, token string) error {
 // nil only when each of them says that there is none, for some time.
 func (n *Node) askOthers(ctx context.Context) error {
 	for look := range quietLooks {
-		if look > 0 && !sleep(ctx, quietEvery) {
+		if look > 0 && !cluster.Sleep(ctx, quietEvery) {
 			return ctx.Err()
 		}
 		answers := make([]error, len(n.cfg.Join))

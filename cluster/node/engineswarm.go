@@ -53,7 +53,7 @@ func (m *member) watchEngineSwarm(ctx context.Context) error {
 		if err == nil {
 			m.warn(warning)
 		}
-		if !sleep(ctx, engineSwarmLook) {
+		if !cluster.Sleep(ctx, engineSwarmLook) {
 			return ctx.Err()
 		}
 	}

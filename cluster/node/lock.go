@@ -141,7 +141,7 @@ func (m *member) lockKeys(ctx context.Context, running *manager.Manager) error {
 			}
 		}
 		if err != nil {
-			if !sleep(ctx, time.Second) {
+			if !cluster.Sleep(ctx, time.Second) {
 				return nil
 			}
 			continue
@@ -202,7 +202,7 @@ func (m *member) dropOldKeys(ctx context.Context, running *manager.Manager) erro
 		if current {
 			break
 		}
-		if tries == saveTries || !sleep(ctx, saveCheck) {
+		if tries == saveTries || !cluster.Sleep(ctx, saveCheck) {
 			return fmt.Errorf("bring the agent's record under the new key: %w", cluster.ErrUnavailable)
 		}
 	}

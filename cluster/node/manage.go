@@ -135,7 +135,7 @@ func (m *member) report(ctx context.Context, running *manager.Manager) error {
 				if errors.Is(err, cluster.ErrPrecondition) {
 					m.setDamage(fmt.Errorf("this node is to be a manager, and waits: %w", err))
 				}
-				if !sleep(ctx, time.Second) {
+				if !cluster.Sleep(ctx, time.Second) {
 					return nil
 				}
 				continue
@@ -195,7 +195,7 @@ func (m *member) recheckRole(ctx context.Context, running *manager.Manager) erro
 			}
 			wait = doubtEvery
 		}
-		if !sleep(ctx, wait) {
+		if !cluster.Sleep(ctx, wait) {
 			return nil
 		}
 	}

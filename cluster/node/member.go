@@ -291,8 +291,8 @@ func (m *member) onPeers(peers cluster.Peers) {
 	if err := m.gossip.SetKeys(peers.GossipKeys); err != nil {
 		m.node.log.Error("take new gossip keys", "err", err)
 	}
-	signal(m.wake)
-	signal(m.moved)
+	cluster.Notify(m.wake)
+	cluster.Notify(m.moved)
 	if peers.Role == swarm.NodeRoleWorker || m.manager.Load() != nil {
 		m.markReady()
 	}
@@ -300,7 +300,7 @@ func (m *member) onPeers(peers cluster.Peers) {
 
 // onRefused has renew ask the leader whether this node is still a member: the manager that
 // refused the agent may only be behind.
-func (m *member) onRefused() { signal(m.refused) }
+func (m *member) onRefused() { cluster.Notify(m.refused) }
 
 // markReady notes that the membership works.
 func (m *member) markReady() { m.arrivedOnce.Do(func() { close(m.ready) }) }
@@ -460,25 +460,5 @@ func (m *member) gossiping(ctx context.Context) error {
 		case <-timer.C:
 		}
 		timer.Stop()
-	}
-}
-
-// signal leaves one signal in a channel that holds one.
-func signal(c chan struct{}) {
-	select {
-	case c <- struct{}{}:
-	default:
-	}
-}
-
-// sleep waits for d; false means that ctx ended first.
-func sleep(ctx context.Context, d time.Duration) bool {
-	timer := time.NewTimer(d)
-	defer timer.Stop()
-	select {
-	case <-timer.C:
-		return true
-	case <-ctx.Done():
-		return false
 	}
 }

@@ -201,7 +201,7 @@ func (m *member) takeAddresses(ctx context.Context) error {
 			return m.setAddresses(next)
 		}
 		m.setAddressError(fmt.Errorf("settle this node's address: %w", err))
-		if !sleep(ctx, addressRetry) {
+		if !cluster.Sleep(ctx, addressRetry) {
 			return ctx.Err()
 		}
 	}
@@ -262,7 +262,7 @@ func (m *member) bind(ctx context.Context, listen func() error) error {
 			m.node.log.Error("listen for other nodes; trying again", "err", err)
 		}
 		m.setAddressError(fmt.Errorf("listen for other nodes: %w", err))
-		if !sleep(ctx, addressRetry) {
+		if !cluster.Sleep(ctx, addressRetry) {
 			return ctx.Err()
 		}
 	}
@@ -296,7 +296,7 @@ func (m *member) addressError() error {
 func (n *Node) watchAddresses(ctx context.Context) {
 	var seen addresses
 	complaint, looks := "", 0
-	for sleep(ctx, addressLook) {
+	for cluster.Sleep(ctx, addressLook) {
 		m := n.current()
 		if m == nil || m.addressError() != nil {
 			looks = 0
@@ -359,7 +359,7 @@ func (m *member) onCopy(reason string) {
 	m.copyOf = reason
 	m.mu.Unlock()
 	if reason != before {
-		signal(m.certified)
+		cluster.Notify(m.certified)
 	}
 	if reason != before && reason != "" {
 		m.node.log.Error("this machine is a copy of another one", "reason", reason)

@@ -45,7 +45,7 @@ func (m *member) renew(ctx context.Context) error {
 			m.node.log.Error("trust the cluster's root CA; trying again", "err", err)
 			// A certificate that the new roots don't know is replaced together with them.
 			if m.credentials.IssuedBy(peers.Trust.Issuer) {
-				if !sleep(ctx, time.Second) {
+				if !cluster.Sleep(ctx, time.Second) {
 					return ctx.Err()
 				}
 				continue
@@ -58,7 +58,7 @@ func (m *member) renew(ctx context.Context) error {
 			}
 		}
 		if m.gone() != nil {
-			if !sleep(ctx, removedEvery) {
+			if !cluster.Sleep(ctx, removedEvery) {
 				return ctx.Err()
 			}
 			if err := m.renewOnce(ctx); err != nil {
@@ -105,7 +105,7 @@ func (m *member) renew(ctx context.Context) error {
 		failing.Forget()
 		m.node.log.Info("this node has a new certificate", "role", m.credentials.Identity().Role, "until", m.credentials.Leaf().NotAfter)
 		at, retry, again = ca.RenewAt(m.credentials.Leaf(), m.node.cfg.Random), renewFirst, time.Time{}
-		if m.credentials.Identity().Role != role && !sleep(ctx, 100*time.Millisecond) {
+		if m.credentials.Identity().Role != role && !cluster.Sleep(ctx, 100*time.Millisecond) {
 			return ctx.Err() // asked before the store said so
 		}
 	}
@@ -190,7 +190,7 @@ func (m *member) renewOnce(ctx context.Context) error {
 		return err
 	}
 	m.adoptKeys(keys)
-	signal(m.certified)
+	cluster.Notify(m.certified)
 	m.agent.Describe()
 	return nil
 }
@@ -217,8 +217,8 @@ func (m *member) setGone(err error) {
 	if err != nil {
 		m.node.log.Error("stop being a member of the cluster", "node", m.credentials.Identity().NodeID, "err", err)
 	}
-	signal(m.certified)
-	signal(m.wake)
+	cluster.Notify(m.certified)
+	cluster.Notify(m.wake)
 }
 
 // gone is why this node isn't part of the cluster any more; nil while it is.

@@ -56,7 +56,7 @@ func (m *member) repair(ctx context.Context, damage error) error {
 				log.Warn("ask for this node's role", "err", err)
 			}
 		}
-		if !sleep(ctx, repairEvery) {
+		if !cluster.Sleep(ctx, repairEvery) {
 			return ctx.Err()
 		}
 	}

@@ -8,6 +8,8 @@ import (
 	"path/filepath"
 	"syscall"
 	"time"
+
+	"skep/cluster"
 )
 
 const (
@@ -40,7 +42,7 @@ func (n *Node) awaitRoom(ctx context.Context) error {
 			n.setEntry(err)
 			n.log.Error("wait for room on the disk", "err", err)
 		}
-		if !sleep(ctx, roomEvery) {
+		if !cluster.Sleep(ctx, roomEvery) {
 			return ctx.Err()
 		}
 	}

@@ -1,0 +1,27 @@
+package cluster
+
+import (
+	"context"
+	"time"
+)
+
+// Sleep waits for d; false means that ctx ended first.
+func Sleep(ctx context.Context, d time.Duration) bool {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return true
+	case <-ctx.Done():
+		return false
+	}
+}
+
+// Notify leaves a signal in a channel that has room for one, unless one is there already:
+// whoever receives it looks at everything anew.
+func Notify(c chan<- struct{}) {
+	select {
+	case c <- struct{}{}:
+	default:
+	}
+}
