@@ -40,28 +40,30 @@ func (s Step) String() string {
 // way round. Unless complete is set, nothing is removed: what the node knows may lack
 // something that is there for a reason.
 //
-// A table of nftables that is replaced takes all in it along, so that is added again.
+// A table of nftables that is replaced takes all in it along, so that is added again; and
+// until complete is set the table stays as it is.
 func Plan(desired, existing []Object, complete bool) []Step {
 	have := make(map[any]Object, len(existing))
 	for _, o := range existing {
-		have[keyOf(o)] = o
+		have[KeyOf(o)] = o
 	}
 	replaced := map[bool]bool{} // the families whose table is
 	for _, o := range desired {
 		if t, is := o.(Table); is {
-			was, there := have[keyOf(t)]
-			replaced[t.IPv6] = there && was != o
+			was, there := have[KeyOf(t)]
+			replaced[t.IPv6] = complete && there && was != o
 		}
 	}
 	var steps, removals []Step
 	wanted := make(map[any]struct{}, len(desired))
 	for _, o := range desired {
-		key := keyOf(o)
+		key := KeyOf(o)
 		wanted[key] = struct{}{}
 		was, there := have[key]
 		switch {
 		case !there || inTable(o, replaced):
 			steps = append(steps, Step{Do: Add, Object: o})
+		case o.kind() == kindTable && !complete:
 		case was != o:
 			steps = append(steps, Step{Do: Replace, Object: o, Was: was})
 		}
@@ -83,8 +85,8 @@ func Plan(desired, existing []Object, complete bool) []Step {
 	return append(steps, removals...)
 }
 
-// keyOf tells objects of all kinds apart.
-func keyOf(o Object) any { return [2]any{o.kind(), o.Key()} }
+// KeyOf tells objects of all kinds apart.
+func KeyOf(o Object) any { return [2]any{o.kind(), o.Key()} }
 
 // inTable tells whether an object is in a table of one of the families.
 func inTable(o Object, families map[bool]bool) bool {

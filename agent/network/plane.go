@@ -1,0 +1,21 @@
+package network
+
+import "context"
+
+// Plane is where the objects are: a kernel, or what takes its place in tests.
+type Plane interface {
+	// Dump lists the objects of the cluster that there are. Objects of others, and what
+	// the kernel adds by itself, aren't among them.
+	Dump(ctx context.Context, clusterID string) (Existing, error)
+	// Apply carries out steps, in their order. A step that fails doesn't keep those after
+	// it from being tried; the error joins what each said.
+	Apply(ctx context.Context, steps []Step) error
+}
+
+// Existing is what there is.
+type Existing struct {
+	Objects []Object
+	// Ports are the ports of the cluster's bridges that skep didn't make, by bridge:
+	// containers' ends.
+	Ports map[string][]string
+}
