@@ -47,16 +47,18 @@ func Desired(w *Wanted, ports map[string][]string) []Object {
 		return nil
 	}
 	out := objects{}
-	nodes := map[uint16]netip.Addr{}
+	var peers []Node
 	for _, n := range w.Nodes {
-		nodes[n.Index] = n.Addr
+		if n.Addr.Is6() == w.Self.Addr.Is6() { // A tunnel has one family.
+			peers = append(peers, n)
+		}
 	}
 	for i := range w.Networks {
 		n := &w.Networks[i]
-		n.links(out, w, nodes, ports[n.Bridge()])
+		n.links(out, w, peers, ports[n.Bridge()])
 		n.services(out, w)
 		if n.Ingress {
-			n.mesh(out, w)
+			n.mesh(out, w, peers)
 		}
 	}
 	for _, v6 := range []bool{false, true} {
@@ -97,7 +99,7 @@ func (w *Wanted) table(out objects, v6 bool) {
 }
 
 // links are the network's bridge, its tunnel, and where the others' addresses are.
-func (n *Network) links(out objects, w *Wanted, nodes map[uint16]netip.Addr, ports []string) {
+func (n *Network) links(out objects, w *Wanted, peers []Node, ports []string) {
 	bridge, tunnel := n.Bridge(), n.Tunnel()
 	alias := "skep/" + w.Cluster + "/" + n.ID
 	out.add(
@@ -124,6 +126,10 @@ func (n *Network) links(out objects, w *Wanted, nodes map[uint16]netip.Addr, por
 	for _, port := range ports {
 		out.add(Hairpin{Link: port, Bridge: bridge, On: true})
 	}
+	nodes := map[uint16]netip.Addr{}
+	for _, node := range peers {
+		nodes[node.Index] = node.Addr
+	}
 	for _, e := range n.Endpoints {
 		if e.Node == w.Self.Index {
 			for _, addr := range e.Addrs {
@@ -141,7 +147,7 @@ func (n *Network) links(out objects, w *Wanted, nodes map[uint16]netip.Addr, por
 			out.add(Neighbour{Link: bridge, Addr: addr, MAC: mac})
 		}
 	}
-	for _, node := range w.Nodes {
+	for _, node := range peers {
 		mac := BridgeMAC(n.VNI, node.Index)
 		out.add(BridgeEntry{Link: tunnel, MAC: mac}, Forward{Link: tunnel, MAC: mac, Node: node.Addr})
 	}
@@ -170,15 +176,15 @@ func (w *Wanted) seed(affinity bool) uint32 {
 
 // mesh are the ways back to the nodes that connections come by: the reply leaves the task's
 // node by a table of routes whose default is that node.
-func (n *Network) mesh(out objects, w *Wanted) {
+func (n *Network) mesh(out objects, w *Wanted, peers []Node) {
 	bridge := n.Bridge()
 	for _, s := range n.Subnets {
 		v6 := s.Prefix.Addr().Is6()
-		if len(w.Nodes) > 0 {
+		if len(peers) > 0 {
 			// All other packets pass by the rules of the peers at once.
 			out.add(Rule{Priority: peerTables - 1, IPv6: v6, In: bridge, Not: true, Goto: mainRule})
 		}
-		for _, node := range w.Nodes {
+		for _, node := range peers {
 			mark := w.Marks.of(node.Index)
 			mac := BridgeMAC(n.VNI, node.Index)
 			table := peerTables + uint32(node.Index)

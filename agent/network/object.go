@@ -127,9 +127,11 @@ type BridgeEntry struct {
 }
 
 // Key is the whole of it.
-func (e BridgeEntry) Key() any       { return e }
-func (e BridgeEntry) kind() kind     { return kindBridgeEntry }
-func (e BridgeEntry) String() string { return fmt.Sprintf("fdb %s dev %s master static", e.MAC, e.Link) }
+func (e BridgeEntry) Key() any   { return e }
+func (e BridgeEntry) kind() kind { return kindBridgeEntry }
+func (e BridgeEntry) String() string {
+	return fmt.Sprintf("fdb %s dev %s master static", e.MAC, e.Link)
+}
 
 // Forward has a tunnel send what is for MAC to a node.
 type Forward struct {
@@ -257,7 +259,8 @@ type Chain struct {
 	Name string
 	// Port is the backends' port; 0 leaves it as it is, and lets pings through.
 	Port uint16
-	// Backends are addresses, separated by spaces. Without any, packets are rejected.
+	// Backends are addresses, separated by spaces, or the Digest of that. Without any, packets
+	// aren't translated, and so rejected.
 	Backends string
 	// Seed is that of session affinity; 0 means to choose at random.
 	Seed uint32

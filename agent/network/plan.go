@@ -2,6 +2,8 @@ package network
 
 import (
 	"cmp"
+	"crypto/sha256"
+	"encoding/hex"
 	"slices"
 	"strings"
 )
@@ -51,7 +53,7 @@ func Plan(desired, existing []Object, complete bool) []Step {
 	for _, o := range desired {
 		if t, is := o.(Table); is {
 			was, there := have[KeyOf(t)]
-			replaced[t.IPv6] = complete && there && was != o
+			replaced[t.IPv6] = complete && there && !same(was, o)
 		}
 	}
 	var steps, removals []Step
@@ -64,7 +66,7 @@ func Plan(desired, existing []Object, complete bool) []Step {
 		case !there || inTable(o, replaced):
 			steps = append(steps, Step{Do: Add, Object: o})
 		case o.kind() == kindTable && !complete:
-		case was != o:
+		case !same(was, o):
 			steps = append(steps, Step{Do: Replace, Object: o, Was: was})
 		}
 	}
@@ -87,6 +89,27 @@ func Plan(desired, existing []Object, complete bool) []Step {
 
 // KeyOf tells objects of all kinds apart.
 func KeyOf(o Object) any { return [2]any{o.kind(), o.Key()} }
+
+// same tells whether two objects of a key are the same. Of a chain a kernel may know the
+// digest of its backends only.
+func same(a, b Object) bool {
+	if a, is := a.(Chain); is {
+		b := b.(Chain)
+		a.Backends, b.Backends = Digest(a.Backends), Digest(b.Backends)
+		return a == b
+	}
+	return a == b
+}
+
+// Digest is a short form of a chain's backends, which a rule's comment has room for. The digest of a digest is
+// itself.
+func Digest(backends string) string {
+	if strings.HasPrefix(backends, "#") {
+		return backends
+	}
+	sum := sha256.Sum256([]byte(backends))
+	return "#" + hex.EncodeToString(sum[:16])
+}
 
 // inTable tells whether an object is in a table of one of the families.
 func inTable(o Object, families map[bool]bool) bool {

@@ -1,0 +1,181 @@
+package linux
+
+import (
+	"net"
+	"net/netip"
+	"os"
+	"strings"
+
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+
+	"skep/agent/network"
+)
+
+// dumpLinks lists the cluster's links and what lies on them.
+func dumpLinks(out *network.Existing, clusterID string) error {
+	links, err := netlink.LinkList()
+	if err != nil {
+		return err
+	}
+	bridges := map[int]string{}
+	for _, link := range links {
+		attrs := link.Attrs()
+		if _, is := link.(*netlink.Bridge); !is || !strings.HasPrefix(attrs.Alias, aliasPrefix+clusterID+"/") {
+			continue
+		}
+		bridges[attrs.Index] = attrs.Name
+		b := network.Bridge{Name: attrs.Name, Alias: attrs.Alias, MTU: attrs.MTU}
+		copy(b.MAC[:], attrs.HardwareAddr)
+		if attrs.Flags&net.FlagUp == 0 {
+			b.MTU = wrong
+		}
+		out.Objects = append(out.Objects, b)
+		if err := dumpBridge(out, link); err != nil {
+			return err
+		}
+	}
+	for _, link := range links {
+		attrs := link.Attrs()
+		if vxlan, is := link.(*netlink.Vxlan); is && strings.HasPrefix(attrs.Alias, aliasPrefix+clusterID+"/") {
+			if err := dumpTunnel(out, vxlan, bridges); err != nil {
+				return err
+			}
+			continue
+		}
+		bridge, is := bridges[attrs.MasterIndex]
+		if !is {
+			continue
+		}
+		out.Ports[bridge] = append(out.Ports[bridge], attrs.Name)
+		info, err := netlink.LinkGetProtinfo(link)
+		if err != nil {
+			return err
+		}
+		if info.Hairpin {
+			out.Objects = append(out.Objects, network.Hairpin{Link: attrs.Name, Bridge: bridge, On: true})
+		}
+	}
+	return nil
+}
+
+// dumpBridge lists a bridge's addresses, neighbours and settings.
+func dumpBridge(out *network.Existing, link netlink.Link) error {
+	name := link.Attrs().Name
+	for _, family := range []int{unix.AF_INET, unix.AF_INET6} {
+		addrs, err := netlink.AddrList(link, family)
+		if err != nil {
+			return err
+		}
+		for _, a := range addrs {
+			ip := netipOf(a.IP)
+			if ip.IsLinkLocalUnicast() {
+				continue // the kernel's own
+			}
+			ones, _ := a.Mask.Size()
+			out.Objects = append(out.Objects, network.Address{Link: name, Prefix: netip.PrefixFrom(ip, ones)})
+		}
+		neighbours, err := netlink.NeighList(link.Attrs().Index, family)
+		if err != nil {
+			return err
+		}
+		for _, n := range neighbours {
+			if n.State != netlink.NUD_PERMANENT {
+				continue
+			}
+			entry := network.Neighbour{Link: name, Addr: netipOf(n.IP)}
+			copy(entry.MAC[:], n.HardwareAddr)
+			out.Objects = append(out.Objects, entry)
+		}
+	}
+	setting := "net.ipv4.conf." + name + ".route_localnet"
+	if value, err := os.ReadFile(sysctlPath(setting)); err == nil && strings.TrimSpace(string(value)) == "1" {
+		out.Objects = append(out.Objects, network.Sysctl{Name: setting, Value: "1"})
+	}
+	return nil
+}
+
+// dumpTunnel lists a VXLAN port and its forwarding entries.
+func dumpTunnel(out *network.Existing, link *netlink.Vxlan, bridges map[int]string) error {
+	t := network.Tunnel{
+		Name: link.Name, Alias: link.Alias, Bridge: bridges[link.MasterIndex], VNI: uint32(link.VxlanId), MTU: link.MTU,
+		Local: netipOf(link.SrcAddr), Port: uint16(link.Port),
+	}
+	if link.Flags&net.FlagUp == 0 {
+		t.MTU = wrong
+	} else if t.Bridge != "" {
+		info, err := netlink.LinkGetProtinfo(link)
+		if err != nil {
+			return err
+		}
+		if info.Learning || info.Flood || !info.NeighSuppress {
+			t.MTU = wrong
+		}
+	}
+	out.Objects = append(out.Objects, t)
+	entries, err := netlink.NeighList(link.Index, unix.AF_BRIDGE)
+	if err != nil {
+		return err
+	}
+	for _, n := range entries {
+		var mac network.MAC
+		copy(mac[:], n.HardwareAddr)
+		switch {
+		case n.Flags&netlink.NTF_SELF != 0 && n.IP != nil:
+			out.Objects = append(out.Objects, network.Forward{Link: link.Name, MAC: mac, Node: netipOf(n.IP)})
+		case n.MasterIndex != 0 && n.State == netlink.NUD_NOARP:
+			out.Objects = append(out.Objects, network.BridgeEntry{Link: link.Name, MAC: mac})
+		}
+	}
+	return nil
+}
+
+// dumpRoutes lists skep's routes and rules of a family.
+func dumpRoutes(out *network.Existing, v6 bool) error {
+	family := unix.AF_INET
+	if v6 {
+		family = unix.AF_INET6
+	}
+	links, err := netlink.LinkList()
+	if err != nil {
+		return err
+	}
+	names := map[int]string{}
+	for _, link := range links {
+		names[link.Attrs().Index] = link.Attrs().Name
+	}
+	routes, err := netlink.RouteListFiltered(family, &netlink.Route{Table: unix.RT_TABLE_UNSPEC, Protocol: protocol}, netlink.RT_FILTER_TABLE|netlink.RT_FILTER_PROTOCOL)
+	if err != nil {
+		return err
+	}
+	for _, r := range routes {
+		o := network.Route{Link: names[r.LinkIndex], Table: uint32(r.Table)}
+		if r.Gw != nil {
+			o.Via = netipOf(r.Gw)
+		} else if r.Dst != nil {
+			ones, _ := r.Dst.Mask.Size()
+			o.Dst = netip.PrefixFrom(netipOf(r.Dst.IP), ones)
+		}
+		out.Objects = append(out.Objects, o)
+	}
+	rules, err := netlink.RuleList(family)
+	if err != nil {
+		return err
+	}
+	for _, r := range rules {
+		if r.Protocol != protocol {
+			continue
+		}
+		o := network.Rule{Priority: uint32(r.Priority), IPv6: v6, In: r.IifName, Not: r.Invert, Mark: r.Mark}
+		if r.Mask != nil {
+			o.Mask = *r.Mask
+		}
+		if r.Goto > 0 {
+			o.Goto = uint32(r.Goto)
+		} else {
+			o.Table = uint32(r.Table)
+		}
+		out.Objects = append(out.Objects, o)
+	}
+	return nil
+}
