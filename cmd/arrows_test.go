@@ -55,6 +55,10 @@ var arrows = []arrow{
 	{"agent/simulate", "cluster", "it runs the cluster's tasks"},
 	{"agent/simulate", "agent", "it is a Driver"},
 
+	{"agent/network/simulate", "agent/network", "it is a Plane"},
+	{"agent/network/linux", "agent/network", "it is a Plane"},
+	{"agent/network/networktest", "agent/network", "it draws what a Plane is to make"},
+
 	{"cluster/node", "cluster", "it answers init, join and leave in the cluster's words"},
 	{"cluster/node", "cluster/manager", "it runs a manager while its role says so"},
 	{"cluster/node", "cluster/ca", "it holds the node's identity"},

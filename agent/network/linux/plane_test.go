@@ -24,13 +24,34 @@ const inNamespace = "SKEP_TEST_NETNS"
 // TestMain runs the tests in a network namespace of their own, with a kernel's objects that
 // are nobody else's.
 func TestMain(m *testing.M) {
-	if os.Getenv(inNamespace) != "" || os.Getuid() != 0 {
+	if as := os.Getenv(role); as != "" {
+		if err := play(as); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(1)
+		}
+		return
+	}
+	if os.Getuid() != 0 {
+		os.Exit(m.Run())
+	}
+	if os.Getenv(inNamespace) != "" {
+		// Namespaces have names in a folder, which is this process's alone.
+		for _, step := range []func() error{
+			func() error { return syscall.Mount("", "/", "", syscall.MS_PRIVATE|syscall.MS_REC, "") },
+			func() error { return os.MkdirAll("/run/netns", 0o755) },
+			func() error { return syscall.Mount("netns", "/run/netns", "tmpfs", 0, "") },
+		} {
+			if err := step(); err != nil {
+				fmt.Fprintln(os.Stderr, err)
+				os.Exit(1)
+			}
+		}
 		os.Exit(m.Run())
 	}
 	self := exec.Command("/proc/self/exe", os.Args[1:]...)
 	self.Env = append(os.Environ(), inNamespace+"=1")
 	self.Stdin, self.Stdout, self.Stderr = os.Stdin, os.Stdout, os.Stderr
-	self.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWNET}
+	self.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWNET | syscall.CLONE_NEWNS}
 	if err := self.Run(); err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		os.Exit(1)

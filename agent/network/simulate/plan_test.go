@@ -1,4 +1,4 @@
-package network_test
+package simulate_test
 
 import (
 	"context"
