@@ -73,12 +73,12 @@ var bugs = []planted{
 	},
 	{
 		name: "one slot more than the parallelism is updated",
-		file: "scheduler/rollout.go", old: "\t\tif w.policy.parallelism > 0 && busy >= w.policy.parallelism {\n", new: "\t\tif w.policy.parallelism > 0 && busy > w.policy.parallelism {\n",
+		file: "scheduler/rollout.go", old: "\t\tif r.policy.parallelism > 0 && busy >= r.policy.parallelism {\n", new: "\t\tif r.policy.parallelism > 0 && busy > r.policy.parallelism {\n",
 		pkg: "./scheduler", run: "TestPlan_Parallelism",
 	},
 	{
 		name: "a fence is forgotten",
-		file: "scheduler/fence.go", old: "\tcase !w.revision(t).Fenced():\n", new: "\tcase true:\n",
+		file: "scheduler/fence.go", old: "\tcase !v.revision(t).Fenced():\n", new: "\tcase true:\n",
 		pkg: "./cluster/clustertest", run: "TestStorm_What", env: []string{"SKEP_STORM_SEEDS=60"},
 	},
 	{

@@ -18,13 +18,13 @@ type backoff struct {
 }
 
 // backoff is the service's, from its labels, which the API has checked.
-func (w *servicePlan) backoff() backoff {
-	limit, ok := cluster.LabelRestartMaxDelay.Of(w.service.Spec.Labels)
+func (v *serviceView) backoff() backoff {
+	limit, ok := cluster.LabelRestartMaxDelay.Of(v.service.Spec.Labels)
 	if !ok {
 		return backoff{}
 	}
 	b := backoff{limit: limit, stable: 2 * limit}
-	if stable, ok := cluster.LabelRestartStable.Of(w.service.Spec.Labels); ok {
+	if stable, ok := cluster.LabelRestartStable.Of(v.service.Spec.Labels); ok {
 		b.stable = stable
 	}
 	return b
@@ -66,19 +66,19 @@ func (b backoff) delay(delay time.Duration, ends int, taskID string) time.Durati
 }
 
 // restartDelay is how long to wait after the end of a task before the next one.
-func (w *servicePlan) restartDelay(s *slot, t *cluster.Task) time.Duration {
-	delay, b := w.restartPolicy(w.revision(t)).delay, w.backoff()
+func (v *serviceView) restartDelay(s *slot, t *cluster.Task) time.Duration {
+	delay, b := restartPolicyOf(v.revision(t)).delay, v.backoff()
 	if b.limit == 0 {
 		return delay
 	}
-	return b.delay(delay, w.endsInARow(s, t, b.stable), t.ID)
+	return b.delay(delay, endsInARow(s, t, b.stable), t.ID)
 }
 
 // endsInARow counts the tasks of one revision that ended by themselves, one after
 // the other: the given one, and those before it that the slot keeps, back to one
 // that had run for long. What was stopped, or lost with its node, counts for
 // nothing either way.
-func (w *servicePlan) endsInARow(s *slot, t *cluster.Task, stable time.Duration) int {
+func endsInARow(s *slot, t *cluster.Task, stable time.Duration) int {
 	ends := 1
 	for i := slices.Index(s.tasks, t); i >= 0; i-- {
 		other := s.tasks[i]

@@ -10,21 +10,21 @@ import (
 // stopped tells whether nothing of the task runs any more, as far as one can know.
 // A task on a node that is gone counts as stopped, but for a fenced one: for that it
 // must be certain.
-func (w *servicePlan) stopped(t *cluster.Task) bool {
+func (v *serviceView) stopped(t *cluster.Task) bool {
 	orphaned := t.Status.State == cluster.StateOrphaned
 	switch {
 	case t.Status.State.Terminal() && !orphaned, !t.Assigned():
 		return true
-	case !orphaned && !w.gone(t):
+	case !orphaned && !v.gone(t):
 		return false
-	case !w.revision(t).Fenced():
+	case !v.revision(t).Fenced():
 		return true
 	}
-	until := w.fencedUntil(t)
-	if until != 0 && until > w.now {
-		w.wakeAt(until)
+	until := v.fencedUntil(t)
+	if until != 0 && until > v.now {
+		v.wakeAt(until)
 	}
-	return until != 0 && until <= w.now
+	return until != 0 && until <= v.now
 }
 
 // fencedUntil is when a fenced task whose node is gone must have been stopped there;
@@ -33,30 +33,30 @@ func (w *servicePlan) stopped(t *cluster.Task) bool {
 //
 // It counts from when this leader knew, by a clock that nobody sets: times in the
 // database may be another manager's, whose clock may differ by any amount.
-func (w *servicePlan) fencedUntil(t *cluster.Task) cluster.Time {
+func (v *serviceView) fencedUntil(t *cluster.Task) cluster.Time {
 	id := t.ID
 	if t.Status.State != cluster.StateOrphaned {
-		n := w.Ledger.Node(t.NodeID)
+		n := v.Ledger.Node(t.NodeID)
 		if n == nil || n.Status.Message == cluster.MessageNoEngine {
 			return 0
 		}
 		id = n.ID
 	}
-	since, ok := w.Lost[id]
+	since, ok := v.Lost[id]
 	if !ok {
-		since = w.LeaderSince
+		since = v.LeaderSince
 	}
-	return w.now.Add(w.revision(t).FenceWait() - w.Monotonic.Sub(since))
+	return v.now.Add(v.revision(t).FenceWait() - v.Monotonic.Sub(since))
 }
 
 // waitsFor says what a task waits for that may start when before has stopped.
-func (w *servicePlan) waitsFor(before *cluster.Task) string {
+func (v *serviceView) waitsFor(before *cluster.Task) string {
 	switch orphaned := before.Status.State == cluster.StateOrphaned; {
-	case !orphaned && !w.gone(before):
+	case !orphaned && !v.gone(before):
 		return fmt.Sprintf("waiting for task %s to stop", before.ID)
-	case w.fencedUntil(before) == 0:
+	case v.fencedUntil(before) == 0:
 		return fmt.Sprintf("waiting for the engine of node %s: task %s is fenced and may still run there", before.NodeID, before.ID)
 	default:
-		return fmt.Sprintf("waiting until %s UTC, when fenced task %s must have stopped", w.fencedUntil(before).Std().Format(time.TimeOnly), before.ID)
+		return fmt.Sprintf("waiting until %s UTC, when fenced task %s must have stopped", v.fencedUntil(before).Std().Format(time.TimeOnly), before.ID)
 	}
 }

@@ -38,10 +38,10 @@ func (w *servicePlan) clearUnfitNodes() {
 }
 
 // unfinished are the slot's wanted tasks, but for those of a job that are complete.
-func (w *servicePlan) unfinished(s *slot) []*cluster.Task {
+func (v *serviceView) unfinished(s *slot) []*cluster.Task {
 	var tasks []*cluster.Task
 	for _, t := range s.live {
-		if !w.job || t.Status.State != cluster.StateComplete {
+		if !v.job || t.Status.State != cluster.StateComplete {
 			tasks = append(tasks, t)
 		}
 	}
@@ -78,23 +78,23 @@ func (w *servicePlan) fillNodes() {
 // misplaced says why a task that works must leave its node: the node changed, and
 // the service's constraints exclude it now. It is empty otherwise, also while it is
 // the service that changed: then the rollout moves its tasks, one by one.
-func (w *servicePlan) misplaced(t *cluster.Task) string {
-	if w.requirement.Anywhere() || !t.Assigned() || !t.Live() || t.Status.State.Terminal() {
+func (v *serviceView) misplaced(t *cluster.Task) string {
+	if v.requirement.Anywhere() || !t.Assigned() || !t.Live() || t.Status.State.Terminal() {
 		return ""
 	}
-	n := w.Ledger.Node(t.NodeID)
-	if n == nil || n.Status.State == cluster.NodeDown || n.Spec.Availability != swarm.NodeAvailabilityActive || !w.requirement.Excludes(n) {
+	n := v.Ledger.Node(t.NodeID)
+	if n == nil || n.Status.State == cluster.NodeDown || n.Spec.Availability != swarm.NodeAvailabilityActive || !v.requirement.Excludes(n) {
 		return ""
 	}
-	if t.Revision != w.current.Number {
-		r := w.revision(t)
+	if t.Revision != v.current.Number {
+		r := v.revision(t)
 		if r == nil {
 			return ""
 		}
 		// It fitted when the service came to this revision, if all that changed then was the
 		// placement and no rollout replaced it.
-		fitted := w.compare(t).exceptPlacement &&
-			(w.before != nil && w.before.Done() || w.before == nil && n.UpdatedAt.After(w.current.CreatedAt))
+		fitted := v.compare(t).exceptPlacement &&
+			(v.stored != nil && v.stored.Done() || v.stored == nil && n.UpdatedAt.After(v.current.CreatedAt))
 		if !fitted && cluster.Satisfies(n, r.Spec.Placement) {
 			return ""
 		}
@@ -104,14 +104,14 @@ func (w *servicePlan) misplaced(t *cluster.Task) string {
 
 // requirementOf reads what the task's own revision asks of a node; nil when the
 // revision is gone.
-func (w *servicePlan) requirementOf(t *cluster.Task) *placement.Requirement {
-	if t.Revision == w.current.Number {
-		return &w.requirement
+func (v *serviceView) requirementOf(t *cluster.Task) *placement.Requirement {
+	if t.Revision == v.current.Number {
+		return &v.requirement
 	}
-	r := w.revision(t)
+	r := v.revision(t)
 	if r == nil {
 		return nil
 	}
-	requirement := w.Ledger.Require(r, w.around)
+	requirement := v.Ledger.Require(r, v.around)
 	return &requirement
 }

@@ -11,11 +11,11 @@ import (
 // policy counts attempts, the back-off ends in a row, or the running rollout
 // failures; and the first task that the rollout made in the slot, whose outcome
 // says how far it has come.
-func (w *servicePlan) reapHistory() {
+func (w *servicePlan) reapHistory(r *rollout) {
 	if w.history < 0 {
 		return
 	}
-	policy := w.restartPolicy(w.current)
+	policy := restartPolicyOf(w.current)
 	limit := max(w.history, policy.attempts+1, w.backoff().ends(policy.delay)+1)
 	for i := range w.slots {
 		s := &w.slots[i]
@@ -26,7 +26,7 @@ func (w *servicePlan) reapHistory() {
 		if s.created {
 			keep--
 		}
-		displaced := w.displaced(s)
+		displaced := r.displaced(s)
 		for i := len(s.tasks) - 1; i >= 0; i-- {
 			t := s.tasks[i]
 			if t.Live() || t.Desired == cluster.StateRemove || w.completed(t) {
@@ -34,7 +34,7 @@ func (w *servicePlan) reapHistory() {
 			}
 			keep--
 			// The newest one stays in any case: it may stand for a slot that is finished.
-			if keep >= 0 || t == s.newest || t == displaced || !t.Dead() || !w.stopped(t) || w.counts(s, t) || w.running && len(s.rolling) > 0 && t == s.rolling[0] {
+			if keep >= 0 || t == s.newest || t == displaced || !t.Dead() || !w.stopped(t) || r.counts(s, t) || r.running && len(s.rolling) > 0 && t == s.rolling[0] {
 				continue
 			}
 			w.intend(&reap{TaskID: t.ID})

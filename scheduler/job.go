@@ -38,8 +38,8 @@ func (w *servicePlan) complete(s *slot) bool {
 	return false
 }
 
-func (w *servicePlan) completed(t *cluster.Task) bool {
-	return w.job && t.Revision == w.current.Number && t.Desired != cluster.StateRemove && t.Status.State == cluster.StateComplete
+func (v *serviceView) completed(t *cluster.Task) bool {
+	return v.job && t.Revision == v.current.Number && t.Desired != cluster.StateRemove && t.Status.State == cluster.StateComplete
 }
 
 // vacancies is how many more slots of a job may begin: as many as aren't begun, but

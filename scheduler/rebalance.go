@@ -18,23 +18,25 @@ import (
 // moves only these tasks, each once.
 
 // rebalancing tells whether the running rollout is a rebalance.
-func (w *servicePlan) rebalancing() bool { return w.running && w.rollout.Rebalance }
+func (r *rollout) rebalancing() bool { return r.running && r.Rebalance }
 
 // leaving tells whether a task of the slot is there only until the one that a
 // rebalance put beside it runs.
-func (w *servicePlan) leaving(s *slot, t *cluster.Task) bool {
-	return w.rebalancing() && len(s.rolling) > 0 && !w.ofRollout(t)
+func (r *rollout) leaving(s *slot, t *cluster.Task) bool {
+	return r.rebalancing() && len(s.rolling) > 0 && !r.made(t)
 }
 
 // moved tells whether the i-th task of the slot came in the place of one that did
 // nothing wrong.
 func moved(s *slot, i int) bool { return i == 0 || !endedItself(s, s.tasks[i-1]) }
 
-// rebalance begins to move slots, as many at a time as the policy says.
-func (w *servicePlan) rebalance() {
-	if !w.rebalancing() || w.paused {
-		return
+// rebalance begins to move slots, as many at a time as the policy says, and tells
+// whether all is balanced then.
+func (w *servicePlan) rebalance(r *rollout) (balanced bool) {
+	if !r.rebalancing() || r.paused {
+		return true
 	}
+	balanced = true
 	busy := 0
 	movable := make(map[string][]*slot) // by node
 	var nodes []string
@@ -44,13 +46,13 @@ func (w *servicePlan) rebalance() {
 		case s.created:
 			busy++
 		case len(s.rolling) > 0:
-			if w.busy(s) {
+			if r.busy(s) {
 				busy++
 			}
-			w.discount(s)
+			w.discount(s, r)
 		case w.moving(s):
 			busy++
-		case w.movable(s) && (!w.rollout.Return || w.displaced(s) != nil):
+		case r.movable(s) && (!r.Return || r.displaced(s) != nil):
 			nodeID := s.live[0].NodeID
 			if movable[nodeID] == nil {
 				nodes = append(nodes, nodeID)
@@ -68,54 +70,54 @@ func (w *servicePlan) rebalance() {
 		nodes = left
 		nodeID := w.Ledger.PickRebalanceSource(&w.requirement, nodes, w.Now)
 		if nodeID == "" {
-			return
+			return balanced
 		}
-		w.unbalanced = true
-		if w.policy.parallelism > 0 && busy >= w.policy.parallelism {
-			return
+		balanced = false
+		if r.policy.parallelism > 0 && busy >= r.policy.parallelism {
+			return false
 		}
 		s := movable[nodeID][0]
 		movable[nodeID] = movable[nodeID][1:]
 		w.noRoomReason = "" // PickRebalanceSource has found a place.
-		if w.policy.startFirst {
-			w.discount(s)
+		if r.policy.startFirst {
+			w.discount(s, r)
 		}
-		w.replaceInOrder(s)
+		w.replaceInOrder(s, r.policy)
 		busy++
 	}
 }
 
 // movable tells whether a rebalance may move the slot: all is well there, and was
 // when the rebalance began, if one is running. What a rollout made that is over is like any task.
-func (w *servicePlan) movable(s *slot) bool {
-	if s.idle || s.held || s.dirty || len(s.live) != 1 || w.blocker(s) != nil {
+func (r *rollout) movable(s *slot) bool {
+	if s.idle || s.held || s.dirty || len(s.live) != 1 || r.view.blocker(s) != nil {
 		return false
 	}
 	t := s.live[0]
-	return t.Assigned() && t.Status.State == cluster.StateRunning && !(w.running && w.ofRollout(t)) && w.upToDate(t) &&
-		!w.failing(t) && !w.drained(t) && w.misplaced(t) == ""
+	return t.Assigned() && t.Status.State == cluster.StateRunning && !(r.running && r.made(t)) && r.view.upToDate(t) &&
+		!r.view.failing(t) && !r.view.drained(t) && r.view.misplaced(t) == ""
 }
 
 // displaced finds the task whose node was away after a cold start, and is back, if the
 // slot's only task took its place meanwhile; nil if that isn't so. It may have been made
 // after the start, for a node that wasn't there; what was moved since had run.
-func (w *servicePlan) displaced(s *slot) *cluster.Task {
-	if w.coldStart == 0 || w.now >= w.coldStart.Add(cluster.StartupGrace) || len(s.live) != 1 {
+func (r *rollout) displaced(s *slot) *cluster.Task {
+	if r.view.coldStart == 0 || r.view.now >= r.view.coldStart.Add(cluster.StartupGrace) || len(s.live) != 1 {
 		return nil
 	}
 	i := slices.Index(s.tasks, s.live[0])
-	if i <= 0 || s.tasks[i].CreatedAt < w.coldStart {
+	if i <= 0 || s.tasks[i].CreatedAt < r.view.coldStart {
 		return nil
 	}
-	if w.rollout != nil && w.rollout.Return && w.ofRollout(s.live[0]) && s.live[0].NotBefore != 0 {
+	if r.Rollout != nil && r.Return && r.made(s.live[0]) && s.live[0].NotBefore != 0 {
 		return nil // A return made it, in its turn: what it took the place of may have been reaped.
 	}
 	before := s.tasks[i-1]
-	n := w.Ledger.Node(before.NodeID)
+	n := r.view.Ledger.Node(before.NodeID)
 	switch {
 	case n == nil || !n.Schedulable() || s.tasks[i].CreatedAt >= cluster.At(n.Status.Since):
 		return nil // It wasn't the node's absence.
-	case before.CreatedAt >= w.coldStart && before.RunningAt != 0:
+	case before.CreatedAt >= r.view.coldStart && before.RunningAt != 0:
 		return nil
 	case before.Revision != s.tasks[i].Revision || endedItself(s, before):
 		return nil
@@ -124,14 +126,14 @@ func (w *servicePlan) displaced(s *slot) *cluster.Task {
 }
 
 // openReturn begins a return when that would make the service's tasks more even.
-func (w *servicePlan) openReturn() {
-	if w.global || w.job || w.coldStart == 0 || w.rollout != nil && !w.rollout.Done() {
+func (w *servicePlan) openReturn(r *rollout) {
+	if w.global || w.job || w.coldStart == 0 || r.Rollout != nil && !r.Done() {
 		return
 	}
 	var nodes []string
 	count := uint32(0)
 	for i := range w.slots {
-		if s := &w.slots[i]; w.displaced(s) != nil && w.movable(s) {
+		if s := &w.slots[i]; r.displaced(s) != nil && r.movable(s) {
 			count++
 			if !slices.Contains(nodes, s.live[0].NodeID) {
 				nodes = append(nodes, s.live[0].NodeID)
@@ -141,19 +143,19 @@ func (w *servicePlan) openReturn() {
 	if count == 0 || w.Ledger.PickRebalanceSource(&w.requirement, nodes, w.Now) == "" {
 		return
 	}
-	w.policy = policyOf(w.service, false)
-	w.write(cluster.Rollout{
+	r.policy = policyOf(w.service, false)
+	r.write(cluster.Rollout{
 		ServiceID: w.id, State: swarm.UpdateStateUpdating, Revision: w.service.Revision, Rebalance: true, Return: true,
 		Total: count, StartedAt: w.Now, Message: "rebalance in progress: nodes came back after all had been off",
 	})
-	w.running = true
+	r.running = true
 }
 
 // discount has the ledger count a task no more that is leaving, or is about to: its
 // slot is counted where it goes.
-func (w *servicePlan) discount(s *slot) {
+func (w *servicePlan) discount(s *slot, r *rollout) {
 	for _, t := range s.live {
-		if !w.ofRollout(t) {
+		if !r.made(t) {
 			w.Ledger.Release(t)
 		}
 	}

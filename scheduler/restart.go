@@ -20,7 +20,7 @@ type restartPolicy struct {
 	attempts      int // 0 is no limit
 }
 
-func (w *servicePlan) restartPolicy(r *cluster.Revision) restartPolicy {
+func restartPolicyOf(r *cluster.Revision) restartPolicy {
 	p := restartPolicy{condition: swarm.RestartPolicyConditionAny, delay: cluster.DefaultRestartDelay}
 	if r == nil || r.Spec.RestartPolicy == nil {
 		return p
@@ -72,12 +72,12 @@ func ran(t *cluster.Task) time.Duration {
 // than the window, which has succeeded and is as good as a first one. Swarm counts
 // those that began within the window before the end instead, of which there are none
 // when the delay is longer.
-func (w *servicePlan) restartable(s *slot, t *cluster.Task) bool {
-	p := w.restartPolicy(w.revision(t))
+func (v *serviceView) restartable(s *slot, t *cluster.Task) bool {
+	p := restartPolicyOf(v.revision(t))
 	switch {
-	case w.job && t.Status.State == cluster.StateComplete:
+	case v.job && t.Status.State == cluster.StateComplete:
 		return false
-	case w.job && !endedItself(s, t):
+	case v.job && !endedItself(s, t):
 		return true
 	case p.condition == swarm.RestartPolicyConditionNone:
 		return false
@@ -124,15 +124,15 @@ func (w *servicePlan) restart(s *slot, t *cluster.Task, overdue string, beside [
 		if overdue != "" {
 			from = w.now
 		}
-		r.notBefore = from.Add(max(w.restartDelay(s, t), w.leastDelay(s, t)))
+		r.notBefore = from.Add(max(w.restartDelay(s, t), leastDelayOf(s, t)))
 	}
 	w.replace(s, r)
 	return true
 }
 
-// leastDelay slows a slot down in which one task after the other ends before it
+// leastDelayOf slows a slot down in which one task after the other ends before it
 // ever runs. Without a restart delay, an image that isn't there would fill the log.
-func (w *servicePlan) leastDelay(s *slot, t *cluster.Task) time.Duration {
+func leastDelayOf(s *slot, t *cluster.Task) time.Duration {
 	if t.RunningAt != 0 {
 		return 0
 	}

@@ -53,64 +53,78 @@ func policyOf(s *cluster.Service, rollback bool) updatePolicy {
 	return p
 }
 
+// rollout is how far the update to the current revision has come.
+type rollout struct {
+	view *serviceView
+	// Rollout is the record, as the plan found it or as it writes it; nil when there is none.
+	*cluster.Rollout
+	policy updatePolicy
+	// running and paused say where it was when planning began, or is since its failures
+	// were counted.
+	running, paused bool
+	written         *progress // nil while this plan writes nothing of it
+}
+
 // openRollout finds the rollout to the current revision, and begins one when
 // there is none and some slot needs it.
-func (w *servicePlan) openRollout() {
-	rollout := w.View.Rollout(w.id)
-	if rollout != nil && rollout.Revision != w.service.Revision {
-		rollout = nil
+func openRollout(v *serviceView, slots []slot) rollout {
+	r := rollout{view: v, Rollout: v.stored}
+	r.policy = policyOf(v.service, r.Rollout != nil && r.RollingBack())
+	dirty := v.markDirty(slots)
+	switch {
+	case r.Rollout == nil && dirty > 0, r.Rollout != nil && (r.Done() || r.Rebalance) && dirty > 0 && r.hasUntried(slots):
+		r.policy = policyOf(v.service, false)
+		dirty += v.markRetries(slots, v.now)
+		r.write(cluster.Rollout{
+			ServiceID: v.id, State: swarm.UpdateStateUpdating, Revision: v.service.Revision,
+			Total: uint32(dirty), StartedAt: v.Now, Message: "update in progress",
+		})
+	case r.Rollout != nil && r.Total == 0 && dirty > 0 && !r.Paused() && !r.Done():
+		next := *r.Rollout // A rollback, which the API began.
+		next.Total = uint32(dirty)
+		r.write(next)
 	}
-	w.rollout, w.before = rollout, rollout
-	w.policy = policyOf(w.service, rollout != nil && rollout.RollingBack())
-	dirty := 0
-	for i := range w.slots {
-		s := &w.slots[i]
+	if r.Rollout == nil {
+		return r
+	}
+	r.paused = r.Paused()
+	r.running = !r.paused && !r.Done()
+	if r.running && !r.RollingBack() && !r.Rebalance {
+		v.markRetries(slots, cluster.At(r.StartedAt))
+	}
+	if r.running {
+		for i := range slots {
+			slots[i].rolling = r.rollingIn(&slots[i])
+		}
+	}
+	return r
+}
+
+// markDirty marks the slots that the service's update is to replace, and returns how many.
+func (v *serviceView) markDirty(slots []slot) (dirty int) {
+	for i := range slots {
+		s := &slots[i]
 		switch {
 		case s.idle || s.held:
 		case len(s.live) > 0:
-			s.dirty = !slices.ContainsFunc(s.live, func(t *cluster.Task) bool { return w.upToDate(t) || w.misplaced(t) != "" })
-		case s.newest != nil && !w.upToDate(s.newest):
+			s.dirty = !slices.ContainsFunc(s.live, func(t *cluster.Task) bool { return v.upToDate(t) || v.misplaced(t) != "" })
+		case s.newest != nil && !v.upToDate(s.newest):
 			// A node that was away comes back into the service; that isn't an update.
-			s.dirty = !w.global || endedItself(s, s.newest) || !w.restartable(s, s.newest)
+			s.dirty = !v.global || endedItself(s, s.newest) || !v.restartable(s, s.newest)
 		}
 		if s.dirty {
 			dirty++
 		}
 	}
-	switch {
-	case rollout == nil && dirty > 0, rollout != nil && (rollout.Done() || rollout.Rebalance) && dirty > 0 && w.hasUntried():
-		w.policy = policyOf(w.service, false)
-		dirty += w.markRetries(w.now)
-		w.write(cluster.Rollout{
-			ServiceID: w.id, State: swarm.UpdateStateUpdating, Revision: w.service.Revision,
-			Total: uint32(dirty), StartedAt: w.Now, Message: "update in progress",
-		})
-	case rollout != nil && rollout.Total == 0 && dirty > 0 && !rollout.Paused() && !rollout.Done():
-		next := *rollout // A rollback, which the API began.
-		next.Total = uint32(dirty)
-		w.write(next)
-	}
-	if w.rollout == nil {
-		return
-	}
-	w.paused = w.rollout.Paused()
-	w.running = !w.paused && !w.rollout.Done()
-	if w.running && !w.rollout.RollingBack() && !w.rollout.Rebalance {
-		w.markRetries(cluster.At(w.rollout.StartedAt))
-	}
-	if w.running {
-		for i := range w.slots {
-			w.findRolling(&w.slots[i])
-		}
-	}
+	return dirty
 }
 
 // markRetries marks the slots that were at the current revision when the rollout
 // began, at start, had failed and don't run: the update was paused, and is resumed. They
 // are tried anew before any other slot gets what failed there. It returns how many.
-func (w *servicePlan) markRetries(start cluster.Time) (marked int) {
-	for i := range w.slots {
-		if s := &w.slots[i]; !s.dirty && !s.idle && !s.held && w.failedBefore(s, start) {
+func (v *serviceView) markRetries(slots []slot, start cluster.Time) (marked int) {
+	for i := range slots {
+		if s := &slots[i]; !s.dirty && !s.idle && !s.held && v.failedBefore(s, start) {
 			s.dirty, s.retry = true, true
 			marked++
 		}
@@ -120,14 +134,14 @@ func (w *servicePlan) markRetries(start cluster.Time) (marked int) {
 
 // failedBefore tells whether a task of the current revision failed in the slot, and
 // nothing runs there nor was made there since start.
-func (w *servicePlan) failedBefore(s *slot, start cluster.Time) bool {
+func (v *serviceView) failedBefore(s *slot, start cluster.Time) bool {
 	failed := false
 	for _, t := range s.tasks {
 		switch {
 		case t.Desired == cluster.StateRemove:
-		case t.CreatedAt >= start, t.Live() && (t.Revision != w.current.Number || t.Status.State == cluster.StateRunning):
+		case t.CreatedAt >= start, t.Live() && (t.Revision != v.current.Number || t.Status.State == cluster.StateRunning):
 			return false
-		case t.Revision == w.current.Number:
+		case t.Revision == v.current.Number:
 			failed = endedItself(s, t) && t.Status.State != cluster.StateComplete || failed && t.RunningAt == 0
 		}
 	}
@@ -135,38 +149,33 @@ func (w *servicePlan) failedBefore(s *slot, start cluster.Time) bool {
 }
 
 // write plans to write the rollout. A later call changes what the first writes.
-func (w *servicePlan) write(next cluster.Rollout) {
-	if w.progress == nil {
-		w.progress = &progress{Rollout: new(cluster.Rollout), Seen: version(w.View.Rollout(w.id))}
-		w.intend(w.progress)
+func (r *rollout) write(next cluster.Rollout) {
+	if r.written == nil {
+		r.written = &progress{Rollout: new(cluster.Rollout), Seen: version(r.view.View.Rollout(r.view.id))}
+		r.view.intend(r.written)
 	}
-	*w.progress.Rollout = next
-	w.rollout = w.progress.Rollout
+	*r.written.Rollout = next
+	r.Rollout = r.written.Rollout
 }
 
 // hasUntried tells whether a dirty slot was never tried.
-func (w *servicePlan) hasUntried() bool {
-	for i := range w.slots {
-		if w.slots[i].dirty && !w.gaveUp(&w.slots[i]) {
-			return true
-		}
-	}
-	return false
+func (r *rollout) hasUntried(slots []slot) bool {
+	return slices.ContainsFunc(slots, func(s slot) bool { return s.dirty && !r.gaveUp(&s) })
 }
 
 // checkFailures counts the rollout's failures and acts when there are too many. It
-// returns true when the service goes back to its previous spec: then there is
-// nothing more to plan for the present one.
-func (w *servicePlan) checkFailures() (abandoned bool) {
-	if !w.running || w.policy.action == swarm.UpdateFailureActionContinue {
-		return false
+// returns how the rollout pauses then; or that it is abandoned, when the service goes back
+// to its previous spec: then there is nothing more to plan for the present one.
+func (r *rollout) checkFailures(slots []slot) (pause *cluster.Rollout, abandoned bool) {
+	if !r.running || r.policy.action == swarm.UpdateFailureActionContinue {
+		return nil, false
 	}
 	failures := 0
 	var last *cluster.Task
 	var lastAt cluster.Time
 	var lastWhy string
-	for i := range w.slots {
-		t, at, why := w.failure(&w.slots[i])
+	for i := range slots {
+		t, at, why := r.failure(&slots[i])
 		if t == nil {
 			continue
 		}
@@ -175,44 +184,40 @@ func (w *servicePlan) checkFailures() (abandoned bool) {
 			last, lastAt, lastWhy = t, at, why
 		}
 	}
-	if failures == 0 || float32(failures)/float32(max(w.rollout.Total, 1)) <= w.policy.ratio {
-		return false
+	if failures == 0 || float32(failures)/float32(max(r.Total, 1)) <= r.policy.ratio {
+		return nil, false
 	}
 	because := "due to failure or early termination of task " + last.ID
 	if lastWhy != "" {
 		because += ": " + lastWhy
 	}
-	rollback := w.policy.action == swarm.UpdateFailureActionRollback && !w.rollout.RollingBack() && !w.rollout.Rebalance
-	possible := rollback && w.service.Previous != nil && w.View.Revision(w.id, w.service.PreviousRevision) != nil
-	if missing := missing(w.View, w.service.Previous); possible && missing != "" {
+	rollback := r.policy.action == swarm.UpdateFailureActionRollback && !r.RollingBack() && !r.Rebalance
+	possible := rollback && r.view.service.Previous != nil && r.view.View.Revision(r.view.id, r.view.service.PreviousRevision) != nil
+	if missing := missing(r.view.View, r.view.service.Previous); possible && missing != "" {
 		because += "; it isn't rolled back, because the previous spec refers to what was removed: " + missing
 	} else if possible {
-		for i := range w.slots {
-			for _, t := range w.slots[i].live {
-				if why := w.overdue(&w.slots[i], t); why != "" && !t.Status.State.Terminal() && t.Status.Err != why {
-					w.intend(&explain{TaskID: t.ID, State: t.Status.State, Err: why})
+		for i := range slots {
+			for _, t := range slots[i].live {
+				if why := r.overdue(&slots[i], t); why != "" && !t.Status.State.Terminal() && t.Status.Err != why {
+					r.view.intend(&explain{TaskID: t.ID, State: t.Status.State, Err: why})
 				}
 			}
 		}
-		w.intend(&abandon{
-			ServiceID: w.id, ServiceSeen: w.service.Version, RolloutSeen: version(w.rollout),
+		r.view.intend(&abandon{
+			ServiceID: r.view.id, ServiceSeen: r.view.service.Version, RolloutSeen: version(r.Rollout),
 			Message: "update rolled back " + because,
 		})
-		return true
+		return nil, true
 	}
-	next := *w.rollout
+	next := *r.Rollout
 	next.State, next.Message = swarm.UpdateStatePaused, "update paused "+because
-	if w.rollout.RollingBack() {
+	if r.RollingBack() {
 		next.State, next.Message = swarm.UpdateStateRollbackPaused, "rollback paused "+because
 	}
-	if w.rollout.Rebalance {
+	if r.Rebalance {
 		next.Message = "rebalance paused " + because
 	}
-	// It is written after what is done about the failures: they are found again by a
-	// leader that finds the rollout still running, but not by one that finds it paused.
-	w.pausing = &next
-	w.paused = true
-	return false
+	return &next, false
 }
 
 // missing names what spec refers to and is gone; empty when there is nothing, or no
@@ -229,21 +234,21 @@ func missing(view store.View, spec *swarm.ServiceSpec) string {
 }
 
 // update begins to replace dirty slots, as many at a time as the policy says.
-func (w *servicePlan) update() {
-	if !w.running || w.paused {
+func (w *servicePlan) update(r *rollout) {
+	if !r.running || r.paused {
 		return
 	}
 	var queue []*slot
-	busy := w.starting
+	busy := starting(w.slots)
 	for i := range w.slots {
 		s := &w.slots[i]
 		switch {
 		case len(s.rolling) > 0:
-			if w.busy(s) {
+			if r.busy(s) {
 				busy++
 			}
 		case s.created:
-		case s.dirty && !w.gaveUp(s) && !slices.ContainsFunc(s.live, w.failing):
+		case s.dirty && !r.gaveUp(s) && !slices.ContainsFunc(s.live, w.failing):
 			queue = append(queue, s)
 		case w.moving(s):
 			busy++
@@ -254,7 +259,7 @@ func (w *servicePlan) update() {
 		return cmp.Compare(boolInt(runsNow(a)), boolInt(runsNow(b)))
 	})
 	for _, s := range queue {
-		if w.policy.parallelism > 0 && busy >= w.policy.parallelism {
+		if r.policy.parallelism > 0 && busy >= r.policy.parallelism {
 			return
 		}
 		busy++
@@ -262,22 +267,32 @@ func (w *servicePlan) update() {
 			w.replace(s, replacement{stop: slices.Clone(s.live)})
 			continue
 		}
-		w.replaceInOrder(s)
+		w.replaceInOrder(s, r.policy)
 	}
+}
+
+// starting counts the slots that this plan has begun to replace.
+func starting(slots []slot) (count int) {
+	for i := range slots {
+		if slots[i].dirty && slots[i].created {
+			count++
+		}
+	}
+	return count
 }
 
 // busy tells whether a worker of the rollout is still busy with a slot that it
 // began to replace.
-func (w *servicePlan) busy(s *slot) bool {
-	at, done := w.firstOutcome(s)
+func (r *rollout) busy(s *slot) bool {
+	at, done := r.firstOutcome(s)
 	if !done {
 		return true
 	}
-	if end := at.Add(w.policy.delay); end > w.now {
-		w.wakeAt(end)
+	if end := at.Add(r.policy.delay); end > r.view.now {
+		r.view.wakeAt(end)
 		return true
 	}
-	return w.moving(s) // It is done, but moves away from its node.
+	return r.view.moving(s) // It is done, but moves away from its node.
 }
 
 func boolInt(b bool) int {
@@ -293,17 +308,17 @@ func runsNow(s *slot) bool {
 
 // failing tells whether a live task has ended or lost its node, so that restart
 // deals with it.
-func (w *servicePlan) failing(t *cluster.Task) bool { return t.Status.State.Terminal() || w.gone(t) }
+func (v *serviceView) failing(t *cluster.Task) bool { return t.Status.State.Terminal() || v.gone(t) }
 
 // replaceInOrder replaces the tasks of a slot in the order that the policy says. With
 // start-first, one of them goes on for now: the oldest that runs, if any does.
 // What has no node yet is just stopped: there is nothing to keep running. One that
 // holds the only place for the new one, by its port, the most tasks on a node or what it
 // reserves, is stopped first all the same: the new one would wait for ever.
-func (w *servicePlan) replaceInOrder(s *slot) *cluster.Task {
+func (w *servicePlan) replaceInOrder(s *slot, policy updatePolicy) *cluster.Task {
 	r := replacement{}
 	var kept *cluster.Task
-	if w.policy.startFirst {
+	if policy.startFirst {
 		for _, t := range s.live {
 			if t.Assigned() && (kept == nil || t.Status.State == cluster.StateRunning && kept.Status.State != cluster.StateRunning) {
 				kept = t
@@ -323,38 +338,38 @@ func (w *servicePlan) replaceInOrder(s *slot) *cluster.Task {
 	return w.replace(s, r)
 }
 
-// closeRollout ends a rollout when nothing is left to replace and no task of it
+// close ends a rollout when nothing is left to replace and no task of it
 // can fail any more within the monitor period.
-func (w *servicePlan) closeRollout() {
-	if !w.running || w.paused || w.starting > 0 || w.unbalanced {
+func (r *rollout) close(slots []slot) {
+	if !r.running || r.paused || starting(slots) > 0 {
 		return
 	}
 	end := cluster.Time(0)
-	for i := range w.slots {
-		s := &w.slots[i]
+	for i := range slots {
+		s := &slots[i]
 		if len(s.rolling) == 0 {
-			if s.dirty && !w.gaveUp(s) {
+			if s.dirty && !r.gaveUp(s) {
 				return
 			}
 			continue
 		}
-		at, done := w.firstOutcome(s)
+		at, done := r.firstOutcome(s)
 		if !done {
 			return
 		}
-		end = max(end, at.Add(w.policy.monitor))
+		end = max(end, at.Add(r.policy.monitor))
 	}
-	if end > w.now {
-		w.wakeAt(end)
+	if end > r.view.now {
+		r.view.wakeAt(end)
 		return
 	}
-	next := *w.rollout
-	next.State, next.Message, next.CompletedAt = swarm.UpdateStateCompleted, "update completed", w.Now
-	if w.rollout.RollingBack() {
+	next := *r.Rollout
+	next.State, next.Message, next.CompletedAt = swarm.UpdateStateCompleted, "update completed", r.view.Now
+	if r.RollingBack() {
 		next.State, next.Message = swarm.UpdateStateRollbackCompleted, "rollback completed"
 	}
-	if w.rollout.Rebalance {
+	if r.Rebalance {
 		next.Message = "rebalance completed"
 	}
-	w.write(next)
+	r.write(next)
 }

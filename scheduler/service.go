@@ -8,8 +8,9 @@ import (
 	"skep/scheduler/placement"
 )
 
-// servicePlan is the planning of one service.
-type servicePlan struct {
+// serviceView is what a plan is given of one service, and what follows from it for one
+// task. Nothing in it changes while the service is planned, but for when to look again.
+type serviceView struct {
 	*planner
 	id      string
 	service *cluster.Service
@@ -20,25 +21,19 @@ type servicePlan struct {
 	// current is the revision that the service wants.
 	current     *cluster.Revision
 	requirement placement.Requirement
-	policy      updatePolicy
-	// rollout is the progress of the update to current, nil when there is none.
-	// running and paused say where it was when planning began, or is after judge.
-	rollout         *cluster.Rollout
-	running, paused bool
-	// before is the rollout as the plan found it.
-	before   *cluster.Rollout
-	progress *progress // what this plan writes of it, if anything
-	pausing  *cluster.Rollout
+	// stored is the rollout to current as the plan finds it, nil when there is none.
+	stored *cluster.Rollout
+	same   map[uint64]sameness
+	wake   cluster.Time
+}
+
+// servicePlan is the planning of one service.
+type servicePlan struct {
+	serviceView
 	// slots are those with tasks, in the order of their numbers or nodes.
 	slots []slot
 	// referred are the numbers of the revisions that tasks refer to.
 	referred []uint64
-	same     map[uint64]sameness
-	wake     cluster.Time
-	// starting counts the slots that this plan begins to replace.
-	starting int
-	// unbalanced is set when a rebalance has something to move.
-	unbalanced bool
 	// waiting is set when a task found no node; noRoomReason is why no further task of the
 	// current revision finds one either.
 	waiting      bool
@@ -77,8 +72,12 @@ type sameness struct{ same, exceptPlacement bool }
 // planService compares one service with its tasks.
 func (p *planner) planService(id string) {
 	w := &p.reused
-	*w = servicePlan{planner: p, id: id, service: p.View.Service(id), slots: w.slots[:0], referred: w.referred[:0]}
+	*w = servicePlan{
+		serviceView: serviceView{planner: p, id: id, service: p.View.Service(id)},
+		slots:       w.slots[:0], referred: w.referred[:0],
+	}
 	w.gather()
+	waiting := false
 	switch {
 	case w.service == nil:
 		w.removeAll()
@@ -87,21 +86,25 @@ func (p *planner) planService(id string) {
 			// The API puts both in one transaction, so this is a database that was tampered with.
 			return
 		}
-		w.plan()
+		waiting = w.plan()
 	}
 	if w.wake != 0 {
 		p.result.Wakes = append(p.result.Wakes, Wake{ServiceID: id, At: w.wake.Std()})
 	}
-	if w.waiting || w.rebalancing() {
+	if waiting {
 		p.result.Waiting = append(p.result.Waiting, id)
 	}
 }
 
 // plan is the order in which a service is looked at. A job has no rollouts and no
-// order in draining: its tasks are in nobody's service.
-func (w *servicePlan) plan() {
+// order in draining: its tasks are in nobody's service. It tells whether the service waits
+// for what others take or leave.
+func (w *servicePlan) plan() (waiting bool) {
 	w.requirement = w.Ledger.Require(w.current, w.around)
 	w.global, w.job, w.wanted = w.service.Global(), w.service.Job(), cluster.StateRunning
+	if rollout := w.View.Rollout(w.id); rollout != nil && rollout.Revision == w.service.Revision {
+		w.stored = rollout
+	}
 	w.reapRemoved()
 	if w.job {
 		w.wanted = cluster.StateComplete
@@ -113,33 +116,40 @@ func (w *servicePlan) plan() {
 	case !w.job:
 		w.scaleDown()
 	}
-	w.openRollout()
-	w.openReturn()
-	if abandoned := w.checkFailures(); abandoned {
-		return
+	r := openRollout(&w.serviceView, w.slots)
+	w.openReturn(&r)
+	pause, abandoned := r.checkFailures(w.slots)
+	if abandoned {
+		return false
 	}
+	r.paused = r.paused || pause != nil
 	for i := range w.slots {
-		w.reconcileSlot(&w.slots[i])
+		w.reconcileSlot(&w.slots[i], &r)
 	}
-	w.update()
+	w.update(&r)
 	if !w.job {
-		w.drain()
+		w.drain(r.policy)
 	}
 	if w.global {
 		w.fillNodes()
 	} else {
 		w.fillSlots()
 	}
-	w.rebalance()
+	balanced := w.rebalance(&r)
 	for i := range w.slots {
 		w.unblockOrExplain(&w.slots[i])
 	}
-	if w.pausing != nil {
-		w.write(*w.pausing)
+	switch {
+	case pause != nil:
+		// It is written after what is done about the failures: they are found again by a
+		// leader that finds the rollout still running, but not by one that finds it paused.
+		r.write(*pause)
+	case balanced:
+		r.close(w.slots)
 	}
-	w.closeRollout()
-	w.reapHistory()
+	w.reapHistory(&r)
 	w.reapRevisions()
+	return w.waiting || r.rebalancing()
 }
 
 // gather sorts the service's tasks into slots.
@@ -203,46 +213,46 @@ func older(a, b *cluster.Task) int {
 }
 
 // revision finds the revision of a task; nil when it is gone.
-func (w *servicePlan) revision(t *cluster.Task) *cluster.Revision {
-	if w.current != nil && t.Revision == w.current.Number {
-		return w.current
+func (v *serviceView) revision(t *cluster.Task) *cluster.Revision {
+	if v.current != nil && t.Revision == v.current.Number {
+		return v.current
 	}
-	return w.View.Revision(w.id, t.Revision)
+	return v.View.Revision(v.id, t.Revision)
 }
 
 // upToDate tells whether the task needs no replacement to be at the current
 // revision: what cluster.UpToDate says, comparing each two revisions once.
-func (w *servicePlan) upToDate(t *cluster.Task) bool {
-	if t.Revision == w.current.Number {
+func (v *serviceView) upToDate(t *cluster.Task) bool {
+	if t.Revision == v.current.Number {
 		return true
 	}
-	s := w.compare(t)
+	s := v.compare(t)
 	if s.exceptPlacement && t.NodeID != "" {
-		n := w.Ledger.Node(t.NodeID)
-		return n != nil && w.requirement.Meets(n)
+		n := v.Ledger.Node(t.NodeID)
+		return n != nil && v.requirement.Meets(n)
 	}
 	return s.same
 }
 
 // compare compares the revision of a task with the current one.
-func (w *servicePlan) compare(t *cluster.Task) sameness {
-	s, known := w.same[t.Revision]
+func (v *serviceView) compare(t *cluster.Task) sameness {
+	s, known := v.same[t.Revision]
 	if !known {
-		if r := w.revision(t); r != nil {
-			s.same, s.exceptPlacement = cluster.CompareRevisions(r, w.current)
+		if r := v.revision(t); r != nil {
+			s.same, s.exceptPlacement = cluster.CompareRevisions(r, v.current)
 		}
-		if w.same == nil {
-			w.same = make(map[uint64]sameness)
+		if v.same == nil {
+			v.same = make(map[uint64]sameness)
 		}
-		w.same[t.Revision] = s
+		v.same[t.Revision] = s
 	}
 	return s
 }
 
 // wakeAt asks to plan the service again at the latest then.
-func (w *servicePlan) wakeAt(at cluster.Time) {
-	if w.wake == 0 || at < w.wake {
-		w.wake = at
+func (v *serviceView) wakeAt(at cluster.Time) {
+	if v.wake == 0 || at < v.wake {
+		v.wake = at
 	}
 }
 
@@ -303,16 +313,13 @@ func (w *servicePlan) replace(s *slot, r replacement) *cluster.Task {
 	c.Task.NotBefore = max(r.notBefore, w.now)
 	w.intend(c)
 	s.created = true
-	if s.dirty {
-		w.starting++
-	}
 	return c.Task
 }
 
 // blocker finds a task of the slot that is to stop and hasn't yet.
-func (w *servicePlan) blocker(s *slot) *cluster.Task {
+func (v *serviceView) blocker(s *slot) *cluster.Task {
 	for _, t := range s.tasks {
-		if !w.stopped(t) && !slices.Contains(s.live, t) {
+		if !v.stopped(t) && !slices.Contains(s.live, t) {
 			return t
 		}
 	}

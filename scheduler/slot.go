@@ -12,26 +12,26 @@ import (
 )
 
 // drained tells whether the task's node is to be emptied, but still runs it.
-func (w *servicePlan) drained(t *cluster.Task) bool {
-	if t.NodeID == "" || w.gone(t) {
+func (v *serviceView) drained(t *cluster.Task) bool {
+	if t.NodeID == "" || v.gone(t) {
 		return false
 	}
-	return w.Ledger.Node(t.NodeID).Spec.Availability == swarm.NodeAvailabilityDrain
+	return v.Ledger.Node(t.NodeID).Spec.Availability == swarm.NodeAvailabilityDrain
 }
 
 // reconcileSlot sees to it that a slot has one task that works: it replaces what ended or
 // lost its node, and stops what is too much. Replacing what is merely outdated,
 // or on a drained node, is left to update and drain.
-func (w *servicePlan) reconcileSlot(s *slot) {
+func (w *servicePlan) reconcileSlot(s *slot, r *rollout) {
 	if s.newest == nil || s.idle || w.complete(s) {
 		return
 	}
 	var good, failed, others []*cluster.Task
 	for _, t := range s.live {
 		switch {
-		case w.failing(t) || w.overdue(s, t) != "" || w.misplaced(t) != "" || w.job && w.drained(t):
+		case w.failing(t) || r.overdue(s, t) != "" || w.misplaced(t) != "" || w.job && w.drained(t):
 			failed = append(failed, t)
-		case !w.upToDate(t) || w.drained(t) || w.leaving(s, t):
+		case !w.upToDate(t) || w.drained(t) || r.leaving(s, t):
 			others = append(others, t)
 		default:
 			good = append(good, t)
@@ -39,28 +39,28 @@ func (w *servicePlan) reconcileSlot(s *slot) {
 	}
 	switch {
 	case len(good) > 0:
-		w.dropFailed(s, failed)
-		w.keepOne(s, good, others)
+		w.dropFailed(s, failed, r)
+		w.keepOne(s, good, others, r)
 	case s.held:
-		w.dropFailed(s, failed)
+		w.dropFailed(s, failed, r)
 	case len(failed) > 0:
 		last := failed[len(failed)-1]
-		w.dropFailed(s, failed[:len(failed)-1])
+		w.dropFailed(s, failed[:len(failed)-1], r)
 		// Beside others, only a newcomer is tried again, and only while the rollout goes on.
-		leave := len(others) > 0 && (!w.upToDate(last) || w.paused)
-		if leave || !w.restart(s, last, w.overdue(s, last), others) {
-			w.dropFailed(s, failed[len(failed)-1:])
+		leave := len(others) > 0 && (!w.upToDate(last) || r.paused)
+		if leave || !w.restart(s, last, r.overdue(s, last), others) {
+			w.dropFailed(s, failed[len(failed)-1:], r)
 		}
-	case len(s.live) == 0 && !(s.dirty && w.running && !w.paused):
+	case len(s.live) == 0 && !(s.dirty && r.running && !r.paused):
 		// What stands for the slot has ended, or is about to. Mostly that is how the
 		// restart policy wants it.
 		w.restart(s, s.newest, "", nil)
 	}
 }
 
-func (w *servicePlan) dropFailed(s *slot, failed []*cluster.Task) {
+func (w *servicePlan) dropFailed(s *slot, failed []*cluster.Task, r *rollout) {
 	for _, t := range failed {
-		w.drop(s, cmp.Or(w.overdue(s, t), w.misplaced(t)), t)
+		w.drop(s, cmp.Or(r.overdue(s, t), w.misplaced(t)), t)
 	}
 }
 
@@ -68,7 +68,7 @@ func (w *servicePlan) dropFailed(s *slot, failed []*cluster.Task) {
 // runs, or at once when the order is stop-first, or when they hold the only place for
 // it. After a pause it is rather the
 // newcomer that goes while it doesn't run: the slot must not stay doubled.
-func (w *servicePlan) keepOne(s *slot, good, others []*cluster.Task) {
+func (w *servicePlan) keepOne(s *slot, good, others []*cluster.Task, r *rollout) {
 	best := good[0]
 	for _, t := range good[1:] {
 		if t.Status.State == cluster.StateRunning && best.Status.State != cluster.StateRunning {
@@ -83,11 +83,11 @@ func (w *servicePlan) keepOne(s *slot, good, others []*cluster.Task) {
 	runs := best.Status.State == cluster.StateRunning
 	switch {
 	case len(others) == 0:
-	case w.paused && !runs && slices.ContainsFunc(others, func(t *cluster.Task) bool {
+	case r.paused && !runs && slices.ContainsFunc(others, func(t *cluster.Task) bool {
 		return t.Status.State == cluster.StateRunning && !w.drained(t)
 	}):
 		w.drop(s, "", best)
-	case runs || !w.policy.startFirst || w.obstructed(s, best, others):
+	case runs || !r.policy.startFirst || w.obstructed(s, best, others):
 		w.drop(s, "", others...)
 	}
 }
@@ -101,10 +101,10 @@ func (w *servicePlan) obstructed(s *slot, t *cluster.Task, others []*cluster.Tas
 
 // moving tells whether the slot's task was stopped, or is to be, for no fault
 // of its own, and the one in its place doesn't run yet, though a node has room.
-func (w *servicePlan) moving(s *slot) bool {
+func (v *serviceView) moving(s *slot) bool {
 	for i, t := range s.tasks {
 		if i > 0 && slices.Contains(s.live, t) && t.Assigned() && t.NotBefore != 0 && t.Status.State < cluster.StateRunning &&
-			!w.failing(t) && !endedItself(s, s.tasks[i-1]) {
+			!v.failing(t) && !endedItself(s, s.tasks[i-1]) {
 			return true
 		}
 	}
@@ -114,9 +114,9 @@ func (w *servicePlan) moving(s *slot) bool {
 // drain empties drained nodes, in the order and with the parallelism of the
 // service's updates. It never waits for want of room: the user wants the node
 // empty.
-func (w *servicePlan) drain() {
+func (w *servicePlan) drain(policy updatePolicy) {
 	var queue []*slot
-	busy := w.starting
+	busy := starting(w.slots)
 	for i := range w.slots {
 		s := &w.slots[i]
 		switch {
@@ -132,19 +132,19 @@ func (w *servicePlan) drain() {
 			w.drop(s, "", slices.Clone(s.live)...)
 			continue
 		}
-		if w.policy.parallelism > 0 && busy >= w.policy.parallelism {
+		if policy.parallelism > 0 && busy >= policy.parallelism {
 			return
 		}
-		if w.drainSlot(s).NodeID != "" {
+		if w.drainSlot(s, policy).NodeID != "" {
 			busy++
 		}
 	}
 }
 
 // drainSlot replaces the tasks of a slot, after them where no node has room before.
-func (w *servicePlan) drainSlot(s *slot) *cluster.Task {
-	if w.policy.startFirst && w.Ledger.Fits(&w.requirement, w.Now) {
-		return w.replaceInOrder(s)
+func (w *servicePlan) drainSlot(s *slot, policy updatePolicy) *cluster.Task {
+	if policy.startFirst && w.Ledger.Fits(&w.requirement, w.Now) {
+		return w.replaceInOrder(s, policy)
 	}
 	return w.replace(s, replacement{stop: slices.Clone(s.live)})
 }
