@@ -73,7 +73,7 @@ var bugs = []planted{
 	},
 	{
 		name: "one slot more than the parallelism is updated",
-		file: "scheduler/rollout.go", old: "\t\tif r.policy.parallelism > 0 && busy >= r.policy.parallelism {\n", new: "\t\tif r.policy.parallelism > 0 && busy > r.policy.parallelism {\n",
+		file: "scheduler/update.go", old: "\t\tif r.policy.parallelism > 0 && busy >= r.policy.parallelism {\n", new: "\t\tif r.policy.parallelism > 0 && busy > r.policy.parallelism {\n",
 		pkg: "./scheduler", run: "TestPlan_Parallelism",
 	},
 	{
@@ -93,7 +93,7 @@ var bugs = []planted{
 	},
 	{
 		name: "the restart delay isn't stored, so that a new leader forgets it",
-		file: "scheduler/service.go", old: "\tc.Task.NotBefore = max(r.notBefore, w.now)\n", new: "\tc.Task.NotBefore = w.now\n",
+		file: "scheduler/replace.go", old: "\tc.Task.NotBefore = max(r.notBefore, w.now)\n", new: "\tc.Task.NotBefore = w.now\n",
 		pkg: "./scheduler", run: "TestPlan_Scripts",
 	},
 	{

@@ -2,6 +2,7 @@ package scheduler
 
 import (
 	"fmt"
+	"slices"
 	"time"
 
 	"skep/cluster"
@@ -59,4 +60,14 @@ func (v *serviceView) waitsFor(before *cluster.Task) string {
 	default:
 		return fmt.Sprintf("waiting until %s UTC, when fenced task %s must have stopped", v.fencedUntil(before).Std().Format(time.TimeOnly), before.ID)
 	}
+}
+
+// blocker finds a task of the slot that is to stop and hasn't yet.
+func (v *serviceView) blocker(s *slot) *cluster.Task {
+	for _, t := range s.tasks {
+		if !v.stopped(t) && !slices.Contains(s.live, t) {
+			return t
+		}
+	}
+	return nil
 }

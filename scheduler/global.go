@@ -6,7 +6,6 @@ import (
 	"github.com/docker/docker/api/types/swarm"
 
 	"skep/cluster"
-	"skep/scheduler/placement"
 )
 
 // clearUnfitNodes looks at the nodes of a global service's slots. What is on a node that is
@@ -100,18 +99,4 @@ func (v *serviceView) misplaced(t *cluster.Task) string {
 		}
 	}
 	return cluster.ReasonMisplaced
-}
-
-// requirementOf reads what the task's own revision asks of a node; nil when the
-// revision is gone.
-func (v *serviceView) requirementOf(t *cluster.Task) *placement.Requirement {
-	if t.Revision == v.current.Number {
-		return &v.requirement
-	}
-	r := v.revision(t)
-	if r == nil {
-		return nil
-	}
-	requirement := v.Ledger.Require(r, v.around)
-	return &requirement
 }

@@ -44,22 +44,30 @@ func (w *servicePlan) reapHistory(r *rollout) {
 
 // reapRevisions deletes revisions that neither the service nor any task refers
 // to, but for the last ones: users may go back to those.
-func (w *servicePlan) reapRevisions() {
-	if w.service.LastRevision <= uint64(max(w.revisions, 1)) {
+func (v *serviceView) reapRevisions() {
+	if v.service.LastRevision <= uint64(max(v.revisions, 1)) {
 		return
 	}
-	surplus := -w.revisions
-	for range w.View.RevisionsOf(w.id) {
+	surplus := -v.revisions
+	for range v.View.RevisionsOf(v.id) {
 		surplus++
 	}
-	for r := range w.View.RevisionsOf(w.id) {
+	if surplus <= 0 {
+		return
+	}
+	referred := []uint64{v.service.Revision, v.service.PreviousRevision}
+	for t := range v.View.TasksOfService(v.id) {
+		if !slices.Contains(referred, t.Revision) {
+			referred = append(referred, t.Revision)
+		}
+	}
+	for r := range v.View.RevisionsOf(v.id) {
 		if surplus--; surplus < 0 {
 			return
 		}
-		if r.Number == w.service.Revision || r.Number == w.service.PreviousRevision || slices.Contains(w.referred, r.Number) {
-			continue
+		if !slices.Contains(referred, r.Number) {
+			v.intend(&reapRevision{ServiceID: v.id, Number: r.Number})
 		}
-		w.intend(&reapRevision{ServiceID: w.id, Number: r.Number})
 	}
 }
 

@@ -44,24 +44,24 @@ func (v *serviceView) completed(t *cluster.Task) bool {
 
 // vacancies is how many more slots of a job may begin: as many as aren't begun, but
 // no more than may run at the same time. What is to stop counts until it has.
-func (w *servicePlan) vacancies() int {
-	total, concurrent := w.service.Completions()
-	for i := range w.slots {
-		s := &w.slots[i]
+func (v *serviceView) vacancies(slots []slot) int {
+	total, concurrent := v.service.Completions()
+	for i := range slots {
+		s := &slots[i]
 		if s.newest != nil || s.created {
 			total--
 		}
-		if w.working(s) {
+		if v.working(s) {
 			concurrent--
 		}
 	}
 	return min(total, concurrent)
 }
 
-func (w *servicePlan) working(s *slot) bool {
-	if s.created || w.blocker(s) != nil {
+func (v *serviceView) working(s *slot) bool {
+	if s.created || v.blocker(s) != nil {
 		return true
 	}
 	// One that has failed and is still wanted waits for the end of a delay.
-	return slices.ContainsFunc(s.live, func(t *cluster.Task) bool { return !w.completed(t) })
+	return slices.ContainsFunc(s.live, func(t *cluster.Task) bool { return !v.completed(t) })
 }

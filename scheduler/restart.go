@@ -41,31 +41,6 @@ func restartPolicyOf(r *cluster.Revision) restartPolicy {
 	return p
 }
 
-// endedItself tells whether a task ended without having been told to, before
-// anything else took its place. What a node reports after it was given up, or
-// rebooted, isn't the task's fault.
-func endedItself(s *slot, t *cluster.Task) bool {
-	switch t.Status.State {
-	case cluster.StateComplete, cluster.StateFailed, cluster.StateRejected:
-	default:
-		return false
-	}
-	for _, other := range s.tasks {
-		if other != t && other.Revision == t.Revision && other.CreatedAt > t.CreatedAt && other.CreatedAt < t.Status.Applied {
-			return false
-		}
-	}
-	return true
-}
-
-// ran is for how long a task that has ended ran.
-func ran(t *cluster.Task) time.Duration {
-	if t.RunningAt == 0 || !t.Status.State.Terminal() {
-		return 0
-	}
-	return t.Status.Applied.Sub(t.RunningAt)
-}
-
 // restartable tells whether the policy of its own revision lets a task be
 // replaced that has ended, or that its node lost. Attempts are counted from the
 // tasks of the same revision that the slot keeps, back to one that ran for longer

@@ -233,54 +233,6 @@ func missing(view store.View, spec *swarm.ServiceSpec) string {
 	return strings.Join(list, ", ")
 }
 
-// update begins to replace dirty slots, as many at a time as the policy says.
-func (w *servicePlan) update(r *rollout) {
-	if !r.running || r.paused {
-		return
-	}
-	var queue []*slot
-	busy := starting(w.slots)
-	for i := range w.slots {
-		s := &w.slots[i]
-		switch {
-		case len(s.rolling) > 0:
-			if r.busy(s) {
-				busy++
-			}
-		case s.created:
-		case s.dirty && !r.gaveUp(s) && !slices.ContainsFunc(s.live, w.failing):
-			queue = append(queue, s)
-		case w.moving(s):
-			busy++
-		}
-	}
-	// Slots where nothing runs come first: replacing them takes nothing away.
-	slices.SortStableFunc(queue, func(a, b *slot) int {
-		return cmp.Compare(boolInt(runsNow(a)), boolInt(runsNow(b)))
-	})
-	for _, s := range queue {
-		if r.policy.parallelism > 0 && busy >= r.policy.parallelism {
-			return
-		}
-		busy++
-		if s.retry {
-			w.replace(s, replacement{stop: slices.Clone(s.live)})
-			continue
-		}
-		w.replaceInOrder(s, r.policy)
-	}
-}
-
-// starting counts the slots that this plan has begun to replace.
-func starting(slots []slot) (count int) {
-	for i := range slots {
-		if slots[i].dirty && slots[i].created {
-			count++
-		}
-	}
-	return count
-}
-
 // busy tells whether a worker of the rollout is still busy with a slot that it
 // began to replace.
 func (r *rollout) busy(s *slot) bool {
@@ -295,48 +247,9 @@ func (r *rollout) busy(s *slot) bool {
 	return r.view.moving(s) // It is done, but moves away from its node.
 }
 
-func boolInt(b bool) int {
-	if b {
-		return 1
-	}
-	return 0
-}
-
-func runsNow(s *slot) bool {
-	return slices.ContainsFunc(s.live, func(t *cluster.Task) bool { return t.Status.State == cluster.StateRunning })
-}
-
 // failing tells whether a live task has ended or lost its node, so that restart
 // deals with it.
 func (v *serviceView) failing(t *cluster.Task) bool { return t.Status.State.Terminal() || v.gone(t) }
-
-// replaceInOrder replaces the tasks of a slot in the order that the policy says. With
-// start-first, one of them goes on for now: the oldest that runs, if any does.
-// What has no node yet is just stopped: there is nothing to keep running. One that
-// holds the only place for the new one, by its port, the most tasks on a node or what it
-// reserves, is stopped first all the same: the new one would wait for ever.
-func (w *servicePlan) replaceInOrder(s *slot, policy updatePolicy) *cluster.Task {
-	r := replacement{}
-	var kept *cluster.Task
-	if policy.startFirst {
-		for _, t := range s.live {
-			if t.Assigned() && (kept == nil || t.Status.State == cluster.StateRunning && kept.Status.State != cluster.StateRunning) {
-				kept = t
-			}
-		}
-	}
-	if kept != nil && w.Ledger.BlockedOnlyBy(&w.requirement, kept, s.node, w.Now) {
-		kept = nil
-	}
-	for _, t := range slices.Clone(s.live) {
-		if t == kept {
-			r.beside = append(r.beside, t)
-		} else {
-			r.stop = append(r.stop, t)
-		}
-	}
-	return w.replace(s, r)
-}
 
 // close ends a rollout when nothing is left to replace and no task of it
 // can fail any more within the monitor period.

@@ -19,7 +19,7 @@ func (w *servicePlan) fillSlots() {
 		}
 	}
 	if w.job {
-		missing = w.vacancies()
+		missing = w.vacancies(w.slots)
 	}
 	if missing <= 0 {
 		return

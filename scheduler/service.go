@@ -1,9 +1,6 @@
 package scheduler
 
 import (
-	"cmp"
-	"slices"
-
 	"skep/cluster"
 	"skep/scheduler/placement"
 )
@@ -30,40 +27,8 @@ type serviceView struct {
 // servicePlan is the planning of one service.
 type servicePlan struct {
 	serviceView
-	// slots are those with tasks, in the order of their numbers or nodes.
+	placer
 	slots []slot
-	// referred are the numbers of the revisions that tasks refer to.
-	referred []uint64
-	// waiting is set when a task found no node; noRoomReason is why no further task of the
-	// current revision finds one either.
-	waiting      bool
-	noRoomReason string
-}
-
-// slot is the tasks of one slot, and what planning finds out about them. In a
-// global service each node is a slot.
-type slot struct {
-	number uint32
-	node   string // empty unless the service is global
-	// idle is set when the node is to have no task; held when it keeps what it has but
-	// takes no new task for now.
-	idle, held bool
-	// tasks are all of the slot, the oldest first; live those wanted so far. Tasks
-	// that this plan stops leave live.
-	tasks, live []*cluster.Task
-	// newest is the youngest one that isn't being removed, nil if there is none: then
-	// the slot is free.
-	newest *cluster.Task
-	// rolling are the tasks that the running rollout made here.
-	rolling []*cluster.Task
-	// dirty is set when the slot has no wanted task that is up to date, or when it is
-	// finished with one that isn't.
-	dirty bool
-	// retry is set when the slot is dirty though it is at the current revision: what a
-	// resumed update is to try again first.
-	retry bool
-	// created is set when this plan makes a task here.
-	created bool
 }
 
 // sameness is what comparing a revision with the current one gave.
@@ -74,9 +39,9 @@ func (p *planner) planService(id string) {
 	w := &p.reused
 	*w = servicePlan{
 		serviceView: serviceView{planner: p, id: id, service: p.View.Service(id)},
-		slots:       w.slots[:0], referred: w.referred[:0],
+		placer:      placer{view: &w.serviceView},
+		slots:       gather(w.slots[:0], p.View.TasksOfService(id)),
 	}
-	w.gather()
 	waiting := false
 	switch {
 	case w.service == nil:
@@ -152,66 +117,6 @@ func (w *servicePlan) plan() (waiting bool) {
 	return w.waiting || r.rebalancing()
 }
 
-// gather sorts the service's tasks into slots.
-func (w *servicePlan) gather() {
-	var unnumbered []*cluster.Task
-	for t := range w.View.TasksOfService(w.id) {
-		if t.Slot == 0 {
-			unnumbered = append(unnumbered, t)
-			continue
-		}
-		w.sort(t)
-	}
-	slices.SortFunc(unnumbered, func(a, b *cluster.Task) int { return cmp.Compare(a.NodeID, b.NodeID) })
-	for _, t := range unnumbered {
-		w.sort(t)
-	}
-	for i := range w.slots {
-		s := &w.slots[i]
-		if len(s.tasks) > 1 {
-			slices.SortFunc(s.tasks, older)
-			slices.SortFunc(s.live, older)
-		}
-		for _, t := range s.tasks {
-			if t.Desired != cluster.StateRemove {
-				s.newest = t
-			}
-		}
-	}
-}
-
-// sort puts a task into its slot: the last one so far, or a new one after it.
-func (w *servicePlan) sort(t *cluster.Task) {
-	at := slot{number: t.Slot}
-	if t.Slot == 0 {
-		at.node = t.NodeID
-	}
-	if n := len(w.slots); n == 0 || w.slots[n-1].number != at.number || w.slots[n-1].node != at.node {
-		w.slots = append(w.slots, at)
-	}
-	if !slices.Contains(w.referred, t.Revision) {
-		w.referred = append(w.referred, t.Revision)
-	}
-	s := &w.slots[len(w.slots)-1]
-	s.tasks = append(s.tasks, t)
-	if t.Live() {
-		s.live = append(s.live, t)
-	}
-}
-
-// older sorts tasks of a slot by age. Where a clock stood still, what is wanted
-// is younger than what isn't, then what changed last is.
-func older(a, b *cluster.Task) int {
-	live := func(t *cluster.Task) int {
-		if t.Live() {
-			return 1
-		}
-		return 0
-	}
-	return cmp.Or(cmp.Compare(a.CreatedAt, b.CreatedAt), cmp.Compare(live(a), live(b)),
-		cmp.Compare(a.Version, b.Version), cmp.Compare(a.ID, b.ID))
-}
-
 // revision finds the revision of a task; nil when it is gone.
 func (v *serviceView) revision(t *cluster.Task) *cluster.Revision {
 	if v.current != nil && t.Revision == v.current.Number {
@@ -254,124 +159,4 @@ func (v *serviceView) wakeAt(at cluster.Time) {
 	if v.wake == 0 || at < v.wake {
 		v.wake = at
 	}
-}
-
-// stop takes tasks out of the slot's live ones; they no longer count on their nodes.
-func (w *servicePlan) stop(s *slot, desired cluster.State, err string, tasks ...*cluster.Task) []stop {
-	var stops []stop
-	for _, t := range tasks {
-		stops = append(stops, stop{TaskID: t.ID, Desired: desired, Err: err})
-		if i := slices.Index(s.live, t); i >= 0 {
-			w.Ledger.Release(t)
-			w.noRoomReason = ""
-			s.live = slices.Delete(s.live, i, i+1)
-		}
-	}
-	return stops
-}
-
-// drop stops tasks without a replacement.
-func (w *servicePlan) drop(s *slot, err string, tasks ...*cluster.Task) {
-	for _, one := range w.stop(s, cluster.StateShutdown, err, tasks...) {
-		w.intend(&one)
-	}
-}
-
-// replacement says how a slot gets a new task.
-type replacement struct {
-	// stop are live tasks that end in the same moment; stopErr says why, of the
-	// last one.
-	stop    []*cluster.Task
-	stopErr string
-	// beside are live tasks that go on until the new one runs, if it ever does.
-	beside []*cluster.Task
-	// notBefore is when the new one may start, at the earliest.
-	notBefore cluster.Time
-}
-
-// replace makes a new task in the slot. Unless it runs beside them, it starts
-// when the others have stopped, and is made ready in the meantime.
-func (w *servicePlan) replace(s *slot, r replacement) *cluster.Task {
-	c := &create{}
-	for i, t := range r.stop {
-		err := ""
-		if i == len(r.stop)-1 {
-			err = r.stopErr
-		}
-		c.Stop = append(c.Stop, w.stop(s, cluster.StateShutdown, err, t)...)
-	}
-	for _, t := range r.beside {
-		c.Beside = append(c.Beside, t.ID)
-	}
-	desired := w.wanted
-	if r.notBefore > w.now || len(r.beside) == 0 && w.blocker(s) != nil {
-		desired = cluster.StateReady
-	}
-	c.Task = w.newTask(s, desired)
-	// Whatever replaces another task has NotBefore, which tells it from the first task
-	// of a new slot.
-	c.Task.NotBefore = max(r.notBefore, w.now)
-	w.intend(c)
-	s.created = true
-	return c.Task
-}
-
-// blocker finds a task of the slot that is to stop and hasn't yet.
-func (v *serviceView) blocker(s *slot) *cluster.Task {
-	for _, t := range s.tasks {
-		if !v.stopped(t) && !slices.Contains(s.live, t) {
-			return t
-		}
-	}
-	return nil
-}
-
-const (
-	messageAssigned = "scheduler assigned task to node"
-	messagePending  = "pending task scheduling"
-)
-
-// place finds a node for one task of the current revision, or says why none can
-// take it.
-func (w *servicePlan) place() (c placement.Choice, why string) {
-	if w.noRoomReason == "" {
-		if c, ok := w.Ledger.PlaceOne(&w.requirement, w.Now); ok {
-			return c, ""
-		}
-		w.noRoomReason = w.Ledger.Explain(&w.requirement)
-	}
-	w.waiting = true
-	return c, w.noRoomReason
-}
-
-// newTask makes a task of the current revision, with a node if one has room; in a
-// global service it is the slot's, and the task waits for it while there is no room.
-func (w *servicePlan) newTask(s *slot, desired cluster.State) *cluster.Task {
-	if !w.global {
-		c, why := w.place()
-		return w.taskOn(c, why, s.number, desired)
-	}
-	c, why := w.Ledger.PlaceOn(&w.requirement, s.node)
-	c.NodeID = s.node
-	w.waiting = w.waiting || why != ""
-	return w.taskOn(c, why, 0, desired)
-}
-
-// taskOn makes a task that is assigned to the node, unless why says that there was
-// no room.
-func (w *servicePlan) taskOn(c placement.Choice, why string, number uint32, desired cluster.State) *cluster.Task {
-	t := &cluster.Task{
-		ID:        w.NewID(),
-		ServiceID: w.id,
-		Revision:  w.current.Number,
-		Slot:      number,
-		NodeID:    c.NodeID,
-		Generic:   c.Generic,
-		Desired:   desired,
-		Status:    cluster.TaskStatus{State: cluster.StateAssigned, Since: w.now, Applied: w.now, Message: messageAssigned},
-	}
-	if why != "" {
-		t.Status.State, t.Status.Message, t.Status.Err = cluster.StatePending, messagePending, why
-	}
-	return t
 }

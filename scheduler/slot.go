@@ -2,225 +2,131 @@ package scheduler
 
 import (
 	"cmp"
+	"iter"
 	"slices"
 	"time"
 
-	"github.com/docker/docker/api/types/swarm"
-
 	"skep/cluster"
-	"skep/scheduler/placement"
 )
 
-// drained tells whether the task's node is to be emptied, but still runs it.
-func (v *serviceView) drained(t *cluster.Task) bool {
-	if t.NodeID == "" || v.gone(t) {
+// slot is the tasks of one slot, and what planning finds out about them. In a
+// global service each node is a slot.
+type slot struct {
+	number uint32
+	node   string // empty unless the service is global
+	// idle is set when the node is to have no task; held when it keeps what it has but
+	// takes no new task for now.
+	idle, held bool
+	// tasks are all of the slot, the oldest first; live those wanted so far. Tasks
+	// that this plan stops leave live.
+	tasks, live []*cluster.Task
+	// newest is the youngest one that isn't being removed, nil if there is none: then
+	// the slot is free.
+	newest *cluster.Task
+	// rolling are the tasks that the running rollout made here.
+	rolling []*cluster.Task
+	// dirty is set when the slot has no wanted task that is up to date, or when it is
+	// finished with one that isn't.
+	dirty bool
+	// retry is set when the slot is dirty though it is at the current revision: what a
+	// resumed update is to try again first.
+	retry bool
+	// created is set when this plan makes a task here.
+	created bool
+}
+
+// gather sorts the tasks of a service into slots, those with tasks, in the order of their
+// numbers or nodes. It appends them to slots.
+func gather(slots []slot, tasks iter.Seq[*cluster.Task]) []slot {
+	var unnumbered []*cluster.Task
+	for t := range tasks {
+		if t.Slot == 0 {
+			unnumbered = append(unnumbered, t)
+			continue
+		}
+		slots = sortIn(slots, t)
+	}
+	slices.SortFunc(unnumbered, func(a, b *cluster.Task) int { return cmp.Compare(a.NodeID, b.NodeID) })
+	for _, t := range unnumbered {
+		slots = sortIn(slots, t)
+	}
+	for i := range slots {
+		s := &slots[i]
+		if len(s.tasks) > 1 {
+			slices.SortFunc(s.tasks, older)
+			slices.SortFunc(s.live, older)
+		}
+		for _, t := range s.tasks {
+			if t.Desired != cluster.StateRemove {
+				s.newest = t
+			}
+		}
+	}
+	return slots
+}
+
+// sortIn puts a task into its slot: the last one so far, or a new one after it.
+func sortIn(slots []slot, t *cluster.Task) []slot {
+	at := slot{number: t.Slot}
+	if t.Slot == 0 {
+		at.node = t.NodeID
+	}
+	if n := len(slots); n == 0 || slots[n-1].number != at.number || slots[n-1].node != at.node {
+		slots = append(slots, at)
+	}
+	s := &slots[len(slots)-1]
+	s.tasks = append(s.tasks, t)
+	if t.Live() {
+		s.live = append(s.live, t)
+	}
+	return slots
+}
+
+// older sorts tasks of a slot by age. Where a clock stood still, what is wanted
+// is younger than what isn't, then what changed last is.
+func older(a, b *cluster.Task) int {
+	live := func(t *cluster.Task) int {
+		if t.Live() {
+			return 1
+		}
+		return 0
+	}
+	return cmp.Or(cmp.Compare(a.CreatedAt, b.CreatedAt), cmp.Compare(live(a), live(b)),
+		cmp.Compare(a.Version, b.Version), cmp.Compare(a.ID, b.ID))
+}
+
+func runsNow(s *slot) bool {
+	return slices.ContainsFunc(s.live, func(t *cluster.Task) bool { return t.Status.State == cluster.StateRunning })
+}
+
+// endedItself tells whether a task ended without having been told to, before
+// anything else took its place. What a node reports after it was given up, or
+// rebooted, isn't the task's fault.
+func endedItself(s *slot, t *cluster.Task) bool {
+	switch t.Status.State {
+	case cluster.StateComplete, cluster.StateFailed, cluster.StateRejected:
+	default:
 		return false
 	}
-	return v.Ledger.Node(t.NodeID).Spec.Availability == swarm.NodeAvailabilityDrain
+	for _, other := range s.tasks {
+		if other != t && other.Revision == t.Revision && other.CreatedAt > t.CreatedAt && other.CreatedAt < t.Status.Applied {
+			return false
+		}
+	}
+	return true
 }
 
-// reconcileSlot sees to it that a slot has one task that works: it replaces what ended or
-// lost its node, and stops what is too much. Replacing what is merely outdated,
-// or on a drained node, is left to update and drain.
-func (w *servicePlan) reconcileSlot(s *slot, r *rollout) {
-	if s.newest == nil || s.idle || w.complete(s) {
-		return
+// ran is for how long a task that has ended ran.
+func ran(t *cluster.Task) time.Duration {
+	if t.RunningAt == 0 || !t.Status.State.Terminal() {
+		return 0
 	}
-	var good, failed, others []*cluster.Task
-	for _, t := range s.live {
-		switch {
-		case w.failing(t) || r.overdue(s, t) != "" || w.misplaced(t) != "" || w.job && w.drained(t):
-			failed = append(failed, t)
-		case !w.upToDate(t) || w.drained(t) || r.leaving(s, t):
-			others = append(others, t)
-		default:
-			good = append(good, t)
-		}
-	}
-	switch {
-	case len(good) > 0:
-		w.dropFailed(s, failed, r)
-		w.keepOne(s, good, others, r)
-	case s.held:
-		w.dropFailed(s, failed, r)
-	case len(failed) > 0:
-		last := failed[len(failed)-1]
-		w.dropFailed(s, failed[:len(failed)-1], r)
-		// Beside others, only a newcomer is tried again, and only while the rollout goes on.
-		leave := len(others) > 0 && (!w.upToDate(last) || r.paused)
-		if leave || !w.restart(s, last, r.overdue(s, last), others) {
-			w.dropFailed(s, failed[len(failed)-1:], r)
-		}
-	case len(s.live) == 0 && !(s.dirty && r.running && !r.paused):
-		// What stands for the slot has ended, or is about to. Mostly that is how the
-		// restart policy wants it.
-		w.restart(s, s.newest, "", nil)
-	}
+	return t.Status.Applied.Sub(t.RunningAt)
 }
 
-func (w *servicePlan) dropFailed(s *slot, failed []*cluster.Task, r *rollout) {
-	for _, t := range failed {
-		w.drop(s, cmp.Or(r.overdue(s, t), w.misplaced(t)), t)
+func boolInt(b bool) int {
+	if b {
+		return 1
 	}
-}
-
-// keepOne keeps the best of the good tasks. Others, which it replaces, go when it
-// runs, or at once when the order is stop-first, or when they hold the only place for
-// it. After a pause it is rather the
-// newcomer that goes while it doesn't run: the slot must not stay doubled.
-func (w *servicePlan) keepOne(s *slot, good, others []*cluster.Task, r *rollout) {
-	best := good[0]
-	for _, t := range good[1:] {
-		if t.Status.State == cluster.StateRunning && best.Status.State != cluster.StateRunning {
-			best = t
-		}
-	}
-	for _, t := range good {
-		if t != best {
-			w.drop(s, "", t)
-		}
-	}
-	runs := best.Status.State == cluster.StateRunning
-	switch {
-	case len(others) == 0:
-	case r.paused && !runs && slices.ContainsFunc(others, func(t *cluster.Task) bool {
-		return t.Status.State == cluster.StateRunning && !w.drained(t)
-	}):
-		w.drop(s, "", best)
-	case runs || !r.policy.startFirst || w.obstructed(s, best, others):
-		w.drop(s, "", others...)
-	}
-}
-
-// obstructed tells whether a task waits for the place of one of the others.
-func (w *servicePlan) obstructed(s *slot, t *cluster.Task, others []*cluster.Task) bool {
-	return !t.Assigned() && t.NotBefore <= w.now && slices.ContainsFunc(others, func(other *cluster.Task) bool {
-		return w.Ledger.BlockedOnlyBy(&w.requirement, other, s.node, w.Now)
-	})
-}
-
-// moving tells whether the slot's task was stopped, or is to be, for no fault
-// of its own, and the one in its place doesn't run yet, though a node has room.
-func (v *serviceView) moving(s *slot) bool {
-	for i, t := range s.tasks {
-		if i > 0 && slices.Contains(s.live, t) && t.Assigned() && t.NotBefore != 0 && t.Status.State < cluster.StateRunning &&
-			!v.failing(t) && !endedItself(s, s.tasks[i-1]) {
-			return true
-		}
-	}
-	return false
-}
-
-// drain empties drained nodes, in the order and with the parallelism of the
-// service's updates. It never waits for want of room: the user wants the node
-// empty.
-func (w *servicePlan) drain(policy updatePolicy) {
-	var queue []*slot
-	busy := starting(w.slots)
-	for i := range w.slots {
-		s := &w.slots[i]
-		switch {
-		case s.created:
-		case w.moving(s):
-			busy++
-		case slices.ContainsFunc(s.live, w.drained) && !slices.ContainsFunc(s.live, func(t *cluster.Task) bool { return !w.drained(t) }):
-			queue = append(queue, s)
-		}
-	}
-	for _, s := range queue {
-		if last := s.live[len(s.live)-1]; !w.restartable(s, last) {
-			w.drop(s, "", slices.Clone(s.live)...)
-			continue
-		}
-		if policy.parallelism > 0 && busy >= policy.parallelism {
-			return
-		}
-		if w.drainSlot(s, policy).NodeID != "" {
-			busy++
-		}
-	}
-}
-
-// drainSlot replaces the tasks of a slot, after them where no node has room before.
-func (w *servicePlan) drainSlot(s *slot, policy updatePolicy) *cluster.Task {
-	if policy.startFirst && w.Ledger.Fits(&w.requirement, w.Now) {
-		return w.replaceInOrder(s, policy)
-	}
-	return w.replace(s, replacement{stop: slices.Clone(s.live)})
-}
-
-// explainAfter is how long a task waits for another to stop before it says so, and
-// after how long one that waits for a node looks anew at what others have taken.
-// Most don't wait that long, and each explanation is a write.
-const explainAfter = 2 * time.Second
-
-// unblockOrExplain lets the slot's waiting tasks go on, or says what they wait for: a node,
-// the end of a restart delay, or the end of the task before.
-func (w *servicePlan) unblockOrExplain(s *slot) {
-	for _, t := range s.live {
-		if t.Status.State.Terminal() {
-			continue
-		}
-		if !t.Assigned() {
-			w.awaitNode(t)
-		}
-		if t.Desired != cluster.StateReady {
-			continue
-		}
-		if t.NotBefore > w.now {
-			w.wakeAt(t.NotBefore)
-			w.say(t, "waiting for the restart delay to end at "+t.NotBefore.Std().Format(time.TimeOnly)+" UTC")
-			continue
-		}
-		before := w.blocker(s)
-		if before == nil {
-			w.intend(&start{TaskID: t.ID, Desired: w.wanted})
-			continue
-		}
-		if at := t.CreatedAt.Add(explainAfter); at > w.now {
-			w.wakeAt(at)
-		} else {
-			w.say(t, w.waitsFor(before))
-		}
-	}
-}
-
-// say explains a task that is ready and waits; in earlier states its agent's
-// messages say more.
-func (w *servicePlan) say(t *cluster.Task, message string) {
-	if t.Status.State == cluster.StateReady && t.Status.Message != message {
-		w.intend(&explain{TaskID: t.ID, State: t.Status.State, Message: message, Err: t.Status.Err})
-	}
-}
-
-func (w *servicePlan) awaitNode(t *cluster.Task) {
-	var c placement.Choice
-	why := ""
-	switch {
-	case w.global:
-		requirement := w.requirementOf(t)
-		if requirement == nil {
-			return
-		}
-		c, why = w.Ledger.PlaceOn(requirement, t.NodeID)
-	case t.Revision == w.current.Number:
-		c, why = w.place()
-	default:
-		requirement := w.requirementOf(t)
-		if requirement == nil {
-			return
-		}
-		ok := false
-		if c, ok = w.Ledger.PlaceOne(requirement, w.Now); !ok {
-			why = w.Ledger.Explain(requirement)
-		}
-	}
-	switch {
-	case why == "":
-		w.intend(&assign{TaskID: t.ID, Choice: c})
-		return
-	case why != t.Status.Err:
-		w.intend(&explain{TaskID: t.ID, State: t.Status.State, Message: messagePending, Err: why})
-	}
-	w.waiting = true
+	return 0
 }
