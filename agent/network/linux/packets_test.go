@@ -158,7 +158,7 @@ func newRack(t *testing.T, hosts ...string) *rack {
 	t.Cleanup(func() { r.run("ip", "link", "del", "wire") })
 	for i, host := range hosts {
 		r.namespace(host, wire+fmt.Sprint(i+1)+"/24")
-		r.in(host, "sysctl", "-qw", "net.ipv4.ip_forward=1")
+		r.in(host, "sh", "-c", "echo 1 >/proc/sys/net/ipv4/ip_forward")
 		w := &network.Wanted{
 			Cluster: "c", Self: network.Node{Index: uint16(i + 1), Addr: netip.MustParseAddr(wire + fmt.Sprint(i+1))}, DataPort: 4789, Seed: 7,
 			Marks: network.Marks{Peer: 0x3ff00000, LocalClient: 0x40000000},

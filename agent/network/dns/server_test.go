@@ -1,0 +1,172 @@
+package dns_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"math/rand/v2"
+	"net"
+	"net/netip"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	mdns "github.com/miekg/dns"
+	"go.uber.org/goleak"
+
+	"skep/agent/network/dns"
+)
+
+// start runs a server on this machine's loopback, for an asker there.
+func start(t testing.TB, exchange func(context.Context, string, *mdns.Msg, netip.AddrPort) (*mdns.Msg, error)) (server *dns.Server, at string) {
+	packets, err := net.ListenPacket("udp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	at = packets.LocalAddr().String()
+	conns, err := net.Listen("tcp", at)
+	if err != nil {
+		t.Fatal(err)
+	}
+	server = dns.NewServer(dns.Config{
+		Packets: []net.PacketConn{packets}, Conns: []net.Listener{conns}, Exchange: exchange, Random: rand.New(rand.NewPCG(1, 2)), Log: slog.New(slog.DiscardHandler),
+	})
+	ctx, cancel := context.WithCancel(context.Background())
+	ended := make(chan error, 1)
+	go func() { ended <- server.Run(ctx) }()
+	t.Cleanup(func() {
+		cancel()
+		if err := <-ended; !errors.Is(err, context.Canceled) {
+			t.Errorf("it ended with %v", err)
+		}
+		if t, is := t.(*testing.T); is {
+			goleak.VerifyNone(t)
+		}
+	})
+	return server, at
+}
+
+// here has the asker of these tests, on the network front, where "many" has 200 addresses.
+func here() *dns.Names {
+	n := names()
+	n.Askers[netip.MustParseAddr("127.0.0.1")] = n.Askers[addr("10.0.1.5")]
+	many := dns.Record{Shuffle: true}
+	for i := range 200 {
+		many.Addrs = append(many.Addrs, netip.AddrFrom4([4]byte{10, 0, 1, byte(i)}))
+	}
+	n.Networks["front"].Names["many"] = many
+	return n
+}
+
+func askServer(network, at, name string) (*mdns.Msg, error) {
+	client := &mdns.Client{Net: network, Timeout: 5 * time.Second}
+	reply, _, err := client.Exchange(new(mdns.Msg).SetQuestion(name, mdns.TypeA), at)
+	return reply, err
+}
+
+func TestServer_Answers(t *testing.T) {
+	server, at := start(t, func(_ context.Context, network string, q *mdns.Msg, resolver netip.AddrPort) (*mdns.Msg, error) {
+		if resolver.Addr() != addr("198.51.100.53") {
+			return nil, fmt.Errorf("asked %v", resolver)
+		}
+		reply := new(mdns.Msg).SetReply(q)
+		reply.Answer = []mdns.RR{&mdns.A{Hdr: mdns.RR_Header{Name: q.Question[0].Name, Rrtype: mdns.TypeA, Class: mdns.ClassINET, Ttl: 60}, A: net.IPv4(203, 0, 113, 1)}}
+		return reply, nil
+	})
+	check := func(network, name, want string) {
+		t.Helper()
+		reply, err := askServer(network, at, name)
+		if got := told(reply, nil); err != nil || got != want {
+			t.Errorf("%s by %s: %s, %v, want %s", name, network, got, err, want)
+		}
+	}
+	check("udp", "web.", "SERVFAIL") // It knows nothing yet.
+	server.Set(here())
+	for _, network := range []string{"udp", "tcp"} {
+		check(network, "web.", "NOERROR 10.0.1.2")
+		check(network, "nobody.", "NXDOMAIN")
+		check(network, "example.com.", "NOERROR 203.0.113.1")
+	}
+	short, err := askServer("udp", at, "many.")
+	if err != nil || !short.Truncated || len(short.Answer) == 0 || len(short.Answer) >= 200 {
+		t.Errorf("200 addresses by UDP: truncated %v, %d of them, %v", short.Truncated, len(short.Answer), err)
+	}
+	whole, err := askServer("tcp", at, "many.")
+	if err != nil || whole.Truncated || len(whole.Answer) != 200 {
+		t.Errorf("200 addresses by TCP: truncated %v, %d of them, %v", whole.Truncated, len(whole.Answer), err)
+	}
+}
+
+// TestServer_IsntHeldUpByResolvers floods it with names of a resolver that never answers: the
+// cluster's own names are answered meanwhile, and no more than a bound of the others wait.
+func TestServer_IsntHeldUpByResolvers(t *testing.T) {
+	var waiting, most atomic.Int64
+	release := make(chan struct{})
+	server, at := start(t, func(ctx context.Context, _ string, _ *mdns.Msg, _ netip.AddrPort) (*mdns.Msg, error) {
+		for n := waiting.Add(1); ; {
+			if was := most.Load(); n <= was || most.CompareAndSwap(was, n) {
+				break
+			}
+		}
+		defer waiting.Add(-1)
+		select {
+		case <-release:
+		case <-ctx.Done():
+		}
+		return nil, errors.New("no answer")
+	})
+	server.Set(here())
+	conn, err := net.Dial("udp", at)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	packed, err := new(mdns.Msg).SetQuestion("example.com.", mdns.TypeA).Pack()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i := range 5000 {
+		if _, err := conn.Write(packed); err != nil {
+			t.Fatal(err)
+		}
+		if i%50 == 0 {
+			if reply, err := askServer("tcp", at, "web."); err != nil || told(reply, nil) != "NOERROR 10.0.1.2" {
+				t.Fatalf("after %d questions for a resolver: %v, %v", i, reply, err)
+			}
+		}
+	}
+	close(release)
+	if n := most.Load(); n < 100 || n > 1024 {
+		t.Errorf("%d questions were with the resolver at once, want at most 1024, and some hundreds to show it", n)
+	}
+}
+
+// BenchmarkServer answers one name by UDP, on this machine.
+func BenchmarkServer(b *testing.B) {
+	server, at := start(b, nil)
+	server.Set(here())
+	packed, err := new(mdns.Msg).SetQuestion("web.", mdns.TypeA).Pack()
+	if err != nil {
+		b.Fatal(err)
+	}
+	b.RunParallel(func(pb *testing.PB) {
+		conn, err := net.Dial("udp", at)
+		if err != nil {
+			b.Error(err)
+			return
+		}
+		defer conn.Close()
+		buf := make([]byte, 512)
+		for pb.Next() {
+			if _, err := conn.Write(packed); err != nil {
+				b.Error(err)
+				return
+			}
+			if _, err := conn.Read(buf); err != nil {
+				b.Error(err)
+				return
+			}
+		}
+	})
+}
