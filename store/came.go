@@ -23,7 +23,7 @@ func (r record) finish(k kind, object any, version uint64) (form, error) {
 	if err != nil {
 		return nil, err
 	}
-	setVersion(k, object, version)
+	k.setVersion(object, version)
 	if bytes.Equal(known, r.Object) {
 		return nil, nil
 	}

@@ -84,6 +84,7 @@ type kindOf[T any] struct {
 type metaOf[T any] interface {
 	get(object *T) cluster.Meta
 	set(object *T, m cluster.Meta)
+	setVersion(object *T, version uint64)
 }
 
 // inMeta is for objects that have them in a cluster.Meta, as all but tasks do.
@@ -91,6 +92,8 @@ type inMeta[T any] func(*T) *cluster.Meta
 
 func (in inMeta[T]) get(object *T) cluster.Meta    { return *in(object) }
 func (in inMeta[T]) set(object *T, m cluster.Meta) { *in(object) = m }
+
+func (in inMeta[T]) setVersion(object *T, version uint64) { in(object).Version = version }
 
 // kind is a kindOf[T] whose objects are any: what reads and writes them is the same for
 // all kinds.
@@ -102,6 +105,7 @@ type kind interface {
 	blankOf(key string) (any, error)
 	metaOf(object any) cluster.Meta
 	setMeta(object any, m cluster.Meta)
+	setVersion(object any, version uint64)
 	timesOf(object any) []time.Time
 	intern(in *interner, object any)
 	referencesIn(spec *swarm.TaskSpec) iter.Seq[Reference]
@@ -119,6 +123,8 @@ func (k *kindOf[T]) blankOf(key string) (any, error) {
 func (k *kindOf[T]) metaOf(object any) cluster.Meta { return k.meta.get(object.(*T)) }
 
 func (k *kindOf[T]) setMeta(object any, m cluster.Meta) { k.meta.set(object.(*T), m) }
+
+func (k *kindOf[T]) setVersion(object any, version uint64) { k.meta.setVersion(object.(*T), version) }
 
 func (k *kindOf[T]) timesOf(object any) []time.Time {
 	if k.times == nil {
@@ -158,12 +164,5 @@ func stamp(k kind, object, before any, now time.Time) {
 	if before != nil {
 		m.CreatedAt = k.metaOf(before).CreatedAt
 	}
-	k.setMeta(object, m)
-}
-
-// setVersion gives an object that nobody else has yet its final version.
-func setVersion(k kind, object any, index uint64) {
-	m := k.metaOf(object)
-	m.Version = index
 	k.setMeta(object, m)
 }

@@ -40,7 +40,7 @@ func (m *Memory) Update(_ context.Context, fn func(*Tx) error) error {
 	changes := make([]Change, len(tx.changes))
 	for i, c := range tx.changes {
 		if c.after != nil {
-			setVersion(kinds[c.record.Kind-1], c.after, b.scratch.applied)
+			kinds[c.record.Kind-1].setVersion(c.after, b.scratch.applied)
 		}
 		changes[i] = Change{Before: c.before, After: c.after, By: c.record.By}
 	}

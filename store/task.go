@@ -61,6 +61,8 @@ func (taskMeta) set(t *cluster.Task, m cluster.Meta) {
 	t.Version, t.CreatedAt, t.UpdatedAt = m.Version, cluster.At(m.CreatedAt), cluster.At(m.UpdatedAt)
 }
 
+func (taskMeta) setVersion(t *cluster.Task, version uint64) { t.Version = version }
+
 // Task finds a task by its ID.
 func (v View) Task(id string) *cluster.Task { return tasks.get(v, id) }
 
