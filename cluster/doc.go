@@ -2,9 +2,9 @@
 // the states of tasks and nodes, the errors that cross packages, the constraint
 // language and the messages between agents and managers.
 //
-// It is run by nobody: it starts no goroutine, reads no clock and touches no
-// disk or network, and it imports nothing else of skep, so every package may
-// import it.
+// It is run by nobody: it starts no goroutine, reads no clock, touches no network
+// and, but for ReplaceFile and SyncDir, no disk. It imports nothing else of skep, so
+// every package may import it.
 //
 // What users write (specs) are Docker's own types, embedded unchanged; what the
 // system writes (status and bookkeeping) is ours. Conversion to the Docker

@@ -23,6 +23,7 @@ var arrows = []arrow{
 	{"cluster/gossip", "cluster", "it speaks of Members"},
 
 	{"store", "cluster", "it keeps the cluster's objects"},
+	{"store/seal", "cluster", "its files are replaced as all are"},
 	{"store", "store/seal", "nothing reaches the disk unsealed"},
 
 	{"scheduler/placement", "cluster", "it weighs nodes and tasks"},

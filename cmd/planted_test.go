@@ -36,7 +36,7 @@ var bugs = []planted{
 	},
 	{
 		name: "the folder isn't synced after a rename",
-		file: "store/seal/file.go", old: "\treturn SyncDir(filepath.Dir(path))\n", new: "\t_ = filepath.Dir(path)\n\treturn nil\n",
+		file: "cluster/replacefile.go", old: "\treturn SyncDir(filepath.Dir(path))\n", new: "\t_ = filepath.Dir(path)\n\treturn nil\n",
 		pkg: "./store", run: "TestCrash",
 	},
 	{

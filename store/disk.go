@@ -11,6 +11,7 @@ import (
 	"github.com/hashicorp/go-hclog"
 	"github.com/hashicorp/raft"
 
+	"skep/cluster"
 	"skep/store/seal"
 )
 
@@ -128,7 +129,7 @@ func (d *Disk) open(config DiskConfig, path string) error {
 	}
 	// The log syncs what it writes, but not its own name, nor its folder's.
 	for _, dir := range []string{config.Dir, filepath.Dir(config.Dir)} {
-		if err := seal.SyncDir(dir); err != nil {
+		if err := cluster.SyncDir(dir); err != nil {
 			return fmt.Errorf("sync %s: %w", dir, err)
 		}
 	}

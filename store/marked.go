@@ -169,7 +169,7 @@ func (b *markedBolt) open(path string, m *mark) (err error) {
 		if err := os.Rename(beside, path); err != nil {
 			return err
 		}
-		if err := seal.SyncDir(filepath.Dir(path)); err != nil {
+		if err := cluster.SyncDir(filepath.Dir(path)); err != nil {
 			return err
 		}
 	} else if err := b.prepare(path, *m); err != nil {

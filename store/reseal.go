@@ -5,6 +5,7 @@ import (
 	"os"
 	"path/filepath"
 
+	"skep/cluster"
 	"skep/store/seal"
 )
 
@@ -61,7 +62,7 @@ func (s *snapshotFiles) remove(id string) error {
 	if err := os.Rename(path, path+".tmp"); err != nil {
 		return err
 	}
-	if err := seal.SyncDir(filepath.Dir(path)); err != nil {
+	if err := cluster.SyncDir(filepath.Dir(path)); err != nil {
 		return err
 	}
 	return os.RemoveAll(path + ".tmp")

@@ -11,6 +11,7 @@ import (
 	"github.com/hashicorp/go-hclog"
 	"github.com/hashicorp/raft"
 
+	"skep/cluster"
 	"skep/store/seal"
 )
 
@@ -54,7 +55,7 @@ func (s *snapshotFiles) Create(version raft.SnapshotVersion, index, term uint64,
 	// Raft syncs the files and the folder that this one will be renamed in, but not
 	// the names of the files. Until then the folder's name ends so.
 	folder := filepath.Join(s.dir, snapshotDir, sink.ID()+".tmp")
-	if err := seal.SyncDir(folder); err != nil {
+	if err := cluster.SyncDir(folder); err != nil {
 		return nil, errors.Join(err, sink.Cancel())
 	}
 	return &steadySink{SnapshotSink: sink, file: filepath.Join(folder, "state.bin")}, nil

@@ -5,7 +5,7 @@ import (
 	"os"
 	"time"
 
-	"skep/store/seal"
+	"skep/cluster"
 )
 
 // prepareDir makes the folder, for its owner only, and tries a write.
@@ -33,7 +33,7 @@ func try(dir string) error {
 	if err := probe.Sync(); err != nil {
 		return err
 	}
-	return seal.SyncDir(dir)
+	return cluster.SyncDir(dir)
 }
 
 // Hung is for how long a write has been under way that takes too long; 0 when none is.

@@ -14,7 +14,6 @@ import (
 	"io/fs"
 	"log/slog"
 	"os"
-	"path/filepath"
 	"slices"
 	"strconv"
 	"time"
@@ -134,8 +133,8 @@ func (f KeyFile) Save(keys Keys) error {
 	if err != nil {
 		return fmt.Errorf("write key file %s: %w", f.Path, err)
 	}
-	if err := f.replace(content); err != nil {
-		return fmt.Errorf("write key file %s: %w", f.Path, err)
+	if err := cluster.ReplaceFile(f.Path, content); err != nil {
+		return fmt.Errorf("write key file %s: %w", f.Path, cause(err))
 	}
 	return nil
 }
@@ -178,45 +177,6 @@ func (f KeyFile) load(key cluster.UnlockKey) (Keys, error) {
 		return Keys{}, cause(err)
 	}
 	return decodeKeys(content, key)
-}
-
-// replace writes the content beside the file and renames it into place. The file
-// is on disk before the rename and the rename before the return.
-func (f KeyFile) replace(content []byte) error {
-	next := f.Path + ".new"
-	if err := os.Remove(next); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return cause(err) // what a crash left behind
-	}
-	file, err := os.OpenFile(next, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
-	if err != nil {
-		return cause(err)
-	}
-	_, err = file.Write(content)
-	if err == nil {
-		err = file.Chmod(0o600) // whatever the umask says
-	}
-	if err == nil {
-		err = file.Sync()
-	}
-	if closing := file.Close(); err == nil {
-		err = closing
-	}
-	if err == nil {
-		err = os.Rename(next, f.Path)
-	}
-	if err != nil {
-		os.Remove(next)
-		return cause(err)
-	}
-	dir, err := os.Open(filepath.Dir(f.Path))
-	if err != nil {
-		return cause(err)
-	}
-	defer dir.Close()
-	if err := dir.Sync(); err != nil {
-		return cause(err)
-	}
-	return nil
 }
 
 // encode also checks, so that nothing is written that couldn't be read back.

@@ -65,7 +65,7 @@ func (f files) begin() error {
 		err = note.Close()
 	}
 	if err == nil {
-		err = seal.SyncDir(f.dir)
+		err = cluster.SyncDir(f.dir)
 	}
 	if err != nil {
 		return fmt.Errorf("begin to change the cluster files: %w", err)
@@ -82,14 +82,14 @@ func (f files) clear() error {
 		}
 		return nil
 	}
-	if err := errors.Join(remove(f.keys()), remove(f.keys()+".new"), seal.SyncDir(f.dir)); err != nil {
+	if err := errors.Join(remove(f.keys()), remove(f.keys()+".new"), cluster.SyncDir(f.dir)); err != nil {
 		return err
 	}
 	var errs []error
 	for _, path := range f.remains() {
 		errs = append(errs, remove(path))
 	}
-	return errors.Join(append(errs, seal.SyncDir(f.dir))...)
+	return errors.Join(append(errs, cluster.SyncDir(f.dir))...)
 }
 
 // finish notes that the membership that is in the folder is whole, or that there is none.
@@ -99,7 +99,7 @@ func (f files) finish() error {
 		return nil
 	}
 	if err == nil {
-		err = seal.SyncDir(f.dir)
+		err = cluster.SyncDir(f.dir)
 	}
 	if err != nil {
 		return fmt.Errorf("end the change of the cluster files: %w", err)

@@ -10,7 +10,6 @@ import (
 	"github.com/docker/docker/api/types/swarm"
 
 	"skep/cluster"
-	"skep/store/seal"
 )
 
 // A manager whose database is damaged may have promised what it doesn't know any more,
@@ -72,7 +71,7 @@ func (m *member) dropDatabase() error {
 	if err := os.RemoveAll(m.node.files.raft()); err != nil {
 		return fmt.Errorf("remove the database: %w", err)
 	}
-	if err := seal.SyncDir(m.node.files.dir); err != nil {
+	if err := cluster.SyncDir(m.node.files.dir); err != nil {
 		return fmt.Errorf("remove the database: sync %s: %w", m.node.files.dir, err)
 	}
 	if !m.currentRecord().Database {

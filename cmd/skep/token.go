@@ -3,7 +3,6 @@ package main
 import (
 	"context"
 	"errors"
-	"fmt"
 	"io/fs"
 	"log/slog"
 	"os"
@@ -11,6 +10,8 @@ import (
 	"time"
 
 	"github.com/docker/docker/client"
+
+	"skep/cluster"
 )
 
 // A token that was rotated is in the files this long after, at most; a node that tries
@@ -65,14 +66,5 @@ func keepFile(path, text string) error {
 	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
 		return err
 	}
-	f, err := os.CreateTemp(filepath.Dir(path), ".token-*") // mode 0600
-	if err != nil {
-		return err
-	}
-	defer os.Remove(f.Name()) // nothing to remove once it has been renamed
-	_, err = fmt.Fprintln(f, text)
-	if err := errors.Join(err, f.Close()); err != nil {
-		return err
-	}
-	return os.Rename(f.Name(), path)
+	return cluster.ReplaceFile(path, []byte(text+"\n"))
 }

@@ -3,7 +3,8 @@ package seal
 import (
 	"fmt"
 	"os"
-	"path/filepath"
+
+	"skep/cluster"
 )
 
 // File is one small sealed file that is only ever replaced whole. After a crash
@@ -36,46 +37,8 @@ func (f *File) Read() ([]byte, error) {
 
 // Write replaces the file. When it returns nil, the new content is on the disk.
 func (f *File) Write(plain []byte) error {
-	if err := replaceFile(f.path, f.ring.Seal(plain, f.place)); err != nil {
+	if err := cluster.ReplaceFile(f.path, f.ring.Seal(plain, f.place)); err != nil {
 		return fmt.Errorf("write %s: %w", f.path, err)
 	}
 	return nil
-}
-
-// replaceFile writes beside path, syncs, renames over it and syncs the folder.
-// The name beside it is fixed, so a crash leaves at most one file behind, which
-// the next write takes over.
-func replaceFile(path string, data []byte) error {
-	beside := path + ".tmp"
-	out, err := os.OpenFile(beside, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
-	if err != nil {
-		return err
-	}
-	defer out.Close() // Closed twice when all goes well, which does nothing.
-	if err := out.Chmod(0o600); err != nil {
-		return err
-	}
-	if _, err := out.Write(data); err != nil {
-		return err
-	}
-	if err := out.Sync(); err != nil {
-		return err
-	}
-	if err := out.Close(); err != nil {
-		return err
-	}
-	if err := os.Rename(beside, path); err != nil {
-		return err
-	}
-	return SyncDir(filepath.Dir(path))
-}
-
-// SyncDir makes the names in a folder durable.
-func SyncDir(path string) error {
-	dir, err := os.Open(path)
-	if err != nil {
-		return err
-	}
-	defer dir.Close()
-	return dir.Sync()
 }

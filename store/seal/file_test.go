@@ -19,7 +19,7 @@ func TestFile_IsReplacedWhole(t *testing.T) {
 		t.Fatalf("before the first write: %v", err)
 	}
 	// What a crash in the middle of a write left behind must not get in the way.
-	if err := os.WriteFile(path+".tmp", bytes.Repeat([]byte("x"), 9999), 0o644); err != nil {
+	if err := os.WriteFile(path+".new", bytes.Repeat([]byte("x"), 9999), 0o644); err != nil {
 		t.Fatal(err)
 	}
 	for _, content := range []string{"canary one", "canary two, longer", ""} {
@@ -37,7 +37,7 @@ func TestFile_IsReplacedWhole(t *testing.T) {
 	if err != nil || info.Mode().Perm() != 0o600 {
 		t.Errorf("mode %v, %v", info.Mode(), err)
 	}
-	if _, err := os.Stat(path + ".tmp"); !errors.Is(err, fs.ErrNotExist) {
+	if _, err := os.Stat(path + ".new"); !errors.Is(err, fs.ErrNotExist) {
 		t.Errorf("something is left beside the file: %v", err)
 	}
 	if _, err := NewFile(path, ring, "c1", "other").Read(); !errors.Is(err, ErrBad) {
