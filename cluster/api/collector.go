@@ -24,6 +24,10 @@ const (
 	logMemory   = 16 << 20
 	leastWindow = 64 << 10
 	mostWindow  = 1 << 20
+	// logBudget is about how many bytes of lines wait in this manager for all clients: six of
+	// those with the most, or 1,500 logs that are followed. With what a collection of garbage
+	// leaves behind that is 200 MB.
+	logBudget = 96 << 20
 )
 
 // collector reads the logs of some tasks: first what is there, in the order of time;
@@ -60,6 +64,14 @@ type taskLines struct {
 // follows, of those that come later and that wanted accepts.
 func (s *Server) streamLogs(r *request, query logQuery, wanted func(*cluster.Task) bool, list func(store.View) []*cluster.Task) response {
 	return response{stream: func(ctx context.Context, w http.ResponseWriter) {
+		tasks := list(r.manager.Store().View())
+		needs := historyBytes(tasks, query.options)
+		if err := s.reserveLogs(needs); err != nil {
+			s.writeError(w, r.http, err)
+			return
+		}
+		history := sync.OnceFunc(func() { s.logBytes.Release(needs) })
+		defer history()
 		writer := newLogWriter(w, query, r.before("1.42"))
 		writer.begin()
 		ctx, cancel := context.WithCancel(ctx)
@@ -71,10 +83,42 @@ func (s *Server) streamLogs(r *request, query logQuery, wanted func(*cluster.Tas
 		}()
 		changes := r.manager.Store().Subscribe()
 		defer changes.Close()
-		if c.history(ctx, list(r.manager.Store().View())) == nil && query.options.Follow {
+		if c.history(ctx, tasks) == nil && query.options.Follow {
+			history()
 			c.follow(ctx, changes, wanted, list)
 		}
 	}}
+}
+
+// historyWindow is how many bytes of each of so many logs wait.
+func historyWindow(logs int) int {
+	return min(max(logMemory/max(min(logs, maxMerged), 1), leastWindow), mostWindow)
+}
+
+// historyBytes is how many bytes of lines wait at most while the history of the tasks is read.
+func historyBytes(tasks []*cluster.Task, options cluster.LogOptions) int64 {
+	logs := 0
+	for _, task := range tasks {
+		if hasLog(task) {
+			logs++
+		}
+	}
+	if logs == 0 || options.Tail == 0 {
+		return leastWindow
+	}
+	bytes := historyWindow(logs) * min(logs, maxMerged)
+	if options.Tail > 0 && logs > 1 {
+		bytes += logMemory // See tail.
+	}
+	return int64(bytes)
+}
+
+// reserveLogs takes so many bytes of logBudget, for the caller to release.
+func (s *Server) reserveLogs(bytes int64) error {
+	if s.logBytes.TryAcquire(bytes) {
+		return nil
+	}
+	return fail(cluster.ErrUnavailable, "logs that are being read may take %d MB of this manager's memory, and do: try again when some have been read, or read fewer at once", logBudget>>20)
 }
 
 // history writes what the tasks have written so far.
@@ -89,7 +133,7 @@ func (c *collector) history(ctx context.Context, tasks []*cluster.Task) error {
 	}
 	options := c.query.options
 	options.Follow = false
-	options.Window = min(max(logMemory/max(min(len(logs), maxMerged), 1), leastWindow), mostWindow)
+	options.Window = historyWindow(len(logs))
 	write := c.writer.write
 	var end tail
 	if options.Tail >= 0 && len(logs) > 1 {
@@ -220,7 +264,13 @@ func (c *collector) start(ctx context.Context, log *taskLog, options cluster.Log
 		warned := log.warning != ""
 		for {
 			before := log.last
-			if c.read(ctx, log, options, hand); log.warning == "" || ctx.Err() != nil {
+			if err := c.server.reserveLogs(leastWindow); err != nil {
+				c.warn(log, err)
+			} else {
+				c.read(ctx, log, options, hand)
+				c.server.logBytes.Release(leastWindow)
+			}
+			if log.warning == "" || ctx.Err() != nil {
 				return
 			}
 			warned = warned && log.last == before
@@ -261,9 +311,14 @@ func (c *collector) read(ctx context.Context, log *taskLog, options cluster.LogO
 		return hand(lines)
 	})
 	if err != nil && ctx.Err() == nil && !containerGone(err) {
-		c.server.Log.Debug("log can't be read", "task", log.task.ID, "node", log.task.NodeID, "error", err)
-		log.warning = fmt.Sprintf("the log of task %s on node %s can't be read: %v", log.task.ID, log.task.NodeID, err)
+		c.warn(log, err)
 	}
+}
+
+// warn notes why the log of a task can't be read.
+func (c *collector) warn(log *taskLog, err error) {
+	c.server.Log.Debug("log can't be read", "task", log.task.ID, "node", log.task.NodeID, "error", err)
+	log.warning = fmt.Sprintf("the log of task %s on node %s can't be read: %v", log.task.ID, log.task.NodeID, err)
 }
 
 // containerGone tells whether there is no log because there is no container any

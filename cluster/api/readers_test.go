@@ -327,3 +327,60 @@ func TestAttack_ManyEventReaders(t *testing.T) {
 	}
 	until(t, "those who stand still to be cut off", func() bool { return handler.now.Load() <= 1 })
 }
+
+// What lines wait for clients in this manager has a total: who would exceed it is refused, with
+// the reason, and may come when others have gone. A log that is to be followed has a line about it.
+func TestAttack_ManyReadersOfLogs(t *testing.T) {
+	b := newBench(t)
+	const tasks = 20 // Each of these readers has as much as any.
+	id := b.create(spec("web"))
+	for i := range tasks {
+		b.addTask(i+1, id, uint32(i+1), 1+i%3)
+	}
+	b.manager.set(func(m *fakeManager) { m.logs = endless })
+	socket, _ := listen(t, b.handler, ReadHeaderTimeout, MaxConnections)
+	conns := standing(t, socket, "/services/web/logs?stdout=1", 30)
+	begun, refused := 0, ""
+	for _, conn := range conns {
+		answer, err := http.ReadResponse(bufio.NewReader(conn), nil)
+		switch {
+		case err != nil:
+			t.Error(err)
+		case answer.StatusCode == http.StatusOK:
+			begun++
+		default:
+			rest, _ := io.ReadAll(answer.Body)
+			refused = answer.Status + string(rest)
+		}
+	}
+	if begun != logBudget/logMemory {
+		t.Errorf("%d of %d readers began; each may take %d MB", begun, len(conns), logMemory>>20)
+	}
+	if !strings.HasPrefix(refused, "503") || !strings.Contains(refused, "96 MB") || !strings.Contains(refused, "try again") {
+		t.Errorf("refused with %q", refused)
+	}
+	for _, conn := range conns {
+		conn.Close()
+	}
+	until(t, "the budget", func() bool { return b.server.logBytes.TryAcquire(logBudget) })
+
+	// Of logs that go on, so many are read as fit.
+	const fit = tasks / 2
+	b.server.logBytes.Release(fit * leastWindow)
+	b.manager.set(func(m *fakeManager) {
+		m.logs = func(ctx context.Context, _, _ string, _ cluster.LogOptions, emit func([]cluster.LogLine) error) error {
+			if err := emit([]cluster.LogLine{{Data: []byte("is followed\n")}}); err != nil {
+				return err
+			}
+			<-ctx.Done()
+			return ctx.Err()
+		}
+	})
+	conn := dial(t, socket)
+	fmt.Fprintf(conn, "GET /services/web/logs?stdout=1&follow=1&tail=0 HTTP/1.1\r\nHost: a\r\n\r\n")
+	conn.SetReadDeadline(time.Now().Add(time.Second))
+	text, _ := io.ReadAll(conn)
+	if follow, not := strings.Count(string(text), "is followed\n"), strings.Count(string(text), "try again"); follow != fit || not != tasks-fit {
+		t.Errorf("%d logs are followed, of %d it is said that they aren't; there is room for %d of %d", follow, not, fit, tasks)
+	}
+}

@@ -16,6 +16,7 @@ import (
 
 	"github.com/docker/docker/api/types/registry"
 	"github.com/docker/docker/api/types/versions"
+	"golang.org/x/sync/semaphore"
 
 	"skep/cluster"
 )
@@ -29,6 +30,9 @@ type Server struct {
 
 	lists    chan struct{} // the places for large lists
 	listWait time.Duration // how long one waits for a place
+
+	// logBytes is what of logBudget is taken.
+	logBytes *semaphore.Weighted
 
 	patience patience
 	// failures and odd count what goes wrong with requests, and what is odd about them.
@@ -52,7 +56,7 @@ func New(config Config) *Server {
 	if config.Log == nil {
 		config.Log = slog.New(slog.DiscardHandler)
 	}
-	s := &Server{Config: config, events: newRecorder(), lists: make(chan struct{}, maxLargeLists), listWait: listWait, patience: defaultPatience}
+	s := &Server{Config: config, events: newRecorder(), lists: make(chan struct{}, maxLargeLists), listWait: listWait, logBytes: semaphore.NewWeighted(logBudget), patience: defaultPatience}
 	s.engine = newEngine(config.Engine, config.Log)
 	s.routes = s.table()
 	return s

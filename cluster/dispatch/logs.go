@@ -14,7 +14,7 @@ import (
 const (
 	// maxStreams is how many logs one node may be asked for at once.
 	maxStreams = 256
-	// logBuffer is how many bytes of a log wait for its reader.
+	// logBuffer is how many bytes of a log wait for its reader, if that gave no window.
 	logBuffer = 4 << 20
 	// logPatience is how long a session waits for the reader of a log when its buffer
 	// is full. Then the stream is given up, for the sake of the session.
@@ -168,7 +168,7 @@ func (s *session) openStream(taskID string, opts cluster.LogOptions) (*logStream
 		return nil, fmt.Errorf("read log of task %s: %d logs of node %s are being read already: %w", taskID, maxStreams, s.nodeID, cluster.ErrUnavailable)
 	}
 	s.lastStream++
-	stream := &logStream{id: s.lastStream, ready: make(chan struct{}, 1), room: make(chan struct{}, 1)}
+	stream := &logStream{id: s.lastStream, window: opts.Window, ready: make(chan struct{}, 1), room: make(chan struct{}, 1)}
 	s.streams[stream.id] = stream
 	s.due.requests = append(s.due.requests, cluster.LogRequest{ID: stream.id, TaskID: taskID, Query: opts})
 	s.wakeWriter()
@@ -221,7 +221,7 @@ func (s *session) takeLogs(chunk cluster.LogChunk) {
 		return
 	}
 	if !stream.put(s.ctx, chunk) {
-		stream.finish(fmt.Errorf("%w: more than %d bytes were waiting: %w", errTooSlow, logBuffer, cluster.ErrUnavailable))
+		stream.finish(fmt.Errorf("%w: more than %d bytes were waiting: %w", errTooSlow, stream.limit(), cluster.ErrUnavailable))
 		s.closeStream(stream)
 	}
 }

@@ -221,6 +221,38 @@ func TestLogs_SlowReaderWithAWindow(t *testing.T) {
 	})
 }
 
+// An agent that sends more than the window takes no more memory than that, and isn't read on.
+func TestAttack_LogsBeyondTheWindow(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, 1)
+		w.addNode("n1")
+		a := w.connect("n1", "m1")
+		const window = 64 << 10
+		stuck, end := make(chan struct{}), make(chan error, 1)
+		largest := 0
+		go func() {
+			end <- w.now().Logs(t.Context(), "n1", "t1", cluster.LogOptions{Window: window}, func(lines []cluster.LogLine) error {
+				largest = max(largest, sizeOf(lines))
+				<-stuck
+				return nil
+			})
+		}()
+		requests, _ := a.requests()
+		for _, size := range []int{1000, 30 << 10, 30 << 10, 30 << 10, 1 << 20} {
+			a.send(cluster.FromAgent{Logs: &cluster.LogChunk{ID: requests[0].ID, Lines: line(strings.Repeat("x", size))}})
+			synctest.Wait()
+		}
+		time.Sleep(2 * logPatience)
+		close(stuck)
+		if err := <-end; !errors.Is(err, errTooSlow) {
+			t.Errorf("ended with %v", err)
+		}
+		if largest > window {
+			t.Errorf("%d bytes waited at once", largest)
+		}
+	})
+}
+
 func TestLogs_ManyAtOnceAreLimited(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t, 1)

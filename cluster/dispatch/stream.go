@@ -1,6 +1,7 @@
 package dispatch
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"io"
@@ -13,6 +14,8 @@ import (
 // logStream is the bounded buffer between a session's reader and whoever reads a log.
 type logStream struct {
 	id uint64
+	// window is how many bytes the agent may send before they are taken; 0 is no bound.
+	window int
 	// ready receives when there is something to take, room when something was taken.
 	ready, room chan struct{}
 
@@ -63,12 +66,15 @@ func sizeOf(lines []cluster.LogLine) int {
 	return size
 }
 
-// fits tells whether a chunk may be added: always to an empty buffer, and to a
-// stream that has ended, which drops it.
+// limit is how many bytes may wait.
+func (l *logStream) limit() int { return cmp.Or(l.window, logBuffer) }
+
+// fits tells whether a chunk may be added: always to a stream that has ended, which drops
+// it, and to an empty buffer if there is no window, which an agent keeps to.
 func (l *logStream) fits(size int) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return l.size == 0 || l.size+size <= logBuffer || l.end != nil
+	return l.size+size <= l.limit() || l.size == 0 && l.window == 0 || l.end != nil
 }
 
 // take gives all lines that wait; end is why no more will come, nil as long as they may.
