@@ -20,15 +20,8 @@ import (
 
 // start runs a server on this machine's loopback, for an asker there.
 func start(t testing.TB, exchange func(context.Context, string, *mdns.Msg, netip.AddrPort) (*mdns.Msg, error)) (server *dns.Server, at string) {
-	packets, err := net.ListenPacket("udp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
+	packets, conns := listen(t)
 	at = packets.LocalAddr().String()
-	conns, err := net.Listen("tcp", at)
-	if err != nil {
-		t.Fatal(err)
-	}
 	server = dns.NewServer(dns.Config{
 		Packets: []net.PacketConn{packets}, Conns: []net.Listener{conns}, Exchange: exchange, Random: rand.New(rand.NewPCG(1, 2)), Log: slog.New(slog.DiscardHandler),
 	})
@@ -45,6 +38,23 @@ func start(t testing.TB, exchange func(context.Context, string, *mdns.Msg, netip
 		}
 	})
 	return server, at
+}
+
+// listen takes a port that is free for both.
+func listen(t testing.TB) (net.PacketConn, net.Listener) {
+	for range 100 {
+		packets, err := net.ListenPacket("udp", "127.0.0.1:0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		conns, err := net.Listen("tcp", packets.LocalAddr().String())
+		if err == nil {
+			return packets, conns
+		}
+		_ = packets.Close() // Somebody's connection has the port.
+	}
+	t.Fatal("no port is free for UDP and TCP")
+	return nil, nil
 }
 
 // here has the asker of these tests, on the network front, where "many" has 200 addresses.
