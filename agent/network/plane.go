@@ -10,6 +10,9 @@ type Plane interface {
 	// Apply carries out steps, in their order. A step that fails doesn't keep those after
 	// it from being tried; the error joins what each said.
 	Apply(ctx context.Context, steps []Step) error
+	// Watch calls changed when somebody may have changed something that matters, the caller
+	// included, until ctx ends or it can't go on. changed doesn't block.
+	Watch(ctx context.Context, changed func()) error
 }
 
 // Existing is what there is.

@@ -4,12 +4,14 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"net/netip"
 	"os"
 	"os/exec"
 	"slices"
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"pgregory.net/rapid"
 
@@ -121,4 +123,67 @@ func keys(objects []network.Object) []string {
 	}
 	slices.Sort(list)
 	return list
+}
+
+// TestPlane_MendsWhatOthersChange has rules flushed, a bridge and a rule removed and a tunnel
+// set down by other programs: it is noticed, and mended, without anybody telling.
+func TestPlane_MendsWhatOthersChange(t *testing.T) {
+	plane := kernel(t)
+	for _, program := range []string{"ip", "nft"} {
+		if _, err := exec.LookPath(program); err != nil {
+			t.Skip("needs ", program)
+		}
+	}
+	prefix := netip.MustParsePrefix("10.0.1.0/24")
+	w := &network.Wanted{
+		Cluster: "c", Self: network.Node{Index: 1, Addr: netip.MustParseAddr("192.0.2.1")}, DataPort: 4789, Marks: network.Marks{Peer: 0x3ff00000, LocalClient: 0x40000000},
+		Nodes: []network.Node{{Index: 2, Addr: netip.MustParseAddr("192.0.2.2")}},
+		Networks: []network.Network{{
+			ID: "web", VNI: 4097, MTU: 1450, Ingress: true, Subnets: []network.Subnet{{Prefix: prefix, Gateway: prefix.Addr().Next()}},
+			Endpoints: []network.Endpoint{{Node: 2, Addrs: []netip.Addr{netip.MustParseAddr("10.0.1.6")}}},
+			Services:  []network.Service{{VIP: netip.MustParseAddr("10.0.1.2"), Backends: []netip.Addr{netip.MustParseAddr("10.0.1.6")}}},
+		}},
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	ended := make(chan error, 1)
+	go func() {
+		ended <- network.Run(ctx, network.Config{
+			Plane: plane, Wanted: func() (*network.Wanted, bool) { return w, true }, Changed: make(chan struct{}), Log: slog.New(slog.DiscardHandler),
+		})
+	}()
+	defer func() {
+		cancel()
+		<-ended
+		settle(t, context.Background(), plane, &network.Wanted{Cluster: "c"})
+	}()
+	right := func(after string) {
+		t.Helper()
+		deadline := time.Now().Add(10 * time.Second)
+		for {
+			existing, err := plane.Dump(ctx, "c")
+			if err == nil && len(network.Plan(network.Desired(w, existing.Ports), existing.Objects, true)) == 0 {
+				return
+			}
+			if time.Now().After(deadline) {
+				t.Fatalf("%s: not mended, %v", after, err)
+			}
+			time.Sleep(5 * time.Millisecond)
+		}
+	}
+	right("the start")
+	for _, command := range []string{
+		"nft flush ruleset", "nft delete rule ip skep layout handle 999 || nft flush chain ip skep pre", "nft flush chain ip skep v-1001-10.0.1.2",
+		"ip rule del pref 10002", "ip link set skx1001 down", "ip link del skx1001", "ip addr flush dev skb1001", "ip link del skb1001",
+	} {
+		if out, err := exec.Command("sh", "-c", command).CombinedOutput(); err != nil {
+			t.Fatalf("%s: %v\n%s", command, err, out)
+		}
+		right(command)
+	}
+	// What nft makes of it can be read by people.
+	out, err := exec.Command("nft", "list", "table", "ip", "skep").CombinedOutput()
+	if err != nil || !strings.Contains(string(out), `"skb1001" . 10.0.1.2 : goto v-1001-10.0.1.2`) || !strings.Contains(string(out), "dnat to 10.0.1.6") {
+		t.Errorf("nft list: %v\n%s", err, out)
+	}
+	t.Logf("%s", out)
 }

@@ -23,24 +23,57 @@ type Plane struct {
 	mu      sync.Mutex // guards the fields below
 	objects map[any]network.Object
 	ports   map[string][]string // the containers' ports, by bridge
+	watches map[*func()]struct{}
+	fail    error
 }
 
 var _ network.Plane = (*Plane)(nil)
 
 // New returns a Plane without objects.
-func New() *Plane { return &Plane{objects: map[any]network.Object{}, ports: map[string][]string{}} }
+func New() *Plane {
+	return &Plane{objects: map[any]network.Object{}, ports: map[string][]string{}, watches: map[*func()]struct{}{}}
+}
+
+// Fail has all that follows fail with err; nil ends that.
+func (p *Plane) Fail(err error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.fail = err
+}
+
+// Watch calls changed after each change.
+func (p *Plane) Watch(ctx context.Context, changed func()) error {
+	p.mu.Lock()
+	p.watches[&changed] = struct{}{}
+	p.mu.Unlock()
+	<-ctx.Done()
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	delete(p.watches, &changed)
+	return ctx.Err()
+}
+
+func (p *Plane) noticeLocked() {
+	for changed := range p.watches {
+		(*changed)()
+	}
+}
 
 // Connect adds a container's port to a bridge, as an engine does.
 func (p *Plane) Connect(bridge, port string) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.ports[bridge] = append(p.ports[bridge], port)
+	p.noticeLocked()
 }
 
 // Dump lists what there is.
 func (p *Plane) Dump(_ context.Context, _ string) (network.Existing, error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	if p.fail != nil {
+		return network.Existing{}, p.fail
+	}
 	out := network.Existing{Ports: map[string][]string{}}
 	for _, o := range p.objects {
 		out.Objects = append(out.Objects, o)
@@ -57,6 +90,10 @@ func (p *Plane) Dump(_ context.Context, _ string) (network.Existing, error) {
 func (p *Plane) Apply(_ context.Context, steps []network.Step) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	if p.fail != nil {
+		return p.fail
+	}
+	defer p.noticeLocked()
 	var failed []error
 	for _, step := range steps {
 		if err := p.apply(step); err != nil {
