@@ -40,7 +40,7 @@ func (p *planner) planService(id string) {
 	*w = servicePlan{
 		serviceView: serviceView{planner: p, id: id, service: p.View.Service(id)},
 		placer:      placer{view: &w.serviceView},
-		slots:       gather(w.slots[:0], p.View.TasksOfService(id)),
+		slots:       gather(w.slots[:0], p.View, id),
 	}
 	waiting := false
 	switch {

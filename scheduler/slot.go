@@ -2,11 +2,11 @@ package scheduler
 
 import (
 	"cmp"
-	"iter"
 	"slices"
 	"time"
 
 	"skep/cluster"
+	"skep/store"
 )
 
 // slot is the tasks of one slot, and what planning finds out about them. In a
@@ -37,9 +37,9 @@ type slot struct {
 
 // gather sorts the tasks of a service into slots, those with tasks, in the order of their
 // numbers or nodes. It appends them to slots.
-func gather(slots []slot, tasks iter.Seq[*cluster.Task]) []slot {
+func gather(slots []slot, view store.View, serviceID string) []slot {
 	var unnumbered []*cluster.Task
-	for t := range tasks {
+	for t := range view.TasksOfService(serviceID) {
 		if t.Slot == 0 {
 			unnumbered = append(unnumbered, t)
 			continue
