@@ -1,6 +1,7 @@
 package scheduler
 
 import (
+	"cmp"
 	"maps"
 	"reflect"
 	"slices"
@@ -9,83 +10,69 @@ import (
 	"skep/store"
 )
 
-// dirty is what must be planned, in the order in which it became so.
-type dirty struct {
-	services, nodes       []string
-	hasServices, hasNodes map[string]struct{}
+// dirty is what must be planned.
+type dirty struct{ services, nodes row }
+
+// row is IDs in the order in which they came, each once.
+type row struct {
+	ids []string
+	has map[string]struct{}
 }
 
-func newDirty() dirty {
-	return dirty{hasServices: make(map[string]struct{}), hasNodes: make(map[string]struct{})}
-}
+func newRow() row { return row{has: make(map[string]struct{})} }
 
-func (d *dirty) any() bool { return len(d.services)+len(d.nodes) > 0 }
-
-func (d *dirty) service(id string) {
-	if _, ok := d.hasServices[id]; !ok {
-		d.hasServices[id] = struct{}{}
-		d.services = append(d.services, id)
+func (r *row) add(ids ...string) {
+	for _, id := range ids {
+		if _, ok := r.has[id]; !ok {
+			r.has[id] = struct{}{}
+			r.ids = append(r.ids, id)
+		}
 	}
 }
 
-func (d *dirty) node(id string) {
-	if _, ok := d.hasNodes[id]; !ok {
-		d.hasNodes[id] = struct{}{}
-		d.nodes = append(d.nodes, id)
+// take hands out the first ones, at most limit.
+func (r *row) take(limit int) []string {
+	first := r.ids[:min(len(r.ids), limit)]
+	r.ids = r.ids[len(first):]
+	for _, id := range first {
+		delete(r.has, id)
 	}
+	if len(r.ids) == 0 {
+		*r = newRow() // After a listing it was as large as the cluster.
+	}
+	return first
 }
 
-func (d *dirty) add(services, nodes []string) {
-	for _, id := range services {
-		d.service(id)
-	}
-	for _, id := range nodes {
-		d.node(id)
-	}
-}
+func newDirty() dirty { return dirty{newRow(), newRow()} }
+
+func (d *dirty) any() bool { return len(d.services.ids)+len(d.nodes.ids) > 0 }
 
 // all marks everything, also services that are gone but left something behind.
 func (d *dirty) all(view store.View) {
 	for s := range view.Services() {
-		d.service(s.ID)
+		d.services.add(s.ID)
 	}
 	for t := range view.TasksByService() {
-		d.service(t.ServiceID)
+		d.services.add(t.ServiceID)
 		if t.NodeID != "" {
-			d.node(t.NodeID) // which may be gone
+			d.nodes.add(t.NodeID) // which may be gone
 		}
 	}
 	for r := range view.Revisions() {
-		d.service(r.ServiceID)
+		d.services.add(r.ServiceID)
 	}
 	for r := range view.Rollouts() {
-		d.service(r.ServiceID)
+		d.services.add(r.ServiceID)
 	}
 	for n := range view.Nodes() {
-		d.node(n.ID)
+		d.nodes.add(n.ID)
 	}
-}
-
-// take hands out all nodes and the first services, at most limit.
-func (d *dirty) take(limit int) (services, nodes []string) {
-	services = d.services[:min(len(d.services), limit)]
-	d.services = d.services[len(services):]
-	for _, id := range services {
-		delete(d.hasServices, id)
-	}
-	nodes, d.nodes = d.nodes, nil
-	clear(d.hasNodes)
-	if len(d.services) == 0 {
-		// After a listing, the row and its map were as large as the cluster.
-		d.services, d.hasServices = nil, make(map[string]struct{})
-	}
-	return services, nodes
 }
 
 // take brings the ledger in step with one change, and marks what it may mean
 // something for.
 func (l *loop) take(c store.Change) {
-	switch o := cmpOr(c.After, c.Before).(type) {
+	switch o := cmp.Or(c.After, c.Before).(type) {
 	case *cluster.Cluster:
 		l.takeCluster(c)
 	case *cluster.Node:
@@ -95,7 +82,7 @@ func (l *loop) take(c store.Change) {
 		l.note(o.ID, before != nil && before.Status.State == cluster.NodeDown, after != nil && after.Status.State == cluster.NodeDown)
 		l.takeNode(o.ID, before, after)
 	case *cluster.Service:
-		l.dirty.service(o.ID)
+		l.dirty.services.add(o.ID)
 		before, _ := c.Before.(*cluster.Service)
 		after, _ := c.After.(*cluster.Service)
 		if l.ledger.ChangeService(before, after) {
@@ -107,7 +94,7 @@ func (l *loop) take(c store.Change) {
 		after, _ := c.After.(*cluster.Revision)
 		l.ledger.ChangeRevision(before, after)
 	case *cluster.Rollout:
-		l.dirty.service(o.ServiceID)
+		l.dirty.services.add(o.ServiceID)
 	case *cluster.Secret, *cluster.Config:
 		if c.After == nil {
 			l.takeLoss()
@@ -118,7 +105,7 @@ func (l *loop) take(c store.Change) {
 		l.ledger.ChangeTask(before, after)
 		l.note(o.ID, before != nil && before.Status.State == cluster.StateOrphaned, after != nil && after.Status.State == cluster.StateOrphaned)
 		if matters(before, after) {
-			l.dirty.service(o.ServiceID)
+			l.dirty.services.add(o.ServiceID)
 		}
 		if before != nil && before.NodeID != "" && !before.Status.State.Terminal() && (after == nil || after.Status.State.Terminal()) {
 			l.onRoomFreed()
@@ -142,13 +129,6 @@ func (l *loop) note(id string, before, after bool) {
 	}
 }
 
-func cmpOr(a, b any) any {
-	if a != nil {
-		return a
-	}
-	return b
-}
-
 // matters tells whether a task's change can change the plan of its service. The
 // steps of a task on its way to running don't.
 func matters(before, after *cluster.Task) bool {
@@ -167,7 +147,7 @@ func matters(before, after *cluster.Task) bool {
 // onRoomFreed marks the services that wait for a node: one may have room now.
 func (l *loop) onRoomFreed() {
 	for _, id := range slices.Sorted(maps.Keys(l.waiting)) {
-		l.dirty.service(id)
+		l.dirty.services.add(id)
 	}
 }
 
@@ -188,7 +168,7 @@ func (l *loop) follow() {
 	}
 	l.assigned = false
 	for _, id := range slices.Sorted(maps.Keys(l.following)) {
-		l.dirty.service(id)
+		l.dirty.services.add(id)
 	}
 }
 
@@ -197,7 +177,7 @@ func (l *loop) follow() {
 func (l *loop) takeLoss() {
 	for rollout := range l.view.Rollouts() {
 		if !rollout.Done() && !rollout.Paused() {
-			l.dirty.service(rollout.ServiceID)
+			l.dirty.services.add(rollout.ServiceID)
 		}
 	}
 }
@@ -239,20 +219,20 @@ func (l *loop) startingUp() bool {
 }
 
 func (l *loop) takeNode(id string, before, after *cluster.Node) {
-	l.dirty.node(id)
+	l.dirty.nodes.add(id)
 	if after == nil || before == nil || fitnessChanged(before, after) {
 		for t := range l.view.TasksOfNode(id) {
 			if !t.Status.State.Terminal() {
-				l.dirty.service(t.ServiceID)
+				l.dirty.services.add(t.ServiceID)
 			}
 		}
 		for _, id := range slices.Sorted(maps.Keys(l.global)) {
-			l.dirty.service(id)
+			l.dirty.services.add(id)
 		}
 	}
 	if after != nil && after.Schedulable() && before != nil && !before.Schedulable() && l.startingUp() {
 		for t := range l.view.TasksOfNode(id) {
-			l.dirty.service(t.ServiceID) // It may get back what others took over.
+			l.dirty.services.add(t.ServiceID) // It may get back what others took over.
 		}
 	}
 	// Any change may also be a label, a platform or more memory; and what tasks that

@@ -36,6 +36,14 @@ func (tx *Tx) takesTasks(nodeID string) bool {
 	return takes
 }
 
+// put writes a task; verb says in an error what for.
+func (tx *Tx) put(verb string, t *cluster.Task) error {
+	if err := tx.Put(t); err != nil {
+		return fmt.Errorf("%s task %s: %w", verb, t.ID, err)
+	}
+	return nil
+}
+
 // create makes a task, perhaps in the place of others.
 type create struct {
 	Task *cluster.Task
@@ -85,10 +93,7 @@ func (c *create) Apply(tx *Tx) error {
 			return err
 		}
 	}
-	if err := tx.Put(c.Task); err != nil {
-		return fmt.Errorf("create task %s: %w", c.Task.ID, err)
-	}
-	return nil
+	return tx.put("create", c.Task)
 }
 
 func (c *create) String() string {
@@ -145,10 +150,7 @@ func (s *stop) Apply(tx *Tx) error {
 		now := cluster.At(tx.Now())
 		t.Status.State, t.Status.Since, t.Status.Applied, t.Status.Message = cluster.StateShutdown, now, now, "shutdown"
 	}
-	if err := tx.Put(&t); err != nil {
-		return fmt.Errorf("stop task %s: %w", s.TaskID, err)
-	}
-	return nil
+	return tx.put("stop", &t)
 }
 
 func (s *stop) String() string {
@@ -176,10 +178,7 @@ func (s *start) Apply(tx *Tx) error {
 	}
 	t := *old
 	t.Desired, t.NotBefore = s.Desired, cluster.At(tx.Now())
-	if err := tx.Put(&t); err != nil {
-		return fmt.Errorf("start task %s: %w", s.TaskID, err)
-	}
-	return nil
+	return tx.put("start", &t)
 }
 
 func (s *start) String() string { return "start " + s.TaskID }
@@ -200,10 +199,7 @@ func (a *assign) Apply(tx *Tx) error {
 	now := cluster.At(tx.Now())
 	t.NodeID, t.Generic = a.NodeID, a.Generic
 	t.Status = cluster.TaskStatus{State: cluster.StateAssigned, Since: now, Applied: now, Message: messageAssigned}
-	if err := tx.Put(&t); err != nil {
-		return fmt.Errorf("assign task %s: %w", a.TaskID, err)
-	}
-	return nil
+	return tx.put("assign", &t)
 }
 
 func (a *assign) String() string {
@@ -237,10 +233,7 @@ func (e *explain) Apply(tx *Tx) error {
 		t.Status.Message = e.Message
 	}
 	t.Status.Err = e.Err
-	if err := tx.Put(&t); err != nil {
-		return fmt.Errorf("explain task %s: %w", e.TaskID, err)
-	}
-	return nil
+	return tx.put("explain", &t)
 }
 
 func (e *explain) String() string {
@@ -260,10 +253,7 @@ func (o *orphan) Apply(tx *Tx) error {
 	now := cluster.At(tx.Now())
 	t.Status.State, t.Status.Since, t.Status.Applied = cluster.StateOrphaned, now, now
 	t.Status.Message, t.Status.Err = "orphaned", o.Reason
-	if err := tx.Put(&t); err != nil {
-		return fmt.Errorf("orphan task %s: %w", o.TaskID, err)
-	}
-	return nil
+	return tx.put("orphan", &t)
 }
 
 func (o *orphan) String() string { return fmt.Sprintf("orphan %s (%s)", o.TaskID, o.Reason) }

@@ -18,9 +18,7 @@ func (w *servicePlan) endIterations() {
 			case t.Revision == w.current.Number:
 				s.newest = t
 			default:
-				for _, one := range w.stop(s, cluster.StateRemove, "", t) {
-					w.intend(&one)
-				}
+				w.intend(w.stop(s, cluster.StateRemove, "", t))
 			}
 		}
 	}

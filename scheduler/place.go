@@ -29,12 +29,9 @@ func (p *placer) release(t *cluster.Task) {
 // take it.
 func (p *placer) place() (c placement.Choice, why string) {
 	if p.noRoomReason == "" {
-		if c, ok := p.view.Ledger.PlaceOne(&p.view.requirement, p.view.Now); ok {
-			return c, ""
-		}
-		p.noRoomReason = p.view.Ledger.Explain(&p.view.requirement)
+		c, p.noRoomReason = p.view.Ledger.PlaceOne(&p.view.requirement, p.view.Now)
 	}
-	p.waiting = true
+	p.waiting = p.waiting || p.noRoomReason != ""
 	return c, p.noRoomReason
 }
 
@@ -70,27 +67,21 @@ func (v *serviceView) taskOn(c placement.Choice, why string, number uint32, desi
 	return t
 }
 
+// awaitNode gives a node to a task that waits for one, or says why none has room.
 func (p *placer) awaitNode(t *cluster.Task) {
+	requirement := p.view.requirementOf(t)
+	if requirement == nil {
+		return
+	}
 	var c placement.Choice
 	why := ""
 	switch {
 	case p.view.global:
-		requirement := p.view.requirementOf(t)
-		if requirement == nil {
-			return
-		}
 		c, why = p.view.Ledger.PlaceOn(requirement, t.NodeID)
-	case t.Revision == p.view.current.Number:
+	case requirement == &p.view.requirement:
 		c, why = p.place()
 	default:
-		requirement := p.view.requirementOf(t)
-		if requirement == nil {
-			return
-		}
-		ok := false
-		if c, ok = p.view.Ledger.PlaceOne(requirement, p.view.Now); !ok {
-			why = p.view.Ledger.Explain(requirement)
-		}
+		c, why = p.view.Ledger.PlaceOne(requirement, p.view.Now)
 	}
 	switch {
 	case why == "":

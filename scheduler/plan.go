@@ -67,6 +67,10 @@ func Plan(in Input) Result {
 		if limit := c.Spec.Orchestration.TaskHistoryRetentionLimit; limit != nil {
 			p.history = int(*limit)
 		}
+		if !c.ColdStart.IsZero() {
+			p.coldStart = cluster.At(c.ColdStart)
+			in.Ledger.ColdStart(p.coldStart)
+		}
 	}
 	p.around.ServiceID = func(name string) string {
 		s := in.View.Service(name)
@@ -77,10 +81,6 @@ func Plan(in Input) Result {
 			return ""
 		}
 		return s.ID
-	}
-	if c := in.View.Cluster(); c != nil && !c.ColdStart.IsZero() {
-		p.coldStart = cluster.At(c.ColdStart)
-		in.Ledger.ColdStart(p.coldStart)
 	}
 	if d := in.View.Cluster().DefaultLogDriver(); d != nil {
 		p.around.LogDriver = d.Name

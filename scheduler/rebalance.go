@@ -90,7 +90,7 @@ func (w *servicePlan) rebalance(r *rollout) (balanced bool) {
 // movable tells whether a rebalance may move the slot: all is well there, and was
 // when the rebalance began, if one is running. What a rollout made that is over is like any task.
 func (r *rollout) movable(s *slot) bool {
-	if s.idle || s.held || s.dirty || len(s.live) != 1 || r.view.blocker(s) != nil {
+	if s.idle || s.held || s.outdated || len(s.live) != 1 || r.view.blocker(s) != nil {
 		return false
 	}
 	t := s.live[0]

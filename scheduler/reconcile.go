@@ -50,7 +50,7 @@ func (w *servicePlan) reconcileSlot(s *slot, r *rollout) {
 		if leave || !w.restart(s, last, r.overdue(s, last), others) {
 			w.dropFailed(s, failed[len(failed)-1:], r)
 		}
-	case len(s.live) == 0 && !(s.dirty && r.running && !r.paused):
+	case len(s.live) == 0 && !(s.outdated && r.running && !r.paused):
 		// What stands for the slot has ended, or is about to. Mostly that is how the
 		// restart policy wants it.
 		w.restart(s, s.newest, "", nil)

@@ -6,23 +6,19 @@ import (
 	"skep/cluster"
 )
 
-// stop takes tasks out of the slot's live ones; they no longer count on their nodes.
-func (w *servicePlan) stop(s *slot, desired cluster.State, err string, tasks ...*cluster.Task) []stop {
-	var stops []stop
-	for _, t := range tasks {
-		stops = append(stops, stop{TaskID: t.ID, Desired: desired, Err: err})
-		if i := slices.Index(s.live, t); i >= 0 {
-			w.release(t)
-			s.live = slices.Delete(s.live, i, i+1)
-		}
+// stop takes a task out of the slot's live ones; it no longer counts on its node.
+func (w *servicePlan) stop(s *slot, desired cluster.State, err string, t *cluster.Task) *stop {
+	if i := slices.Index(s.live, t); i >= 0 {
+		w.release(t)
+		s.live = slices.Delete(s.live, i, i+1)
 	}
-	return stops
+	return &stop{TaskID: t.ID, Desired: desired, Err: err}
 }
 
 // drop stops tasks without a replacement.
 func (w *servicePlan) drop(s *slot, err string, tasks ...*cluster.Task) {
-	for _, one := range w.stop(s, cluster.StateShutdown, err, tasks...) {
-		w.intend(&one)
+	for _, t := range tasks {
+		w.intend(w.stop(s, cluster.StateShutdown, err, t))
 	}
 }
 
@@ -47,7 +43,7 @@ func (w *servicePlan) replace(s *slot, r replacement) *cluster.Task {
 		if i == len(r.stop)-1 {
 			err = r.stopErr
 		}
-		c.Stop = append(c.Stop, w.stop(s, cluster.StateShutdown, err, t)...)
+		c.Stop = append(c.Stop, *w.stop(s, cluster.StateShutdown, err, t))
 	}
 	for _, t := range r.beside {
 		c.Beside = append(c.Beside, t.ID)

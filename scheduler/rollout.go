@@ -70,18 +70,18 @@ type rollout struct {
 func openRollout(v *serviceView, slots []slot) rollout {
 	r := rollout{view: v, Rollout: v.stored}
 	r.policy = policyOf(v.service, r.Rollout != nil && r.RollingBack())
-	dirty := v.markDirty(slots)
+	outdated := v.markOutdated(slots)
 	switch {
-	case r.Rollout == nil && dirty > 0, r.Rollout != nil && (r.Done() || r.Rebalance) && dirty > 0 && r.hasUntried(slots):
+	case r.Rollout == nil && outdated > 0, r.Rollout != nil && (r.Done() || r.Rebalance) && outdated > 0 && r.hasUntried(slots):
 		r.policy = policyOf(v.service, false)
-		dirty += v.markRetries(slots, v.now)
+		outdated += v.markRetries(slots, v.now)
 		r.write(cluster.Rollout{
 			ServiceID: v.id, State: swarm.UpdateStateUpdating, Revision: v.service.Revision,
-			Total: uint32(dirty), StartedAt: v.Now, Message: "update in progress",
+			Total: uint32(outdated), StartedAt: v.Now, Message: "update in progress",
 		})
-	case r.Rollout != nil && r.Total == 0 && dirty > 0 && !r.Paused() && !r.Done():
+	case r.Rollout != nil && r.Total == 0 && outdated > 0 && !r.Paused() && !r.Done():
 		next := *r.Rollout // A rollback, which the API began.
-		next.Total = uint32(dirty)
+		next.Total = uint32(outdated)
 		r.write(next)
 	}
 	if r.Rollout == nil {
@@ -100,23 +100,23 @@ func openRollout(v *serviceView, slots []slot) rollout {
 	return r
 }
 
-// markDirty marks the slots that the service's update is to replace, and returns how many.
-func (v *serviceView) markDirty(slots []slot) (dirty int) {
+// markOutdated marks the slots that the service's update is to replace, and returns how many.
+func (v *serviceView) markOutdated(slots []slot) (outdated int) {
 	for i := range slots {
 		s := &slots[i]
 		switch {
 		case s.idle || s.held:
 		case len(s.live) > 0:
-			s.dirty = !slices.ContainsFunc(s.live, func(t *cluster.Task) bool { return v.upToDate(t) || v.misplaced(t) != "" })
+			s.outdated = !slices.ContainsFunc(s.live, func(t *cluster.Task) bool { return v.upToDate(t) || v.misplaced(t) != "" })
 		case s.newest != nil && !v.upToDate(s.newest):
 			// A node that was away comes back into the service; that isn't an update.
-			s.dirty = !v.global || endedItself(s, s.newest) || !v.restartable(s, s.newest)
+			s.outdated = !v.global || endedItself(s, s.newest) || !v.restartable(s, s.newest)
 		}
-		if s.dirty {
-			dirty++
+		if s.outdated {
+			outdated++
 		}
 	}
-	return dirty
+	return outdated
 }
 
 // markRetries marks the slots that were at the current revision when the rollout
@@ -124,8 +124,8 @@ func (v *serviceView) markDirty(slots []slot) (dirty int) {
 // are tried anew before any other slot gets what failed there. It returns how many.
 func (v *serviceView) markRetries(slots []slot, start cluster.Time) (marked int) {
 	for i := range slots {
-		if s := &slots[i]; !s.dirty && !s.idle && !s.held && v.failedBefore(s, start) {
-			s.dirty, s.retry = true, true
+		if s := &slots[i]; !s.outdated && !s.idle && !s.held && v.failedBefore(s, start) {
+			s.outdated, s.retry = true, true
 			marked++
 		}
 	}
@@ -158,9 +158,9 @@ func (r *rollout) write(next cluster.Rollout) {
 	r.Rollout = r.written.Rollout
 }
 
-// hasUntried tells whether a dirty slot was never tried.
+// hasUntried tells whether an outdated slot was never tried.
 func (r *rollout) hasUntried(slots []slot) bool {
-	return slices.ContainsFunc(slots, func(s slot) bool { return s.dirty && !r.gaveUp(&s) })
+	return slices.ContainsFunc(slots, func(s slot) bool { return s.outdated && !r.gaveUp(&s) })
 }
 
 // checkFailures counts the rollout's failures and acts when there are too many. It
@@ -261,7 +261,7 @@ func (r *rollout) close(slots []slot) {
 	for i := range slots {
 		s := &slots[i]
 		if len(s.rolling) == 0 {
-			if s.dirty && !r.gaveUp(s) {
+			if s.outdated && !r.gaveUp(s) {
 				return
 			}
 			continue

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"math"
 	"time"
 
 	"skep/cluster"
@@ -160,9 +161,9 @@ func (l *loop) refresh() {
 	for _, due := range l.wakes.due(now) {
 		switch {
 		case due.NodeID != "":
-			l.dirty.node(due.NodeID)
+			l.dirty.nodes.add(due.NodeID)
 		case due.ServiceID != "":
-			l.dirty.service(due.ServiceID)
+			l.dirty.services.add(due.ServiceID)
 		default:
 			l.onRoomFreed()
 		}
@@ -181,7 +182,8 @@ func (l *loop) step(ctx context.Context) error {
 	}
 	result, input := l.plan()
 	if err := Write(ctx, l.config.Store, result.Intents); err != nil {
-		l.dirty.add(input.Services, input.Nodes)
+		l.dirty.services.add(input.Services...)
+		l.dirty.nodes.add(input.Nodes...)
 		return err
 	}
 	return nil
@@ -189,13 +191,13 @@ func (l *loop) step(ctx context.Context) error {
 
 // plan plans what is dirty and notes when to look again.
 func (l *loop) plan() (Result, Input) {
-	services, nodes := l.dirty.take(planLimit)
+	services, nodes := l.dirty.services.take(planLimit), l.dirty.nodes.take(math.MaxInt)
 	input := Input{
 		View: l.view, Ledger: l.ledger, Services: services, Nodes: nodes, Limit: planLimit,
 		Now: l.config.Now(), Monotonic: l.config.Monotonic(), NewID: l.config.NewID, Lost: l.lost, LeaderSince: l.began,
 	}
 	result := Plan(input)
-	l.dirty.add(services[result.Planned:], nil)
+	l.dirty.services.add(services[result.Planned:]...)
 	for _, id := range services[:result.Planned] {
 		l.wakes.drop(Wake{ServiceID: id})
 		delete(l.waiting, id)

@@ -74,13 +74,7 @@ func (w *servicePlan) scaleDown() {
 		return slices.ContainsFunc(s.live, func(t *cluster.Task) bool { return t.Status.State == cluster.StateRunning && !w.gone(t) })
 	}
 	slices.SortFunc(filled, func(a, b *slot) int {
-		if runsA, runsB := runs(a), runs(b); runsA != runsB {
-			if runsA {
-				return -1
-			}
-			return 1
-		}
-		return cmp.Compare(a.number, b.number)
+		return cmp.Or(-cmp.Compare(boolInt(runs(a)), boolInt(runs(b))), cmp.Compare(a.number, b.number))
 	})
 	nth := make(map[*slot]int, len(filled))
 	copies := make(map[string]int)
@@ -109,9 +103,7 @@ func (w *servicePlan) remove(s *slot) {
 		case t.Dead() && !t.Live():
 			w.intend(&reap{TaskID: t.ID})
 		case t.Desired != cluster.StateRemove:
-			for _, one := range w.stop(s, cluster.StateRemove, "", t) {
-				w.intend(&one)
-			}
+			w.intend(w.stop(s, cluster.StateRemove, "", t))
 		}
 	}
 }

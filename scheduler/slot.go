@@ -25,10 +25,10 @@ type slot struct {
 	newest *cluster.Task
 	// rolling are the tasks that the running rollout made here.
 	rolling []*cluster.Task
-	// dirty is set when the slot has no wanted task that is up to date, or when it is
+	// outdated is set when the slot has no wanted task that is up to date, or when it is
 	// finished with one that isn't.
-	dirty bool
-	// retry is set when the slot is dirty though it is at the current revision: what a
+	outdated bool
+	// retry is set when the slot is outdated though it is at the current revision: what a
 	// resumed update is to try again first.
 	retry bool
 	// created is set when this plan makes a task here.
@@ -85,13 +85,7 @@ func sortIn(slots []slot, t *cluster.Task) []slot {
 // older sorts tasks of a slot by age. Where a clock stood still, what is wanted
 // is younger than what isn't, then what changed last is.
 func older(a, b *cluster.Task) int {
-	live := func(t *cluster.Task) int {
-		if t.Live() {
-			return 1
-		}
-		return 0
-	}
-	return cmp.Or(cmp.Compare(a.CreatedAt, b.CreatedAt), cmp.Compare(live(a), live(b)),
+	return cmp.Or(cmp.Compare(a.CreatedAt, b.CreatedAt), cmp.Compare(boolInt(a.Live()), boolInt(b.Live())),
 		cmp.Compare(a.Version, b.Version), cmp.Compare(a.ID, b.ID))
 }
 

@@ -22,7 +22,7 @@ func (w *servicePlan) update(r *rollout) {
 				busy++
 			}
 		case s.created:
-		case s.dirty && !r.gaveUp(s) && !slices.ContainsFunc(s.live, w.failing):
+		case s.outdated && !r.gaveUp(s) && !slices.ContainsFunc(s.live, w.failing):
 			queue = append(queue, s)
 		case w.moving(s):
 			busy++
@@ -48,7 +48,7 @@ func (w *servicePlan) update(r *rollout) {
 // starting counts the slots that this plan has begun to replace.
 func starting(slots []slot) (count int) {
 	for i := range slots {
-		if slots[i].dirty && slots[i].created {
+		if slots[i].outdated && slots[i].created {
 			count++
 		}
 	}

@@ -21,11 +21,11 @@ func (l *Ledger) Place(q *Requirement, count int, now time.Time) []Choice {
 	chosen := make([]Choice, 0, count)
 	if count <= scanThreshold {
 		for range count {
-			c, ok := l.PlaceOne(q, now)
-			if !ok {
+			n := l.best(q, cluster.At(now))
+			if n == nil {
 				break
 			}
-			chosen = append(chosen, c)
+			chosen = append(chosen, l.take(n, q))
 		}
 		return chosen
 	}
@@ -41,13 +41,13 @@ func (l *Ledger) Place(q *Requirement, count int, now time.Time) []Choice {
 	return chosen
 }
 
-// PlaceOne is Place for one task; ok is false when no node has room.
-func (l *Ledger) PlaceOne(q *Requirement, now time.Time) (c Choice, ok bool) {
-	n := l.best(q, cluster.At(now))
-	if n == nil {
-		return Choice{}, false
+// PlaceOne is Place for one task. It returns why no node can take it, or nothing when one
+// can.
+func (l *Ledger) PlaceOne(q *Requirement, now time.Time) (c Choice, why string) {
+	if n := l.best(q, cluster.At(now)); n != nil {
+		return l.take(n, q), ""
 	}
-	return l.take(n, q), true
+	return c, l.Explain(q)
 }
 
 // Fits tells whether Place would find a node for one task.
