@@ -32,7 +32,7 @@ func (v *serviceView) stopped(t *cluster.Task) bool {
 // 0 when nobody knows: its node's engine doesn't answer, so that the agent can't stop
 // it either, or the node was just removed and the task isn't given up yet.
 //
-// It counts from when this leader knew, by a clock that nobody sets: times in the
+// It counts from when this leader knew, by a monotonic clock: times in the
 // database may be another manager's, whose clock may differ by any amount.
 func (v *serviceView) fencedUntil(t *cluster.Task) cluster.Time {
 	id := t.ID

@@ -9,8 +9,8 @@ import (
 	"skep/cluster"
 )
 
-// gaveUp tells whether the slot has got its task of this revision, which then
-// ended and isn't to be replaced, while the older one goes on.
+// gaveUp tells whether the new revision was tried in the slot and given up: the old
+// task stays.
 func (r *rollout) gaveUp(s *slot) bool {
 	return slices.ContainsFunc(s.tasks, func(t *cluster.Task) bool {
 		return t.Revision == r.view.current.Number && r.made(t) &&

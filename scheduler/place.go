@@ -13,8 +13,8 @@ const (
 // placer finds nodes for the tasks of one service in one plan.
 type placer struct {
 	view *serviceView
-	// waiting is set when a task found no node; noRoomReason is why no further task of the
-	// current revision finds one either.
+	// waiting is set when a task found no node. noRoomReason caches the explanation once
+	// placement of the current revision failed in this plan, until a task leaves its node.
 	waiting      bool
 	noRoomReason string
 }

@@ -29,7 +29,7 @@ type Input struct {
 	Limit int
 	// Now is the database's time.
 	Now time.Time
-	// Monotonic is a time of a clock that nobody sets, for what must really have passed.
+	// Monotonic is a monotonic reading, unaffected by clock changes; it is used for durations.
 	Monotonic time.Time
 	// Lost has since when this leader has known of each node that is down, and of each
 	// task that was given up, by ID; what isn't in it has been so since LeaderSince or before.

@@ -7,7 +7,7 @@ import (
 	"skep/cluster"
 )
 
-// update begins to replace dirty slots, as many at a time as the policy says.
+// update begins to replace outdated slots, as many at a time as the policy says.
 func (w *servicePlan) update(r *rollout) {
 	if !r.running || r.paused {
 		return

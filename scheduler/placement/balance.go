@@ -32,9 +32,9 @@ func (l *Ledger) PickRebalanceSource(q *Requirement, nodes []string, now time.Ti
 	}
 	slices.SortFunc(from, func(a, b candidate) int {
 		switch {
-		case a.before(b, q.pool, counts):
+		case a.before(b, q.eligible, counts):
 			return 1
-		case b.before(a, q.pool, counts):
+		case b.before(a, q.eligible, counts):
 			return -1
 		}
 		return 0
@@ -45,9 +45,9 @@ func (l *Ledger) PickRebalanceSource(q *Requirement, nodes []string, now time.Ti
 	for _, c := range from {
 		k := kind{own: c.own, tasks: int32(c.tasks)}
 		if counts != nil {
-			k.leaf = q.pool.leaf[c.index]
+			k.leaf = q.eligible.leaf[c.index]
 		}
-		if !tried[k] && c.improvable(to, q.pool, counts) {
+		if !tried[k] && c.improvable(to, q.eligible, counts) {
 			return c.id
 		}
 		tried[k] = true

@@ -12,18 +12,18 @@ import (
 // Meets tells whether the requirement allows a node at all: whether it meets the
 // constraints and has the platform, whatever is on it now.
 func (q *Requirement) Meets(node *cluster.Node) bool {
-	return q.pool.meets(node) && cluster.PlatformMatches(node, q.pool.platforms)
+	return q.eligible.meets(node) && cluster.PlatformMatches(node, q.eligible.platforms)
 }
 
 // Excludes tells whether tasks must leave a node: the requirement doesn't allow
 // it. One that can't be read allows no node, but drives no task away.
 func (q *Requirement) Excludes(node *cluster.Node) bool {
-	return !q.pool.unreadable && !q.Meets(node)
+	return !q.eligible.unreadable && !q.Meets(node)
 }
 
 // Anywhere tells whether the requirement allows every node.
 func (q *Requirement) Anywhere() bool {
-	return len(q.pool.conditions) == 0 && len(q.pool.platforms) == 0
+	return len(q.eligible.conditions) == 0 && len(q.eligible.platforms) == 0
 }
 
 // PlaceOn plans one task on the node that it is made for. It returns why the node
@@ -97,7 +97,7 @@ func (l *Ledger) Overcommitted(nodeID string, tasks iter.Seq[*cluster.Task]) []*
 	over := Resources{NanoCPUs: n.reserved.NanoCPUs - n.has.NanoCPUs, MemoryBytes: n.reserved.MemoryBytes - n.has.MemoryBytes}
 	short := make(map[string]int64)
 	missing := false
-	for kind, s := range n.stocks {
+	for kind, s := range n.generic {
 		short[kind] = s.claimed - s.count
 		missing = missing || short[kind] > 0 || len(s.taken) > 0
 	}

@@ -7,7 +7,7 @@ import (
 	"skep/cluster"
 )
 
-// scanThreshold is up to how many tasks are placed by looking through the order each time.
+// scanThreshold is up to how many tasks are placed by looking through the load index each time.
 const scanThreshold = 3
 
 // Place chooses nodes for count tasks of one requirement, one after the other,
@@ -56,8 +56,8 @@ func (l *Ledger) Fits(q *Requirement, now time.Time) bool { return l.best(q, clu
 // scan calls visit with the nodes that can take a task, those with the fewest
 // tasks first, until it returns false.
 func (l *Ledger) scan(q *Requirement, visit func(*Node) bool) {
-	q.pool.fill(l.sorted)
-	l.order.scan(q.pool.fit, func(i int32) bool {
+	q.eligible.fill(l.sorted)
+	l.byLoad.scan(q.eligible.fit, func(i int32) bool {
 		n := l.sorted[i]
 		return !l.hasRoom(q, n) || visit(n)
 	})
@@ -70,10 +70,10 @@ func (l *Ledger) best(q *Requirement, now cluster.Time) *Node {
 	counts := l.count(q)
 	l.scan(q, func(n *Node) bool {
 		c := candidate{Node: n, own: q.load.on(n).wanted, failing: l.failing(n, q, now)}
-		if best.Node == nil || c.before(best, q.pool, counts) {
+		if best.Node == nil || c.before(best, q.eligible, counts) {
 			best = c
 		}
-		return !best.unbeatable(q.pool, counts)
+		return !best.unbeatable(q.eligible, counts)
 	})
 	return best.Node
 }
@@ -82,11 +82,11 @@ func (l *Ledger) best(q *Requirement, now cluster.Time) *Node {
 // take; nil means that there are none, or no branches. The result is good until
 // the next call.
 func (l *Ledger) count(q *Requirement) []int32 {
-	if len(q.load.shares) == 0 || len(q.pool.spread) == 0 {
+	if len(q.load.shares) == 0 || len(q.eligible.spread) == 0 {
 		return nil
 	}
-	q.pool.fill(l.sorted)
-	size := len(q.pool.branches)
+	q.eligible.fill(l.sorted)
+	size := len(q.eligible.branches)
 	if cap(l.sums) < size {
 		l.sums = make([]int32, size)
 	}
@@ -96,7 +96,7 @@ func (l *Ledger) count(q *Requirement) []int32 {
 		if s.node.node == nil {
 			continue
 		}
-		for _, branch := range q.pool.pathOf(s.node) {
+		for _, branch := range q.eligible.pathOf(s.node) {
 			counts[branch] += s.wanted
 		}
 	}
@@ -131,7 +131,7 @@ func (c candidate) less(other candidate) bool {
 	return cmp.Or(cmp.Compare(c.own, other.own), cmp.Compare(c.tasks, other.tasks), cmp.Compare(c.id, other.id)) < 0
 }
 
-// unbeatable tells whether no node that comes later in the order can be better.
+// unbeatable tells whether no node that comes later in the load index can be better.
 func (c candidate) unbeatable(p *eligibleNodes, counts []int32) bool {
 	if c.failing || c.own > 0 {
 		return false

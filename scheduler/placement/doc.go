@@ -1,8 +1,8 @@
 // Package placement decides where tasks run. Its Ledger knows every node, what
 // is reserved on it and how many tasks it has, in all and of each service; a
 // chain of filters says which nodes a revision may run on, and preferences and an
-// order say which of those comes first. What is asked of a node itself, whatever is
-// on it, is found out once for all services that ask the same: their pool.
+// order say which of those comes first. Which nodes are eligible, whatever is on them,
+// is found out once for all services that ask the same of a node.
 //
 // The scheduler's goroutine owns the Ledger; nothing in it is locked, reads a
 // clock or starts a goroutine. It is kept current from the changes of the store

@@ -11,7 +11,7 @@ import (
 
 // filter is one reason why a node may not take a task.
 type filter struct {
-	// fixed filters ask for what the node itself is: the order and the pools know it.
+	// fixed filters ask for what the node itself is: the load index and the eligible nodes know it.
 	fixed bool
 	// exclusive filters may keep a task away from another of its service, however large
 	// the node is.
@@ -37,20 +37,20 @@ var filters = []filter{
 	{
 		fixed: true,
 		check: func(_ *Ledger, q *Requirement, n *Node) (string, bool) {
-			lack := q.pool.lacks(n.node)
+			lack := q.eligible.lacks(n.node)
 			return lack, lack == ""
 		},
 		explain: func(lack, nodes string) string { return "missing " + lack + " on " + nodes },
 	},
 	{
 		fixed:   true,
-		check:   func(_ *Ledger, q *Requirement, n *Node) (string, bool) { return "", q.pool.meets(n.node) },
+		check:   func(_ *Ledger, q *Requirement, n *Node) (string, bool) { return "", q.eligible.meets(n.node) },
 		explain: func(_, nodes string) string { return "scheduling constraints not satisfied on " + nodes },
 	},
 	{
 		fixed: true,
 		check: func(_ *Ledger, q *Requirement, n *Node) (string, bool) {
-			return "", cluster.PlatformMatches(n.node, q.pool.platforms)
+			return "", cluster.PlatformMatches(n.node, q.eligible.platforms)
 		},
 		explain: func(_, nodes string) string { return "unsupported platform on " + nodes },
 	},
@@ -129,7 +129,7 @@ func (l *Ledger) reject(q *Requirement, n *Node) (why reason, rejected bool) {
 	return reason{}, false
 }
 
-// hasRoom tells whether a node of the requirement's pool that is in the order can
+// hasRoom tells whether an eligible node that is in the load index can
 // take a task.
 func (l *Ledger) hasRoom(q *Requirement, n *Node) bool {
 	for i := range filters {

@@ -38,36 +38,36 @@ type genericResource struct {
 // refreshGeneric takes in what the node offers. What was claimed stays claimed.
 func (n *Node) refreshGeneric() {
 	offered := n.node.Description.Resources.GenericResources
-	if len(offered) == 0 && len(n.stocks) == 0 {
+	if len(offered) == 0 && len(n.generic) == 0 {
 		return
 	}
-	for _, s := range n.stocks {
+	for _, s := range n.generic {
 		s.names, s.count = nil, 0
 	}
 	for _, g := range offered {
 		switch {
 		case g.NamedResourceSpec != nil:
-			s := n.stock(g.NamedResourceSpec.Kind)
+			s := n.genericOf(g.NamedResourceSpec.Kind)
 			s.names = append(s.names, g.NamedResourceSpec.Value)
 		case g.DiscreteResourceSpec != nil:
-			n.stock(g.DiscreteResourceSpec.Kind).count += g.DiscreteResourceSpec.Value
+			n.genericOf(g.DiscreteResourceSpec.Kind).count += g.DiscreteResourceSpec.Value
 		}
 	}
-	for _, s := range n.stocks {
+	for _, s := range n.generic {
 		slices.Sort(s.names)
 		s.names = slices.Compact(s.names)
 	}
 }
 
-// stock finds what the node has of a kind, or begins it.
-func (n *Node) stock(kind string) *genericResource {
-	s := n.stocks[kind]
+// genericOf finds what the node has of a kind, or begins it.
+func (n *Node) genericOf(kind string) *genericResource {
+	s := n.generic[kind]
 	if s == nil {
-		if n.stocks == nil {
-			n.stocks = make(map[string]*genericResource)
+		if n.generic == nil {
+			n.generic = make(map[string]*genericResource)
 		}
 		s = &genericResource{taken: make(map[string]int32)}
-		n.stocks[kind] = s
+		n.generic[kind] = s
 	}
 	return s
 }
@@ -85,7 +85,7 @@ func (s *genericResource) free() []string {
 
 // enough tells whether the node has as many left as w wants.
 func (n *Node) enough(w want) bool {
-	s := n.stocks[w.kind]
+	s := n.generic[w.kind]
 	switch {
 	case s == nil:
 		return false
@@ -100,7 +100,7 @@ func (n *Node) choose(wants []want) []cluster.Claim {
 	var claims []cluster.Claim
 	for _, w := range wants {
 		claim := cluster.Claim{Kind: w.kind}
-		if s := n.stocks[w.kind]; len(s.names) > 0 {
+		if s := n.generic[w.kind]; len(s.names) > 0 {
 			claim.Names = s.free()[:w.count]
 		} else {
 			claim.Count = w.count
@@ -113,7 +113,7 @@ func (n *Node) choose(wants []want) []cluster.Claim {
 // claim notes that a task got something, or gave it back when times is -1.
 func (n *Node) claim(claims []cluster.Claim, times int32) {
 	for _, c := range claims {
-		s := n.stock(c.Kind)
+		s := n.genericOf(c.Kind)
 		s.claimed += int64(times) * c.Count
 		for _, name := range c.Names {
 			if s.taken[name] += times; s.taken[name] == 0 {
@@ -127,7 +127,7 @@ func (n *Node) claim(claims []cluster.Claim, times int32) {
 func (n *Node) lost(claims []cluster.Claim) bool {
 	for _, c := range claims {
 		for _, name := range c.Names {
-			if _, has := slices.BinarySearch(n.stock(c.Kind).names, name); !has {
+			if _, has := slices.BinarySearch(n.genericOf(c.Kind).names, name); !has {
 				return true
 			}
 		}

@@ -16,14 +16,14 @@ type Node struct {
 	// tasks counts the wanted tasks on the node. One that is to stop doesn't count, as
 	// it won't be there for long. present counts all that haven't ended.
 	tasks, present int
-	// reserved, stocks and ports are what is held until a task is seen to have ended,
-	// wanted or not: stocks by kind, with what there is; ports with the number of tasks.
+	// reserved, generic and ports are what is held until a task is seen to have ended,
+	// wanted or not: generic resources by kind, with what there is; ports with the number of tasks.
 	reserved Resources
-	stocks   map[string]*genericResource
+	generic  map[string]*genericResource
 	ports    map[hostPort]int32
 	// index is the node's place among all by ID, while the ledger is indexed.
 	index  int32
-	listed bool // in the ledger's order
+	listed bool // in the load index
 }
 
 // Ledger holds all nodes and what is on them.
@@ -48,11 +48,11 @@ type Ledger struct {
 	// or went. sorted are the nodes by ID.
 	indexed bool
 	sorted  []*Node
-	// order has the nodes that take new tasks.
-	order loadIndex
-	pools map[string]*eligibleNodes
-	key   []byte  // room to name a pool
-	sums  []int32 // room to count the tasks of branches
+	// byLoad has the nodes that take new tasks.
+	byLoad   loadIndex
+	eligible map[string]*eligibleNodes
+	key      []byte  // room to name what is asked of a node
+	sums     []int32 // room to count the tasks of branches
 }
 
 type revisionKey struct {
@@ -88,7 +88,7 @@ func New() *Ledger {
 		holdings:       make(map[revisionKey]*holding),
 		antiAffinityBy: make(map[string][]neighbour),
 		failures:       make(failures),
-		pools:          make(map[string]*eligibleNodes),
+		eligible:       make(map[string]*eligibleNodes),
 	}
 }
 
@@ -114,17 +114,19 @@ func sortNodes(nodes []*Node) {
 	slices.SortFunc(nodes, func(a, b *Node) int { return cmp.Compare(a.id, b.id) })
 }
 
-// unlist and list bracket whatever changes a node's place in the order.
+// unlist takes a node out of the load index. Call it before changing the node's task count
+// or schedulability, and list after: the index is keyed by both.
 func (l *Ledger) unlist(n *Node) {
 	if l.indexed && n.listed {
-		l.order.remove(n.index, n.tasks)
+		l.byLoad.remove(n.index, n.tasks)
 		n.listed = false
 	}
 }
 
+// list puts a node into the load index, when it takes new tasks.
 func (l *Ledger) list(n *Node) {
 	if l.indexed && n.node != nil && n.node.Schedulable() {
-		l.order.add(n.index, n.tasks)
+		l.byLoad.add(n.index, n.tasks)
 		n.listed = true
 	}
 }
@@ -150,12 +152,12 @@ func (l *Ledger) ChangeNode(before, after *cluster.Node) {
 	if !l.indexed {
 		return
 	}
-	for key, p := range l.pools {
+	for key, p := range l.eligible {
 		if !p.filled {
 			continue
 		}
 		if p.look(n); len(p.leaves) > 2*len(l.sorted)+1 {
-			delete(l.pools, key) // It has leaves that no node is in any more.
+			delete(l.eligible, key) // It has leaves that no node is in any more.
 		}
 	}
 }
@@ -300,7 +302,7 @@ type NodeUse struct {
 func (l *Ledger) Use(nodeID string) NodeUse {
 	if n := l.nodes[nodeID]; n != nil {
 		use := NodeUse{Tasks: n.tasks, Present: n.present, Reserved: n.reserved, Ports: len(n.ports)}
-		for _, s := range n.stocks {
+		for _, s := range n.generic {
 			use.Generic += int(s.claimed) + len(s.taken)
 		}
 		return use

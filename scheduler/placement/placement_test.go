@@ -331,11 +331,11 @@ func TestLedger_Properties(t *testing.T) {
 	})
 }
 
-// listed is how many nodes are in the order.
+// listed is how many nodes are in the load index.
 func (l *Ledger) listed() int {
 	l.index()
 	count := 0
-	for _, b := range l.order.buckets {
+	for _, b := range l.byLoad.buckets {
 		count += b.count
 	}
 	return count

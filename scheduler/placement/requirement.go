@@ -32,11 +32,11 @@ type Requirement struct {
 	generic    []want
 	maxPerNode int32
 	near, far  []neighbour
-	pool       *eligibleNodes
+	eligible   *eligibleNodes
 }
 
 // eligibility is what a requirement asks of a node itself. Requirements that ask the same
-// share a pool.
+// share their eligible nodes.
 type eligibility struct {
 	conditions []string
 	platforms  []swarm.Platform
@@ -90,7 +90,7 @@ func (l *Ledger) Require(r *cluster.Revision, around Surroundings) Requirement {
 		}
 	}
 	q.near, q.far = neighbours(r.ServiceLabels, cluster.LabelAffinity, around), l.away(r, around)
-	q.pool = l.poolOf(a)
+	q.eligible = l.eligibleFor(a)
 	return q
 }
 

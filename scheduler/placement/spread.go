@@ -28,7 +28,7 @@ func (l *Ledger) tree(q *Requirement, failing bool, now cluster.Time) *branch {
 			return true
 		}
 		at := root
-		for _, number := range q.pool.pathOf(n) {
+		for _, number := range q.eligible.pathOf(n) {
 			next := made[number]
 			if next == nil {
 				next = &branch{}

@@ -44,7 +44,7 @@ func (b bitset) both(other bitset, visit func(i int32) bool) bool {
 }
 
 // loadIndex has the nodes that take new tasks, by how many tasks they have. To find
-// those of a pool among them takes a few instructions for 64 nodes.
+// the eligible ones among them takes a few instructions for 64 nodes.
 type loadIndex struct {
 	size    int
 	buckets []*bucket // the fewest tasks first; none is empty
@@ -88,7 +88,7 @@ func (o *loadIndex) remove(i int32, tasks int) {
 }
 
 // scan calls visit with the nodes of a set, those with the fewest tasks first and
-// of these the lowest index, until it returns false. The order must not change
+// of these the lowest index, until it returns false. The index must not change
 // meanwhile.
 func (o *loadIndex) scan(among bitset, visit func(i int32) bool) {
 	for _, b := range o.buckets {

@@ -12,7 +12,7 @@ import (
 	"skep/cluster"
 )
 
-// TestOrder compares the order with a list that is sorted, for more nodes than a
+// TestOrder compares the load index with a list that is sorted, for more nodes than a
 // word, or a word of words, has bits.
 func TestOrder(t *testing.T) {
 	const size = 5000
@@ -46,7 +46,7 @@ func TestOrder(t *testing.T) {
 		slices.SortFunc(want, func(a, b int32) int { return cmp.Or(cmp.Compare(tasks[a], tasks[b]), cmp.Compare(a, b)) })
 		o.scan(among, func(i int32) bool { got = append(got, i); return true })
 		if !slices.Equal(got, want) {
-			t.Fatalf("round %d: %d nodes in the order, want %d", round, len(got), len(want))
+			t.Fatalf("round %d: %d nodes in the load index, want %d", round, len(got), len(want))
 		}
 		got = nil
 		o.scan(among, func(i int32) bool { got = append(got, i); return len(got) < 3 })
@@ -103,17 +103,17 @@ func TestPlace_EvensOutAtEachLevel(t *testing.T) {
 	}
 }
 
-// TestRequire_MorePlacementsThanPools checks that a pool that comes again knows what
+// TestRequire_MorePlacementsThanAreKept checks that a placement that comes again knows what
 // changed meanwhile.
-func TestRequire_MorePlacementsThanPools(t *testing.T) {
+func TestRequire_MorePlacementsThanAreKept(t *testing.T) {
 	l := New()
 	nodes := make([]*cluster.Node, 3)
 	for i := range nodes {
 		nodes[i] = testNode(fmt.Sprint("n", i), 10)
 		l.ChangeNode(nil, nodes[i])
 	}
-	for round := range 3 * maxPools {
-		key := fmt.Sprint(round % (maxPools + 7))
+	for round := range 3 * maxEligible {
+		key := fmt.Sprint(round % (maxEligible + 7))
 		for i, n := range nodes {
 			next := *n
 			next.Spec.Labels = map[string]string{"key": "none"}
@@ -129,8 +129,8 @@ func TestRequire_MorePlacementsThanPools(t *testing.T) {
 			t.Fatalf("round %d: placed on %q, want %s", round, got, want)
 		}
 		l.Settle()
-		if len(l.pools) > maxPools {
-			t.Fatalf("there are %d pools", len(l.pools))
+		if len(l.eligible) > maxEligible {
+			t.Fatalf("there are %d sets of eligible nodes", len(l.eligible))
 		}
 	}
 }

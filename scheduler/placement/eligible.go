@@ -4,9 +4,9 @@ import (
 	"skep/cluster"
 )
 
-// maxPools is how many pools are kept. Thousands of services mostly have few
-// different placements; where they don't, pools are made anew all the time.
-const maxPools = 64
+// maxEligible is how many sets of eligible nodes are kept. Thousands of services mostly
+// have few different placements; where they don't, sets are made anew all the time.
+const maxEligible = 64
 
 // eligibleNodes is the nodes that may take a task at all, for all requirements that ask
 // for the same of a node itself, whatever is on it; and how these nodes are
@@ -121,17 +121,17 @@ func (p *eligibleNodes) pathOf(n *Node) []int32 {
 	return p.path[from : from+levels]
 }
 
-// poolOf finds the pool of what a requirement asks, or makes it.
-func (l *Ledger) poolOf(a eligibility) *eligibleNodes {
+// eligibleFor finds the nodes that have what a requirement asks of them.
+func (l *Ledger) eligibleFor(a eligibility) *eligibleNodes {
 	l.index()
 	l.key = a.appendKey(l.key[:0])
-	p := l.pools[string(l.key)]
+	p := l.eligible[string(l.key)]
 	if p == nil {
-		if len(l.pools) >= maxPools {
-			clear(l.pools)
+		if len(l.eligible) >= maxEligible {
+			clear(l.eligible)
 		}
 		p = newEligibleNodes(a)
-		l.pools[string(l.key)] = p
+		l.eligible[string(l.key)] = p
 	}
 	return p
 }
@@ -143,7 +143,7 @@ func (l *Ledger) index() {
 		return
 	}
 	l.indexed = true
-	clear(l.pools)
+	clear(l.eligible)
 	l.sorted = l.sorted[:0]
 	for _, n := range l.nodes {
 		n.index, n.listed = -1, false
@@ -152,7 +152,7 @@ func (l *Ledger) index() {
 		}
 	}
 	sortNodes(l.sorted)
-	l.order = loadIndex{size: len(l.sorted)}
+	l.byLoad = loadIndex{size: len(l.sorted)}
 	for i, n := range l.sorted {
 		n.index = int32(i)
 		l.list(n)
