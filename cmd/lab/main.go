@@ -121,12 +121,27 @@ func (c command) defaultEngine() (string, error) {
 }
 
 // findBinaries finds the directory with the program that a command needs: the one given,
-// or bin below the working directory, where make puts them; "go run" builds the lab alone.
+// or bin at the root of the source, where make puts them; "go run" builds the lab alone, in
+// a directory of the Go tool's.
 func findBinaries(dir, program string) (string, error) {
-	for _, candidate := range []string{dir, "bin"} {
+	built := filepath.Join(sourceRoot(), "bin")
+	for _, candidate := range []string{dir, built} {
 		if info, err := os.Stat(filepath.Join(candidate, program)); err == nil && info.Mode().IsRegular() {
 			return filepath.Abs(candidate)
 		}
 	}
-	return "", fmt.Errorf("there is no %s in %s, nor in ./bin: build it with \"make build\", or name its directory with -bin", program, dir)
+	return "", fmt.Errorf("there is no %s in %s, nor in %s: build it with \"make build\", or name its directory with -bin", program, dir, built)
+}
+
+// sourceRoot is the directory with go.mod that the working directory is in; else the working
+// directory itself.
+func sourceRoot() string {
+	root := "."
+	for range 64 { // More than any path has.
+		if _, err := os.Stat(filepath.Join(root, "go.mod")); err == nil {
+			return root
+		}
+		root = filepath.Join("..", root)
+	}
+	return "."
 }

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"os"
 	"path/filepath"
 	"strings"
@@ -49,5 +50,13 @@ func TestRun_FindsTheBinaries(t *testing.T) {
 	}
 	if dir, err := findBinaries(t.TempDir(), "skep"); err != nil || dir != here {
 		t.Errorf("%s, %v", dir, err)
+	}
+	// From anywhere in the source.
+	if err := errors.Join(os.WriteFile("go.mod", nil, 0o600), os.MkdirAll("cmd/lab", 0o700)); err != nil {
+		t.Fatal(err)
+	}
+	t.Chdir("cmd/lab")
+	if dir, err := findBinaries(t.TempDir(), "skep"); err != nil || dir != here {
+		t.Errorf("from below: %s, %v", dir, err)
 	}
 }
