@@ -99,3 +99,51 @@ func TestDoc_TestsThatPagesNameAreThere(t *testing.T) {
 		t.Errorf("the pages name %d tests", named)
 	}
 }
+
+// The table of cmd/DESIGN.md has each direct dependency of go.mod, and no other, and where it
+// names a version that is the one.
+func TestDoc_DependencyTableIsGoMod(t *testing.T) {
+	direct := map[string]string{} // short name → version without its v
+	mod, err := os.ReadFile("../go.mod")
+	if err != nil {
+		t.Fatal(err)
+	}
+	short := func(module string) string { return strings.TrimPrefix(module, "github.com/") }
+	for _, m := range regexp.MustCompile(`(?m)^\t(\S+) v(\S+)$`).FindAllStringSubmatch(string(mod), -1) { // "// indirect" ends otherwise
+		direct[short(m[1])] = strings.TrimSuffix(m[2], "+incompatible")
+	}
+	for _, m := range regexp.MustCompile(`(?m)^tool (\S+)$`).FindAllStringSubmatch(string(mod), -1) {
+		module, _, _ := strings.Cut(m[1], "/cmd/")
+		direct[short(module)] = ""
+	}
+	page, err := os.ReadFile("DESIGN.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, table, found := strings.Cut(string(page), "\n| module | what for |\n|---|---|\n")
+	if !found || len(direct) < 10 {
+		t.Fatalf("no table of dependencies in DESIGN.md, or too few of them in go.mod: %v", direct)
+	}
+	named := map[string]bool{}
+	for _, line := range strings.Split(table, "\n") {
+		cells := strings.Split(line, "|")
+		if len(cells) < 4 {
+			break
+		}
+		for _, entry := range strings.Split(cells[1], ",") {
+			name, version, _ := strings.Cut(strings.TrimSpace(entry), " ")
+			named[name] = true
+			switch have, is := direct[name]; {
+			case !is:
+				t.Errorf("DESIGN.md: %s is no direct dependency", name)
+			case version != "" && version != have:
+				t.Errorf("DESIGN.md: %s is at %s, not %s", name, have, version)
+			}
+		}
+	}
+	for name := range direct {
+		if !named[name] {
+			t.Errorf("DESIGN.md doesn't say what %s is for", name)
+		}
+	}
+}
