@@ -1,6 +1,6 @@
 # What can be done with skep from a checkout. `make` alone lists it.
 
-VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
+VERSION ?= $(shell git describe --tags --dirty 2>/dev/null || echo 0.1.0-dev)
 # The Go tool only: no C compiler, one static binary, no paths of this machine in it.
 export CGO_ENABLED = 0
 GO      ?= go
@@ -12,7 +12,7 @@ soak: FOR ?= 1h
 fuzz: FOR ?= 20s
 TARGET  ?= Fuzz
 
-.PHONY: help build test test-machines check soak fuzz planted mixed bench demo lab images image clean
+.PHONY: help build notices quick test test-machines check soak fuzz planted mixed bench demo lab images image clean
 .DEFAULT_GOAL := help
 
 help: ## list the targets
@@ -20,6 +20,9 @@ help: ## list the targets
 
 build: ## bin/skep, bin/lab and bin/timecheck
 	@$(BUILD) -o bin/ ./cmd/...
+
+notices: ## the licences of all that is linked into bin/skep, to standard output, or to a file: TO=bin/NOTICES
+	@.ci/notices $(if $(TO),> $(TO))
 
 # What takes seconds each: no cluster, no disk, no engine, no processes.
 quick: ## while editing: vet, the rules of the project, and the tests of the packages that need no cluster

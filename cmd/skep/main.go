@@ -25,8 +25,8 @@ import (
 	"github.com/sirupsen/logrus"
 )
 
-// version is set when the binary is built: `-ldflags "-X main.version=0.1.0"`.
-var version = "dev"
+// version is set when the binary is built from a tag: `-ldflags "-X main.version=0.1.0"`.
+var version = "0.1.0-dev"
 
 func main() {
 	cliversion.Version, cliversion.PlatformName = version, "skep"

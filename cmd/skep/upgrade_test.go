@@ -64,7 +64,7 @@ func TestUpgradeCheck_ExitsLikeStatus(t *testing.T) {
 	s := ready(time.Now())
 	node.say(s)
 	r := skep(t, []string{"SKEP_HOST=" + node.url}, "upgrade", "check")
-	if r.status != 0 || !strings.Contains(r.stdout, "Nothing is in the way of skep dev. In this order: na, nc, nb, nd.") {
+	if r.status != 0 || !strings.Contains(r.stdout, "Nothing is in the way of skep "+version+". In this order: na, nc, nb, nd.") {
 		t.Errorf("%+v", r)
 	}
 	s.BackupAt = time.Time{}
@@ -81,12 +81,12 @@ func TestUpgradeCheck_ExitsLikeStatus(t *testing.T) {
 func TestUpgradeStatus_SaysWhatIsLeft(t *testing.T) {
 	node := newFakeNode(t)
 	s := ready(time.Now())
-	s.Managers[0].Version, s.Nodes[0].Version = "dev", "dev"
+	s.Managers[0].Version, s.Nodes[0].Version = version, version
 	node.say(s)
 	r := skep(t, []string{"SKEP_HOST=" + node.url}, "upgrade", "status")
 	for _, line := range []string{
-		"NODE ROLE SKEP LEVEL STATE", "na manager dev 1 ready", "nb leader 0.1.0 1 ready", "nd worker 0.1.0 1 ready",
-		"The cluster is at level 1.", "To be upgraded to skep dev, in this order: nc, nb, nd.",
+		"NODE ROLE SKEP LEVEL STATE", "na manager " + version + " 1 ready", "nb leader 0.1.0 1 ready", "nd worker 0.1.0 1 ready",
+		"The cluster is at level 1.", "To be upgraded to skep " + version + ", in this order: nc, nb, nd.",
 	} {
 		if !hasLine(r.stdout, line) {
 			t.Errorf("no line %q in\n%s", line, r.stdout)
@@ -96,13 +96,13 @@ func TestUpgradeStatus_SaysWhatIsLeft(t *testing.T) {
 		t.Errorf("status %d", r.status)
 	}
 	for i := range s.Nodes {
-		s.Nodes[i].Version = "dev"
+		s.Nodes[i].Version = version
 	}
 	for i := range s.Managers {
-		s.Managers[i].Version = "dev"
+		s.Managers[i].Version = version
 	}
 	node.say(s)
-	if r = skep(t, []string{"SKEP_HOST=" + node.url}, "upgrade", "status"); r.status != 0 || !hasLine(r.stdout, "All nodes run skep dev.") {
+	if r = skep(t, []string{"SKEP_HOST=" + node.url}, "upgrade", "status"); r.status != 0 || !hasLine(r.stdout, "All nodes run skep "+version+".") {
 		t.Errorf("%+v", r)
 	}
 }
