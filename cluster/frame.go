@@ -94,6 +94,9 @@ func Decode(data []byte, v any) error {
 	return nil
 }
 
+// NewDecoder reads what Encode wrote, one after the other (a CBOR sequence, RFC 8742).
+func NewDecoder(r io.Reader) *cbor.Decoder { return decMode.NewDecoder(r) }
+
 // WriteFrame writes one message as a frame, in one Write.
 func WriteFrame(w io.Writer, v any) error {
 	data, err := Encode(v)

@@ -1,11 +1,17 @@
 package store
 
 import (
+	"bufio"
+	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"time"
 
+	"github.com/fxamacker/cbor/v2"
 	"github.com/hashicorp/raft"
+
+	"skep/cluster"
 )
 
 // indexLeap is how far ahead of a backup the index of a restored database is. It
@@ -13,10 +19,45 @@ import (
 // that a manager behind what they have seen tells them.
 const indexLeap = 1 << 32
 
+// A backup is a CBOR sequence (RFC 8742), for which there are tools, unlike a snapshot: a
+// head, and for each object the word of its kind and the object.
+
+// backupFormat is the newest format of backups that this version knows, and the one that
+// it writes.
+const backupFormat = 1
+
+// backupHead begins a backup.
+type backupHead struct {
+	Format  int    `cbor:"skep backup"`
+	Index   uint64 `cbor:"index"`
+	Objects uint64 `cbor:"objects"`
+}
+
 // Backup writes the whole database, in the clear: whoever calls it seals it.
 func (v View) Backup(out io.Writer) error {
-	_, err := v.write(out)
-	return err
+	buffered := bufio.NewWriterSize(out, 64<<10)
+	write := func(data []byte, err error) error {
+		if err == nil {
+			_, err = buffered.Write(data)
+		}
+		return err
+	}
+	err := write(cluster.Encode(backupHead{Format: backupFormat, Index: v.s.applied, Objects: v.s.count()}))
+	for n, object := range v.s.objects() {
+		if err == nil {
+			err = write(cluster.Encode(kinds[n-1].String()))
+		}
+		if err == nil {
+			err = write(v.s.encode(n, object))
+		}
+	}
+	if err == nil {
+		err = buffered.Flush()
+	}
+	if err != nil {
+		return fmt.Errorf("write backup: %w", err)
+	}
+	return nil
 }
 
 // Restored is a database that was read from a backup and isn't in use yet.
@@ -24,12 +65,43 @@ type Restored struct{ s *state }
 
 // ReadBackup reads what View.Backup wrote, whole or not at all.
 func ReadBackup(in io.Reader) (*Restored, error) {
-	s, err := readSnapshot(in, newInterner())
+	s, err := readBackup(cluster.NewDecoder(bufio.NewReaderSize(in, 64<<10)))
 	if err != nil {
 		return nil, fmt.Errorf("read backup: %w", err)
 	}
 	s.applied += indexLeap
 	return &Restored{s}, nil
+}
+
+func readBackup(in *cbor.Decoder) (*state, error) {
+	var head backupHead
+	if err := in.Decode(&head); err != nil {
+		return nil, fmt.Errorf("read head: %w", whole(err))
+	}
+	if head.Format != backupFormat {
+		return nil, fmt.Errorf("its format is %d, this version knows %d: use the version that made it", head.Format, backupFormat)
+	}
+	s, intern := newState(), newInterner()
+	s.applied = head.Index
+	for i := range head.Objects {
+		var word string
+		var object cbor.RawMessage
+		err := in.Decode(&word)
+		if err == nil {
+			err = in.Decode(&object)
+		}
+		if err == nil {
+			n := 1 + slices.IndexFunc(kinds[:], func(k kind) bool { return k.String() == word })
+			err = s.add(kindNumber(n), object, intern)
+		}
+		if err != nil {
+			return nil, fmt.Errorf("read object %d of %d, a %.20q: %w", i+1, head.Objects, word, whole(err))
+		}
+	}
+	if err := in.Decode(new(cbor.RawMessage)); !errors.Is(err, io.EOF) {
+		return nil, errors.Join(errors.New("something follows after its end"), err)
+	}
+	return s, nil
 }
 
 // View is the database as it is now.

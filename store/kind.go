@@ -98,6 +98,7 @@ func (in inMeta[T]) setVersion(object *T, version uint64) { in(object).Version =
 // kind is a kindOf[T] whose objects are any: what reads and writes them is the same for
 // all kinds.
 type kind interface {
+	String() string
 	objectType() reflect.Type
 	newTable() table
 
@@ -110,6 +111,8 @@ type kind interface {
 	intern(in *interner, object any)
 	referencesIn(spec *swarm.TaskSpec) iter.Seq[Reference]
 }
+
+func (k *kindOf[T]) String() string { return k.word }
 
 func (k *kindOf[T]) objectType() reflect.Type { return reflect.TypeFor[*T]() }
 

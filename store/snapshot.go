@@ -120,7 +120,11 @@ func readObject(in *summing, s *state, intern *interner) error {
 	if _, err := io.ReadFull(in, data); err != nil {
 		return err
 	}
-	n := kindNumber(number)
+	return s.add(kindNumber(number), data, intern)
+}
+
+// add puts an object that was written by encode into a state that is being read.
+func (s *state) add(n kindNumber, data []byte, intern *interner) error {
 	k, object, err := record{Kind: n, Object: data}.object()
 	if err != nil {
 		return err

@@ -5,23 +5,26 @@ import (
 	"net/http"
 	"path/filepath"
 
+	"filippo.io/age"
+
 	"skep/cluster"
 )
 
-// backUp streams the database, sealed under the key in the request. When it fails on
+// backUp streams the database, encrypted for the recipient in the request. When it fails on
 // the way the connection breaks off, since the answer has begun.
 func (s *Server) backUp(_ context.Context, r *request) (response, error) {
 	var wanted cluster.BackupRequest
 	if err := r.decodeStrict(&wanted); err != nil {
 		return response{}, err
 	}
-	if len(wanted.Key) != 32 {
-		return response{}, fail(cluster.ErrInvalid, "Key: must be 32 bytes, not %d", len(wanted.Key))
+	recipient, err := age.ParseX25519Recipient(wanted.Recipient)
+	if err != nil {
+		return response{}, fail(cluster.ErrInvalid, "Recipient: must be one of the age tool (age1…): %v", err)
 	}
 	manager := r.manager
 	return response{stream: func(_ context.Context, w http.ResponseWriter) {
 		w.Header().Set("Content-Type", "application/octet-stream")
-		if err := manager.Backup(w, wanted.Key); err != nil {
+		if err := manager.Backup(w, recipient); err != nil {
 			if unsaid, due := s.odd.Due(s.Now(), "backup"); due {
 				s.Log.Warn("backup broke off", "error", err, "unsaid", unsaid)
 			}
@@ -39,10 +42,8 @@ func (s *Server) restore(ctx context.Context, r *request) (response, error) {
 	switch {
 	case !filepath.IsAbs(wanted.Path):
 		return response{}, fail(cluster.ErrInvalid, "Path: must be absolute, not %q", wanted.Path)
-	case wanted.Offset < 0:
-		return response{}, fail(cluster.ErrInvalid, "Offset: must not be negative")
-	case len(wanted.Key) != 32:
-		return response{}, fail(cluster.ErrInvalid, "Key: must be 32 bytes, not %d", len(wanted.Key))
+	case len(wanted.Key) != cluster.BackupKeySize:
+		return response{}, fail(cluster.ErrInvalid, "Key: must be %d bytes, not %d", cluster.BackupKeySize, len(wanted.Key))
 	}
 	if err := checkAvailability(wanted.Availability, true); err != nil {
 		return response{}, err

@@ -104,7 +104,7 @@ var bounds = func() map[string]bound {
 			swarm.NodeSpec.Role swarm.NodeSpec.Availability swarm.ExternalCA.Protocol swarm.SpreadOver.SpreadDescriptor
 			swarm.InitRequest.ListenAddr swarm.InitRequest.AdvertiseAddr swarm.InitRequest.DataPathAddr swarm.InitRequest.Availability
 			swarm.JoinRequest.ListenAddr swarm.JoinRequest.AdvertiseAddr swarm.JoinRequest.DataPathAddr swarm.JoinRequest.Availability
-			swarm.JoinRequest.JoinToken swarm.UnlockRequest.UnlockKey
+			swarm.JoinRequest.JoinToken swarm.UnlockRequest.UnlockKey cluster.BackupRequest.Recipient
 			cluster.RestoreRequest.ListenAddr cluster.RestoreRequest.AdvertiseAddr cluster.RestoreRequest.Availability
 			runtime.PluginSpec.Name runtime.PluginPrivilege.Name api.networkAsked.Driver api.networkAsked.Scope`},
 		{bound{0, maxLine, printable}, `swarm.ContainerSpec.Image swarm.ContainerSpec.Hostname swarm.ExternalCA.URL
@@ -128,7 +128,7 @@ var bounds = func() map[string]bound {
 			swarm.CAConfig.ExternalCAs runtime.PluginSpec.Privileges`},
 		{bound{0, maxPEM, lines}, `swarm.CAConfig.SigningCACert swarm.CAConfig.SigningCAKey swarm.ExternalCA.CACert`},
 		{bound{0, maxProfile, anything}, `swarm.SeccompOpts.Profile`},
-		{bound{0, maxData, anything}, `swarm.SecretSpec.Data swarm.ConfigSpec.Data cluster.BackupRequest.Key cluster.RestoreRequest.Key`},
+		{bound{0, maxData, anything}, `swarm.SecretSpec.Data swarm.ConfigSpec.Data cluster.RestoreRequest.Key`},
 	} {
 		for _, field := range strings.Fields(group.fields) {
 			all[field] = group.bound

@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"time"
 
+	"filippo.io/age"
 	"github.com/docker/docker/api/types/swarm"
 
 	"skep/cluster"
@@ -60,8 +61,8 @@ type Manager interface {
 	// Logs reads a task's log from its node, calling emit in order until it is read to
 	// its end or, when it follows, until ctx ends or the task does.
 	Logs(ctx context.Context, nodeID, taskID string, opts cluster.LogOptions, emit func([]cluster.LogLine) error) error
-	// Backup writes the database to out, sealed under key.
-	Backup(out io.Writer, key []byte) error
+	// Backup writes the database to out, encrypted for recipient.
+	Backup(out io.Writer, recipient age.Recipient) error
 	// Status is how the cluster is as this manager sees it, best on the leader. Digests of
 	// all managers' databases take them a moment.
 	Status(ctx context.Context, digests bool) (cluster.Status, error)

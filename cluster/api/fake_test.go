@@ -15,6 +15,7 @@ import (
 	"testing"
 	"time"
 
+	"filippo.io/age"
 	"github.com/docker/docker/api/types/swarm"
 	"github.com/hashicorp/raft"
 
@@ -167,8 +168,8 @@ func (m *fakeManager) Logs(ctx context.Context, nodeID, taskID string, opts clus
 	return logs(ctx, nodeID, taskID, opts, emit)
 }
 
-func (m *fakeManager) Backup(out io.Writer, key []byte) error {
-	_, err := fmt.Fprintf(out, "sealed under %d bytes", len(key))
+func (m *fakeManager) Backup(out io.Writer, recipient age.Recipient) error {
+	_, err := fmt.Fprintf(out, "for %v", recipient)
 	return err
 }
 

@@ -109,7 +109,7 @@ func TestHold(t *testing.T) {
 	for _, path := range []string{"/services", "/services/nobody", "/nodes", "/swarm"} {
 		p.here.do("GET", path, nil).want(t, 503, "The swarm does not have a leader")
 	}
-	p.here.do("POST", "/skep/v1/backup", cluster.BackupRequest{Key: make([]byte, 32)}).want(t, 503, "The swarm does not have a leader")
+	p.here.do("POST", "/skep/v1/backup", cluster.BackupRequest{Recipient: "age1ql3z7hjy54pw3hyww5ayyfg7zqgvc7w3j2elw8zmrj2kg5sfn9aqmcac8p"}).want(t, 503, "The swarm does not have a leader")
 	p.here.do("GET", "/skep/v1/status", nil).want(t, 200, `"c"`)
 	p.here.do("GET", "/info", nil).want(t, 200, "The swarm does not have a leader")
 	p.here.manager.set(func(m *fakeManager) { m.none = false })

@@ -137,7 +137,7 @@ func FuzzRequest(f *testing.F) {
 			query := version(view.Service(serviceID).Version)
 			add(query+"&to=1&registryAuthFrom=previous-spec", "web", string(bodies(f)[0]), "{}")
 			add(query+"&rollback=previous&force=1", serviceID[:9], string(bodies(f)[1]))
-			add("", "", `{"Key":"AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=","Path":"/backup","Offset":1,"Availability":"active"}`)
+			add("", "", `{"Key":"AAAAAAAAAAAAAAAAAAAAAA==","Path":"/backup","Availability":"active"}`, `{"Recipient":"age1ql3z7hjy54pw3hyww5ayyfg7zqgvc7w3j2elw8zmrj2kg5sfn9aqmcac8p"}`)
 		case first == "secrets" && what:
 			add(version(view.Secret(secretID).Version), "key", `{"Name":"key","Labels":{"a":"b"}}`, `{"Name":"key","Data":"c2VjcmV0"}`)
 		case first == "configs" && what:

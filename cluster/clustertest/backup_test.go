@@ -21,15 +21,11 @@ func TestCluster_ComesBackFromABackup(t *testing.T) {
 		c := Start(t, 3, 2, Options{})
 		id := c.Machines[0].Create(Spec("canary-web", "app:1", 6))
 		c.Runs(10*time.Second, id, "app:1", 6)
-		key := bytes.Repeat([]byte{42}, 32)
 		follower := c.Machines[0]
 		if follower == c.Leader() {
 			follower = c.Machines[1]
 		}
-		sealed, err := follower.call(http.MethodPost, "/skep/v1/backup", cluster.BackupRequest{Key: key})
-		if err != nil {
-			t.Fatal(err)
-		}
+		sealed, key := c.backup(follower)
 		if bytes.Contains(sealed, []byte("canary")) || bytes.Contains(sealed, []byte("SWMTKN")) || bytes.Contains(sealed, []byte("BEGIN")) {
 			t.Error("the backup can be read without its key")
 		}
@@ -53,23 +49,22 @@ func TestCluster_ComesBackFromABackup(t *testing.T) {
 		}
 		time.Sleep(20 * time.Second)
 
-		// A file with a header before the stream, as the command writes it.
 		path := filepath.Join(c.dir, "backup")
 		first := c.Machines[0] // at an address that the workers know
 		first.Restart()
 		restore := func(content []byte, request cluster.RestoreRequest) error {
 			t.Helper()
-			if err := os.WriteFile(path, append([]byte("header"), content...), 0o600); err != nil {
+			if err := os.WriteFile(path, content, 0o600); err != nil {
 				t.Fatal(err)
 			}
-			request.Path, request.Offset = path, int64(len("header"))
+			request.Path = path
 			request.ListenAddr, request.AdvertiseAddr = first.IP, first.IP
 			return first.Try(http.MethodPost, "/skep/v1/restore", request, nil)
 		}
 		damaged := bytes.Clone(sealed)
 		damaged[len(damaged)/2] ^= 1
 		for what, try := range map[string]func() error{
-			"a wrong key":      func() error { return restore(sealed, cluster.RestoreRequest{Key: make([]byte, 32)}) },
+			"a wrong key":      func() error { return restore(sealed, cluster.RestoreRequest{Key: make([]byte, cluster.BackupKeySize)}) },
 			"a damaged backup": func() error { return restore(damaged, cluster.RestoreRequest{Key: key}) },
 			"half a backup":    func() error { return restore(sealed[:len(sealed)/2], cluster.RestoreRequest{Key: key}) },
 			"an empty backup":  func() error { return restore(nil, cluster.RestoreRequest{Key: key}) },

@@ -1,7 +1,6 @@
 package clustertest
 
 import (
-	"bytes"
 	"errors"
 	"fmt"
 	"math/rand/v2"
@@ -34,7 +33,7 @@ func leaderless(t *testing.T, m *Machine) {
 	} {
 		refused(http.MethodGet, path, nil)
 	}
-	refused(http.MethodPost, "/skep/v1/backup", cluster.BackupRequest{Key: bytes.Repeat([]byte{42}, 32)})
+	refused(http.MethodPost, "/skep/v1/backup", cluster.BackupRequest{Recipient: newRecipient(t).Recipient().String()})
 
 	var info system.Info
 	m.Do(http.MethodGet, "/info", nil, &info)

@@ -10,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	"filippo.io/age"
 	"github.com/docker/docker/api/types/swarm"
 
 	"skep/cluster"
@@ -100,7 +101,7 @@ func TestLevel_RisesWithTheLastNode(t *testing.T) {
 			}
 		}
 		upgrade(leader, after)
-		lower := c.backup()
+		lower, lowerKey := c.backup(c.Leader())
 		for i, m := range c.Machines {
 			if i >= 3 {
 				if level := c.wellStatus().At(); level != 1 {
@@ -167,25 +168,25 @@ func TestLevel_RisesWithTheLastNode(t *testing.T) {
 		}
 
 		// The way back from there is a backup of before the level rose.
-		higher := c.backup()
+		higher, higherKey := c.backup(c.Leader())
 		for _, m := range c.Machines {
 			m.Crash()
 		}
 		lone := c.add(len(c.Machines) + 1)
 		upgrade(lone, before)
-		restore := func(sealed []byte) error {
+		restore := func(sealed, key []byte) error {
 			path := lone.path("backup")
 			if err := os.WriteFile(path, sealed, 0o600); err != nil {
 				t.Fatal(err)
 			}
 			return lone.Try(http.MethodPost, "/skep/v1/restore", cluster.RestoreRequest{
-				Path: path, Key: backupKey, ListenAddr: lone.IP, AdvertiseAddr: lone.IP,
+				Path: path, Key: key, ListenAddr: lone.IP, AdvertiseAddr: lone.IP,
 			}, nil)
 		}
-		if err := restore(higher); err == nil || !strings.Contains(err.Error(), sentence) {
+		if err := restore(higher, higherKey); err == nil || !strings.Contains(err.Error(), sentence) {
 			t.Errorf("a backup of level 2: %v", err)
 		}
-		if err := restore(lower); err != nil {
+		if err := restore(lower, lowerKey); err != nil {
 			t.Fatalf("a backup of level 1: %v", err)
 		}
 		var services []swarm.Service
@@ -196,15 +197,31 @@ func TestLevel_RisesWithTheLastNode(t *testing.T) {
 	})
 }
 
-var backupKey = bytes.Repeat([]byte{7}, 32)
+func newRecipient(t testing.TB) *age.X25519Identity {
+	t.Helper()
+	identity, err := age.GenerateX25519Identity()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return identity
+}
 
-func (c *Cluster) backup() []byte {
+// backup has a machine make a backup, and opens its header.
+func (c *Cluster) backup(m *Machine) (sealed, key []byte) {
 	c.t.Helper()
-	sealed, err := c.Leader().call(http.MethodPost, "/skep/v1/backup", cluster.BackupRequest{Key: backupKey})
+	identity := newRecipient(c.t)
+	sealed, err := m.call(http.MethodPost, "/skep/v1/backup", cluster.BackupRequest{Recipient: identity.Recipient().String()})
 	if err != nil {
 		c.t.Fatal(err)
 	}
-	return sealed
+	header, err := age.ExtractHeader(bytes.NewReader(sealed))
+	if err == nil {
+		key, err = age.DecryptHeader(header, identity)
+	}
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	return sealed, key
 }
 
 // state tells whether the leader finds the machine's node in a state.

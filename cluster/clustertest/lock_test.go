@@ -126,9 +126,9 @@ func TestAutolock_WholeWay(t *testing.T) {
 		}
 		c.Same()
 		backup := filepath.Join(c.dir, "backup")
-		restore := cluster.RestoreRequest{Path: backup, Key: make([]byte, 32), ListenAddr: locked.IP, AdvertiseAddr: locked.IP}
-		sealed, err := c.Machines[0].call(http.MethodPost, "/skep/v1/backup", cluster.BackupRequest{Key: restore.Key})
-		if err := errors.Join(err, os.WriteFile(backup, sealed, 0o600)); err != nil {
+		sealed, fileKey := c.backup(c.Machines[0])
+		restore := cluster.RestoreRequest{Path: backup, Key: fileKey, ListenAddr: locked.IP, AdvertiseAddr: locked.IP}
+		if err := os.WriteFile(backup, sealed, 0o600); err != nil {
 			t.Fatal(err)
 		}
 

@@ -7,6 +7,7 @@ import (
 	"io"
 	"time"
 
+	"filippo.io/age"
 	"github.com/docker/docker/api/types/swarm"
 	"github.com/hashicorp/raft"
 
@@ -15,28 +16,16 @@ import (
 	"skep/store/seal"
 )
 
-// backupPlace is where backups belong. The cluster isn't part of it: whoever opens
-// one doesn't know it yet.
-var backupPlace = seal.Location{Kind: "backup"}
-
-func backupRing(key []byte) (*seal.Ring, error) {
-	if len(key) != len(seal.Key{}) {
-		return nil, cluster.Errorf(cluster.ErrInvalid, "the key of a backup must have %d bytes", len(seal.Key{}))
+// Backup writes this manager's database to out, encrypted for recipient.
+func (m *Manager) Backup(out io.Writer, recipient age.Recipient) error {
+	sealed, err := age.Encrypt(out, recipient)
+	if err == nil {
+		err = m.store.View().Backup(sealed)
 	}
-	return seal.NewRing(seal.Key(key)), nil
-}
-
-// Backup writes this manager's database to out, sealed under key.
-func (m *Manager) Backup(out io.Writer, key []byte) error {
-	ring, err := backupRing(key)
+	if err == nil {
+		err = sealed.Close()
+	}
 	if err != nil {
-		return err
-	}
-	sealed := seal.NewWriter(out, ring, backupPlace)
-	if err := m.store.View().Backup(sealed); err != nil {
-		return fmt.Errorf("back up the database: %w", err)
-	}
-	if err := sealed.Close(); err != nil {
 		return fmt.Errorf("back up the database: %w", err)
 	}
 	m.noteBackup()
@@ -61,16 +50,13 @@ func (m *Manager) noteBackup() {
 // Backup is a cluster's database as it was when it was backed up.
 type Backup struct{ database *store.Restored }
 
-// ReadBackup opens what Manager.Backup wrote.
+// ReadBackup opens a backup, which key is the file key of.
 func ReadBackup(in io.Reader, key []byte) (*Backup, error) {
-	ring, err := backupRing(key)
+	plain, err := age.Decrypt(in, age.NewInjectedFileKeyIdentity(key))
 	if err != nil {
-		return nil, err
+		return nil, cluster.Errorf(cluster.ErrInvalid, "the backup doesn't open: its key is wrong, or the file is damaged: %v", err)
 	}
-	database, err := store.ReadBackup(seal.NewReader(in, ring, backupPlace))
-	if errors.Is(err, seal.ErrBad) {
-		return nil, cluster.Errorf(cluster.ErrInvalid, "the backup doesn't open: the passphrase is wrong, or the file is damaged")
-	}
+	database, err := store.ReadBackup(plain)
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", cluster.ErrInvalid, err)
 	}

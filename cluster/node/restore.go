@@ -62,9 +62,6 @@ func readBackup(request cluster.RestoreRequest) (*manager.Backup, error) {
 		return nil, cluster.Errorf(cluster.ErrInvalid, "open backup: %v (the daemon reads the file, so it must be on its machine)", err)
 	}
 	defer file.Close()
-	if _, err := file.Seek(request.Offset, io.SeekStart); err != nil {
-		return nil, fmt.Errorf("read backup: %w", err)
-	}
 	return manager.ReadBackup(io.LimitReader(file, maxBackup), request.Key)
 }
 

@@ -55,7 +55,7 @@ func TestAttack_RestoreOfWhatIsNoFile(t *testing.T) {
 	} {
 		done := make(chan error, 1)
 		go func() {
-			_, err := n.Restore(context.Background(), cluster.RestoreRequest{AdvertiseAddr: "127.0.0.1", Path: path, Key: make([]byte, 32)})
+			_, err := n.Restore(context.Background(), cluster.RestoreRequest{AdvertiseAddr: "127.0.0.1", Path: path, Key: make([]byte, cluster.BackupKeySize)})
 			done <- err
 		}()
 		select {
@@ -80,7 +80,7 @@ func TestAttack_RestoreOfWhatIsNoFile(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, path := range []string{regular, at("link to a file")} {
-		if _, err := n.Restore(t.Context(), cluster.RestoreRequest{AdvertiseAddr: "127.0.0.1", Path: path, Key: make([]byte, 32)}); err == nil || strings.Contains(err.Error(), "no regular") {
+		if _, err := n.Restore(t.Context(), cluster.RestoreRequest{AdvertiseAddr: "127.0.0.1", Path: path, Key: make([]byte, cluster.BackupKeySize)}); err == nil || strings.Contains(err.Error(), "no regular") {
 			t.Errorf("%s: %v", path, err)
 		}
 	}

@@ -3,8 +3,6 @@ package main
 import (
 	"bytes"
 	"context"
-	"crypto/rand"
-	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
@@ -12,39 +10,27 @@ import (
 	"os"
 	"path/filepath"
 
+	"filippo.io/age"
 	"github.com/docker/cli/cli"
 	"github.com/docker/cli/cli/command"
 	"github.com/docker/docker/api/types/swarm"
 	"github.com/spf13/cobra"
-	"golang.org/x/crypto/argon2"
 
 	"skep/cluster"
 )
 
-// backupHeader begins a backup; what follows is sealed under the key that the
-// passphrase gives with this salt. It is written as it is, big endian.
-type backupHeader struct {
-	Magic  [8]byte
-	Format uint16
-	Salt   [16]byte
-}
-
-var backupMagic = [8]byte{'s', 'k', 'e', 'p', 'b', 'a', 'c', 'k'}
-
 const (
-	backupFormat = 1
 	// leastPassphrase is how short a passphrase may be: each guess costs an attacker
-	// a tenth of a second and 64 MiB, so a few words will do, and one won't.
+	// a second and 256 MiB, so a few words will do, and one won't.
 	leastPassphrase = 12
 	// mostPassphrase bounds what is read: a file that is no passphrase is given by mistake.
 	mostPassphrase = 4096
+	// mostWork bounds what a file can ask for before its passphrase is known to be right:
+	// 1 GiB, four times what age asks for.
+	mostWork = 20
+	// mostHeader bounds what is read of a file that may be none of age's.
+	mostHeader = 64 << 10
 )
-
-// key makes the key out of a passphrase, by Argon2id as RFC 9106 recommends it for
-// machines with little memory, fixed for this format.
-func (h *backupHeader) key(passphrase []byte) []byte {
-	return argon2.IDKey(passphrase, h.Salt[:], 3, 64<<10, 4, 32)
-}
 
 // readPassphrase reads it from a file, or from in when path is "-". The end of its
 // line isn't part of it.
@@ -83,7 +69,10 @@ func newClusterBackupCommand(dockerCLI command.Cli) *cobra.Command {
 
 It has everything that a manager knows: services, tasks, nodes, join tokens, the key
 of the cluster's CA, and all that was acknowledged before. So it takes a leader. "skep
-cluster restore" makes a cluster of it again.`,
+cluster restore" makes a cluster of it again.
+
+The file is one of the age tool (age-encryption.org): "age -d FILE" asks for the passphrase
+and writes what is in it, a CBOR sequence (RFC 8742).`,
 		Args: cli.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			passphrase, err := readPassphrase(passphraseFile, dockerCLI.In())
@@ -102,10 +91,16 @@ cluster restore" makes a cluster of it again.`,
 	return cmd
 }
 
-// backUp writes the file whole or not at all, and never over another one.
+// backUp writes the file whole or not at all, and never over another one. The daemon
+// encrypts the database for a key that only this process has, and for this once, so
+// that it needn't be told the passphrase, nor spend what age makes each use of one cost.
 func backUp(ctx context.Context, dockerCLI command.Cli, path string, passphrase []byte) (size int64, err error) {
-	header := backupHeader{Magic: backupMagic, Format: backupFormat}
-	if _, err := rand.Read(header.Salt[:]); err != nil {
+	once, err := age.GenerateX25519Identity()
+	if err != nil {
+		return 0, err
+	}
+	recipient, err := age.NewScryptRecipient(string(passphrase))
+	if err != nil {
 		return 0, err
 	}
 	file, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
@@ -117,22 +112,30 @@ func backUp(ctx context.Context, dockerCLI command.Cli, path string, passphrase 
 			err = errors.Join(err, os.Remove(path))
 		}
 	}()
-	if err := binary.Write(file, binary.BigEndian, header); err != nil {
-		return 0, fmt.Errorf("write backup: %w", err)
-	}
-	resp, err := open(ctx, dockerCLI.Client(), http.MethodPost, "backup", cluster.BackupRequest{Key: header.key(passphrase)})
+	resp, err := open(ctx, dockerCLI.Client(), http.MethodPost, "backup", cluster.BackupRequest{Recipient: once.Recipient().String()})
 	if err != nil {
 		return 0, err
 	}
 	defer resp.Body.Close()
-	size, err = io.Copy(file, resp.Body)
+	plain, err := age.Decrypt(resp.Body, once)
 	if err != nil {
 		return 0, fmt.Errorf("read backup from %s: %w", dockerCLI.Client().DaemonHost(), err)
 	}
-	if err := file.Sync(); err != nil {
+	sealed, err := age.Encrypt(file, recipient)
+	if err != nil {
 		return 0, fmt.Errorf("write backup: %w", err)
 	}
-	return size + int64(binary.Size(header)), nil
+	if _, err := io.Copy(sealed, plain); err != nil {
+		return 0, fmt.Errorf("read backup from %s: %w", dockerCLI.Client().DaemonHost(), err)
+	}
+	if err := errors.Join(sealed.Close(), file.Sync()); err != nil {
+		return 0, fmt.Errorf("write backup: %w", err)
+	}
+	info, err := file.Stat()
+	if err != nil {
+		return 0, fmt.Errorf("write backup: %w", err)
+	}
+	return info.Size(), nil
 }
 
 func newClusterRestoreCommand(dockerCLI command.Cli) *cobra.Command {
@@ -154,14 +157,12 @@ lives: there would be two clusters with one name.`,
 			if err != nil {
 				return err
 			}
-			header, err := readBackupHeader(args[0])
-			if err != nil {
+			if request.Key, err = fileKey(args[0], passphrase); err != nil {
 				return err
 			}
 			if request.Path, err = filepath.Abs(args[0]); err != nil {
 				return err
 			}
-			request.Offset, request.Key = int64(binary.Size(header)), header.key(passphrase)
 			request.Availability = swarm.NodeAvailability(availability)
 			var id string
 			if err := ask(cmd.Context(), dockerCLI.Client(), http.MethodPost, "restore", request, &id); err != nil {
@@ -180,18 +181,25 @@ lives: there would be two clusters with one name.`,
 	return cmd
 }
 
-func readBackupHeader(path string) (*backupHeader, error) {
+// fileKey opens a backup's header: the key in it is what the daemon reads the rest with.
+func fileKey(path string, passphrase []byte) ([]byte, error) {
 	file, err := os.Open(path)
 	if err != nil {
 		return nil, fmt.Errorf("read backup: %w", err)
 	}
 	defer file.Close()
-	header := new(backupHeader)
-	if err := binary.Read(file, binary.BigEndian, header); err != nil || header.Magic != backupMagic {
-		return nil, fmt.Errorf("read backup %s: it isn't a backup of skep", path)
+	header, err := age.ExtractHeader(io.LimitReader(file, mostHeader))
+	if err != nil {
+		return nil, fmt.Errorf("read backup %s: it isn't a backup of skep: %w", path, err)
 	}
-	if header.Format != backupFormat {
-		return nil, fmt.Errorf("read backup %s: its format is %d, this version knows %d: use the version that made it", path, header.Format, backupFormat)
+	identity, err := age.NewScryptIdentity(string(passphrase))
+	if err != nil {
+		return nil, err
 	}
-	return header, nil
+	identity.SetMaxWorkFactor(mostWork)
+	key, err := age.DecryptHeader(header, identity)
+	if err != nil {
+		return nil, fmt.Errorf("read backup %s: the passphrase is wrong, or the file is damaged: %w", path, err)
+	}
+	return key, nil
 }

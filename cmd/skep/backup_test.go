@@ -1,14 +1,27 @@
 package main
 
 import (
+	"bytes"
 	"encoding/json"
+	"io"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
 
+	"filippo.io/age"
+
 	"skep/cluster"
 )
+
+func opened(file []byte, identity age.Identity) (string, error) {
+	plain, err := age.Decrypt(bytes.NewReader(file), identity)
+	if err != nil {
+		return "", err
+	}
+	text, err := io.ReadAll(plain)
+	return string(text), err
+}
 
 func TestBackup_AndRestoreAgreeOnTheKey(t *testing.T) {
 	node := newFakeNode(t)
@@ -33,12 +46,16 @@ func TestBackup_AndRestoreAgreeOnTheKey(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if info.Mode().Perm() != 0o600 || !strings.HasPrefix(string(written), "skepback") || !strings.HasSuffix(string(written), "sealed") {
+	if info.Mode().Perm() != 0o600 || strings.Contains(string(written), "database") {
 		t.Errorf("%v %q", info.Mode(), written)
 	}
-	var asked cluster.BackupRequest
-	if err := json.Unmarshal([]byte(node.last()), &asked); err != nil || len(asked.Key) != 32 {
-		t.Fatalf("%v: key of %d bytes", err, len(asked.Key))
+	// It is what the age tool makes and opens with the passphrase alone.
+	identity, err := age.NewScryptIdentity("correct horse battery")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if plain, err := opened(written, identity); err != nil || plain != "database" {
+		t.Errorf("opened by its passphrase it is %q, %v", plain, err)
 	}
 	if strings.Contains(node.last(), "horse") {
 		t.Error("the passphrase was sent")
@@ -52,8 +69,11 @@ func TestBackup_AndRestoreAgreeOnTheKey(t *testing.T) {
 	if err := json.Unmarshal([]byte(node.last()), &restored); err != nil {
 		t.Fatal(err)
 	}
-	if string(restored.Key) != string(asked.Key) || restored.Path != path || string(written[restored.Offset:]) != "sealed" || restored.AdvertiseAddr != "127.0.1.1" {
-		t.Errorf("restore asked %+v", restored)
+	if plain, err := opened(written, age.NewInjectedFileKeyIdentity(restored.Key)); err != nil || plain != "database" || restored.Path != path || restored.AdvertiseAddr != "127.0.1.1" {
+		t.Errorf("restore asked %+v: %q, %v", restored, plain, err)
+	}
+	if strings.Contains(node.last(), "horse") {
+		t.Error("the passphrase was sent to restore")
 	}
 
 	for _, c := range []struct {
@@ -68,7 +88,9 @@ func TestBackup_AndRestoreAgreeOnTheKey(t *testing.T) {
 		{"a file that is there", []string{"backup", "--passphrase-file", pass, path}, "file exists"},
 		{"no file", []string{"backup", "--passphrase-file", pass}, "requires 1 argument"},
 		{"restore something else", []string{"restore", "--passphrase-file", pass, pass}, "it isn't a backup of skep"},
-		{"restore a newer one", []string{"restore", "--passphrase-file", pass, file("newer", "skepback\x00\x09"+strings.Repeat("s", 40))}, "its format is 9"},
+		{"restore with another passphrase", []string{"restore", "--passphrase-file", file("other", "incorrect horse battery"), path}, "the passphrase is wrong"},
+		{"restore what takes too long", []string{"restore", "--passphrase-file", pass, file("hard", strings.Replace(string(written), " 18\n", " 21\n", 1))}, "work factor too large"},
+		{"restore with a changed header", []string{"restore", "--passphrase-file", pass, file("changed", strings.Replace(string(written), "--- ", "--- A", 1))}, "a backup"},
 		{"restore nothing", []string{"restore", "--passphrase-file", pass, path + "-none"}, "no such file"},
 	} {
 		if r := skep(t, env, append([]string{"cluster"}, c.args...)...); r.status == 0 || !strings.Contains(r.stderr, c.want) {
@@ -78,7 +100,15 @@ func TestBackup_AndRestoreAgreeOnTheKey(t *testing.T) {
 	if r := skep(t, []string{"SKEP_HOST=unix://" + dir + "/nobody"}, "cluster", "backup", "--passphrase-file", pass, path+"3"); r.status == 0 {
 		t.Errorf("without a node: %+v", r)
 	}
-	for _, left := range []string{path + "2", path + "3"} {
+	for _, missing := range []int{1, 100} {
+		node.mu.Lock()
+		node.missing = missing
+		node.mu.Unlock()
+		if r := skep(t, env, "cluster", "backup", "--passphrase-file", pass, path+"4"); r.status == 0 || !strings.Contains(r.stderr, "read backup from") {
+			t.Errorf("without the last %d bytes: %+v", missing, r)
+		}
+	}
+	for _, left := range []string{path + "2", path + "3", path + "4"} {
 		if _, err := os.Stat(left); err == nil {
 			t.Errorf("a backup that failed left %s behind", left)
 		}

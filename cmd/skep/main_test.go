@@ -17,6 +17,8 @@ import (
 	"sync"
 	"testing"
 
+	"filippo.io/age"
+
 	"skep/cluster"
 )
 
@@ -65,6 +67,7 @@ type fakeNode struct {
 
 	mu       sync.Mutex // guards the fields below
 	status   cluster.Status
+	missing  int // how many bytes at the end of a backup don't come
 	requests []*http.Request
 	bodies   []string // of requests, in the same order
 	// answers are by method and path without the API's version: one after the other, and
@@ -85,6 +88,33 @@ func newFakeNode(t *testing.T) *fakeNode {
 	s.Start()
 	t.Cleanup(s.Close)
 	return n
+}
+
+// backUp answers as a manager whose database is the text "database".
+func (n *fakeNode) backUp(w http.ResponseWriter, body []byte) {
+	var asked cluster.BackupRequest
+	if err := json.Unmarshal(body, &asked); err != nil {
+		panic(err)
+	}
+	recipient, err := age.ParseX25519Recipient(asked.Recipient)
+	if err != nil {
+		panic(err)
+	}
+	var file bytes.Buffer
+	sealed, err := age.Encrypt(&file, recipient)
+	if err != nil {
+		panic(err)
+	}
+	if _, err := io.WriteString(sealed, "database"); err != nil {
+		panic(err)
+	}
+	if err := sealed.Close(); err != nil {
+		panic(err)
+	}
+	n.mu.Lock()
+	missing := n.missing
+	n.mu.Unlock()
+	_, _ = w.Write(file.Bytes()[:file.Len()-missing])
 }
 
 func (n *fakeNode) ServeHTTP(w http.ResponseWriter, r *http.Request) {
@@ -113,8 +143,8 @@ func (n *fakeNode) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	case strings.HasSuffix(path, "/services/create"):
 		w.WriteHeader(http.StatusCreated)
 		_, _ = w.Write([]byte(`{"ID":"vbrmfwap9empswux9licqj8jz"}`))
-	case path == "/skep/v1/backup" && strings.Contains(string(body), "Key"):
-		_, _ = w.Write([]byte("sealed"))
+	case path == "/skep/v1/backup":
+		n.backUp(w, body)
 	case path == "/skep/v1/restore":
 		_, _ = w.Write([]byte(`"vbrmfwap9empswux9licqj8jz"`))
 	case strings.HasSuffix(path, "/swarm"):

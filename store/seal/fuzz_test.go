@@ -71,7 +71,7 @@ func FuzzOpen(f *testing.F) {
 			"stream": {
 				func() []byte {
 					var sealed bytes.Buffer
-					w := NewWriter(&sealed, ring, here)
+					w := newStreamWriter(&sealed, ring, here)
 					if _, err := w.Write(plain); err != nil {
 						t.Fatal(err)
 					}
@@ -81,7 +81,7 @@ func FuzzOpen(f *testing.F) {
 					return sealed.Bytes()
 				},
 				func(sealed []byte, place Location) ([]byte, error) {
-					got, err := io.ReadAll(NewReader(bytes.NewReader(sealed), ring, place))
+					got, err := io.ReadAll(newStreamReader(bytes.NewReader(sealed), ring, place))
 					if err != nil && !bytes.HasPrefix(plain, got) {
 						t.Fatalf("a stream gave %d bytes that nobody wrote", len(got))
 					}

@@ -22,19 +22,6 @@ const (
 	streamHeadSize = headSize - 8
 )
 
-// NewWriter seals what is written to it, and writes it to out, as one stream. Close
-// ends the stream; it doesn't close out.
-func NewWriter(out io.Writer, ring *Ring, place Location) io.WriteCloser {
-	return newStreamWriter(out, ring, place)
-}
-
-// NewReader opens a stream that NewWriter made for the same place. It hands out only
-// what is known to be good, and fails with ErrBad where anything isn't as it was
-// written, the missing end included.
-func NewReader(in io.Reader, ring *Ring, place Location) io.Reader {
-	return newStreamReader(in, ring, place)
-}
-
 // plainSize is how much content a sealed stream of that size has.
 func plainSize(sealed int64) int64 {
 	body := sealed - streamHeadSize
@@ -63,6 +50,7 @@ func (c *chunks) next(last bool) (nonce, data []byte) {
 	return c.nonce[:], append(c.place, 0)
 }
 
+// streamWriter seals what is written to it, and writes it to out, as one stream.
 type streamWriter struct {
 	out     io.Writer
 	head    []byte // until it is written
@@ -124,6 +112,9 @@ func (w *streamWriter) flush(last bool) error {
 	return w.err
 }
 
+// streamReader opens a stream that was written for the same place. It hands out only
+// what is known to be good, and fails with ErrBad where anything isn't as it was
+// written, the missing end included.
 type streamReader struct {
 	in     io.Reader
 	ring   *Ring
