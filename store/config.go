@@ -12,6 +12,8 @@ import (
 var configs = &kindOf[cluster.Config]{
 	number: 8,
 	word:   "config",
+	weigh:  weighConfig,
+	most:   maxConfigs,
 	key:    func(c *cluster.Config) string { return c.ID },
 	blank:  func(id string) (*cluster.Config, error) { return &cluster.Config{ID: id}, nil },
 	name:   func(c *cluster.Config) string { return c.Spec.Name },

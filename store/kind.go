@@ -73,6 +73,11 @@ type kindOf[T any] struct {
 	// given. Optional.
 	references func(*swarm.TaskSpec) iter.Seq2[string, string]
 
+	// most is how many there may be, and weigh is what each counts for: see checkBounds.
+	// Optional.
+	most  int
+	weigh func(*T) weight
+
 	// rows makes the tree of all objects, in the order that snapshots have; by default that
 	// of their keys.
 	rows func() tree[T]
@@ -110,6 +115,9 @@ type kind interface {
 	timesOf(object any) []time.Time
 	intern(in *interner, object any)
 	referencesIn(spec *swarm.TaskSpec) iter.Seq[Reference]
+	wordOf() string
+	mostOf() int
+	weightOf(object any) weight
 }
 
 func (k *kindOf[T]) String() string { return k.word }
@@ -128,6 +136,17 @@ func (k *kindOf[T]) metaOf(object any) cluster.Meta { return k.meta.get(object.(
 func (k *kindOf[T]) setMeta(object any, m cluster.Meta) { k.meta.set(object.(*T), m) }
 
 func (k *kindOf[T]) setVersion(object any, version uint64) { k.meta.setVersion(object.(*T), version) }
+
+func (k *kindOf[T]) wordOf() string { return k.word }
+
+func (k *kindOf[T]) mostOf() int { return k.most }
+
+func (k *kindOf[T]) weightOf(object any) weight {
+	if k.weigh == nil {
+		return weight{}
+	}
+	return k.weigh(object.(*T))
+}
 
 func (k *kindOf[T]) timesOf(object any) []time.Time {
 	if k.times == nil {

@@ -14,6 +14,7 @@ import (
 var revisions = &kindOf[cluster.Revision]{
 	number: 4,
 	word:   "revision",
+	weigh:  weighRevision,
 	key:    func(r *cluster.Revision) string { return cluster.RevisionID(r.ServiceID, r.Number) },
 	blank:  blankRevision,
 	meta:   inMeta[cluster.Revision](func(r *cluster.Revision) *cluster.Meta { return &r.Meta }),

@@ -12,6 +12,8 @@ import (
 var secrets = &kindOf[cluster.Secret]{
 	number: 7,
 	word:   "secret",
+	weigh:  weighSecret,
+	most:   maxSecrets,
 	key:    func(s *cluster.Secret) string { return s.ID },
 	blank:  func(id string) (*cluster.Secret, error) { return &cluster.Secret{ID: id}, nil },
 	name:   func(s *cluster.Secret) string { return s.Spec.Name },

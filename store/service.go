@@ -10,6 +10,8 @@ import (
 var services = &kindOf[cluster.Service]{
 	number: 3,
 	word:   "service",
+	weigh:  weighService,
+	most:   maxServices,
 	key:    func(s *cluster.Service) string { return s.ID },
 	blank:  func(id string) (*cluster.Service, error) { return &cluster.Service{ID: id}, nil },
 	name:   func(s *cluster.Service) string { return s.Spec.Name },

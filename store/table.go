@@ -17,6 +17,7 @@ type table interface {
 	delete(before any)
 	nameTaken(object any) (word, name string, taken bool)
 	has(ref Reference) bool
+	weight() weight
 }
 
 // tableOf is all objects of a kind, and their indexes.
@@ -25,6 +26,7 @@ type tableOf[T any] struct {
 	rows    tree[T]
 	names   *byText[T] // nil when the kind has no names
 	indexes []tree[T]
+	weighs  weight // what the objects count for together
 }
 
 func (k *kindOf[T]) newTable() table {
@@ -48,7 +50,7 @@ func nameKey(name string) string { return strings.ToLower(name) }
 
 // copy returns a table that may be written to without being seen through t.
 func (t *tableOf[T]) copy() table {
-	c := &tableOf[T]{kind: t.kind, rows: t.rows.copy()}
+	c := &tableOf[T]{kind: t.kind, rows: t.rows.copy(), weighs: t.weighs}
 	if t.names != nil {
 		c.names = t.names.copy().(*byText[T])
 	}
@@ -62,6 +64,8 @@ func (t *tableOf[T]) copy() table {
 }
 
 func (t *tableOf[T]) len() int { return t.rows.Len() }
+
+func (t *tableOf[T]) weight() weight { return t.weighs }
 
 func (t *tableOf[T]) all() iter.Seq[any] {
 	return func(yield func(any) bool) { t.rows.each(func(object *T) bool { return yield(object) }) }
@@ -84,7 +88,9 @@ func (t *tableOf[T]) put(before, after any) {
 	object := after.(*T)
 	if before != nil {
 		t.unindex(before.(*T))
+		t.weighs = t.weighs.minus(t.kind.weightOf(before))
 	}
+	t.weighs = t.weighs.plus(t.kind.weightOf(after))
 	t.rows.add(object)
 	if t.names != nil {
 		t.names.add(object)
@@ -99,6 +105,7 @@ func (t *tableOf[T]) delete(before any) {
 	object := before.(*T)
 	t.rows.remove(object)
 	t.unindex(object)
+	t.weighs = t.weighs.minus(t.kind.weightOf(before))
 }
 
 func (t *tableOf[T]) unindex(object *T) {

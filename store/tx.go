@@ -39,8 +39,9 @@ func (tx *Tx) Now() time.Time { return tx.now }
 
 // Put creates or replaces an object: a *cluster.Cluster, Node, or whatever else has a
 // kind. It stamps CreatedAt (when there was no such object) and UpdatedAt. It fails with
-// ErrNameTaken when another object of the kind has the name, and with ErrVersion when
-// something in it is of a level that the cluster isn't at.
+// ErrNameTaken when another object of the kind has the name, with ErrPrecondition when a user
+// wants more than the database may hold, and with ErrVersion when something in it is of a level
+// that the cluster isn't at.
 func (tx *Tx) Put(object any) error {
 	n, ok := kindNumbers[reflect.TypeOf(object)]
 	if !ok {
@@ -57,6 +58,11 @@ func (tx *Tx) Put(object any) error {
 	}
 	if word, name, taken := table.nameTaken(object); taken {
 		return fmt.Errorf("put %s %s: %w: %s %s already exists", word, id, cluster.ErrNameTaken, word, name)
+	}
+	if tx.by != "" {
+		if err := tx.checkBounds(n, before, object); err != nil {
+			return err
+		}
 	}
 	if err := checkLevel(object, tx.levelFor(object)); err != nil {
 		return fmt.Errorf("put %T %s: %w", object, id, err)

@@ -488,3 +488,34 @@ func (b *bench) wantBounded(t *rapid.T) {
 	}
 	check("cluster", view.Cluster(), some)
 }
+
+// A client that makes one object after the other is told when the database is full, and has to
+// make room; nothing else is held up by it.
+func TestAttack_TheDatabaseIsFull(t *testing.T) {
+	b := newBench(t)
+	const each = 5000
+	for from := 0; from < 20_000; from += each {
+		b.update(func(tx *store.Tx) error {
+			for i := from; i < from+each; i++ {
+				secret := &cluster.Secret{ID: taskID(i), Spec: swarm.SecretSpec{Annotations: swarm.Annotations{Name: fmt.Sprint("old", i)}, Data: []byte("x")}}
+				if err := tx.Put(secret); err != nil {
+					return err
+				}
+			}
+			return nil
+		})
+	}
+	more := swarm.SecretSpec{Annotations: swarm.Annotations{Name: "more"}, Data: []byte("x")}
+	b.do("POST", "/secrets/create", more).want(t, 400, "the cluster has 20000 secrets, and takes no more: remove those that nobody needs")
+	b.create(spec("web"))
+	b.do("DELETE", "/secrets/old1", nil).want(t, 204, "")
+	b.do("POST", "/secrets/create", more).want(t, 201, "")
+	many := func(name string) swarm.ServiceSpec {
+		return spec(name, func(s *swarm.ServiceSpec) {
+			million := uint64(1_000_000)
+			s.Mode = swarm.ServiceMode{Replicated: &swarm.ReplicatedService{Replicas: &million}}
+		})
+	}
+	b.create(many("a"))
+	b.do("POST", "/services/create", many("b")).want(t, 400, "give them fewer replicas")
+}
