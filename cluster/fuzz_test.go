@@ -121,7 +121,7 @@ func messages() []any {
 			Secrets: []*Secret{{ID: "x1"}}, Configs: []*Config{{ID: "y1"}}, Removed: []string{"t2"}, Gone: []string{"x2"}, Dropped: []string{"y2"}},
 			Logs: &LogRequest{ID: 1, TaskID: "t1", Query: LogOptions{Stdout: true, Tail: -1, Since: 4, Window: 5}}, CancelLogs: 2, LogCredit: &LogCredit{ID: 1, Bytes: 2}, Refused: "no", Lease: 7},
 		Relay{Manager: "m1", Epoch: "e", Sessions: []string{"n1"}, Nodes: []NodeNews{{NodeID: "n1", Description: description, Addr: "127.0.1.1"}},
-			Reports: []NodeReport{{NodeID: "n1", Report: reports[0]}}, Left: []string{"n2"}, Halting: []string{"n2"}, EngineAway: []string{"n1"}, Leases: []string{"n1"}, Number: 3},
+			Reports: []NodeReport{{NodeID: "n1", Report: reports[0]}}, Stopped: []string{"n2"}, Halting: []string{"n2"}, EngineAway: []string{"n1"}, Leases: []string{"n1"}, Number: 3},
 		RelayAnswer{Leases: []string{"n1"}, Missing: []string{"n2"}},
 	}
 }

@@ -258,8 +258,8 @@ type Relay struct {
 	// Nodes are descriptions that came in; Reports are news of tasks.
 	Nodes   []NodeNews   `cbor:"4,keyasint,omitempty"`
 	Reports []NodeReport `cbor:"5,keyasint,omitempty"`
-	// Left are nodes whose agent said that it stops.
-	Left []string `cbor:"6,keyasint,omitempty"`
+	// Stopped are nodes whose agent said that it stops.
+	Stopped []string `cbor:"6,keyasint,omitempty"`
 	// EngineAway are those of Sessions whose engine doesn't answer, always all of them.
 	EngineAway []string `cbor:"7,keyasint,omitempty"`
 	// Leases are those of Sessions whose agent asks for a lease.
@@ -269,7 +269,7 @@ type Relay struct {
 	// Unseen are the nodes that the sender's own gossip suspects or doesn't see, always
 	// all of them.
 	Unseen []string `cbor:"10,keyasint,omitempty"`
-	// Halting are those of Left whose machine stops.
+	// Halting are those of Stopped whose machine stops.
 	Halting []string `cbor:"11,keyasint,omitempty"`
 	// Runs are the runs of the agents of Sessions, in their order.
 	Runs []string `cbor:"12,keyasint,omitempty"`

@@ -21,7 +21,7 @@ func keyOf(r *cluster.Revision) revisionKey { return revisionKey{r.ServiceID, r.
 
 func revisionOf(t *cluster.Task) revisionKey { return revisionKey{t.ServiceID, t.Revision} }
 
-// assignmentSet is what a session has told its agent so far. From it and a view it
+// assignmentSet is what a session has sent its agent so far. From it and a view it
 // makes the next message; it sends nothing itself.
 type assignmentSet struct {
 	nodeID string
@@ -31,7 +31,7 @@ type assignmentSet struct {
 	// revisions are those that tasks refer to. One that no task refers to any more is
 	// forgotten, and would be sent again.
 	revisions map[revisionKey]*heldRevision
-	holdings  secretRefs
+	refs      secretRefs
 }
 
 type heldRevision struct {
@@ -42,96 +42,96 @@ type heldRevision struct {
 }
 
 // full makes the complete set of the node's tasks, with all revisions they refer to.
-func (l *assignmentSet) full(view store.View) *cluster.Assignments {
-	l.tasks = make(map[string]*cluster.Task)
-	l.revisions = make(map[revisionKey]*heldRevision)
-	l.holdings = newSecretRefs()
+func (a *assignmentSet) full(view store.View) *cluster.Assignments {
+	a.tasks = make(map[string]*cluster.Task)
+	a.revisions = make(map[revisionKey]*heldRevision)
+	a.refs = newSecretRefs()
 	message := &cluster.Assignments{Full: true, To: view.Index()}
-	for task := range view.TasksOfNode(l.nodeID) {
+	for task := range view.TasksOfNode(a.nodeID) {
 		if task.Assigned() {
-			l.add(message, view, task)
+			a.add(message, view, task)
 		}
 	}
-	l.holdings.diff(message, view)
-	l.index = view.Index()
+	a.refs.diff(message, view)
+	a.index = view.Index()
 	return message
 }
 
 // difference makes the message that brings an agent that knows the assignment set up to
 // view, when only what is marked may have changed. It is nil when there is
 // nothing to say, unless the mark is to say just how far this manager has got.
-func (l *assignmentSet) difference(view store.View, changed pending) *cluster.Assignments {
-	if view.Index() <= l.index {
+func (a *assignmentSet) difference(view store.View, changed pending) *cluster.Assignments {
+	if view.Index() <= a.index {
 		return nil
 	}
-	message := &cluster.Assignments{From: l.index, To: view.Index()}
+	message := &cluster.Assignments{From: a.index, To: view.Index()}
 	var gone []*cluster.Task
 	for _, id := range slices.Sorted(maps.Keys(changed.tasks)) {
-		told, now := l.tasks[id], view.Task(id)
+		sent, now := a.tasks[id], view.Task(id)
 		switch {
-		case now == nil || now.NodeID != l.nodeID || !now.Assigned():
-			if told != nil {
-				gone = append(gone, told)
+		case now == nil || now.NodeID != a.nodeID || !now.Assigned():
+			if sent != nil {
+				gone = append(gone, sent)
 			}
-		case told == nil || !sameOrders(told, now):
-			l.add(message, view, now)
+		case sent == nil || !sameOrders(sent, now):
+			a.add(message, view, now)
 		default:
-			l.tasks[id] = now
+			a.tasks[id] = now
 			if !needs(now) {
-				l.holdings.release(id)
+				a.refs.release(id)
 			}
 		}
 	}
 	// Removals come last, so that a revision that goes from one task to the next
 	// isn't forgotten in between.
 	for _, task := range gone {
-		delete(l.tasks, task.ID)
-		l.release(task)
-		l.holdings.release(task.ID)
+		delete(a.tasks, task.ID)
+		a.release(task)
+		a.refs.release(task.ID)
 		message.Removed = append(message.Removed, task.ID)
 	}
 	for key := range changed.revisions {
-		l.refresh(message, view, key)
+		a.refresh(message, view, key)
 	}
 	if changed.defaultsToo {
-		for key := range l.revisions {
-			l.refresh(message, view, key)
+		for key := range a.revisions {
+			a.refresh(message, view, key)
 		}
 	}
-	l.holdings.diff(message, view)
+	a.refs.diff(message, view)
 	if !changed.touch && len(message.Tasks) == 0 && len(message.Removed) == 0 && len(message.Revisions) == 0 && len(message.Dropped) == 0 {
 		return nil
 	}
-	l.index = view.Index()
+	a.index = view.Index()
 	return message
 }
 
 // add puts a task into the message, and its revision when the agent lacks it.
-func (l *assignmentSet) add(message *cluster.Assignments, view store.View, task *cluster.Task) {
+func (a *assignmentSet) add(message *cluster.Assignments, view store.View, task *cluster.Task) {
 	key := revisionOf(task)
-	held := l.revisions[key]
+	held := a.revisions[key]
 	if held == nil {
 		held = &heldRevision{}
-		l.revisions[key] = held
+		a.revisions[key] = held
 	}
 	held.tasks++
-	if told := l.tasks[task.ID]; told != nil {
-		l.release(told)
+	if sent := a.tasks[task.ID]; sent != nil {
+		a.release(sent)
 	}
-	l.tasks[task.ID] = task
+	a.tasks[task.ID] = task
 	message.Tasks = append(message.Tasks, task)
-	l.refresh(message, view, key)
-	l.holdings.release(task.ID)
+	a.refresh(message, view, key)
+	a.refs.release(task.ID)
 	if revision := view.Revision(key.serviceID, key.number); revision != nil && needs(task) {
-		l.holdings.claim(task.ID, cluster.References(revision.Spec.ContainerSpec))
+		a.refs.claim(task.ID, cluster.References(revision.Spec.ContainerSpec))
 	}
 }
 
 // refresh puts a revision that is in use into the message unless the agent has
 // it as it is now. The cluster's default log driver is in it where the service has
 // none: a container keeps the one it was made with.
-func (l *assignmentSet) refresh(message *cluster.Assignments, view store.View, key revisionKey) {
-	held := l.revisions[key]
+func (a *assignmentSet) refresh(message *cluster.Assignments, view store.View, key revisionKey) {
+	held := a.revisions[key]
 	now := view.Revision(key.serviceID, key.number)
 	if held == nil || now == nil {
 		return
@@ -152,11 +152,11 @@ func (l *assignmentSet) refresh(message *cluster.Assignments, view store.View, k
 	message.Revisions = append(message.Revisions, now)
 }
 
-func (l *assignmentSet) release(task *cluster.Task) {
+func (a *assignmentSet) release(task *cluster.Task) {
 	key := revisionOf(task)
-	if held := l.revisions[key]; held != nil {
+	if held := a.revisions[key]; held != nil {
 		if held.tasks--; held.tasks == 0 {
-			delete(l.revisions, key)
+			delete(a.revisions, key)
 		}
 	}
 }

@@ -27,7 +27,7 @@ func TestAttack_AnotherNodesReportsAreNotSuppressed(t *testing.T) {
 	for state := cluster.StateAccepted; state <= cluster.StateFailed; state++ {
 		o.addReports("thief", []cluster.Report{{TaskID: "t1", Status: cluster.TaskStatus{State: state}}})
 	}
-	p := o.pack("m", "e", noon)
+	p := o.next("m", "e", noon)
 	var said []string
 	for _, r := range p.relay.Reports {
 		said = append(said, fmt.Sprint(r.NodeID, " says ", r.Report.Status.State))
@@ -35,7 +35,7 @@ func TestAttack_AnotherNodesReportsAreNotSuppressed(t *testing.T) {
 	if !strings.Contains(fmt.Sprint(said), "owner says running") {
 		t.Errorf("told is %q", said)
 	}
-	if o.strike(p); !o.empty() || o.pending != 0 {
+	if o.ack(p); !o.empty() || o.pending != 0 {
 		t.Errorf("%d reports are left", o.pending)
 	}
 }
@@ -51,7 +51,7 @@ func TestAttack_ManyReportsDontKeepOthersWaiting(t *testing.T) {
 		o.addReports("n", []cluster.Report{running(fmt.Sprint("t", i))})
 	}
 	own := 0
-	for _, r := range o.pack("m", "e", noon).relay.Reports {
+	for _, r := range o.next("m", "e", noon).relay.Reports {
 		if r.NodeID == "n" {
 			own++
 		}

@@ -18,19 +18,18 @@ type batch struct {
 	news    []cluster.NodeNews
 	states  []liveness.Change
 	copies  []liveness.CopyChange
-	// foreign are those of the reports that apply refused, as of its last run.
-	foreign []cluster.NodeReport
+	// notOurs are those of the reports that apply refused, as of its last run.
+	notOurs []cluster.NodeReport
 }
 
 // gather moves relays into the batch, in order, until it is full.
 //
-// A manager may have old news of a node that went on to another one, where its agent
-// has repeated all it knows: those are dropped. As long as it isn't known where
-// the node went, because this leader is still hearing the managers out, the relay
-// has to wait.
-func (b *batch) gather(waiting []*pendingRelay, where map[string]string, hearing bool) (taken, rest []*pendingRelay) {
+// After an agent reconnects elsewhere, its repeated reports there win over older ones
+// still queued at the manager it came from: those are dropped. While this leader is
+// settling it may not know yet where the agent went, so the relay has to wait.
+func (b *batch) gather(waiting []*pendingRelay, where map[string]string, settling bool) (taken, rest []*pendingRelay) {
 	for _, dl := range waiting {
-		if len(b.reports) >= maxBatchReports || (hearing && dl.hasStrays(where)) {
+		if len(b.reports) >= maxBatchReports || (settling && dl.unroutable(where)) {
 			rest = append(rest, dl)
 			continue
 		}
@@ -55,12 +54,12 @@ func (dl *pendingRelay) serves(nodeID string) bool {
 	return found
 }
 
-// hasStrays tells whether the relay has news of a node whose session isn't known to be
+// unroutable tells whether the relay has news of a node whose session isn't known to be
 // anywhere.
-func (dl *pendingRelay) hasStrays(where map[string]string) bool {
-	strays := func(nodeID string) bool { return where[nodeID] == "" && !dl.serves(nodeID) }
-	return slices.ContainsFunc(dl.relay.Reports, func(r cluster.NodeReport) bool { return strays(r.NodeID) }) ||
-		slices.ContainsFunc(dl.relay.Nodes, func(n cluster.NodeNews) bool { return strays(n.NodeID) })
+func (dl *pendingRelay) unroutable(where map[string]string) bool {
+	lost := func(nodeID string) bool { return where[nodeID] == "" && !dl.serves(nodeID) }
+	return slices.ContainsFunc(dl.relay.Reports, func(r cluster.NodeReport) bool { return lost(r.NodeID) }) ||
+		slices.ContainsFunc(dl.relay.Nodes, func(n cluster.NodeNews) bool { return lost(n.NodeID) })
 }
 
 func (b *batch) size() int { return len(b.reports) + len(b.news) + len(b.states) + len(b.copies) }
@@ -108,14 +107,14 @@ func (b *batch) trim(view store.View) {
 // item fits, and refuses reports of tasks that are another node's.
 func (b *batch) apply(tx *store.Tx) error {
 	now := cluster.At(tx.Now())
-	b.foreign = nil
+	b.notOurs = nil
 	for _, r := range b.reports {
 		task := tx.Task(r.Report.TaskID)
 		switch {
 		case task == nil:
 			continue // Its record was removed meanwhile.
 		case task.NodeID != r.NodeID || !task.Assigned() || !agents(r.Report.Status.State):
-			b.foreign = append(b.foreign, r)
+			b.notOurs = append(b.notOurs, r)
 			continue
 		}
 		if next := task.Advance(r.Report.Status, now); next != nil {

@@ -40,8 +40,8 @@ func TestBatch_LeavesToTheWriteWhatAnOlderViewLacks(t *testing.T) {
 		if got := db.View().Task("t1").Status.State; got != cluster.StateRunning {
 			t.Errorf("with a view in which it is %s, the task is %s; want running", name, got)
 		}
-		if len(b.foreign) != 1 || b.foreign[0].NodeID != "n2" {
-			t.Errorf("with a view in which it is %s: refused %+v; want what n2 said", name, b.foreign)
+		if len(b.notOurs) != 1 || b.notOurs[0].NodeID != "n2" {
+			t.Errorf("with a view in which it is %s: refused %+v; want what n2 said", name, b.notOurs)
 		}
 	}
 }

@@ -17,17 +17,17 @@ const writeRetry = 100 * time.Millisecond
 
 // collector is the leader's side of relays: a goroutine that exists while Lead runs.
 type collector struct {
-	d          *Dispatcher
-	deliveries chan *pendingRelay
-	changed    chan struct{}
+	d       *Dispatcher
+	relays  chan *pendingRelay
+	changed chan struct{}
 	// ended is closed when Lead returns.
 	ended chan struct{}
 	// refusals counts reports that were refused, and unwritten what the database refused.
 	refusals, unwritten cluster.Seldom
 
 	mu sync.Mutex // guards the fields below
-	// where tells which manager has the session of each node; replaced, never written to.
-	where map[string]string
+	// sessionManager tells which manager has the session of each node; replaced, never written to.
+	sessionManager map[string]string
 	// missing is what liveness.Missing says; replaced, never written to.
 	missing []string
 	// leased is which machine the last lease of each node was for.
@@ -46,10 +46,10 @@ type pendingRelay struct {
 // Store.Lead, beside Run.
 func (d *Dispatcher) Lead(ctx context.Context) error {
 	in := &collector{
-		d:          d,
-		deliveries: make(chan *pendingRelay),
-		changed:    make(chan struct{}, 1),
-		ended:      make(chan struct{}),
+		d:       d,
+		relays:  make(chan *pendingRelay),
+		changed: make(chan struct{}, 1),
+		ended:   make(chan struct{}),
 	}
 	d.mu.Lock()
 	d.collector = in
@@ -94,7 +94,7 @@ func (in *collector) grant(ctx context.Context, r cluster.Relay) []string {
 	view, now := in.d.config.Store.View(), in.d.config.Now()
 	return slices.DeleteFunc(slices.Clone(asked), func(nodeID string) bool {
 		node := view.Node(nodeID)
-		return node == nil || node.Status.State == cluster.NodeDown || !in.takes(nodeID, runOf(r, nodeID), now)
+		return node == nil || node.Status.State == cluster.NodeDown || !in.mayLease(nodeID, runOf(r, nodeID), now)
 	})
 }
 
@@ -104,7 +104,7 @@ func (in *collector) deliver(ctx context.Context, r cluster.Relay) error {
 	}
 	dl := &pendingRelay{ctx, r, make(chan error, 1)}
 	select {
-	case in.deliveries <- dl:
+	case in.relays <- dl:
 	case <-in.ended:
 		return fmt.Errorf("take relay of manager %s: %w", r.Manager, cluster.ErrNotLeader)
 	case <-ctx.Done():
@@ -131,8 +131,8 @@ func (in *collector) wakeUp() {
 func (in *collector) sessions() map[string]string {
 	in.mu.Lock()
 	defer in.mu.Unlock()
-	sessions := make(map[string]string, len(in.where))
-	for nodeID, managerID := range in.where {
+	sessions := make(map[string]string, len(in.sessionManager))
+	for nodeID, managerID := range in.sessionManager {
 		sessions[nodeID] = managerID
 	}
 	return sessions
@@ -146,7 +146,7 @@ func (in *collector) sessionAt(nodeID string) string {
 	}
 	in.mu.Lock()
 	defer in.mu.Unlock()
-	return in.where[nodeID]
+	return in.sessionManager[nodeID]
 }
 
 // run owns what the leader knows. While a batch is being written, relays gather
@@ -170,7 +170,7 @@ func (in *collector) run(ctx context.Context) error {
 				b.states, b.copies, settling = in.decideStates(tracker, waiting, wake)
 				look = false
 			}
-			writing, waiting = b.gather(waiting, in.where, settling)
+			writing, waiting = b.gather(waiting, in.sessionManager, settling)
 			b.trim(in.d.config.Store.View())
 			if b.size() == 0 {
 				in.answer(tracker, writing, nil)
@@ -188,7 +188,7 @@ func (in *collector) run(ctx context.Context) error {
 				<-written
 			}
 			return context.Cause(ctx)
-		case dl := <-in.deliveries:
+		case dl := <-in.relays:
 			if dl.ctx.Err() != nil {
 				continue // Its sender gave up, and may have sent a newer one already.
 			}
@@ -213,9 +213,9 @@ func (in *collector) run(ctx context.Context) error {
 	}
 }
 
-func (in *collector) answer(tracker *liveness.Tracker, deliveries []*pendingRelay, err error) {
+func (in *collector) answer(tracker *liveness.Tracker, relays []*pendingRelay, err error) {
 	now := in.d.config.Now()
-	for _, dl := range deliveries {
+	for _, dl := range relays {
 		if dl.ctx.Err() == nil {
 			tracker.Acknowledged(dl.relay.Manager, now)
 		}
@@ -234,7 +234,7 @@ func (in *collector) decideStates(tracker *liveness.Tracker, waiting []*pendingR
 	}
 	in.contacts(tracker)
 	view := in.d.config.Store.View()
-	known := liveness.Cluster{Nodes: make([]*cluster.Node, 0, view.NodeCount()), Members: in.d.members(), SuspectAfter: in.d.config.SuspectLong}
+	known := liveness.Cluster{Nodes: make([]*cluster.Node, 0, view.NodeCount()), Members: in.d.members(), SuspectAfter: in.d.config.SuspectAfter}
 	known.Nodes = slices.AppendSeq(known.Nodes, view.Nodes())
 	if c := view.Cluster(); c != nil {
 		known.ColdStart = c.ColdStart
@@ -243,7 +243,7 @@ func (in *collector) decideStates(tracker *liveness.Tracker, waiting []*pendingR
 	states, decideAt := liveness.Decide(observed)
 	missing, missAt := liveness.Missing(observed)
 	in.mu.Lock()
-	in.where, in.missing = observed.Sessions, missing
+	in.sessionManager, in.missing = observed.Sessions, missing
 	in.mu.Unlock()
 	next := observed.StaleAt
 	for _, at := range []time.Time{decideAt, missAt} {
@@ -261,8 +261,8 @@ func (in *collector) decideStates(tracker *liveness.Tracker, waiting []*pendingR
 
 // contacts tells the tracker of contact with managers that isn't relays.
 func (in *collector) contacts(tracker *liveness.Tracker) {
-	if in.d.config.Heard != nil {
-		tracker.Contacts(in.d.config.Heard, in.d.config.HeardFor)
+	if in.d.config.LastContact != nil {
+		tracker.Contacts(in.d.config.LastContact, in.d.config.ContactFor)
 	}
 }
 
@@ -286,7 +286,7 @@ func (in *collector) write(ctx context.Context, b *batch) error {
 	case err != nil:
 		return fmt.Errorf("write %s: %w", b, err)
 	}
-	for _, r := range b.foreign {
+	for _, r := range b.notOurs {
 		// Now and then: who says such things may say them without end.
 		if unsaid, due := in.refusals.Due(in.d.config.Now(), r.NodeID); due {
 			in.d.config.Log.Warn("report refused: the task is not the node's", "node", r.NodeID, "task", r.Report.TaskID, "unsaid", unsaid)

@@ -257,17 +257,17 @@ func TestOutbox_KeepsTheNewestUntilAcknowledged(t *testing.T) {
 		return cluster.Report{TaskID: "t", Status: cluster.TaskStatus{State: state}}
 	}
 	o.addReports("n", []cluster.Report{report(cluster.StateRunning), report(cluster.StateStarting)})
-	first := o.pack("m", "e", noon)
+	first := o.next("m", "e", noon)
 	if len(first.relay.Reports) != 1 || first.relay.Reports[0].Report.Status.State != cluster.StateRunning {
 		t.Fatalf("packed %+v", first.relay.Reports)
 	}
 	o.addReports("n", []cluster.Report{report(cluster.StateFailed)})
-	o.strike(first)
-	second := o.pack("m", "e", noon)
+	o.ack(first)
+	second := o.next("m", "e", noon)
 	if len(second.relay.Reports) != 1 || second.relay.Reports[0].Report.Status.State != cluster.StateFailed {
 		t.Fatalf("packed %+v", second.relay.Reports)
 	}
-	o.strike(second)
+	o.ack(second)
 	if !o.empty() {
 		t.Fatal("not empty")
 	}
@@ -277,9 +277,9 @@ func TestOutbox_KeepsTheNewestUntilAcknowledged(t *testing.T) {
 	}
 	o.addReports("n", many)
 	<-o.news
-	third := o.pack("m", "e", noon)
-	o.strike(third)
-	if fourth := o.pack("m", "e", noon); len(third.relay.Reports) != maxRelayReports || len(fourth.relay.Reports) != 10 {
+	third := o.next("m", "e", noon)
+	o.ack(third)
+	if fourth := o.next("m", "e", noon); len(third.relay.Reports) != maxRelayReports || len(fourth.relay.Reports) != 10 {
 		t.Fatalf("%d and %d reports", len(third.relay.Reports), len(fourth.relay.Reports))
 	}
 	select {

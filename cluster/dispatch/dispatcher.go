@@ -27,17 +27,17 @@ type Config struct {
 	Members func() []cluster.Member
 	// MembersChanged receives after Members changed. Run is its only reader.
 	MembersChanged <-chan struct{}
-	// Doubt has gossip look after a node at once whose session broke; nil is nobody.
-	Doubt func(nodeID string)
+	// Probe has gossip probe a node at once whose session broke; nil does nothing.
+	Probe func(nodeID string)
 	// Leader gives the present leader; self means this manager, ok is false when there is none.
 	Leader func() (peer cluster.Peer, self bool, ok bool)
 	// LeaderChanged gives a channel that is closed at the next change of Leader.
 	LeaderChanged func() <-chan struct{}
-	// Heard tells the leader when a manager last answered it in another way: its sessions
+	// LastContact tells the leader when a manager last answered it in another way: its sessions
 	// then count on although it relays seldom. nil means that only relays count.
-	Heard func(managerID string) time.Time
-	// HeardFor is for how long that holds.
-	HeardFor time.Duration
+	LastContact func(managerID string) time.Time
+	// ContactFor is for how long that holds.
+	ContactFor time.Duration
 	// Verify returns nil when this manager led at some time after the call. Without it
 	// no agent gets a lease.
 	Verify func(context.Context) error
@@ -47,12 +47,12 @@ type Config struct {
 	// Heartbeat is the longest silence in a session; three of them end it. The
 	// default is one second.
 	Heartbeat time.Duration
-	// AdriftAfter is when a manager that no leader hears of lets its agents go: later
+	// IsolatedAfter is when a manager that no leader hears of lets its agents go: later
 	// than any election should take. It is three seconds at least.
-	AdriftAfter time.Duration
-	// SuspectLong is how long gossip may suspect a node without a session before that is
+	IsolatedAfter time.Duration
+	// SuspectAfter is how long gossip may suspect a node without a session before that is
 	// as good as having lost it. The default is three seconds.
-	SuspectLong time.Duration
+	SuspectAfter time.Duration
 	// Now is the clock; the default is time.Now.
 	Now func() time.Time
 	// Log is where noteworthy things go; the default is nowhere.
@@ -64,7 +64,7 @@ type Config struct {
 const (
 	defaultHeartbeat = time.Second
 	defaultSuspect   = 3 * time.Second
-	leastAdrift      = 3 * time.Second
+	leastIsolated    = 3 * time.Second
 	// silentHeartbeats is how many heartbeats may be missing before a side is given up.
 	silentHeartbeats = 3
 )
@@ -89,9 +89,9 @@ type Dispatcher struct {
 	managers []cluster.Peer
 	// ended is set when Run has returned: there are no sessions any more.
 	ended bool
-	// adrift is set while no leader has heard of this manager for Config.AdriftAfter. Its
+	// isolated is set while no leader has heard of this manager for Config.IsolatedAfter. Its
 	// replica is old then, and what its agents say goes nowhere, so it has no sessions.
-	adrift bool
+	isolated bool
 	// collector is nil unless Lead runs.
 	collector *collector
 }
@@ -101,15 +101,15 @@ func New(config Config) *Dispatcher {
 	if config.Heartbeat <= 0 {
 		config.Heartbeat = defaultHeartbeat
 	}
-	if config.SuspectLong <= 0 {
-		config.SuspectLong = defaultSuspect
+	if config.SuspectAfter <= 0 {
+		config.SuspectAfter = defaultSuspect
 	}
-	config.AdriftAfter = max(config.AdriftAfter, leastAdrift)
+	config.IsolatedAfter = max(config.IsolatedAfter, leastIsolated)
 	if config.Now == nil {
 		config.Now = time.Now
 	}
-	if config.Doubt == nil {
-		config.Doubt = func(string) {}
+	if config.Probe == nil {
+		config.Probe = func(string) {}
 	}
 	if config.Log == nil {
 		config.Log = slog.New(slog.DiscardHandler)
@@ -132,7 +132,7 @@ func New(config Config) *Dispatcher {
 func (d *Dispatcher) Run(ctx context.Context) error {
 	defer d.endSessions()
 	group, ctx := errgroup.WithContext(ctx)
-	group.Go(func() error { return d.hub(ctx) })
+	group.Go(func() error { return d.fanOut(ctx) })
 	group.Go(func() error { return d.relay(ctx) })
 	return group.Wait()
 }
@@ -148,17 +148,17 @@ func (d *Dispatcher) endSessions() {
 
 // setIsolated ends all sessions when this manager has lost its leader, so that the
 // agents go to a manager that hasn't.
-func (d *Dispatcher) setIsolated(adrift bool) {
+func (d *Dispatcher) setIsolated(isolated bool) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	if d.adrift == adrift {
+	if d.isolated == isolated {
 		return
 	}
-	d.adrift = adrift
-	d.config.Log.Debug("contact with the leader", "node", d.config.NodeID, "lost", adrift, "sessions", len(d.sessions))
-	if adrift {
+	d.isolated = isolated
+	d.config.Log.Debug("contact with the leader", "node", d.config.NodeID, "lost", isolated, "sessions", len(d.sessions))
+	if isolated {
 		for _, s := range d.sessions {
-			s.cancel(errAdrift)
+			s.cancel(errIsolated)
 		}
 	}
 }
@@ -167,7 +167,7 @@ func (d *Dispatcher) setIsolated(adrift bool) {
 func (d *Dispatcher) Isolated() bool {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	return d.adrift
+	return d.isolated
 }
 
 // Sessions tells which manager has the session of each node. Only the leader

@@ -23,7 +23,7 @@ func FuzzNews(f *testing.F) {
 	foreign := report
 	foreign.TaskID = "t2"
 	description := swarm.NodeDescription{Hostname: "other", Engine: swarm.EngineDescription{Labels: map[string]string{"a": "b"}}}
-	relay := cluster.Relay{Manager: "m2", Epoch: "e", Number: 1, Sessions: []string{"n2"}, Leases: []string{"n2"}, EngineAway: []string{"n2"}, Left: []string{"n1"},
+	relay := cluster.Relay{Manager: "m2", Epoch: "e", Number: 1, Sessions: []string{"n2"}, Leases: []string{"n2"}, EngineAway: []string{"n2"}, Stopped: []string{"n1"},
 		Nodes: []cluster.NodeNews{{NodeID: "n2", Description: description, Addr: "10.0.0.2"}}, Reports: []cluster.NodeReport{{NodeID: "n2", Report: foreign}, {NodeID: "n1", Report: foreign}}}
 	told, err := cluster.Encode(relay)
 	if err != nil {

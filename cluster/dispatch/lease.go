@@ -19,8 +19,8 @@ type lastLease struct {
 	at      time.Time
 }
 
-// takes tells whether the machine may have the node's lease now, and notes it.
-func (in *collector) takes(nodeID, run string, now time.Time) bool {
+// mayLease tells whether the machine may have the node's lease now, and notes it.
+func (in *collector) mayLease(nodeID, run string, now time.Time) bool {
 	machine := liveness.MachineOf(run)
 	if machine == "" {
 		return true

@@ -60,30 +60,30 @@ func TestLiveness_AllManagersLookAfterWhomNoneHas(t *testing.T) {
 		w.connect("n2", "m2")
 		w.connect("n3", "m3")
 		time.Sleep(time.Minute)
-		doubted := func(id string) map[string]int {
+		probed := func(id string) map[string]int {
 			w.mu.Lock()
 			defer w.mu.Unlock()
-			return maps.Clone(w.managers[id].doubted)
+			return maps.Clone(w.managers[id].probed)
 		}
 		for _, id := range w.names {
-			if said := doubted(id); len(said) > 0 {
-				t.Errorf("%s doubted while all was well: %v", id, said)
+			if said := probed(id); len(said) > 0 {
+				t.Errorf("%s probed while all was well: %v", id, said)
 			}
 		}
 		w.kill("m1")
 		w.lead("m2")
 		time.Sleep(500 * time.Millisecond)
 		for _, id := range []string{"m2", "m3"} {
-			if said := doubted(id); said["n1"] == 0 || said["m1"] == 0 || len(said) != 2 {
-				t.Errorf("%s doubted %v; want n1 and m1", id, said)
+			if said := probed(id); said["n1"] == 0 || said["m1"] == 0 || len(said) != 2 {
+				t.Errorf("%s probed %v; want n1 and m1", id, said)
 			}
 		}
 		w.suspect("n1")
 		w.suspect("m1")
 		time.Sleep(suspectLong)
-		before := doubted("m2")
+		before := probed("m2")
 		time.Sleep(time.Minute)
-		if after := doubted("m2"); !maps.Equal(before, after) {
+		if after := probed("m2"); !maps.Equal(before, after) {
 			t.Errorf("nodes that are down are looked after again: %v, then %v", before, after)
 		}
 	})
@@ -112,7 +112,7 @@ func TestLiveness_KilledWorkerIsDownWhenGossipSaysSo(t *testing.T) {
 	})
 }
 
-// A suspicion that nobody confirms, and nobody refutes, is believed after SuspectLong.
+// A suspicion that nobody confirms, and nobody refutes, is believed after SuspectAfter.
 func TestLiveness_KilledWorkerIsDownWhenLongSuspected(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w, a := newWorldOfWorker(t)
@@ -376,15 +376,15 @@ func TestLiveness_ARelayThatWasOvertakenIsOld(t *testing.T) {
 	now := time.Date(2026, 1, 1, 12, 0, 0, 0, time.UTC)
 	o := newOutbox()
 	o.addSession(cluster.NodeNews{NodeID: "n1"}, 1, false)
-	first := o.pack("m1", "e1", noon).relay
+	first := o.next("m1", "e1", noon).relay
 	o.removeSession("n1", true, false)
-	last := o.pack("m1", "e1", noon).relay
+	last := o.next("m1", "e1", noon).relay
 	tracker := liveness.NewTracker(now)
 	known := liveness.Cluster{Nodes: []*cluster.Node{{ID: "n1"}}}
 	if !tracker.Relay(last, now) || tracker.Relay(first, now.Add(time.Millisecond)) {
 		t.Error("want the last relay to count, and the one before it not to")
 	}
-	if in := tracker.Observe(known, now); !in.Nodes[0].Left || len(in.Sessions) != 0 {
+	if in := tracker.Observe(known, now); !in.Nodes[0].Stopped || len(in.Sessions) != 0 {
 		t.Errorf("the node's agent has left; known is %+v", in)
 	}
 	// A manager that was started anew begins to count anew.

@@ -84,13 +84,13 @@ func (d *Dispatcher) askForLogs(ctx context.Context, peer cluster.Peer, body log
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	silent := fmt.Errorf("manager %s is silent: %w", peer.NodeID, cluster.ErrUnavailable)
-	silence := newWatchdog(d.config.Now, askLimit, func() { cancel(silent) })
+	silence := newIdleTimer(d.config.Now, askLimit, func() { cancel(silent) })
 	defer silence.stop()
 	err = d.post(ctx, peer, "/v1/logs", body, func(answer io.Reader) error {
 		asked = true
 		in := bufio.NewReader(answer)
 		for {
-			silence.feed()
+			silence.reset()
 			var chunk cluster.LogChunk
 			if err := cluster.ReadFrame(in, &chunk); err != nil {
 				return fmt.Errorf("read log of task %s from manager %s: %w: %w", body.TaskID, peer.NodeID, cluster.ErrUnavailable, err)

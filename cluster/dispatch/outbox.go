@@ -15,7 +15,7 @@ const (
 	// leastShare is how many reports of a node may go into a relay, however many nodes
 	// have some.
 	leastShare = 64
-	// maxDescribed is how many descriptions of a node the leader is told within
+	// maxDescribed is how many descriptions of a node are relayed within
 	// describedSpan: each one that differs is a write, and agents look at their machines
 	// every 20 s.
 	maxDescribed  = 4
@@ -27,8 +27,8 @@ const (
 	reportSize = 256
 )
 
-// outbox is what the leader has to hear from this manager. Per task and per node
-// only the newest news is kept.
+// outbox is what this manager has to relay to the leader. Per task and per node only the
+// newest news is kept.
 type outbox struct {
 	// news receives when something was added.
 	news chan struct{}
@@ -37,8 +37,8 @@ type outbox struct {
 
 	mu       sync.Mutex // guards the fields below
 	sequence uint64
-	// packed counts relays.
-	packed uint64
+	// relays counts them, as Relay.Number.
+	relays uint64
 	// sessions tells of each node that has one whether its engine is away.
 	sessions map[string]bool
 	// sorted is sessions as a list; nil when it has to be made again.
@@ -51,7 +51,7 @@ type outbox struct {
 	nodes   map[string]stamped[cluster.NodeNews]
 	// described is how many descriptions of a node the leader took in, and since when.
 	described map[string]described
-	left      map[string]departure
+	stopped   map[string]departure
 	// runs are those of the sessions' agents, and copies the addresses of machines that
 	// were turned away as copies of nodes, until the leader knows.
 	runs, copies map[string]string
@@ -68,7 +68,7 @@ type described struct {
 	count int
 }
 
-// departure is the sequence number of an agent's farewell, and whether its machine stops.
+// departure is the sequence number of an agent's word that it stops, and whether its machine stops.
 type departure struct {
 	sequence uint64
 	halting  bool
@@ -91,7 +91,7 @@ func newOutbox() *outbox {
 		reports:   make(map[string]map[string]stamped[cluster.Report]),
 		nodes:     make(map[string]stamped[cluster.NodeNews]),
 		described: make(map[string]described),
-		left:      make(map[string]departure),
+		stopped:   make(map[string]departure),
 		leases:    make(map[string]int64),
 		runs:      make(map[string]string),
 		copies:    make(map[string]string),
@@ -108,7 +108,7 @@ func (o *outbox) wake() {
 func (o *outbox) addSession(news cluster.NodeNews, size int, engineAway bool) {
 	o.mu.Lock()
 	o.sessions[news.NodeID], o.sorted = engineAway, nil
-	delete(o.left, news.NodeID)
+	delete(o.stopped, news.NodeID)
 	delete(o.leases, news.NodeID)
 	o.mu.Unlock()
 	o.addNode(news, size)
@@ -182,7 +182,7 @@ func (o *outbox) removeSession(nodeID string, leaving, halting bool) {
 	o.sorted = nil
 	if leaving {
 		o.sequence++
-		o.left[nodeID] = departure{o.sequence, halting}
+		o.stopped[nodeID] = departure{o.sequence, halting}
 	}
 	o.mu.Unlock()
 	o.wake()
@@ -250,25 +250,25 @@ func (o *outbox) sessionIDsLocked() []string {
 	return o.sorted
 }
 
-// relayBatch is a relay with what is needed to strike it off when it was acknowledged.
+// relayBatch is a relay with what is needed to remove what it says from the outbox when it was acknowledged.
 type relayBatch struct {
 	relay    cluster.Relay
 	upTo     uint64
 	complete bool
-	// at is when it was packed.
+	// at is when it was made.
 	at time.Time
 	// leases are what the nodes of relay.Leases asked for.
 	leases map[string]int64
 }
 
-// pack makes the next relay. When not all reports fit, each node that has some gets
+// next makes the next relay. When not all reports fit, each node that has some gets
 // an equal share of the relay, so that none is kept waiting by what another one says.
-func (o *outbox) pack(manager, epoch string, now time.Time) relayBatch {
+func (o *outbox) next(manager, epoch string, now time.Time) relayBatch {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	o.packed++
+	o.relays++
 	p := relayBatch{
-		relay:    cluster.Relay{Manager: manager, Epoch: epoch, Number: o.packed, Sessions: o.sessionIDsLocked(), Unseen: o.unseen},
+		relay:    cluster.Relay{Manager: manager, Epoch: epoch, Number: o.relays, Sessions: o.sessionIDsLocked(), Unseen: o.unseen},
 		upTo:     o.sequence,
 		complete: true,
 		at:       now,
@@ -314,8 +314,8 @@ func (o *outbox) pack(manager, epoch string, now time.Time) relayBatch {
 			p.relay.Reports = append(p.relay.Reports, cluster.NodeReport{NodeID: nodeID, Report: report.item})
 		}
 	}
-	for nodeID, d := range o.left {
-		p.relay.Left = append(p.relay.Left, nodeID)
+	for nodeID, d := range o.stopped {
+		p.relay.Stopped = append(p.relay.Stopped, nodeID)
 		if d.halting {
 			p.relay.Halting = append(p.relay.Halting, nodeID)
 		}
@@ -323,9 +323,9 @@ func (o *outbox) pack(manager, epoch string, now time.Time) relayBatch {
 	return p
 }
 
-// strike removes what the leader acknowledged, unless there is newer news of the
+// ack removes what the leader acknowledged, unless there is newer news of the
 // same task or node.
-func (o *outbox) strike(p relayBatch) {
+func (o *outbox) ack(p relayBatch) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	for _, r := range p.relay.Reports {
@@ -353,9 +353,9 @@ func (o *outbox) strike(p relayBatch) {
 			delete(o.copies, copy.NodeID)
 		}
 	}
-	for _, nodeID := range p.relay.Left {
-		if o.left[nodeID].sequence <= p.upTo {
-			delete(o.left, nodeID)
+	for _, nodeID := range p.relay.Stopped {
+		if o.stopped[nodeID].sequence <= p.upTo {
+			delete(o.stopped, nodeID)
 		}
 	}
 	if !p.complete {
@@ -363,7 +363,7 @@ func (o *outbox) strike(p relayBatch) {
 	}
 }
 
-// granted strikes the lease of a node off, unless its agent has asked again since,
+// granted removes the lease of a node, unless its agent has asked again since,
 // and gives what it asked for.
 func (o *outbox) granted(p relayBatch, nodeID string) int64 {
 	o.mu.Lock()
@@ -378,5 +378,5 @@ func (o *outbox) granted(p relayBatch, nodeID string) int64 {
 func (o *outbox) empty() bool {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	return len(o.reports)+len(o.nodes)+len(o.left) == 0
+	return len(o.reports)+len(o.nodes)+len(o.stopped) == 0
 }

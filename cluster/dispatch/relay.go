@@ -19,8 +19,8 @@ const (
 	retryLast  = liveness.RelayEvery
 	// relayPatience is how long that may fail before it is said: longer than an election.
 	relayPatience = 5 * time.Second
-	// farewell is how long a manager that stops tries to tell its last news.
-	farewell = time.Second
+	// lastRelayTimeout is how long a manager that stops tries to relay what is left.
+	lastRelayTimeout = time.Second
 )
 
 // relay tells the leader what is in the outbox, until ctx ends.
@@ -30,7 +30,7 @@ func (d *Dispatcher) relay(ctx context.Context) error {
 	defer timer.Stop()
 	retry := time.Duration(0)
 	failing := cluster.Complaint{Log: d.config.Log, Patience: relayPatience, Now: d.config.Now}
-	heard := d.config.Now()
+	acknowledged := d.config.Now()
 	fresh := true // The leader is another one than before, or may be.
 	for {
 		changed := d.config.LeaderChanged()
@@ -38,7 +38,7 @@ func (d *Dispatcher) relay(ctx context.Context) error {
 		news := d.outbox.news
 		if err == nil {
 			retry = 0
-			heard = d.config.Now()
+			acknowledged = d.config.Now()
 			every := d.relayEvery()
 			if fresh { // It soon knows which sessions nobody has told it of.
 				every, fresh = liveness.RelayEvery, false
@@ -52,7 +52,7 @@ func (d *Dispatcher) relay(ctx context.Context) error {
 		if ctx.Err() == nil {
 			failing.About(err, "the leader can't be told of agents' news; trying again", "the leader hears of agents' news again", "node", d.config.NodeID)
 		}
-		d.setIsolated(d.config.Now().Sub(heard) > d.config.AdriftAfter)
+		d.setIsolated(d.config.Now().Sub(acknowledged) > d.config.IsolatedAfter)
 		for again := false; !again; {
 			again = true
 			select {
@@ -73,7 +73,7 @@ func (d *Dispatcher) relay(ctx context.Context) error {
 // relayEvery is how often a manager without news relays: seldom when the leader has other
 // contact with it, but soon after another one began to lead and while agents ask for leases.
 func (d *Dispatcher) relayEvery() time.Duration {
-	if d.config.Heard != nil {
+	if d.config.LastContact != nil {
 		return liveness.RelaySlowly
 	}
 	return liveness.RelayEvery
@@ -85,7 +85,7 @@ func (d *Dispatcher) lastRelay(ctx context.Context) {
 	if d.outbox.empty() {
 		return
 	}
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), farewell)
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), lastRelayTimeout)
 	defer cancel()
 	for {
 		// A leader that was just elected takes nothing in for a moment.
@@ -119,7 +119,7 @@ func (d *Dispatcher) relayOnce(ctx context.Context, changed <-chan struct{}) err
 		case <-ctx.Done():
 		}
 	}()
-	p := d.outbox.pack(d.config.NodeID, d.epoch, d.config.Now())
+	p := d.outbox.next(d.config.NodeID, d.epoch, d.config.Now())
 	var answer cluster.RelayAnswer
 	var err error
 	if self {
@@ -136,12 +136,12 @@ func (d *Dispatcher) relayOnce(ctx context.Context, changed <-chan struct{}) err
 	if err != nil {
 		return err
 	}
-	d.outbox.strike(p)
+	d.outbox.ack(p)
 	for _, nodeID := range answer.Leases {
 		d.session(nodeID).grant(d.outbox.granted(p, nodeID))
 	}
 	for _, nodeID := range answer.Missing {
-		d.config.Doubt(nodeID)
+		d.config.Probe(nodeID)
 	}
 	return nil
 }

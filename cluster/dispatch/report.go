@@ -53,7 +53,7 @@ func (s *session) report(reports []cluster.Report) error {
 			err = fmt.Errorf("take report of task %s: it is another node's: %w", r.TaskID, cluster.ErrDenied)
 		}
 		if err != nil {
-			s.complain(err)
+			s.logRefusal(err)
 			continue
 		}
 		news = append(news, r)
@@ -64,9 +64,9 @@ func (s *session) report(reports []cluster.Report) error {
 	return nil
 }
 
-// complain logs what was refused, now and then: whoever says such things may say them
+// logRefusal logs what was refused, now and then: whoever says such things may say them
 // without end, also in sessions that begin anew.
-func (s *session) complain(err error) {
+func (s *session) logRefusal(err error) {
 	if unsaid, due := s.d.refusals.Due(s.d.config.Now(), s.nodeID); due {
 		s.d.config.Log.Warn("report refused", "node", s.nodeID, "err", err, "unsaid", unsaid)
 	}

@@ -14,9 +14,9 @@ type secretRefs struct {
 	// claims are the IDs that each task refers to, and count how many claims each ID has.
 	claims map[string][]string
 	count  map[string]int
-	// told are the IDs that the agent was told of: it has them, or knows that they
+	// sent are the IDs that the agent heard of: it has them, or knows that they
 	// are gone.
-	told map[string]bool
+	sent map[string]bool
 	// changed are the IDs whose count changed since the last message.
 	changed map[string]struct{}
 }
@@ -24,7 +24,7 @@ type secretRefs struct {
 func newSecretRefs() secretRefs {
 	return secretRefs{
 		claims: make(map[string][]string), count: make(map[string]int),
-		told: make(map[string]bool), changed: make(map[string]struct{}),
+		sent: make(map[string]bool), changed: make(map[string]struct{}),
 	}
 }
 
@@ -58,11 +58,11 @@ func (h *secretRefs) diff(message *cluster.Assignments, view store.View) {
 	for _, id := range slices.Sorted(maps.Keys(h.changed)) {
 		needed := h.count[id] > 0
 		switch secret, config := view.Secret(id), view.Config(id); {
-		case needed == h.told[id]:
+		case needed == h.sent[id]:
 			continue
 		case !needed:
 			message.Dropped = append(message.Dropped, id)
-			delete(h.told, id)
+			delete(h.sent, id)
 			continue
 		case secret != nil:
 			message.Secrets = append(message.Secrets, secret)
@@ -71,7 +71,7 @@ func (h *secretRefs) diff(message *cluster.Assignments, view store.View) {
 		default:
 			message.Gone = append(message.Gone, id)
 		}
-		h.told[id] = true
+		h.sent[id] = true
 	}
 	clear(h.changed)
 }

@@ -22,7 +22,7 @@ var (
 	errReplaced = errors.New("a newer session of the same node took its place")
 	errStopping = errors.New("this manager stops serving agents")
 	errCopy     = errors.New("the machine is a copy of the node's")
-	errAdrift   = errors.New("this manager has lost its leader")
+	errIsolated = errors.New("this manager has lost its leader")
 	errSilent   = errors.New("the agent was silent for too long")
 	errStalled  = errors.New("the agent took nothing for too long")
 	errLeft     = errors.New("the agent stopped in order")
@@ -63,16 +63,16 @@ type session struct {
 	conn      net.Conn
 	ctx       context.Context
 	cancel    context.CancelCauseFunc
-	silence   *watchdog
+	silence   *idleTimer
 	wake      chan struct{}
 	// beaten has one signal after a heartbeat of the agent's.
 	beaten chan struct{}
 
 	mu  sync.Mutex // guards the fields below
 	due outgoing
-	// told is what the agent last said of its node, and size how large that is.
-	told cluster.NodeNews
-	size int
+	// described is what the agent last said of its node, and size how large that is.
+	described cluster.NodeNews
+	size      int
 	// streams are the log requests that are under way.
 	streams    map[uint64]*logStream
 	lastStream uint64
@@ -110,7 +110,7 @@ func (d *Dispatcher) ServeSession(ctx context.Context, conn net.Conn, id cluster
 		d: d, nodeID: id.NodeID, conn: conn, ctx: ctx, cancel: cancel, heartbeat: d.heartbeat(d.config.Store.View()),
 		wake: make(chan struct{}, 1), beaten: make(chan struct{}, 1), streams: make(map[uint64]*logStream),
 	}
-	s.silence = newWatchdog(d.config.Now, s.silenceLimit(), func() { cancel(errSilent) })
+	s.silence = newIdleTimer(d.config.Now, s.silenceLimit(), func() { cancel(errSilent) })
 	defer s.silence.stop()
 	err := s.serve()
 	if cause := context.Cause(ctx); cause != nil {
@@ -133,10 +133,10 @@ func (s *session) serve() error {
 	if err != nil {
 		return err
 	}
-	if err := s.register(hello); errors.Is(err, errAdrift) {
-		return s.turnAway(refusal{reason: err.Error()})
+	if err := s.register(hello); errors.Is(err, errIsolated) {
+		return s.reject(refusal{reason: err.Error()})
 	} else if errors.Is(err, errCopy) {
-		return s.turnAway(refuseCopy(s.nodeID))
+		return s.reject(refuseCopy(s.nodeID))
 	} else if err != nil {
 		return err
 	}
@@ -163,13 +163,13 @@ func (s *session) open(in io.Reader) (*cluster.Hello, error) {
 	}
 	hello := first.Hello
 	if hello == nil {
-		return nil, s.turnAway(refusal{reason: "the first message wasn't Hello"})
+		return nil, s.reject(refusal{reason: "the first message wasn't Hello"})
 	}
 	if hello.Format != cluster.WireFormat {
-		return nil, s.turnAway(refusal{reason: fmt.Sprintf("the agent speaks format %d, this manager speaks %d: run the same version on both", hello.Format, cluster.WireFormat)})
+		return nil, s.reject(refusal{reason: fmt.Sprintf("the agent speaks format %d, this manager speaks %d: run the same version on both", hello.Format, cluster.WireFormat)})
 	}
 	if _, err := checkDescription(&hello.Description); err != nil {
-		return nil, s.turnAway(refusal{reason: err.Error()})
+		return nil, s.reject(refusal{reason: err.Error()})
 	}
 	s.run, s.warning = boundRun(hello.Run), boundWarning(first.Warning)
 	s.build, s.engineAway = hello.Build.Bounded(), first.EngineAway
@@ -184,11 +184,11 @@ func (s *session) open(in io.Reader) (*cluster.Hello, error) {
 		return nil, context.Cause(s.ctx)
 	}
 	if !s.awaitNode() {
-		return nil, s.turnAway(refusal{reason: "node " + s.nodeID + " is not in the cluster, as far as this manager knows"})
+		return nil, s.reject(refusal{reason: "node " + s.nodeID + " is not in the cluster, as far as this manager knows"})
 	}
 	if c := s.d.config.Store.View().Cluster(); c != nil {
 		if err := s.build.Fits(c.ClusterLevel); err != nil {
-			return nil, s.turnAway(refusal{reason: err.Error()})
+			return nil, s.reject(refusal{reason: err.Error()})
 		}
 	}
 	return hello, nil
@@ -235,8 +235,8 @@ func refuseCopy(nodeID string) refusal {
 		"Stop the daemon, remove its data directory, and join it anew", nodeID)}
 }
 
-// turnAway tells the agent why it gets no session.
-func (s *session) turnAway(r refusal) error {
+// reject tells the agent why it gets no session.
+func (s *session) reject(r refusal) error {
 	limit := time.AfterFunc(refuseLimit, func() { s.conn.Close() })
 	defer limit.Stop()
 	err := fmt.Errorf("%s: %w", r.reason, cluster.ErrDenied)
@@ -258,8 +258,8 @@ func (s *session) register(hello *cluster.Hello) error {
 	if d.ended {
 		return errStopping
 	}
-	if d.adrift {
-		return errAdrift
+	if d.isolated {
+		return errIsolated
 	}
 	// Changes up to here may be marked again by the hub; that does no harm.
 	s.due = outgoing{view: d.config.Store.View(), marks: pending{full: true, peersToo: true}}
@@ -279,26 +279,26 @@ func (s *session) register(hello *cluster.Hello) error {
 	d.sessions[s.nodeID] = s
 	d.outbox.setRun(s.nodeID, s.run)
 	d.outbox.setWarning(s.nodeID, s.warning)
-	d.outbox.addSession(s.tells(hello.Description, size), size, s.engineAway)
+	d.outbox.addSession(s.describe(hello.Description, size), size, s.engineAway)
 	return nil
 }
 
-// tells notes what the agent says of its node.
-func (s *session) tells(of swarm.NodeDescription, size int) cluster.NodeNews {
+// describe notes what the agent says of its node.
+func (s *session) describe(of swarm.NodeDescription, size int) cluster.NodeNews {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.told, s.size = cluster.NodeNews{NodeID: s.nodeID, Description: of, Addr: s.addr, Build: s.build}, size
-	return s.told
+	s.described, s.size = cluster.NodeNews{NodeID: s.nodeID, Description: of, Addr: s.addr, Build: s.build}, size
+	return s.described
 }
 
-// tellAgain has the record say of the node what this session's agent did: a copy was taken
+// describeAgain has the record say of the node what this session's agent did: a copy was taken
 // for the node, and what it said is there.
-func (s *session) tellAgain() {
+func (s *session) describeAgain() {
 	s.mu.Lock()
-	told, size := s.told, s.size
+	described, size := s.described, s.size
 	s.mu.Unlock()
-	if told.NodeID != "" {
-		s.d.outbox.addNode(told, size)
+	if described.NodeID != "" {
+		s.d.outbox.addNode(described, size)
 	}
 }
 
@@ -310,7 +310,7 @@ func (s *session) unregister(end error) {
 		delete(d.sessions, s.nodeID)
 		d.outbox.removeSession(s.nodeID, errors.Is(end, errLeft), errors.Is(end, errHalting))
 		if !errors.Is(end, errLeft) {
-			d.config.Doubt(s.nodeID)
+			d.config.Probe(s.nodeID)
 		}
 	}
 }
@@ -342,7 +342,7 @@ func (s *session) read(in io.Reader) error {
 			if err != nil {
 				return err
 			}
-			s.d.outbox.addNode(s.tells(*m.Describe, size), size)
+			s.d.outbox.addNode(s.describe(*m.Describe, size), size)
 		}
 		if len(m.Reports) > 0 {
 			if err := s.report(m.Reports); err != nil {

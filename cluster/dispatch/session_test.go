@@ -139,11 +139,11 @@ func TestServeSession_EndsWhenTheLeaderIsLost(t *testing.T) {
 		a := w.connect("n1", "m2")
 		w.cut("m2", true)
 		began := time.Now()
-		if err := <-a.served; !errors.Is(err, errAdrift) {
+		if err := <-a.served; !errors.Is(err, errIsolated) {
 			t.Errorf("the session ended with %v", err)
 		}
-		if took := time.Since(began); took < leastAdrift || took > leastAdrift+time.Second {
-			t.Errorf("the session ended after %v; want about %v", took, leastAdrift)
+		if took := time.Since(began); took < leastIsolated || took > leastIsolated+time.Second {
+			t.Errorf("the session ended after %v; want about %v", took, leastIsolated)
 		}
 		again := w.dial("n1", "m2")
 		go again.send(cluster.FromAgent{Hello: &cluster.Hello{Format: cluster.WireFormat}})

@@ -132,7 +132,7 @@ type manager struct {
 	blind   map[string]bool // Nodes that this manager's gossip alone doesn't see.
 	cut     bool
 	asked   int
-	doubted map[string]int // How often gossip was to look after each node.
+	probed  map[string]int // How often gossip was to look after each node.
 	log     *bytes.Buffer
 	logging sync.Mutex
 }
@@ -179,7 +179,7 @@ func newWorld(t *testing.T, managers int) *world {
 
 func (w *world) start(id string) *manager {
 	r := &replica{Store: store.New(store.Config{Now: time.Now, Log: slog.New(slog.DiscardHandler), Fatal: func(err error) { w.t.Error(err) }})}
-	m := &manager{replica: r, ran: make(chan struct{}), members: make(chan struct{}, 1), blind: make(map[string]bool), doubted: make(map[string]int), log: &bytes.Buffer{}}
+	m := &manager{replica: r, ran: make(chan struct{}), members: make(chan struct{}, 1), blind: make(map[string]bool), probed: make(map[string]int), log: &bytes.Buffer{}}
 	w.journal.mu.Lock()
 	w.journal.stores = append(w.journal.stores, r)
 	w.journal.mu.Unlock()
@@ -187,10 +187,10 @@ func (w *world) start(id string) *manager {
 		NodeID: id, Store: r.Store, Now: time.Now, Log: slog.New(slog.NewTextHandler(m, nil)),
 		Members:        func() []cluster.Member { return w.gossiped(id) },
 		MembersChanged: m.members,
-		Doubt: func(nodeID string) {
+		Probe: func(nodeID string) {
 			w.mu.Lock()
 			defer w.mu.Unlock()
-			m.doubted[nodeID]++
+			m.probed[nodeID]++
 		},
 		Leader: func() (cluster.Peer, bool, bool) {
 			w.mu.Lock()
@@ -202,7 +202,7 @@ func (w *world) start(id string) *manager {
 			defer w.mu.Unlock()
 			return w.turned
 		},
-		Client: &http.Client{Transport: wire{w, id}}, SuspectLong: suspectLong,
+		Client: &http.Client{Transport: wire{w, id}}, SuspectAfter: suspectLong,
 	})
 	ctx, cancel := context.WithCancel(context.Background())
 	m.stop = cancel
@@ -284,12 +284,12 @@ func (w *world) gossiped(to string) []cluster.Member {
 	return members
 }
 
-// suspectLong is the world's Config.SuspectLong.
+// suspectLong is the world's Config.SuspectAfter.
 const suspectLong = 750 * time.Millisecond
 
 // see has gossip see a node, or lose it.
 func (w *world) see(nodeID string, seen bool) {
-	w.rumour(func() {
+	w.gossips(func() {
 		if delete(w.members, nodeID); seen {
 			w.members[nodeID] = cluster.Member{NodeID: nodeID}
 		}
@@ -298,7 +298,7 @@ func (w *world) see(nodeID string, seen bool) {
 
 // seenBy has the gossip of some managers only see a node, or lose it.
 func (w *world) seenBy(managers []string, nodeID string, seen bool) {
-	w.rumour(func() {
+	w.gossips(func() {
 		for _, id := range managers {
 			w.managers[id].blind[nodeID] = !seen
 		}
@@ -307,11 +307,11 @@ func (w *world) seenBy(managers []string, nodeID string, seen bool) {
 
 // suspect has gossip suspect a node.
 func (w *world) suspect(nodeID string) {
-	w.rumour(func() { w.members[nodeID] = cluster.Member{NodeID: nodeID, Suspect: true} })
+	w.gossips(func() { w.members[nodeID] = cluster.Member{NodeID: nodeID, Suspect: true} })
 }
 
 // gossip changes what gossip says, and tells the managers.
-func (w *world) rumour(change func()) {
+func (w *world) gossips(change func()) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	change()

@@ -22,7 +22,7 @@ const touchAfter = 200 * time.Millisecond
 // into the next one.
 func (s *session) write() error {
 	heartbeat := s.heartbeat
-	book := &assignmentSet{nodeID: s.nodeID}
+	sent := &assignmentSet{nodeID: s.nodeID}
 	welcome := &cluster.Welcome{Format: cluster.WireFormat, HeartbeatMillis: heartbeat.Milliseconds()}
 	if err := s.send(cluster.FromManager{Welcome: welcome}); err != nil {
 		return err
@@ -35,7 +35,7 @@ func (s *session) write() error {
 	touch := time.NewTimer(touchAfter)
 	defer touch.Stop()
 	for {
-		messages := s.compose(book, s.take())
+		messages := s.compose(sent, s.take())
 		for _, m := range messages {
 			if err := s.send(m); err != nil {
 				return err
@@ -70,7 +70,7 @@ func (s *session) write() error {
 }
 
 // compose makes the messages for what is due.
-func (s *session) compose(book *assignmentSet, due outgoing) []cluster.FromManager {
+func (s *session) compose(sent *assignmentSet, due outgoing) []cluster.FromManager {
 	if due.refused != nil {
 		return []cluster.FromManager{due.refused.message()}
 	}
@@ -83,9 +83,9 @@ func (s *session) compose(book *assignmentSet, due outgoing) []cluster.FromManag
 	}
 	var assignments *cluster.Assignments
 	if due.marks.full {
-		assignments = book.full(due.view)
+		assignments = sent.full(due.view)
 	} else {
-		assignments = book.difference(due.view, due.marks)
+		assignments = sent.difference(due.view, due.marks)
 	}
 	if assignments != nil {
 		messages = append(messages, cluster.FromManager{Assignments: assignments})

@@ -192,9 +192,9 @@ func Open(cfg Config) (_ *Manager, err error) {
 		ResponseHeaderTimeout: time.Minute,
 	}}
 	m.dispatch = dispatch.New(dispatch.Config{
-		NodeID: cfg.NodeID, Store: m.store, Members: cfg.Members, MembersChanged: cfg.MembersChanged, Doubt: cfg.Doubt,
+		NodeID: cfg.NodeID, Store: m.store, Members: cfg.Members, MembersChanged: cfg.MembersChanged, Probe: cfg.Doubt,
 		Leader: m.dispatchLeader, LeaderChanged: m.LeaderChanged, Verify: m.ReadBarrier, Client: m.client,
-		Heard: m.lastContact, HeardFor: max(heardFor, 2*cfg.HeartbeatTimeout), AdriftAfter: 4 * cfg.HeartbeatTimeout, SuspectLong: 5 * cfg.HeartbeatTimeout / 2, Now: cfg.Now, Log: cfg.Log, Random: cfg.Random,
+		LastContact: m.lastContact, ContactFor: max(heardFor, 2*cfg.HeartbeatTimeout), IsolatedAfter: 4 * cfg.HeartbeatTimeout, SuspectAfter: 5 * cfg.HeartbeatTimeout / 2, Now: cfg.Now, Log: cfg.Log, Random: cfg.Random,
 	})
 	if m.raft, err = m.startRaft(); err != nil {
 		return nil, err

@@ -109,11 +109,11 @@ func Decide(in Input) (changes []Change, wake time.Time) {
 		case o.session():
 			want.State, want.Message = cluster.NodeDisconnected, MessageEngine
 		case o.Status.State == cluster.NodeDown:
-		case o.Left && o.Halting:
+		case o.Stopped && o.Halting:
 			want.State, want.Message = cluster.NodeDown, MessageHalted
-		case o.Left && l.passed(o.Lost.Add(Grace)):
+		case o.Stopped && l.passed(o.Lost.Add(Grace)):
 			want.State, want.Message = cluster.NodeDown, MessageStayedAway
-		case o.Left:
+		case o.Stopped:
 			want.State, want.Message = cluster.NodeUnknown, MessageStopped
 		case settled:
 			l.withoutSession(o, guard && !in.corroborated(o), &want)
@@ -176,7 +176,7 @@ func Missing(in Input) (nodeIDs []string, wake time.Time) {
 	l := &look{Input: &in}
 	for i := range in.Nodes {
 		o := &in.Nodes[i]
-		if o.session() || o.Left || o.Status.State != cluster.NodeReady {
+		if o.session() || o.Stopped || o.Status.State != cluster.NodeReady {
 			continue
 		}
 		if l.passed(o.Lost.Add(missAfter)) && len(nodeIDs) < maxMissing {
@@ -197,7 +197,7 @@ func massFailure(in *Input) bool {
 		since := in.Now.Sub(o.Status.Since)
 		justDown := down && o.Status.Message != MessageStayedAway && o.Status.Message != MessageHalted && since >= 0 && since < massFailureWait
 		switch {
-		case o.Left && !o.session(), o.Status.State == cluster.NodeUnknown && !o.session():
+		case o.Stopped && !o.session(), o.Status.State == cluster.NodeUnknown && !o.session():
 			continue
 		case justDown:
 			gone++

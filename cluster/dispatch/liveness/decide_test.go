@@ -80,17 +80,17 @@ func TestDecide(t *testing.T) {
 		{name: "down stays down", node: with(missing(3600, GossipDead, 3600), cluster.NodeDown, MessageDead), want: unchanged},
 		{name: "down stays down, for whatever reason", node: with(missing(3600, GossipAlive, 3600), cluster.NodeDown, MessageDead), want: unchanged},
 
-		{name: "stopped in order", node: seen(func(n *Observation) { n.Left, n.Lost = true, noon }), want: cluster.NodeUnknown, message: MessageStopped, wake: Grace},
+		{name: "stopped in order", node: seen(func(n *Observation) { n.Stopped, n.Lost = true, noon }), want: cluster.NodeUnknown, message: MessageStopped, wake: Grace},
 		{name: "stopped in order, and gossip lost it", node: with(seen(func(n *Observation) {
-			n.Left, n.Lost, n.Gossip, n.GossipSince = true, ago(9), GossipDead, ago(9)
+			n.Stopped, n.Lost, n.Gossip, n.GossipSince = true, ago(9), GossipDead, ago(9)
 		}), cluster.NodeUnknown, MessageStopped), want: unchanged, wake: time.Second},
 		{name: "stopped in order and never came back", node: with(seen(func(n *Observation) {
-			n.Left, n.Lost, n.Gossip, n.GossipSince = true, ago(10), GossipDead, ago(9)
+			n.Stopped, n.Lost, n.Gossip, n.GossipSince = true, ago(10), GossipDead, ago(9)
 		}), cluster.NodeUnknown, MessageStopped), want: cluster.NodeDown, message: MessageStayedAway},
 		{name: "stopped under the leader before", node: with(missing(3, GossipDead, 3), cluster.NodeUnknown, MessageStopped), started: 3, want: unchanged, wake: 7 * time.Second},
 		{name: "stopped under the leader before, and never came back", node: with(missing(10, GossipDead, 10), cluster.NodeUnknown, MessageStopped), started: 10, want: cluster.NodeDown, message: MessageStayedAway},
-		{name: "its machine stopped in order", node: seen(func(n *Observation) { n.Left, n.Halting, n.Lost = true, true, noon }), want: cluster.NodeDown, message: MessageHalted},
-		{name: "a goodbye counts at once with a new leader", node: seen(func(n *Observation) { n.Left, n.Lost = true, noon }), started: 0.001, unheard: 1, want: cluster.NodeUnknown, message: MessageStopped, wake: settleLeast - time.Millisecond},
+		{name: "its machine stopped in order", node: seen(func(n *Observation) { n.Stopped, n.Halting, n.Lost = true, true, noon }), want: cluster.NodeDown, message: MessageHalted},
+		{name: "a goodbye counts at once with a new leader", node: seen(func(n *Observation) { n.Stopped, n.Lost = true, noon }), started: 0.001, unheard: 1, want: cluster.NodeUnknown, message: MessageStopped, wake: settleLeast - time.Millisecond},
 		{name: "joined a moment ago", node: with(missing(0, GossipDead, 0), cluster.NodeUnknown, ""), want: unchanged, wake: DisconnectAfter},
 		{name: "joined and didn't come yet", node: with(missing(2, GossipDead, 2), cluster.NodeUnknown, ""), want: cluster.NodeUnknown, message: MessageNoShow, wake: 8 * time.Second},
 		{name: "joined and never came", node: with(missing(10, GossipDead, 10), cluster.NodeUnknown, MessageNoShow), want: cluster.NodeDown, message: MessageDead},
@@ -182,7 +182,7 @@ func down(since float64) Observation {
 
 func stopped() Observation {
 	n := with(missing(1, GossipDead, 1), cluster.NodeUnknown, MessageStopped)
-	n.Left = true
+	n.Stopped = true
 	return n
 }
 
@@ -197,7 +197,7 @@ func TestDecide_PropertySettles(t *testing.T) {
 			n := Observation{
 				NodeID: fmt.Sprint(i),
 				Signals: Signals{
-					Left:        rapid.Bool().Draw(t, "left"),
+					Stopped:     rapid.Bool().Draw(t, "left"),
 					Halting:     rapid.Bool().Draw(t, "halting"),
 					Lost:        second("lost"),
 					Gossip:      Gossip(rapid.IntRange(0, 3).Draw(t, "gossip")),
@@ -208,7 +208,7 @@ func TestDecide_PropertySettles(t *testing.T) {
 			n.Status.State = cluster.NodeState(rapid.IntRange(0, 3).Draw(t, "state"))
 			n.Status.Since = second("since")
 			if session {
-				n.Left, n.Lost = false, time.Time{}
+				n.Stopped, n.Lost = false, time.Time{}
 			}
 			s.Nodes = append(s.Nodes, n)
 		}
@@ -226,7 +226,7 @@ func TestDecide_PropertySettles(t *testing.T) {
 				if n.session() && v.State != cluster.NodeReady {
 					t.Fatalf("%+v with a session", v)
 				}
-				if v.State == cluster.NodeDown && guard && !s.corroborated(n) && !n.Left && noon.Sub(n.Lost) < massFailureWait && n.Status.State != cluster.NodeDown {
+				if v.State == cluster.NodeDown && guard && !s.corroborated(n) && !n.Stopped && noon.Sub(n.Lost) < massFailureWait && n.Status.State != cluster.NodeDown {
 					t.Fatalf("%+v in spite of the guard", v)
 				}
 				if n.Status.State != v.State {

@@ -206,7 +206,7 @@ func (s *script) relay() {
 		}
 		for nodeID, d := range s.left {
 			if d.manager == id {
-				r.Left = append(r.Left, nodeID)
+				r.Stopped = append(r.Stopped, nodeID)
 				if d.halting {
 					r.Halting = append(r.Halting, nodeID)
 				}

@@ -58,9 +58,9 @@ type Signals struct {
 	// Lost is since when no manager has a live session of the node, as far as this leader
 	// knows; zero while one has.
 	Lost time.Time
-	// Left is set when the agent's last message was that it stops, and Halting beside it
+	// Stopped is set when the agent's last message was that it stops, and Halting beside it
 	// when its machine does.
-	Left, Halting bool
+	Stopped, Halting bool
 	// Gossip is what the leader's own gossip says, and GossipSince since when.
 	Gossip      Gossip
 	GossipSince time.Time
@@ -106,18 +106,18 @@ func (t *Tracker) Relay(r cluster.Relay, now time.Time) bool {
 	if old != nil && old.relay.Epoch == r.Epoch && old.relay.Number > r.Number {
 		return false
 	}
-	same := old != nil && old.relay.Epoch == r.Epoch && now.Sub(old.contact) < t.stale && sameSignals(old.relay, r) && len(r.Copies)+len(r.Left) == 0
+	same := old != nil && old.relay.Epoch == r.Epoch && now.Sub(old.contact) < t.stale && sameSignals(old.relay, r) && len(r.Copies)+len(r.Stopped) == 0
 	r.Nodes, r.Reports = nil, nil // They may be large, and are the batch's.
 	t.managers[r.Manager] = &manager{relayed: now, contact: now, relay: r}
 	for _, copy := range r.Copies {
 		n := t.node(copy.NodeID, now)
 		n.copySeen, n.copyAddr = now, copy.Addr
 	}
-	for _, nodeID := range r.Left {
+	for _, nodeID := range r.Stopped {
 		// One that is in a session, here or with another manager, has come back already;
 		// Observe sees to that.
 		n := t.node(nodeID, now)
-		n.Left, n.Halting = true, slices.Contains(r.Halting, nodeID)
+		n.Stopped, n.Halting = true, slices.Contains(r.Halting, nodeID)
 	}
 	return !same
 }
@@ -279,7 +279,7 @@ func (t *Tracker) Observe(c Cluster, now time.Time) Input {
 		}
 		switch _, session := in.Sessions[record.ID]; {
 		case session:
-			n.Lost, n.Left, n.Halting = time.Time{}, false, false
+			n.Lost, n.Stopped, n.Halting = time.Time{}, false, false
 		case n.Lost.IsZero():
 			n.Lost = now
 		}

@@ -11,9 +11,9 @@ import (
 	"skep/store"
 )
 
-// hub hands the store's changes to the sessions they concern, and what gossip
+// fanOut hands the store's changes to the sessions they concern, and what gossip
 // says to whoever wants to know, until ctx ends.
-func (d *Dispatcher) hub(ctx context.Context) error {
+func (d *Dispatcher) fanOut(ctx context.Context) error {
 	sub := d.config.Store.Subscribe()
 	defer sub.Close()
 	d.mu.Lock()
@@ -79,7 +79,7 @@ func (d *Dispatcher) publish(changes []store.Change, view store.View, lost bool)
 					if after.Copy.Is(s.run) {
 						s.refuse(refuseCopy(after.ID))
 					} else {
-						s.tellAgain()
+						s.describeAgain()
 					}
 				}
 				if before.Role != after.Role {
