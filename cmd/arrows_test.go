@@ -27,6 +27,7 @@ var arrows = []arrow{
 	{"store", "store/seal", "nothing reaches the disk unsealed"},
 
 	{"scheduler/placement", "cluster", "it weighs nodes and tasks"},
+	{"scheduler/address", "cluster", "its refusals are the cluster's errors"},
 	{"scheduler", "cluster", "it decides about services and tasks"},
 	{"scheduler", "store", "Plan reads a View, the loop writes what Plan says"},
 	{"scheduler", "scheduler/placement", "Plan asks where a task goes"},
