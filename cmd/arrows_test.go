@@ -21,6 +21,8 @@ type arrow struct{ from, to, why string }
 var arrows = []arrow{
 	{"cluster/ca", "cluster", "a certificate carries an Identity"},
 	{"cluster/gossip", "cluster", "it speaks of Members"},
+	{"cluster/gossip", "cluster/gossip/guard", "nothing reaches memberlist unchecked"},
+	{"cluster/gossip/guard", "cluster", "what it refuses is invalid"},
 
 	{"store", "cluster", "it keeps the cluster's objects"},
 	{"store/seal", "cluster", "its files are replaced as all are"},

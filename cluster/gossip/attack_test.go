@@ -6,6 +6,8 @@ import (
 	"slices"
 	"testing"
 	"testing/synctest"
+
+	"skep/cluster/gossip/guard"
 )
 
 // What a node can do to others by gossip: it has the key, as all have.
@@ -19,10 +21,10 @@ func TestAttack_IncarnationsHaveRoom(t *testing.T) {
 		self := []byte{127, 0, 0, 1}
 		for _, number := range []int{1, 1<<31 - 2, 1<<31 - 1, 1 << 31, 1<<31 + 1, 1<<32 - 2, 1<<32 - 1} {
 			for _, text := range [][]byte{
-				msgpack(suspectMsg, "Incarnation", number, "Node", "node1", "From", "node2"),
-				msgpack(deadMsg, "Incarnation", number, "Node", "node1", "From", "node2"),
-				msgpack(aliveMsg, "Incarnation", number, "Node", "node1", "Addr", self, "Port", 7946, "Vsn", vsn),
-				compoundOf(msgpack(suspectMsg, "Node", "node1", "Incarnation", number, "From", "node2")),
+				msgpack(guard.SuspectMsg, "Incarnation", number, "Node", "node1", "From", "node2"),
+				msgpack(guard.DeadMsg, "Incarnation", number, "Node", "node1", "From", "node2"),
+				msgpack(guard.AliveMsg, "Incarnation", number, "Node", "node1", "Addr", self, "Port", 7946, "Vsn", vsn),
+				compoundOf(msgpack(guard.SuspectMsg, "Node", "node1", "Incarnation", number, "From", "node2")),
 			} {
 				transport.sendPacket(packetOf(t, 1, text))
 			}
@@ -31,12 +33,12 @@ func TestAttack_IncarnationsHaveRoom(t *testing.T) {
 				transport.sendStream(labelled(t, messageOf(t, 1, slices.Concat(msgpack(6, "Nodes", 1, "UserStateLen", 0), entry))))
 			}
 			own, here := g.states.Load().incarnation("node1")
-			if !here || own == 0 || own > maxIncarnation || own <= uint32(min(number, maxIncarnation-1)) && number < maxIncarnation {
+			if !here || own == 0 || own > guard.MaxIncarnation || own <= uint32(min(number, guard.MaxIncarnation-1)) && number < guard.MaxIncarnation {
 				t.Errorf("after %d it is at %d", number, own)
 			}
 			// What it says then is taken by others.
-			word := msgpack(aliveMsg, "Incarnation", int(own), "Node", "node1", "Addr", self, "Port", 7946, "Vsn", vsn)
-			if _, err := checkPacket(word, "node2"); err != nil {
+			word := msgpack(guard.AliveMsg, "Incarnation", int(own), "Node", "node1", "Addr", self, "Port", 7946, "Vsn", vsn)
+			if _, err := guard.CheckPacket(word, "node2"); err != nil {
 				t.Errorf("after %d its word is refused: %v", number, err)
 			}
 		}

@@ -8,6 +8,8 @@ import (
 	"time"
 
 	"github.com/hashicorp/memberlist"
+
+	"skep/cluster/gossip/guard"
 )
 
 // While all is well nodes probe each other at a fifth of the rate that Timing names, and
@@ -117,10 +119,10 @@ func (c *calm) troubled() bool {
 
 // heed stirs when a packet is anything but a ping or its answer.
 func (c *calm) heed(packet []byte) {
-	if len(packet) > 5 && packet[0] == crcMsg {
+	if len(packet) > 5 && packet[0] == guard.CRCMsg {
 		packet = packet[5:]
 	}
-	if len(packet) == 0 || packet[0] != pingMsg && packet[0] != ackMsg {
+	if len(packet) == 0 || packet[0] != guard.PingMsg && packet[0] != guard.AckMsg {
 		c.stir()
 	}
 }
@@ -148,14 +150,14 @@ func (g *Gossip) Doubt(nodeID string) {
 			}
 		}
 		if incarnation, here := g.states.Load().incarnation(nodeID); here {
-			g.guard.inject(accuse(nodeID, g.config.NodeID, incarnation))
+			g.guard.Inject(accuse(nodeID, g.config.NodeID, incarnation))
 		}
 	})
 }
 
 // accuse is the message that a node is suspected, as memberlist writes it.
 func accuse(nodeID, from string, incarnation uint32) []byte {
-	message := []byte{suspectMsg, 0x83}
+	message := []byte{guard.SuspectMsg, 0x83}
 	text := func(s string) {
 		message = binary.BigEndian.AppendUint16(append(message, 0xda), uint16(len(s)))
 		message = append(message, s...)

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"skep/cluster"
+	"skep/cluster/gossip/guard"
 )
 
 // TestCalm_FewPackets counts what members send each other while nothing happens.
@@ -104,7 +105,7 @@ func TestDoubt_IsRefuted(t *testing.T) {
 }
 
 func TestAccuse_IsWellFormed(t *testing.T) {
-	if _, err := checkPacket(accuse("5d8fdl62qjl0ytmf2mu0smw1v", "914ov03ddp5r706b2b120jxfy", 7), "self"); err != nil {
+	if _, err := guard.CheckPacket(accuse("5d8fdl62qjl0ytmf2mu0smw1v", "914ov03ddp5r706b2b120jxfy", 7), "self"); err != nil {
 		t.Error(err)
 	}
 }

@@ -17,7 +17,7 @@
 //     authenticated label; what doesn't decrypt, or is of another cluster, changes
 //     nothing.
 //   - No packet and no stream ends the process, or takes memory out of proportion,
-//     also not from a node that has the keys: the guard drops what no member sends.
+//     also not from a node that has the keys: package guard drops what no member sends.
 //     What a later level of skep adds (fields that are scalars, types of messages
 //     from 14 on) it leaves out, and the rest counts. What a newer memberlist says in
 //     another way needs a newer guard, on all nodes first: testdata/level-N has what

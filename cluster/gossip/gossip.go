@@ -19,13 +19,12 @@ import (
 	"github.com/hashicorp/memberlist"
 
 	"skep/cluster"
+	"skep/cluster/gossip/guard"
 )
 
 const (
 	// DefaultPort is where nodes gossip, over both UDP and TCP.
 	DefaultPort = 7946
-	// KeySize is the length of a key, in bytes.
-	KeySize = 32
 
 	// exchangeInterval is how often each node compares its whole list with another's:
 	// the news of a join is sent to a few members at random and may miss one.
@@ -71,8 +70,8 @@ type Config struct {
 type Gossip struct {
 	config  Config
 	list    *memberlist.Memberlist
-	ring    ring
-	guard   *guard
+	ring    guard.Ring
+	guard   *guard.Guard
 	calm    *calm
 	states  atomic.Pointer[states]
 	changed chan struct{}
@@ -95,7 +94,7 @@ type Gossip struct {
 // Start begins to listen and to gossip. Nobody is known until Join, or until
 // another node joins this one.
 func Start(config Config) (*Gossip, error) {
-	if config.NodeID == "" || len(config.NodeID) > maxName || strings.Contains(config.NodeID, "/") ||
+	if config.NodeID == "" || len(config.NodeID) > guard.MaxName || strings.Contains(config.NodeID, "/") ||
 		config.ClusterID == "" || len(config.ClusterID) > memberlist.LabelMaxSize {
 		return nil, fmt.Errorf("start gossip: node ID %q, cluster ID %q: %w", config.NodeID, config.ClusterID, cluster.ErrInvalid)
 	}
@@ -127,7 +126,7 @@ func Start(config Config) (*Gossip, error) {
 		doubts:  make(chan struct{}, maxDoubts),
 		members: make(map[string]string),
 	}
-	if err := g.ring.set(config.Keys); err != nil {
+	if err := g.ring.Set(config.Keys); err != nil {
 		return nil, fmt.Errorf("start gossip: %w", err)
 	}
 	g.config.Keys = nil
@@ -137,7 +136,7 @@ func Start(config Config) (*Gossip, error) {
 		return nil, fmt.Errorf("start gossip on %s port %d: %w", config.BindAddr, config.Port, err)
 	}
 	g.calm = newCalm(config.Timing.ProbeInterval, g.done)
-	g.guard = newGuard(transport, &g.ring, config.NodeID, config.ClusterID, logger, g.calm.heed)
+	g.guard = guard.New(transport, &g.ring, config.NodeID, config.ClusterID, logger, g.calm.heed)
 	if g.list, err = memberlist.Create(g.memberlistConfig(logger)); err != nil {
 		return nil, errors.Join(fmt.Errorf("start gossip on %s port %d: %w", config.BindAddr, config.Port, err), g.guard.Shutdown())
 	}
@@ -193,7 +192,7 @@ func (g *Gossip) memberlistConfig(logger *log.Logger) *memberlist.Config {
 	// Label and encryption are the guard's, so memberlist has neither, and has to leave
 	// room for them. What is compressed the guard can't look into.
 	c.Transport = g.guard
-	c.UDPBufferSize -= g.guard.overhead()
+	c.UDPBufferSize -= g.guard.Overhead()
 	c.EnableCompression = false
 	c.RequireNodeNames = true
 	c.ProbeInterval, c.ProbeTimeout = g.config.Timing.ProbeInterval, g.config.Timing.ProbeTimeout

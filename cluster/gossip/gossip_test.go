@@ -15,6 +15,7 @@ import (
 	"go.uber.org/goleak"
 
 	"skep/cluster"
+	"skep/cluster/gossip/guard"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -244,7 +245,7 @@ func TestStart_RefusesBadConfig(t *testing.T) {
 		"key twice":     func(c *Config) { c.Keys = [][]byte{key(1), key(1)} },
 		"host name":     func(c *Config) { c.BindAddr = "localhost" },
 		"bad advertise": func(c *Config) { c.AdvertiseAddr = "host:7946" },
-		"long node":     func(c *Config) { c.NodeID = strings.Repeat("n", maxName+1) },
+		"long node":     func(c *Config) { c.NodeID = strings.Repeat("n", guard.MaxName+1) },
 		"long cluster":  func(c *Config) { c.ClusterID = strings.Repeat("c", 256) },
 		"foreign IP":    func(c *Config) { c.BindAddr = "192.0.2.1" },
 	} {
@@ -309,14 +310,14 @@ func TestSetKeys_OrdersAndRefuses(t *testing.T) {
 	check := func(want []byte) {
 		t.Helper()
 		for b := byte(1); b <= 5; b++ {
-			var other ring
-			if err := other.set([][]byte{key(b)}); err != nil {
+			var other guard.Ring
+			if err := other.Set([][]byte{key(b)}); err != nil {
 				t.Fatal(err)
 			}
-			if _, err := g.ring.open(other.seal(nil, nil, nil), nil); (err == nil) != slices.Contains(want, b) {
+			if _, err := g.ring.Open(other.Seal(nil, nil, nil), nil); (err == nil) != slices.Contains(want, b) {
 				t.Errorf("ring %v opens what key %d sealed: %v", want, b, err)
 			}
-			if _, err := other.open(g.ring.seal(nil, nil, nil), nil); (err == nil) != (b == want[0]) {
+			if _, err := other.Open(g.ring.Seal(nil, nil, nil), nil); (err == nil) != (b == want[0]) {
 				t.Errorf("key %d opens what ring %v sealed: %v", b, want, err)
 			}
 		}

@@ -10,6 +10,7 @@ import (
 	"log/slog"
 	"net"
 	"os"
+	"reflect"
 	"runtime"
 	"slices"
 	"strings"
@@ -20,6 +21,7 @@ import (
 	"github.com/hashicorp/memberlist"
 
 	"skep/cluster"
+	"skep/cluster/gossip/guard"
 )
 
 // harm is a text that ends a process with memberlist 0.6.0 in it, or takes its memory,
@@ -46,6 +48,14 @@ var harms = []harm{
 	{"compressed zeros in a packet", true, 1, compressed(make([]byte, 16<<20))},
 	{"time of a gibibyte", true, 1, slices.Concat([]byte{2, 0x81, 0xa1}, []byte("X"), []byte{0xc9, 0x40, 0, 0, 0, 0xff})},
 	{"many requests at once", true, 1, compoundOf(msgpack(2, "SeqNo", 1), msgpack(2, "SeqNo", 2))},
+}
+
+// strangers and answers are how many streams of each kind the guard counts.
+func strangers(g *Gossip) int { return counted(g, "strangers").Len() }
+func answers(g *Gossip) int64 { return counted(g, "answers").Int() }
+
+func counted(g *Gossip, field string) reflect.Value {
+	return reflect.ValueOf(g.guard).Elem().FieldByName(field)
 }
 
 func compoundOf(parts ...[]byte) []byte {
@@ -117,7 +127,7 @@ func TestCheck_RefusesWhatNoMemberSends(t *testing.T) {
 		"name twice":               msgpack(3, "Node", "node2", "Node", "node3"),
 		"no name":                  msgpack(3, "Incarnation", 1),
 		"empty name":               msgpack(3, "Node", ""),
-		"long name":                slices.Concat([]byte{3, 0x81, 0xa4}, []byte("Node"), []byte{0xda, 0, maxName + 1}, make([]byte, maxName+1)),
+		"long name":                slices.Concat([]byte{3, 0x81, 0xa4}, []byte("Node"), []byte{0xda, 0, guard.MaxName + 1}, make([]byte, guard.MaxName+1)),
 		"name that ends early":     msgpack(3, "Node", strings.Repeat("n", 31))[:12],
 		"field that ends early":    slices.Concat([]byte{3, 0x81, 0xab}, []byte("Incarnation"), []byte{0xce, 0, 0}),
 		"number for a name":        msgpack(3, "Node", 1),
@@ -136,7 +146,7 @@ func TestCheck_RefusesWhatNoMemberSends(t *testing.T) {
 		"compound and something":   append(compoundOf(alive), 0),
 		"compound of requests":     compoundOf(accuse, msgpack(0, "SeqNo", 1, "Node", "node1")),
 	} {
-		if _, err := checkPacket(packet, "self"); err == nil {
+		if _, err := guard.CheckPacket(packet, "self"); err == nil {
 			t.Errorf("packet with %s passed", name)
 		}
 	}
@@ -153,7 +163,7 @@ func TestCheck_RefusesWhatNoMemberSends(t *testing.T) {
 		"encrypted, again":       {10, 0, 0, 0, 0},
 		"nobody's type of stuff": {14},
 	} {
-		if _, err := checkStream(stream, "self"); err == nil {
+		if _, err := guard.CheckStream(stream, "self"); err == nil {
 			t.Errorf("stream with %s passed", name)
 		}
 	}
@@ -206,25 +216,25 @@ func TestGuard_TakesAllMembersAtOnce(t *testing.T) {
 				text = append(text, msgpack(0, "Name", fmt.Sprintf("n%024d", first+i), "Addr", ip, "Port", 7946, "Meta", []byte{},
 					"Incarnation", 1<<31, "State", 0, "Vsn", vsn)[1:]...)
 			}
-			if len(text) > maxStream {
-				t.Errorf("exchange of %d members has %d bytes, more than %d", n, len(text), maxStream)
+			if len(text) > guard.MaxStream {
+				t.Errorf("exchange of %d members has %d bytes, more than %d", n, len(text), guard.MaxStream)
 			}
 			return transport.sendStream(labelled(t, messageOf(t, 1, text)))
 		}
-		exchange(0, maxNodes)
-		answer := exchange(maxNodes, 1000)
-		if n := len(g.Members()); n != maxNodes {
-			t.Errorf("%d members, want %d", n, maxNodes)
+		exchange(0, guard.MaxMembers)
+		answer := exchange(guard.MaxMembers, 1000)
+		if n := len(g.Members()); n != guard.MaxMembers {
+			t.Errorf("%d members, want %d", n, guard.MaxMembers)
 		}
-		if len(answer) < 5+sealOverhead {
+		if len(answer) < 5+guard.SealOverhead {
 			t.Fatalf("answer of %d bytes", len(answer))
 		}
-		text, err := g.ring.open(answer[5:], append(slices.Clone(answer[:5]), "c1"...))
-		if err != nil || len(text) > maxStream {
+		text, err := g.ring.Open(answer[5:], append(slices.Clone(answer[:5]), "c1"...))
+		if err != nil || len(text) > guard.MaxStream {
 			t.Fatalf("answer of %d bytes: %v", len(text), err)
 		}
-		t.Logf("an exchange of %d members has %d bytes", maxNodes, len(text))
-		if _, err := checkStream(text, "self"); err != nil {
+		t.Logf("an exchange of %d members has %d bytes", guard.MaxMembers, len(text))
+		if _, err := guard.CheckStream(text, "self"); err != nil {
 			t.Error(err)
 		}
 	})
@@ -240,11 +250,11 @@ func TestGuard_SilenceKeepsNobodyOut(t *testing.T) {
 		runtime.ReadMemStats(&before)
 		var silent []net.Conn
 		open := 0
-		for range 3 * maxStrangers {
+		for range 3 * guard.MaxStrangers {
 			near, far := net.Pipe()
 			defer near.Close()
 			transport.streams <- far
-			near.Write(labelled(t, binary.BigEndian.AppendUint32([]byte{10}, maxStream)))
+			near.Write(labelled(t, binary.BigEndian.AppendUint32([]byte{10}, guard.MaxStream)))
 			silent = append(silent, near)
 		}
 		for _, conn := range silent {
@@ -253,8 +263,8 @@ func TestGuard_SilenceKeepsNobodyOut(t *testing.T) {
 				open++
 			}
 		}
-		if open != maxStrangers {
-			t.Errorf("%d streams are open, want %d", open, maxStrangers)
+		if open != guard.MaxStrangers {
+			t.Errorf("%d streams are open, want %d", open, guard.MaxStrangers)
 		}
 		runtime.ReadMemStats(&after)
 		if took := after.TotalAlloc - before.TotalAlloc; took > 10<<20 {
@@ -266,7 +276,7 @@ func TestGuard_SilenceKeepsNobodyOut(t *testing.T) {
 		}
 		time.Sleep(streamTimeout)
 		synctest.Wait()
-		if n := len(g.guard.strangers); n != 0 {
+		if n := strangers(g); n != 0 {
 			t.Errorf("%d strangers are still counted", n)
 		}
 	})
@@ -278,7 +288,7 @@ func TestGuard_ClosesWhatBeginsBadly(t *testing.T) {
 	for name, begin := range map[string][]byte{
 		"another label": {244, 2, 'c', '2'},
 		"not encrypted": labelled(t, announced(6, 100)),
-		"too long":      labelled(t, announced(10, maxStream+sealOverhead+1)),
+		"too long":      labelled(t, announced(10, guard.MaxStream+guard.SealOverhead+1)),
 	} {
 		synctest.Test(t, func(t *testing.T) {
 			transport := newLoopless()
@@ -299,7 +309,7 @@ func TestGuard_AnswersFewAtOnce(t *testing.T) {
 		transport := newLoopless()
 		g := startLone(t, transport, nil)
 		exchange := labelled(t, messageOf(t, 1, exchangeOf("node2", []byte{10, 0, 0, 2}, vsn)))
-		for range maxAnswers {
+		for range guard.MaxAnswers {
 			near, far := net.Pipe()
 			defer near.Close()
 			transport.streams <- far
@@ -315,8 +325,8 @@ func TestGuard_AnswersFewAtOnce(t *testing.T) {
 			t.Error("not answered any more")
 		}
 		synctest.Wait()
-		if guard := g.guard; guard.answers != 0 || len(guard.strangers) != 0 {
-			t.Errorf("%d answers and %d strangers are still counted", guard.answers, len(guard.strangers))
+		if answers, strangers := answers(g), strangers(g); answers != 0 || strangers != 0 {
+			t.Errorf("%d answers and %d strangers are still counted", answers, strangers)
 		}
 	})
 }

@@ -7,26 +7,27 @@ import (
 	"time"
 
 	"skep/cluster"
+	"skep/cluster/gossip/guard"
 )
 
 // TestRing_TheFirstKeySends: of a ring's keys each opens, and the first one alone seals,
 // also while the ring is replaced all the time, as in the leader's rotation.
 func TestRing_TheFirstKeySends(t *testing.T) {
 	sending, before, oldest, added := key(1), key(2), key(3), key(4)
-	var all, first ring
-	if err := errors.Join(all.set([][]byte{sending, before, oldest}), first.set([][]byte{sending})); err != nil {
+	var all, first guard.Ring
+	if err := errors.Join(all.Set([][]byte{sending, before, oldest}), first.Set([][]byte{sending})); err != nil {
 		t.Fatal(err)
 	}
 	for _, key := range [][]byte{sending, before, oldest} {
-		var other ring
-		if err := other.set([][]byte{key}); err != nil {
+		var other guard.Ring
+		if err := other.Set([][]byte{key}); err != nil {
 			t.Fatal(err)
 		}
-		text, err := all.open(other.seal(nil, []byte("text"), []byte("c1")), []byte("c1"))
+		text, err := all.Open(other.Seal(nil, []byte("text"), []byte("c1")), []byte("c1"))
 		if err != nil || string(text) != "text" {
 			t.Errorf("opened %q: %v", text, err)
 		}
-		if _, err := all.open(other.seal(nil, []byte("text"), []byte("c2")), []byte("c1")); err == nil {
+		if _, err := all.Open(other.Seal(nil, []byte("text"), []byte("c2")), []byte("c1")); err == nil {
 			t.Error("opened what is about something else")
 		}
 	}
@@ -35,7 +36,7 @@ func TestRing_TheFirstKeySends(t *testing.T) {
 	rotating.Go(func() {
 		for {
 			for _, third := range [][]byte{added, oldest} {
-				if err := all.set([][]byte{sending, before, third}); err != nil {
+				if err := all.Set([][]byte{sending, before, third}); err != nil {
 					t.Error(err)
 				}
 			}
@@ -47,7 +48,7 @@ func TestRing_TheFirstKeySends(t *testing.T) {
 		}
 	})
 	for range 20000 {
-		if _, err := first.open(all.seal(nil, []byte("text"), nil), nil); err != nil {
+		if _, err := first.Open(all.Seal(nil, []byte("text"), nil), nil); err != nil {
 			t.Error("another key sent for a moment")
 			break
 		}

@@ -24,6 +24,7 @@ import (
 	"github.com/hashicorp/memberlist"
 
 	"skep/cluster"
+	"skep/cluster/gossip/guard"
 )
 
 // What a later level adds is left out, and what came with it is taken.
@@ -43,7 +44,7 @@ func TestCheck_LeavesOutWhatALaterLevelAdds(t *testing.T) {
 		"understands more":     {msgpack(4, "Node", "node2", "Addr", ip, "Vsn", []byte{1, 6, 2, 0, 3, 0}), msgpack(4, "Node", "node2", "Addr", ip, "Vsn", []byte{1, 6, 2, 0, 3, 0})},
 		"a request and a type": {compoundOf(msgpack(0, "SeqNo", 1, "Node", "node1"), later), compoundOf(msgpack(0, "SeqNo", 1, "Node", "node1"))},
 	} {
-		if got, err := checkPacket(c.sent, "self"); err != nil || !bytes.Equal(got, c.known) {
+		if got, err := guard.CheckPacket(c.sent, "self"); err != nil || !bytes.Equal(got, c.known) {
 			t.Errorf("packet with %s: %x, want %x, %v", name, got, c.known, err)
 		}
 	}
@@ -51,7 +52,7 @@ func TestCheck_LeavesOutWhatALaterLevelAdds(t *testing.T) {
 	state := func(fields ...any) []byte { return msgpack(0, fields...)[1:] }
 	sent := slices.Concat(msgpack(6, "Nodes", 1, "Level", 2, "UserStateLen", 0), state("Name", "n", "Zone", "a", "Addr", ip, "Vsn", vsn))
 	known := slices.Concat(head, state("Name", "n", "Addr", ip, "Vsn", vsn))
-	if got, err := checkStream(sent, "self"); err != nil || !bytes.Equal(got, known) {
+	if got, err := guard.CheckStream(sent, "self"); err != nil || !bytes.Equal(got, known) {
 		t.Errorf("stream: %x, want %x, %v", got, known, err)
 	}
 }
@@ -100,10 +101,10 @@ func TestGuard_TakesWhatEachLevelSends(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			check, want := checkStream, sent
+			check, want := guard.CheckStream, sent
 			if kind == "packet" {
-				check = checkPacket
-				if sent[0] == crcMsg {
+				check = guard.CheckPacket
+				if sent[0] == guard.CRCMsg {
 					want = sent[5:]
 				}
 			}
@@ -132,18 +133,22 @@ func write(t *testing.T, path string, texts map[string]string) {
 // of messages and names of fields.
 type tap struct {
 	memberlist.Transport
-	ring  *ring
+	ring  *guard.Ring
 	mu    *sync.Mutex // guards texts, which all members share
 	texts map[string]string
 }
 
+// fieldNames are the fields of all messages.
+var fieldNames = []string{
+	"SeqNo", "Node", "SourceAddr", "SourcePort", "SourceNode", "Target", "Port", "Nack", "Payload", "Incarnation", "From", "Addr", "Meta", "Vsn",
+	"Nodes", "UserStateLen", "Join", "Error", "Name", "State",
+}
+
 func (p *tap) note(kind string, text []byte) {
 	form := fmt.Sprint(kind, " ", text[0])
-	for _, fields := range append(messages[:], nodeState) {
-		for _, f := range fields {
-			if bytes.Contains(text, []byte(f.name)) && !strings.Contains(form, f.name) {
-				form += " " + f.name
-			}
+	for _, field := range fieldNames {
+		if bytes.Contains(text, []byte(field)) && !strings.Contains(form, field) {
+			form += " " + field
 		}
 	}
 	p.mu.Lock()
@@ -152,7 +157,7 @@ func (p *tap) note(kind string, text []byte) {
 }
 
 func (p *tap) WriteTo(packet []byte, addr string) (time.Time, error) {
-	if text, err := p.ring.open(packet[2+len("cluster1"):], []byte("cluster1")); err == nil {
+	if text, err := p.ring.Open(packet[2+len("cluster1"):], []byte("cluster1")); err == nil {
 		p.note("packet", text)
 	}
 	return p.Transport.WriteTo(packet, addr)
@@ -172,8 +177,8 @@ type tapped struct {
 }
 
 func (c tapped) Write(sent []byte) (int, error) {
-	message := bytes.TrimPrefix(sent, append([]byte{labelMsg, byte(len("cluster1"))}, "cluster1"...))
-	if text, err := c.tap.ring.open(message[5:], append(slices.Clone(message[:5]), "cluster1"...)); err == nil {
+	message := bytes.TrimPrefix(sent, append([]byte{guard.LabelMsg, byte(len("cluster1"))}, "cluster1"...))
+	if text, err := c.tap.ring.Open(message[5:], append(slices.Clone(message[:5]), "cluster1"...)); err == nil {
 		c.tap.note("stream", text)
 	}
 	return c.Conn.Write(sent)
@@ -189,8 +194,8 @@ func sample(t *testing.T) map[string]string {
 		if err != nil {
 			t.Fatal(err)
 		}
-		var keys ring
-		if err := keys.set([][]byte{key(1)}); err != nil {
+		var keys guard.Ring
+		if err := keys.Set([][]byte{key(1)}); err != nil {
 			t.Fatal(err)
 		}
 		p := &tap{Transport: transport, ring: &keys, mu: mu, texts: texts}

@@ -8,6 +8,8 @@ import (
 	"time"
 
 	"github.com/hashicorp/memberlist"
+
+	"skep/cluster/gossip/guard"
 )
 
 // events keeps members in step with memberlist, which calls it in order, one call
@@ -42,10 +44,15 @@ func (e events) NotifyLeave(n *memberlist.Node) {
 // NotifyUpdate is about metadata, of which there is none.
 func (e events) NotifyUpdate(*memberlist.Node) {}
 
+// spareNodes is how many members a manager keeps in mind besides twice as many as are in
+// the database. Each is probed in its turn, so names that are made up would have a dead
+// node be found late.
+const spareNodes = 64
+
 // NotifyAlive refuses more members than a cluster can have: whoever has the key could
 // make up so many that no memory suffices, and memberlist counts nothing.
 func (e events) NotifyAlive(n *memberlist.Node) error {
-	limit := maxNodes
+	limit := guard.MaxMembers
 	if e.g.config.Known != nil {
 		known, nodes := e.g.config.Known(n.Name)
 		if known {

@@ -78,8 +78,8 @@ func later(t *testing.T) skepOf {
 			"\tnext.Status.Addr, next.Description, next.Build = n.Addr, n.Description, n.Build\n\tnext.PlantedNode = \"x\"\n"}},
 		"cluster/manager/admit.go": {{"\t\tchanged.ManagerAddr, changed.Build = addr, build\n", "\t\tchanged.ManagerAddr, changed.Build, changed.PlantedNode = addr, build, \"x\"\n"}},
 		// What gossip of a later level says besides.
-		"cluster/gossip/guard.go": {{"\tpacket := make([]byte, 0, g.overhead()+len(text))\n",
-			"\tif len(text) > 2 && text[0] != crcMsg && text[0] != compoundMsg && len(text) < 1000 {\n\t\ttext = append([]byte{compoundMsg, 2, byte(len(text) >> 8), byte(len(text)), 0, 1}, append(text, 99)...)\n\t}\n\tpacket := make([]byte, 0, g.overhead()+len(text))\n"}},
+		"cluster/gossip/guard/guard.go": {{"\tpacket := make([]byte, 0, g.Overhead()+len(text))\n",
+			"\tif len(text) > 2 && text[0] != CRCMsg && text[0] != CompoundMsg && len(text) < 1000 {\n\t\ttext = append([]byte{CompoundMsg, 2, byte(len(text) >> 8), byte(len(text)), 0, 1}, append(text, 99)...)\n\t}\n\tpacket := make([]byte, 0, g.Overhead()+len(text))\n"}},
 	} {
 		path := filepath.Join(root, file)
 		text, err := os.ReadFile(path)

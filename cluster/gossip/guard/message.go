@@ -1,4 +1,4 @@
-package gossip
+package guard
 
 import (
 	"encoding/binary"
@@ -16,29 +16,29 @@ import (
 // ones (9), which memberlist expands without a limit, and messages of users (8)
 // aren't among them; nor are encrypted (10) or labelled (244) ones within others.
 const (
-	pingMsg         = 0
+	PingMsg         = 0
 	indirectPingMsg = 1
-	ackMsg          = 2
-	suspectMsg      = 3
-	aliveMsg        = 4
-	deadMsg         = 5
+	AckMsg          = 2
+	SuspectMsg      = 3
+	AliveMsg        = 4
+	DeadMsg         = 5
 	pushPullMsg     = 6
-	compoundMsg     = 7
+	CompoundMsg     = 7
 	encryptMsg      = 10
 	nackMsg         = 11
-	crcMsg          = 12
+	CRCMsg          = 12
 	errMsg          = 13
-	labelMsg        = 244
+	LabelMsg        = 244
 )
 
 const (
-	// maxName is the longest name of a member, in bytes: memberlist passes on what it is
+	// MaxName is the longest name of a member, in bytes: memberlist passes on what it is
 	// told, and what doesn't fit into a packet would stay in its queue for ever.
-	maxName = 64
-	// maxIncarnation is the highest number of a member's word about itself. It answers what
+	MaxName = 64
+	// MaxIncarnation is the highest number of a member's word about itself. It answers what
 	// is said about it with the next one, and memberlist begins at 0 after the last there
 	// is: whoever said that once would have the member absent for ever.
-	maxIncarnation = 1 << 31
+	MaxIncarnation = 1 << 31
 	// maxSaid is the longest error that another member may answer with, in bytes.
 	maxSaid = 1024
 )
@@ -53,7 +53,7 @@ type field struct {
 // The messages, by type. memberlist doesn't look at what it reads into these fields.
 var (
 	messages = [...][]field{
-		pingMsg: {
+		PingMsg: {
 			{"SeqNo", number(math.MaxUint32), false}, {"Node", nameOrNone, false},
 			{"SourceAddr", addressOrNone, false}, {"SourcePort", number(math.MaxUint16), false}, {"SourceNode", nameOrNone, false},
 		},
@@ -62,26 +62,26 @@ var (
 			{"Node", nameOrNone, false}, {"Nack", yesOrNo, false},
 			{"SourceAddr", addressOrNone, false}, {"SourcePort", number(math.MaxUint16), false}, {"SourceNode", nameOrNone, false},
 		},
-		ackMsg:     {{"SeqNo", number(math.MaxUint32), false}, {"Payload", nothing, false}},
+		AckMsg:     {{"SeqNo", number(math.MaxUint32), false}, {"Payload", nothing, false}},
 		nackMsg:    {{"SeqNo", number(math.MaxUint32), false}},
-		suspectMsg: accusation,
-		deadMsg:    accusation,
-		aliveMsg: {
-			{"Incarnation", number(maxIncarnation), false}, {"Node", name, true}, {"Addr", address, true},
+		SuspectMsg: accusation,
+		DeadMsg:    accusation,
+		AliveMsg: {
+			{"Incarnation", number(MaxIncarnation), false}, {"Node", name, true}, {"Addr", address, true},
 			{"Port", number(math.MaxUint16), false}, {"Meta", nothing, false}, {"Vsn", versions, true},
 		},
 		pushPullMsg: {
-			{"Nodes", number(maxStream), true}, {"UserStateLen", number(0), false}, {"Join", yesOrNo, false},
+			{"Nodes", number(MaxStream), true}, {"UserStateLen", number(0), false}, {"Join", yesOrNo, false},
 		},
 		errMsg: {{"Error", func(s scalar) bool { return s.kind == text && len(s.text) <= maxSaid }, true}},
 	}
 	accusation = []field{
-		{"Incarnation", number(maxIncarnation), false}, {"Node", name, true}, {"From", nameOrNone, false},
+		{"Incarnation", number(MaxIncarnation), false}, {"Node", name, true}, {"From", nameOrNone, false},
 	}
 	// nodeState follows the head of a push/pull, once for each node.
 	nodeState = []field{
 		{"Name", name, true}, {"Addr", address, true}, {"Port", number(math.MaxUint16), false}, {"Meta", nothing, false},
-		{"Incarnation", number(maxIncarnation), false}, {"State", number(uint64(memberlist.StateLeft)), false}, {"Vsn", versions, true},
+		{"Incarnation", number(MaxIncarnation), false}, {"State", number(uint64(memberlist.StateLeft)), false}, {"Vsn", versions, true},
 	}
 )
 
@@ -90,13 +90,13 @@ func number(most uint64) func(scalar) bool {
 }
 
 func yesOrNo(s scalar) bool    { return s.kind == boolean }
-func name(s scalar) bool       { return s.kind == text && 0 < len(s.text) && len(s.text) <= maxName }
-func nameOrNone(s scalar) bool { return s.kind == text && len(s.text) <= maxName }
+func name(s scalar) bool       { return s.kind == text && 0 < len(s.text) && len(s.text) <= MaxName }
+func nameOrNone(s scalar) bool { return s.kind == text && len(s.text) <= MaxName }
 func address(s scalar) bool    { return s.kind == text && (len(s.text) == 4 || len(s.text) == 16) }
 
 func addressOrNone(s scalar) bool { return nothing(s) || address(s) }
 
-// nothing is what members of ours have for metadata, and say with an ack.
+// nothing is an empty value: our members send empty metadata and empty ack payloads.
 func nothing(s scalar) bool { return s.kind == null || s.kind == text && len(s.text) == 0 }
 
 // versions are least, most and present version of memberlist's protocol, and of what
@@ -113,20 +113,20 @@ func versions(s scalar) bool {
 // values are scalars, and parts of packets whose type is one of laterType's.
 
 // laterType tells whether a type of message is none that memberlist has.
-func laterType(kind byte) bool { return kind > errMsg && kind < labelMsg }
+func laterType(kind byte) bool { return kind > errMsg && kind < LabelMsg }
 
-// checkPacket gives what this version understands of a packet's text, perhaps nothing,
+// CheckPacket gives what this version understands of a packet's text, perhaps nothing,
 // or says what is wrong with it.
 // self is this node.
-func checkPacket(packet []byte, self string) ([]byte, error) {
-	if len(packet) > 5 && packet[0] == crcMsg {
+func CheckPacket(packet []byte, self string) ([]byte, error) {
+	if len(packet) > 5 && packet[0] == CRCMsg {
 		// memberlist does without, and it would be wrong for less than the whole.
 		if crc32.ChecksumIEEE(packet[5:]) != binary.BigEndian.Uint32(packet[1:]) {
 			return nil, errors.New("its checksum is wrong")
 		}
 		packet = packet[5:]
 	}
-	if len(packet) < 2 || packet[0] != compoundMsg {
+	if len(packet) < 2 || packet[0] != CompoundMsg {
 		return checkPart(packet, true, self)
 	}
 	count := int(packet[1])
@@ -135,7 +135,7 @@ func checkPacket(packet []byte, self string) ([]byte, error) {
 		return nil, fmt.Errorf("compound of %d parts in %d bytes", count, len(packet))
 	}
 	rest = rest[2*count:]
-	known := []byte{compoundMsg, 0}
+	known := []byte{CompoundMsg, 0}
 	var parts [][]byte
 	for i := range count {
 		n := int(binary.BigEndian.Uint16(lengths[2*i:]))
@@ -165,11 +165,11 @@ func checkPart(part []byte, first bool, self string) ([]byte, error) {
 		return nil, errors.New("it is empty")
 	}
 	switch kind := part[0]; kind {
-	case pingMsg, indirectPingMsg, ackMsg, nackMsg:
+	case PingMsg, indirectPingMsg, AckMsg, nackMsg:
 		if !first {
 			return nil, fmt.Errorf("message of type %d behind another", kind)
 		}
-	case suspectMsg, aliveMsg, deadMsg:
+	case SuspectMsg, AliveMsg, DeadMsg:
 	default:
 		if laterType(kind) {
 			return nil, nil
@@ -179,14 +179,14 @@ func checkPart(part []byte, first bool, self string) ([]byte, error) {
 	return checkMessage(part, self)
 }
 
-// checkStream gives what this version understands of a stream's text, or says what is
+// CheckStream gives what this version understands of a stream's text, or says what is
 // wrong with it.
-func checkStream(stream []byte, self string) ([]byte, error) {
+func CheckStream(stream []byte, self string) ([]byte, error) {
 	if len(stream) == 0 {
 		return nil, errors.New("it is empty")
 	}
 	switch kind := stream[0]; kind {
-	case pingMsg, ackMsg, errMsg:
+	case PingMsg, AckMsg, errMsg:
 		return checkMessage(stream, self)
 	case pushPullMsg:
 	default:
@@ -244,14 +244,14 @@ func leaveRoom(fields []byte, self string) {
 		case "Node", "Name":
 			about = string(s.text)
 		case "Incarnation":
-			if s.number >= maxIncarnation {
+			if s.number >= MaxIncarnation {
 				number = value[1:5]
 			}
 		}
 		rest = after
 	}
 	if number != nil && about == self {
-		binary.BigEndian.PutUint32(number, maxIncarnation-1)
+		binary.BigEndian.PutUint32(number, MaxIncarnation-1)
 	}
 }
 

@@ -1,4 +1,4 @@
-package gossip
+package guard
 
 import (
 	"encoding/binary"
@@ -15,35 +15,28 @@ import (
 )
 
 const (
-	// maxNodes is how many members a node keeps in mind, the dead of the last minutes
-	// included; a manager keeps twice as many as are in the database, and spareNodes.
-	// Each is probed in its turn, so names that are made up would have a dead node be
-	// found late.
-	maxNodes   = 20_000
-	spareNodes = 64
-	// maxStream is the longest text of a stream, in bytes: a push/pull of maxNodes
+	// MaxMembers is how many members a node keeps in mind, the dead of the last minutes
+	// included.
+	MaxMembers = 20_000
+	// MaxStream is the longest text of a stream, in bytes: a push/pull of MaxMembers
 	// members.
-	maxStream = 2<<20 + 1<<18
-	// maxStrangers is how many streams may be open that nothing has come from yet that
-	// has the key. One may cost maxStream of memory. The oldest has to go for the next,
+	MaxStream = 2<<20 + 1<<18
+	// MaxStrangers is how many streams may be open that nothing has come from yet that
+	// has the key. One may cost MaxStream of memory. The oldest has to go for the next,
 	// so that silence keeps nobody out.
-	maxStrangers = 32
-	// maxAnswers is how many streams may be answered at once. Each costs the memory of
+	MaxStrangers = 32
+	// MaxAnswers is how many streams may be answered at once. Each costs the memory of
 	// both sides' members.
-	maxAnswers = 32
+	MaxAnswers = 32
 )
 
-// guard stands between memberlist and the network. It seals what memberlist sends and
-// opens what arrives, in the form that memberlist itself has for that, and lets nothing
-// through that isn't well formed, or that a later level added: memberlist 0.6.0 can be ended by whoever has the key
-// (an empty stream, a padding longer than the text, a short Vsn) or be made to take any
-// amount of memory (lengths that it believes, compression).
-//
-// It opens instead of only looking, since two readers may see different texts in one
-// packet: AES-GCM doesn't bind a packet to one key, and keys change in between.
-type guard struct {
+// Guard is a transport for memberlist in front of another one. It seals and opens in the
+// form that memberlist itself has for that. It opens instead of only looking, since two
+// readers may see different texts in one packet: AES-GCM doesn't bind a packet to one key,
+// and keys change in between.
+type Guard struct {
 	memberlist.Transport
-	ring    *ring
+	ring    *Ring
 	self    string
 	head    []byte // label of the cluster, in front of each packet and stream
 	log     *log.Logger
@@ -60,16 +53,16 @@ type guard struct {
 	answers   int
 }
 
-var _ memberlist.Transport = (*guard)(nil)
+var _ memberlist.Transport = (*Guard)(nil)
 
-// newGuard begins to take what transport brings, until Shutdown.
-func newGuard(transport memberlist.Transport, ring *ring, self, label string, log *log.Logger, seen func([]byte)) *guard {
+// New begins to take what transport brings, until Shutdown.
+func New(transport memberlist.Transport, ring *Ring, self, label string, log *log.Logger, seen func([]byte)) *Guard {
 	stop := make(chan struct{})
-	g := &guard{
+	g := &Guard{
 		Transport: transport,
 		ring:      ring,
 		self:      self,
-		head:      append([]byte{labelMsg, byte(len(label))}, label...),
+		head:      append([]byte{LabelMsg, byte(len(label))}, label...),
 		log:       log,
 		seen:      seen,
 		packets:   make(chan *memberlist.Packet),
@@ -82,19 +75,19 @@ func newGuard(transport memberlist.Transport, ring *ring, self, label string, lo
 	return g
 }
 
-// overhead is what the guard adds to a packet, in bytes.
-func (g *guard) overhead() int { return len(g.head) + sealOverhead }
+// Overhead is what the guard adds to a packet, in bytes.
+func (g *Guard) Overhead() int { return len(g.head) + SealOverhead }
 
 // label is what everything sealed is bound to.
-func (g *guard) label() []byte { return g.head[2:] }
+func (g *Guard) label() []byte { return g.head[2:] }
 
-func (g *guard) WriteTo(text []byte, addr string) (time.Time, error) {
+func (g *Guard) WriteTo(text []byte, addr string) (time.Time, error) {
 	g.seen(text)
-	packet := make([]byte, 0, g.overhead()+len(text))
-	return g.Transport.WriteTo(g.ring.seal(append(packet, g.head...), text, g.label()), addr)
+	packet := make([]byte, 0, g.Overhead()+len(text))
+	return g.Transport.WriteTo(g.ring.Seal(append(packet, g.head...), text, g.label()), addr)
 }
 
-func (g *guard) DialTimeout(addr string, timeout time.Duration) (net.Conn, error) {
+func (g *Guard) DialTimeout(addr string, timeout time.Duration) (net.Conn, error) {
 	conn, err := g.Transport.DialTimeout(addr, timeout)
 	if err != nil {
 		return nil, err
@@ -102,11 +95,11 @@ func (g *guard) DialTimeout(addr string, timeout time.Duration) (net.Conn, error
 	return &stream{Conn: conn, guard: g}, nil
 }
 
-func (g *guard) PacketCh() <-chan *memberlist.Packet { return g.packets }
-func (g *guard) StreamCh() <-chan net.Conn           { return g.streams }
+func (g *Guard) PacketCh() <-chan *memberlist.Packet { return g.packets }
+func (g *Guard) StreamCh() <-chan net.Conn           { return g.streams }
 
 // Shutdown may be called more than once.
-func (g *guard) Shutdown() error {
+func (g *Guard) Shutdown() error {
 	// The transport's listeners may be handing something over: they end first.
 	err := g.Transport.Shutdown()
 	g.stop()
@@ -114,7 +107,7 @@ func (g *guard) Shutdown() error {
 	return err
 }
 
-func (g *guard) pump(stop <-chan struct{}) {
+func (g *Guard) pump(stop <-chan struct{}) {
 	defer close(g.stopped)
 	for {
 		select {
@@ -147,8 +140,8 @@ func (g *guard) pump(stop <-chan struct{}) {
 	}
 }
 
-// inject gives memberlist a packet as if another member had sent it.
-func (g *guard) inject(text []byte) {
+// Inject gives memberlist a packet as if another member had sent it.
+func (g *Guard) Inject(text []byte) {
 	g.seen(text)
 	select {
 	case g.packets <- &memberlist.Packet{Buf: text, From: &net.UDPAddr{}}:
@@ -157,25 +150,25 @@ func (g *guard) inject(text []byte) {
 }
 
 // open returns what is known of the text of a packet that is well formed.
-func (g *guard) open(packet []byte) ([]byte, error) {
+func (g *Guard) open(packet []byte) ([]byte, error) {
 	if len(packet) < len(g.head) || !slices.Equal(packet[:len(g.head)], g.head) {
 		return nil, errLabel
 	}
-	text, err := g.ring.open(packet[len(g.head):], g.label())
+	text, err := g.ring.Open(packet[len(g.head):], g.label())
 	if err != nil {
 		return nil, err
 	}
-	return checkPacket(text, g.self)
+	return CheckPacket(text, g.self)
 }
 
 var errLabel = errors.New("it hasn't the label of this cluster")
 
 // admit counts a stream as a stranger's.
-func (g *guard) admit(s *stream) {
+func (g *Guard) admit(s *stream) {
 	g.mu.Lock()
 	g.strangers = append(g.strangers, s)
 	var oldest *stream
-	if len(g.strangers) > maxStrangers {
+	if len(g.strangers) > MaxStrangers {
 		oldest = g.strangers[0]
 		g.strangers = slices.Delete(g.strangers, 0, 1)
 	}
@@ -187,10 +180,10 @@ func (g *guard) admit(s *stream) {
 }
 
 // answer counts a stream as one that is being answered.
-func (g *guard) answer(s *stream) error {
+func (g *Guard) answer(s *stream) error {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	if g.answers >= maxAnswers {
+	if g.answers >= MaxAnswers {
 		return fmt.Errorf("%d streams are being answered already", g.answers)
 	}
 	g.strangers = slices.DeleteFunc(g.strangers, func(other *stream) bool { return other == s })
@@ -199,7 +192,7 @@ func (g *guard) answer(s *stream) error {
 	return nil
 }
 
-func (g *guard) forget(s *stream) {
+func (g *Guard) forget(s *stream) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	g.strangers = slices.DeleteFunc(g.strangers, func(other *stream) bool { return other == s })
@@ -214,7 +207,7 @@ func (g *guard) forget(s *stream) {
 // set, and checks it before it gives away any of it.
 type stream struct {
 	net.Conn
-	guard    *guard
+	guard    *Guard
 	accepted bool
 	greeted  bool // the label is sent
 	answered bool // guarded by guard.mu: counted among the answers
@@ -227,12 +220,12 @@ type stream struct {
 // Write sends a message.
 func (s *stream) Write(text []byte) (int, error) {
 	head := messageHead(len(text))
-	out := make([]byte, 0, s.guard.overhead()+len(head)+len(text))
+	out := make([]byte, 0, s.guard.Overhead()+len(head)+len(text))
 	if !s.accepted && !s.greeted {
 		out = append(out, s.guard.head...)
 		s.greeted = true
 	}
-	if _, err := s.Conn.Write(s.guard.ring.seal(append(out, head...), text, slices.Concat(head, s.guard.label()))); err != nil {
+	if _, err := s.Conn.Write(s.guard.ring.Seal(append(out, head...), text, slices.Concat(head, s.guard.label()))); err != nil {
 		return 0, err
 	}
 	return len(text), nil
@@ -240,7 +233,7 @@ func (s *stream) Write(text []byte) (int, error) {
 
 // messageHead is the beginning of a message in a stream, to which it is bound.
 func messageHead(length int) []byte {
-	return binary.BigEndian.AppendUint32([]byte{encryptMsg}, uint32(sealOverhead+length))
+	return binary.BigEndian.AppendUint32([]byte{encryptMsg}, uint32(SealOverhead+length))
 }
 
 func (s *stream) Read(p []byte) (int, error) {
@@ -273,14 +266,14 @@ func (s *stream) receive() ([]byte, error) {
 	if _, err := io.ReadFull(s.Conn, head); err != nil {
 		return nil, err
 	}
-	if length := binary.BigEndian.Uint32(head[1:]); head[0] != encryptMsg || length > sealOverhead+maxStream {
+	if length := binary.BigEndian.Uint32(head[1:]); head[0] != encryptMsg || length > SealOverhead+MaxStream {
 		return nil, fmt.Errorf("it isn't encrypted, or has %d bytes", length)
 	}
 	sealed, err := readGrowing(s.Conn, int(binary.BigEndian.Uint32(head[1:])))
 	if err != nil {
 		return nil, err
 	}
-	text, err := s.guard.ring.open(sealed, append(head, s.guard.label()...))
+	text, err := s.guard.ring.Open(sealed, append(head, s.guard.label()...))
 	if err != nil {
 		return nil, err
 	}
@@ -289,7 +282,7 @@ func (s *stream) receive() ([]byte, error) {
 			return nil, err
 		}
 	}
-	return checkStream(text, s.guard.self)
+	return CheckStream(text, s.guard.self)
 }
 
 // readGrowing reads n bytes, and takes memory as they come, not as they are announced.
