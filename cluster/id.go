@@ -28,8 +28,3 @@ func NewID(random io.Reader) string {
 	}
 	return string(text[:])
 }
-
-// ValidID tells whether id has the form that NewID gives.
-func ValidID(id string) bool {
-	return len(id) == idLength && base36(id)
-}

@@ -25,7 +25,7 @@ func TestNewID(t *testing.T) {
 	seen := map[string]bool{}
 	for range 1000 {
 		id := NewID(rand.Reader)
-		if !ValidID(id) || seen[id] {
+		if !validID(id) || seen[id] {
 			t.Fatalf("%q is no new ID", id)
 		}
 		seen[id] = true
@@ -34,8 +34,11 @@ func TestNewID(t *testing.T) {
 		}
 	}
 	for _, bad := range []string{"", "x", strings.Repeat("A", 25), strings.Repeat("0", 26)} {
-		if ValidID(bad) {
+		if validID(bad) {
 			t.Errorf("%q passes for an ID", bad)
 		}
 	}
 }
+
+// validID tells whether id has the form that NewID gives.
+func validID(id string) bool { return len(id) == idLength && base36(id) }

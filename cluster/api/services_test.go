@@ -19,7 +19,7 @@ func TestCreateService(t *testing.T) {
 	b := newBench(t)
 	id := b.create(spec("web"), "X-Registry-Auth", "canary-credentials")
 	service := b.inspect("web")
-	if service.ID != id || !cluster.ValidID(id) || service.Spec.TaskTemplate.Runtime != swarm.RuntimeContainer || service.Version.Index == 0 {
+	if service.ID != id || len(id) != 25 || strings.Trim(id, "0123456789abcdefghijklmnopqrstuvwxyz") != "" || service.Spec.TaskTemplate.Runtime != swarm.RuntimeContainer || service.Version.Index == 0 {
 		t.Fatalf("%+v", service)
 	}
 	if got := b.view().Revision(id, 1); got == nil || got.Auth != "canary-credentials" {

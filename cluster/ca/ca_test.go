@@ -61,7 +61,7 @@ func issue(t testing.TB, root *Root, id cluster.Identity) (certPEM, keyPEM []byt
 func credentials(t testing.TB, root *Root, id cluster.Identity, now func() time.Time) *Credentials {
 	t.Helper()
 	certPEM, keyPEM := issue(t, root, id)
-	c, err := NewCredentials(root, certPEM, keyPEM, now)
+	c, err := newCredentials(roots{root}, certPEM, keyPEM, now)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -101,8 +101,8 @@ func TestRoot_RoundTrip(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if public.CanIssue() || !again.CanIssue() {
-		t.Error("CanIssue is wrong")
+	if public.key != nil || again.key == nil {
+		t.Error("a root has a key that it wasn't given, or lost its own")
 	}
 	if _, err := public.KeyPEM(); err == nil {
 		t.Error("gave a key it hasn't")
@@ -327,7 +327,7 @@ func TestNewCredentials_Refuses(t *testing.T) {
 		"nothing":       {nil, nil},
 		"no key":        {certPEM, nil},
 	} {
-		if _, err := NewCredentials(root, try.cert, try.key, at(start)); err == nil {
+		if _, err := newCredentials(roots{root}, try.cert, try.key, at(start)); err == nil {
 			t.Errorf("took %s", name)
 		} else if strings.Contains(err.Error(), string(keyPEM[40:60])) {
 			t.Errorf("%s: key in error", name)

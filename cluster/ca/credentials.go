@@ -28,14 +28,10 @@ type held struct {
 	id          cluster.Identity
 }
 
-// NewCredentials takes a certificate chain as Issue made it, with its key. It
+// newCredentials takes a certificate chain as Issue made it, with its key. It
 // checks everything but the date: a manager whose certificate has expired while
 // it was off must be able to start, for it may be the only one that can issue a
 // new one. Nobody talks to it before that; Leaf tells the date.
-func NewCredentials(root *Root, certPEM, keyPEM []byte, now func() time.Time) (*Credentials, error) {
-	return newCredentials(roots{root}, certPEM, keyPEM, now)
-}
-
 func newCredentials(trusted roots, certPEM, keyPEM []byte, now func() time.Time) (*Credentials, error) {
 	next, err := hold(trusted, certPEM, keyPEM)
 	if err != nil {

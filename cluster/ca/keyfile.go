@@ -80,7 +80,8 @@ func (k Keys) Identity() (cluster.Identity, error) {
 	return identify(certs[0])
 }
 
-// Credentials makes the holder of the identity, as NewCredentials.
+// Credentials makes the holder of the identity. It checks everything but the
+// certificate's date (see newCredentials).
 func (k Keys) Credentials(now func() time.Time) (*Credentials, error) {
 	trusted, err := parseRoots(k.RootPEM)
 	if err != nil {

@@ -133,7 +133,7 @@ func TestGivenRoot_FromOpenSSL(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			behind, err := NewCredentials(old, oldChain, oldKey, time.Now)
+			behind, err := newCredentials(roots{old}, oldChain, oldKey, time.Now)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -155,7 +155,7 @@ func TestGivenRoot_FromOpenSSL(t *testing.T) {
 				t.Error(err)
 			}
 			config, trusted := JoinTLS(next.Digest(), time.Now, "x")
-			onlyNew, err := NewCredentials(next, newChain, newKey, time.Now)
+			onlyNew, err := newCredentials(roots{next}, newChain, newKey, time.Now)
 			if err != nil {
 				t.Fatal(err)
 			}

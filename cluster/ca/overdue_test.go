@@ -39,7 +39,7 @@ func TestOverdue_OnlyTheLeafsEndIsExcused(t *testing.T) {
 	}
 	manager := cluster.Identity{NodeID: "n1", Role: swarm.NodeRoleManager, ClusterID: "c1"}
 	_, chain, key := leaf(root, manager, was)
-	credentials, err := NewCredentials(root, chain, key, func() time.Time { return now })
+	credentials, err := newCredentials(roots{root}, chain, key, func() time.Time { return now })
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -114,9 +114,6 @@ func (r *Root) KeyPEM() ([]byte, error) {
 	return marshalKey(r.key)
 }
 
-// CanIssue tells whether the root has its key.
-func (r *Root) CanIssue() bool { return r.key != nil }
-
 // Cert is the certificate; it must not be changed.
 func (r *Root) Cert() *x509.Certificate { return r.cert }
 

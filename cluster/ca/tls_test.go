@@ -84,7 +84,7 @@ func TestTLS_ServerMatrix(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		c, err := NewCredentials(root, certPEM, keyPEM, at(expiredAt))
+		c, err := newCredentials(roots{root}, certPEM, keyPEM, at(expiredAt))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -276,7 +276,7 @@ func TestRenewal_KeepsNodeGoing(t *testing.T) {
 		}
 		hold := func(id cluster.Identity) *Credentials {
 			certPEM, keyPEM := fresh(id)
-			c, err := NewCredentials(root, certPEM, keyPEM, time.Now)
+			c, err := newCredentials(roots{root}, certPEM, keyPEM, time.Now)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -379,7 +379,7 @@ func TestJoin_Matrix(t *testing.T) {
 				t.Errorf("joiner has an identity: %v", out.peer)
 			}
 			// And with what it learned it becomes a node.
-			c, err := NewCredentials(trusted.Root(), m1PEM(t, root), nil, at(start))
+			c, err := newCredentials(roots{trusted.Root()}, m1PEM(t, root), nil, at(start))
 			if err == nil || c != nil {
 				t.Error("credentials without a key")
 			}

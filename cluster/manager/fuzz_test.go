@@ -103,7 +103,8 @@ func newLeader(t testing.TB) *Manager {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if m.cfg.Credentials, err = ca.NewCredentials(root, chain, own, time.Now); err != nil {
+	keys := ca.Keys{CertPEM: chain, KeyPEM: own, RootPEM: root.CertPEM()}
+	if m.cfg.Credentials, err = keys.Credentials(time.Now); err != nil {
 		t.Fatal(err)
 	}
 	key, err := root.KeyPEM()
