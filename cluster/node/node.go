@@ -183,15 +183,6 @@ func New(cfg Config) (*Node, error) {
 
 // Run lives the node's life until ctx ends. Stopping is in order: leadership is
 // handed over, the agent says that it leaves, and containers are left running.
-func Run(ctx context.Context, cfg Config) error {
-	n, err := New(cfg)
-	if err != nil {
-		return err
-	}
-	return n.Run(ctx)
-}
-
-// Run is as the function Run.
 func (n *Node) Run(ctx context.Context) (err error) {
 	release, err := n.files.claim()
 	if err != nil {
