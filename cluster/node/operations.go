@@ -61,22 +61,29 @@ func (n *Node) Init(ctx context.Context, request swarm.InitRequest) (string, err
 		}
 		return n.goOnAlone(ctx, member, request)
 	}
-	addrs, err := n.resolve(ctx, request.ListenAddr, request.AdvertiseAddr)
+	return n.startCluster(ctx, "initialize swarm", request.ListenAddr, request.AdvertiseAddr,
+		func(addrs addresses) (*member, error) { return n.bootstrap(request, addrs) })
+}
+
+// startCluster makes this node the first manager of a cluster whose files install writes,
+// and returns its ID. It runs within an operation, on a node that is in no cluster.
+func (n *Node) startCluster(ctx context.Context, operation, listen, advertise string, install func(addresses) (*member, error)) (string, error) {
+	addrs, err := n.resolve(ctx, listen, advertise)
 	if err != nil {
 		return "", err
 	}
 	if err := n.freePorts(ctx, addrs, true); err != nil {
-		return "", fmt.Errorf("initialize swarm: %w", err)
+		return "", fmt.Errorf("%s: %w", operation, err)
 	}
-	member, err := n.bootstrap(request, addrs)
+	m, err := install(addrs)
 	if err != nil {
-		return "", errors.Join(fmt.Errorf("initialize swarm: %w", err), n.files.wipe())
+		return "", errors.Join(fmt.Errorf("%s: %w", operation, err), n.files.wipe())
 	}
-	n.begin(member)
-	if err := member.wait(ctx); err != nil {
-		return "", errors.Join(fmt.Errorf("initialize swarm: %w", err), n.end(member))
+	n.begin(m)
+	if err := m.wait(ctx); err != nil {
+		return "", errors.Join(fmt.Errorf("%s: %w", operation, err), n.end(m))
 	}
-	return member.credentials.Identity().NodeID, nil
+	return m.credentials.Identity().NodeID, nil
 }
 
 // goOnAlone makes a manager the only one of its cluster, with all that it knows:

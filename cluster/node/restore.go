@@ -34,26 +34,13 @@ func (n *Node) Restore(ctx context.Context, request cluster.RestoreRequest) (str
 	if n.current() != nil {
 		return "", errMember
 	}
-	addrs, err := n.resolve(ctx, request.ListenAddr, request.AdvertiseAddr)
-	if err != nil {
-		return "", err
-	}
-	if err := n.freePorts(ctx, addrs, true); err != nil {
-		return "", fmt.Errorf("restore cluster: %w", err)
-	}
-	backup, err := readBackup(request)
-	if err != nil {
-		return "", fmt.Errorf("restore cluster: %w", err)
-	}
-	member, err := n.refound(backup, addrs, request.Availability)
-	if err != nil {
-		return "", errors.Join(fmt.Errorf("restore cluster: %w", err), n.files.wipe())
-	}
-	n.begin(member)
-	if err := member.wait(ctx); err != nil {
-		return "", errors.Join(fmt.Errorf("restore cluster: %w", err), n.end(member))
-	}
-	return member.credentials.Identity().NodeID, nil
+	return n.startCluster(ctx, "restore cluster", request.ListenAddr, request.AdvertiseAddr, func(addrs addresses) (*member, error) {
+		backup, err := readBackup(request)
+		if err != nil {
+			return nil, err
+		}
+		return n.refound(backup, addrs, request.Availability)
+	})
 }
 
 func readBackup(request cluster.RestoreRequest) (*manager.Backup, error) {
