@@ -17,9 +17,7 @@ var clusters = &kindOf[cluster.Cluster]{
 		return []time.Time{c.CreatedAt, c.UpdatedAt, c.GossipKeysAt, c.BackupAt, c.ColdStart}
 	},
 	// There is one, whatever its ID.
-	rows: func() tree[cluster.Cluster] {
-		return newByText(func(*cluster.Cluster) string { return "" })
-	},
+	place: func(*cluster.Cluster) string { return "" },
 }
 
 // Cluster is the cluster's own record; nil before the first leader made it.

@@ -78,11 +78,24 @@ type kindOf[T any] struct {
 	most  int
 	weigh func(*T) weight
 
-	// rows makes the tree of all objects, in the order that snapshots have; by default that
-	// of their keys.
-	rows func() tree[T]
-	// indexes make more trees, which are found by their place here. Optional.
-	indexes []func() tree[T]
+	// place is what objects are kept by, and in snapshots in the order of; by default their
+	// key. Optional.
+	place func(*T) string
+	// before is the order in which objects are kept, and are in snapshots, where that isn't
+	// one of texts; there is no place then. Optional.
+	before func(a, b *T) bool
+	// indexes are more orders that objects are found in. Optional.
+	indexes [maxIndexes]index[T]
+}
+
+// maxIndexes is as many as a kind has, so that a table is one piece of memory: all are
+// copied with each entry.
+const maxIndexes = 2
+
+// index is an order of objects; of those that has wants, if it isn't nil.
+type index[T any] struct {
+	before func(a, b *T) bool
+	has    func(*T) bool
 }
 
 // metaOf reads and writes an object's version and the times of its writes.

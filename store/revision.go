@@ -20,13 +20,11 @@ var revisions = &kindOf[cluster.Revision]{
 	meta:   inMeta[cluster.Revision](func(r *cluster.Revision) *cluster.Meta { return &r.Meta }),
 	times:  func(r *cluster.Revision) []time.Time { return []time.Time{r.CreatedAt, r.UpdatedAt} },
 	share:  func(in *interner, r *cluster.Revision) { in.share(&r.ServiceID) },
-	rows: func() tree[cluster.Revision] {
-		return newInOrder(func(a, b *cluster.Revision) bool {
-			if c := strings.Compare(a.ServiceID, b.ServiceID); c != 0 {
-				return c < 0
-			}
-			return a.Number < b.Number
-		}, nil)
+	before: func(a, b *cluster.Revision) bool {
+		if c := strings.Compare(a.ServiceID, b.ServiceID); c != 0 {
+			return c < 0
+		}
+		return a.Number < b.Number
 	},
 }
 
@@ -51,7 +49,7 @@ var revisionPivots = sync.Pool{New: func() any { return new(cluster.Revision) }}
 func (v View) Revision(serviceID string, number uint64) *cluster.Revision {
 	pivot := revisionPivots.Get().(*cluster.Revision)
 	pivot.ServiceID, pivot.Number = serviceID, number
-	found := revisions.in(v).rows.find(pivot)
+	found := revisions.in(v).get(pivot)
 	revisionPivots.Put(pivot)
 	return found
 }
@@ -59,8 +57,7 @@ func (v View) Revision(serviceID string, number uint64) *cluster.Revision {
 // RevisionsOf lists the kept revisions of a service, the oldest first.
 func (v View) RevisionsOf(serviceID string) iter.Seq[*cluster.Revision] {
 	return func(yield func(*cluster.Revision) bool) {
-		rows := revisions.in(v).rows.(*inOrder[cluster.Revision])
-		rows.Ascend(&cluster.Revision{ServiceID: serviceID}, func(r *cluster.Revision) bool {
+		revisions.in(v).ordered.Ascend(&cluster.Revision{ServiceID: serviceID}, func(r *cluster.Revision) bool {
 			return r.ServiceID == serviceID && yield(r)
 		})
 	}

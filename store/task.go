@@ -5,6 +5,8 @@ import (
 	"strings"
 	"sync"
 
+	"github.com/tidwall/btree"
+
 	"skep/cluster"
 )
 
@@ -21,25 +23,24 @@ var tasks = &kindOf[cluster.Task]{
 		in.share(&t.Status.Message)
 		in.share(&t.Status.Err)
 	},
-	indexes: []func() tree[cluster.Task]{
-		tasksByService: func() tree[cluster.Task] {
-			return newInOrder(func(a, b *cluster.Task) bool {
-				if c := strings.Compare(a.ServiceID, b.ServiceID); c != 0 {
-					return c < 0
-				}
-				if a.Slot != b.Slot {
-					return a.Slot < b.Slot
-				}
-				return a.ID < b.ID
-			}, nil)
-		},
-		tasksByNode: func() tree[cluster.Task] {
-			return newInOrder(func(a, b *cluster.Task) bool {
+	indexes: [maxIndexes]index[cluster.Task]{
+		tasksByService: {before: func(a, b *cluster.Task) bool {
+			if c := strings.Compare(a.ServiceID, b.ServiceID); c != 0 {
+				return c < 0
+			}
+			if a.Slot != b.Slot {
+				return a.Slot < b.Slot
+			}
+			return a.ID < b.ID
+		}},
+		tasksByNode: {
+			has: func(t *cluster.Task) bool { return t.NodeID != "" },
+			before: func(a, b *cluster.Task) bool {
 				if c := strings.Compare(a.NodeID, b.NodeID); c != 0 {
 					return c < 0
 				}
 				return a.ID < b.ID
-			}, func(t *cluster.Task) bool { return t.NodeID != "" })
+			},
 		},
 	},
 }
@@ -79,7 +80,7 @@ func (v View) TasksWithPrefix(prefix string) iter.Seq[*cluster.Task] {
 func (v View) TasksOfService(serviceID string) iter.Seq[*cluster.Task] {
 	return func(yield func(*cluster.Task) bool) {
 		within := func(t *cluster.Task) bool { return t.ServiceID == serviceID }
-		tasksFrom(tasks.index(v, tasksByService), serviceID, 0, "", within, yield)
+		tasksFrom(tasks.in(v).indexes[tasksByService], serviceID, 0, "", within, yield)
 	}
 }
 
@@ -87,13 +88,13 @@ func (v View) TasksOfService(serviceID string) iter.Seq[*cluster.Task] {
 func (v View) TasksOfSlot(serviceID string, slot uint32) iter.Seq[*cluster.Task] {
 	return func(yield func(*cluster.Task) bool) {
 		within := func(t *cluster.Task) bool { return t.ServiceID == serviceID && t.Slot == slot }
-		tasksFrom(tasks.index(v, tasksByService), serviceID, slot, "", within, yield)
+		tasksFrom(tasks.in(v).indexes[tasksByService], serviceID, slot, "", within, yield)
 	}
 }
 
 // TasksByService lists all tasks, service by service, slot by slot.
 func (v View) TasksByService() iter.Seq[*cluster.Task] {
-	return tasks.in(v).indexes[tasksByService].each
+	return tasks.in(v).indexes[tasksByService].Scan
 }
 
 // TasksOfNode lists the tasks that are or were assigned to a node, and those that
@@ -101,7 +102,7 @@ func (v View) TasksByService() iter.Seq[*cluster.Task] {
 func (v View) TasksOfNode(nodeID string) iter.Seq[*cluster.Task] {
 	return func(yield func(*cluster.Task) bool) {
 		within := func(t *cluster.Task) bool { return t.NodeID == nodeID }
-		tasksFrom(tasks.index(v, tasksByNode), "", 0, nodeID, within, yield)
+		tasksFrom(tasks.in(v).indexes[tasksByNode], "", 0, nodeID, within, yield)
 	}
 }
 
@@ -112,7 +113,7 @@ func (v View) TaskCount() int { return tasks.in(v).len() }
 var taskPivots = sync.Pool{New: func() any { return new(cluster.Task) }}
 
 // tasksFrom lists an index from a place on, while within holds.
-func tasksFrom(index *inOrder[cluster.Task], serviceID string, slot uint32, nodeID string, within func(*cluster.Task) bool, yield func(*cluster.Task) bool) {
+func tasksFrom(index *btree.BTreeG[*cluster.Task], serviceID string, slot uint32, nodeID string, within func(*cluster.Task) bool, yield func(*cluster.Task) bool) {
 	pivot := taskPivots.Get().(*cluster.Task)
 	pivot.ServiceID, pivot.Slot, pivot.NodeID = serviceID, slot, nodeID
 	index.Ascend(pivot, func(t *cluster.Task) bool { return within(t) && yield(t) })
