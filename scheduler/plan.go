@@ -85,6 +85,7 @@ func Plan(in Input) Result {
 	if d := in.View.Cluster().DefaultLogDriver(); d != nil {
 		p.around.LogDriver = d.Name
 	}
+	p.result.Intents = make([]Intent, 0, len(in.Services)) // Mostly each of them has one or none.
 	defer in.Ledger.Settle()
 	for _, id := range in.Nodes {
 		p.planNode(id)
