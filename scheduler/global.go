@@ -38,13 +38,7 @@ func (w *servicePlan) clearUnfitNodes() {
 
 // unfinished are the slot's wanted tasks, but for those of a job that are complete.
 func (v *serviceView) unfinished(s *slot) []*cluster.Task {
-	var tasks []*cluster.Task
-	for _, t := range s.live {
-		if !v.job || t.Status.State != cluster.StateComplete {
-			tasks = append(tasks, t)
-		}
-	}
-	return tasks
+	return slices.DeleteFunc(slices.Clone(s.live), func(t *cluster.Task) bool { return v.job && t.Status.State == cluster.StateComplete })
 }
 
 // fillNodes makes a task for each node that is fit for the service and has none.

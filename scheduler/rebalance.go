@@ -61,13 +61,7 @@ func (w *servicePlan) rebalance(r *rollout) (balanced bool) {
 		}
 	}
 	for {
-		var left []string
-		for _, nodeID := range nodes {
-			if len(movable[nodeID]) > 0 {
-				left = append(left, nodeID)
-			}
-		}
-		nodes = left
+		nodes = slices.DeleteFunc(nodes, func(nodeID string) bool { return len(movable[nodeID]) == 0 })
 		nodeID := w.Ledger.PickRebalanceSource(&w.requirement, nodes, w.Now)
 		if nodeID == "" {
 			return balanced

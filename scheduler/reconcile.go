@@ -68,22 +68,17 @@ func (w *servicePlan) dropFailed(s *slot, failed []*cluster.Task, r *rollout) {
 // it. After a pause it is rather the
 // newcomer that goes while it doesn't run: the slot must not stay doubled.
 func (w *servicePlan) keepOne(s *slot, good, others []*cluster.Task, r *rollout) {
-	best := good[0]
-	for _, t := range good[1:] {
-		if t.Status.State == cluster.StateRunning && best.Status.State != cluster.StateRunning {
-			best = t
-		}
-	}
+	best := good[max(0, slices.IndexFunc(good, isRunning))]
 	for _, t := range good {
 		if t != best {
 			w.drop(s, "", t)
 		}
 	}
-	runs := best.Status.State == cluster.StateRunning
+	runs := isRunning(best)
 	switch {
 	case len(others) == 0:
 	case r.paused && !runs && slices.ContainsFunc(others, func(t *cluster.Task) bool {
-		return t.Status.State == cluster.StateRunning && !w.drained(t)
+		return isRunning(t) && !w.drained(t)
 	}):
 		w.drop(s, "", best)
 	case runs || !r.policy.startFirst || w.obstructed(s, best, others):

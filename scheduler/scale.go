@@ -71,7 +71,7 @@ func (w *servicePlan) scaleDown() {
 		return
 	}
 	runs := func(s *slot) bool {
-		return slices.ContainsFunc(s.live, func(t *cluster.Task) bool { return t.Status.State == cluster.StateRunning && !w.gone(t) })
+		return slices.ContainsFunc(s.live, func(t *cluster.Task) bool { return isRunning(t) && !w.gone(t) })
 	}
 	slices.SortFunc(filled, func(a, b *slot) int {
 		return cmp.Or(-cmp.Compare(boolInt(runs(a)), boolInt(runs(b))), cmp.Compare(a.number, b.number))

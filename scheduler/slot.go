@@ -89,9 +89,9 @@ func older(a, b *cluster.Task) int {
 		cmp.Compare(a.Version, b.Version), cmp.Compare(a.ID, b.ID))
 }
 
-func runsNow(s *slot) bool {
-	return slices.ContainsFunc(s.live, func(t *cluster.Task) bool { return t.Status.State == cluster.StateRunning })
-}
+func runsNow(s *slot) bool { return slices.ContainsFunc(s.live, isRunning) }
+
+func isRunning(t *cluster.Task) bool { return t.Status.State == cluster.StateRunning }
 
 // endedItself tells whether a task ended without having been told to, before
 // anything else took its place. What a node reports after it was given up, or

@@ -77,10 +77,8 @@ var filters = []filter{
 		explain: func(_, nodes string) string { return "max replicas per node limit exceed on " + nodes },
 	},
 	{
-		check: nearEnough,
-		explain: func(lack, nodes string) string {
-			return "no task of service " + lack + " on " + nodes
-		},
+		check:   nearEnough,
+		explain: func(lack, nodes string) string { return "no task of service " + lack + " on " + nodes },
 	},
 	{
 		check:   farEnough,
