@@ -34,11 +34,31 @@ type servicePlan struct {
 // sameness is what comparing a revision with the current one gave.
 type sameness struct{ same, exceptPlacement bool }
 
+// viewOf reads what there is of a service; without current there is nothing to plan.
+func (p *planner) viewOf(id string) serviceView {
+	v := serviceView{planner: p, id: id, service: p.View.Service(id), wanted: cluster.StateRunning}
+	if v.service == nil || v.service.Spec.Mode.Replicated == nil && !v.service.Global() && !v.service.Job() {
+		return v
+	}
+	if v.current = p.View.Revision(id, v.service.Revision); v.current == nil {
+		return v // The API puts both in one transaction, so this is a database that was tampered with.
+	}
+	v.requirement = p.Ledger.Require(v.current, p.around)
+	v.global, v.job = v.service.Global(), v.service.Job()
+	if v.job {
+		v.wanted = cluster.StateComplete
+	}
+	if rollout := p.View.Rollout(id); rollout != nil && rollout.Revision == v.service.Revision {
+		v.stored = rollout
+	}
+	return v
+}
+
 // planService compares one service with its tasks.
 func (p *planner) planService(id string) {
 	w := &p.reused
 	*w = servicePlan{
-		serviceView: serviceView{planner: p, id: id, service: p.View.Service(id)},
+		serviceView: p.viewOf(id),
 		placer:      placer{view: &w.serviceView},
 		slots:       gather(w.slots[:0], p.View, id),
 	}
@@ -46,11 +66,7 @@ func (p *planner) planService(id string) {
 	switch {
 	case w.service == nil:
 		w.removeAll()
-	case w.service.Spec.Mode.Replicated != nil || w.service.Global() || w.service.Job():
-		if w.current = p.View.Revision(id, w.service.Revision); w.current == nil {
-			// The API puts both in one transaction, so this is a database that was tampered with.
-			return
-		}
+	case w.current != nil:
 		waiting = w.plan()
 	}
 	if w.wake != 0 {
@@ -65,14 +81,8 @@ func (p *planner) planService(id string) {
 // order in draining: its tasks are in nobody's service. It tells whether the service waits
 // for what others take or leave.
 func (w *servicePlan) plan() (waiting bool) {
-	w.requirement = w.Ledger.Require(w.current, w.around)
-	w.global, w.job, w.wanted = w.service.Global(), w.service.Job(), cluster.StateRunning
-	if rollout := w.View.Rollout(w.id); rollout != nil && rollout.Revision == w.service.Revision {
-		w.stored = rollout
-	}
 	w.reapRemoved()
 	if w.job {
-		w.wanted = cluster.StateComplete
 		w.endIterations()
 	}
 	switch {
