@@ -103,8 +103,8 @@ func (b *batch) trim(view store.View) {
 	b.news = news
 }
 
-// apply writes the batch. It judges by the objects as they are now whether each
-// item fits, and refuses reports of tasks that are another node's.
+// apply writes the batch. Whether an item still fits is decided by the objects in the
+// transaction; reports of tasks that are another node's are refused.
 func (b *batch) apply(tx *store.Tx) error {
 	now := cluster.At(tx.Now())
 	b.notOurs = nil

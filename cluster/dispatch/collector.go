@@ -41,8 +41,8 @@ type pendingRelay struct {
 	answer chan error
 }
 
-// Lead takes in what all managers relay, writes what changes an object, and
-// judges which nodes are alive, until ctx ends. It runs on the leader only, within
+// Lead collects what all managers relay, writes what changes an object, and decides
+// which nodes are alive, until ctx ends. It runs on the leader only, within
 // Store.Lead, beside Run.
 func (d *Dispatcher) Lead(ctx context.Context) error {
 	in := &collector{
@@ -156,7 +156,7 @@ func (in *collector) run(ctx context.Context) error {
 		tracker  = liveness.NewTracker(in.d.config.Now())
 		waiting  []*pendingRelay
 		look     = true
-		settling = true // Until all managers have told of their sessions, or had the time to.
+		settling = true // Until all managers have relayed their sessions, or had the time to.
 		wake     = time.NewTimer(0)
 		written  chan error // Not nil while a batch is being written.
 		writing  []*pendingRelay
@@ -223,8 +223,8 @@ func (in *collector) answer(tracker *liveness.Tracker, relays []*pendingRelay, e
 	}
 }
 
-// decideStates looks at all nodes and sets the timer for the next look. Settling tells
-// whether there may be sessions that this new leader hasn't been told of.
+// decideStates looks at all nodes and sets the timer for the next look. While settling,
+// managers may have sessions that they haven't relayed to this new leader yet.
 func (in *collector) decideStates(tracker *liveness.Tracker, waiting []*pendingRelay, wake *time.Timer) (states []liveness.Change, copies []liveness.CopyChange, settling bool) {
 	now := in.d.config.Now()
 	for _, dl := range waiting {
@@ -259,7 +259,7 @@ func (in *collector) decideStates(tracker *liveness.Tracker, waiting []*pendingR
 	return states, tracker.Copies(known.Nodes, now), observed.Settling()
 }
 
-// contacts tells the tracker of contact with managers that isn't relays.
+// contacts has the tracker note contact with managers by other ways than relays.
 func (in *collector) contacts(tracker *liveness.Tracker) {
 	if in.d.config.LastContact != nil {
 		tracker.Contacts(in.d.config.LastContact, in.d.config.ContactFor)
@@ -287,7 +287,7 @@ func (in *collector) write(ctx context.Context, b *batch) error {
 		return fmt.Errorf("write %s: %w", b, err)
 	}
 	for _, r := range b.notOurs {
-		// Now and then: who says such things may say them without end.
+		// Rate-limited: an agent can send such reports without end.
 		if unsaid, due := in.refusals.Due(in.d.config.Now(), r.NodeID); due {
 			in.d.config.Log.Warn("report refused: the task is not the node's", "node", r.NodeID, "task", r.Report.TaskID, "unsaid", unsaid)
 		}

@@ -33,10 +33,11 @@ type Config struct {
 	Leader func() (peer cluster.Peer, self bool, ok bool)
 	// LeaderChanged gives a channel that is closed at the next change of Leader.
 	LeaderChanged func() <-chan struct{}
-	// LastContact tells the leader when a manager last answered it in another way: its sessions
-	// then count on although it relays seldom. nil means that only relays count.
+	// LastContact is when the leader last had an answer of a manager to something other than a
+	// relay, such as raft's heartbeats: it keeps that manager's sessions valid between relays.
+	// nil means that only relays do.
 	LastContact func(managerID string) time.Time
-	// ContactFor is for how long that holds.
+	// ContactFor is for how long such contact keeps them valid.
 	ContactFor time.Duration
 	// Verify returns nil when this manager led at some time after the call. Without it
 	// no agent gets a lease.
@@ -47,11 +48,11 @@ type Config struct {
 	// Heartbeat is the longest silence in a session; three of them end it. The
 	// default is one second.
 	Heartbeat time.Duration
-	// IsolatedAfter is when a manager that no leader hears of lets its agents go: later
+	// IsolatedAfter is after how long without an acknowledged relay a manager ends its sessions: later
 	// than any election should take. It is three seconds at least.
 	IsolatedAfter time.Duration
-	// SuspectAfter is how long gossip may suspect a node without a session before that is
-	// as good as having lost it. The default is three seconds.
+	// SuspectAfter is how long gossip may suspect a node without a session before it counts
+	// as dead. The default is three seconds.
 	SuspectAfter time.Duration
 	// Now is the clock; the default is time.Now.
 	Now func() time.Time
@@ -65,7 +66,7 @@ const (
 	defaultHeartbeat = time.Second
 	defaultSuspect   = 3 * time.Second
 	leastIsolated    = 3 * time.Second
-	// silentHeartbeats is how many heartbeats may be missing before a side is given up.
+	// silentHeartbeats is after how many missed heartbeats a session ends.
 	silentHeartbeats = 3
 )
 
@@ -85,11 +86,11 @@ type Dispatcher struct {
 	unopened map[string]int
 	// published is the view up to which all sessions were marked.
 	published store.View
-	// managers is part of what agents are told of the cluster; replaced, never written to.
+	// managers are where managers listen, for agents to reconnect to; replaced, never written to.
 	managers []cluster.Peer
 	// ended is set when Run has returned: there are no sessions any more.
 	ended bool
-	// isolated is set while no leader has heard of this manager for Config.IsolatedAfter. Its
+	// isolated is set while no leader has acknowledged a relay for Config.IsolatedAfter. The
 	// replica is old then, and what its agents say goes nowhere, so it has no sessions.
 	isolated bool
 	// collector is nil unless Lead runs.
@@ -163,15 +164,15 @@ func (d *Dispatcher) setIsolated(isolated bool) {
 	}
 }
 
-// Isolated tells whether no leader has heard of this manager for some time.
+// Isolated tells whether no leader has acknowledged a relay of this manager for Config.IsolatedAfter.
 func (d *Dispatcher) Isolated() bool {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	return d.isolated
 }
 
-// Sessions tells which manager has the session of each node. Only the leader
-// knows of all; another manager tells of its own.
+// Sessions gives the manager that has the session of each node. Only the leader
+// knows all; on another manager it lists that one's own.
 func (d *Dispatcher) Sessions() map[string]string {
 	d.mu.Lock()
 	in := d.collector

@@ -11,8 +11,8 @@ import (
 	"skep/store"
 )
 
-// fanOut hands the store's changes to the sessions they concern, and what gossip
-// says to whoever wants to know, until ctx ends.
+// fanOut marks the store's changes in the sessions they concern, and passes changes of
+// gossip on to sessions, outbox and collector, until ctx ends.
 func (d *Dispatcher) fanOut(ctx context.Context) error {
 	sub := d.config.Store.Subscribe()
 	defer sub.Close()
@@ -140,9 +140,9 @@ func (d *Dispatcher) marksOf(todo map[*session]*pending, nodeID string) *pending
 	return todo[s]
 }
 
-// watchMembers takes note of gossip. A node that gossip just gave up gets less
-// patience in its session: when its machine lost power, the session is the only
-// thing that still speaks for it.
+// watchMembers reads gossip's members. A node that gossip just gave up gets half the
+// silence limit in its session: when its machine lost power, only the idle TCP connection
+// makes it still look alive.
 func (d *Dispatcher) watchMembers(before map[string]cluster.Member) map[string]cluster.Member {
 	now := d.members()
 	d.mu.Lock()

@@ -37,7 +37,7 @@ func (in *collector) mayLease(nodeID, run string, now time.Time) bool {
 	return true
 }
 
-// runOf is the run of the agent of a relay's session; "" when it isn't told.
+// runOf is the run of the agent of a relay's session; "" when it isn't known.
 func runOf(r cluster.Relay, nodeID string) string {
 	at, found := slices.BinarySearch(r.Sessions, nodeID)
 	if !found || len(r.Runs) != len(r.Sessions) {

@@ -19,7 +19,7 @@ const (
 	// logPatience is how long a session waits for the reader of a log when its buffer
 	// is full. Then the stream is given up, for the sake of the session.
 	logPatience = 250 * time.Millisecond
-	// logIdle ends the reading of a log that doesn't follow when the agent says nothing.
+	// logIdle ends the reading of a log without following when the agent sends nothing.
 	logIdle = time.Minute
 	// askLimit is how long another manager may take to say whether it has the session.
 	askLimit = 5 * time.Second
@@ -186,7 +186,7 @@ func (s *session) credit(id uint64, bytes int) {
 	s.wakeWriter()
 }
 
-// closeStream ends a stream, and tells the agent unless it ended it itself.
+// closeStream ends a stream, and cancels it at the agent unless that ended it.
 func (s *session) closeStream(stream *logStream) {
 	stream.finish(errSessionGone)
 	s.mu.Lock()

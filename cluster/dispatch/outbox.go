@@ -10,7 +10,7 @@ import (
 )
 
 const (
-	// maxPendingReports is how many tasks may have news that the leader hasn't acknowledged.
+	// maxPendingReports is how many reports may wait that the leader hasn't acknowledged.
 	maxPendingReports = 500_000
 	// leastShare is how many reports of a node may go into a relay, however many nodes
 	// have some.
@@ -30,16 +30,16 @@ const (
 // outbox is what this manager has to relay to the leader. Per task and per node only the
 // newest news is kept.
 type outbox struct {
-	// news receives when something was added.
+	// news has a signal when something was added.
 	news chan struct{}
-	// asked receives when the first agent asks for a lease after a relay.
+	// asked has a signal when the first agent asks for a lease after a relay.
 	asked chan struct{}
 
 	mu       sync.Mutex // guards the fields below
 	sequence uint64
 	// relays counts them, as Relay.Number.
 	relays uint64
-	// sessions tells of each node that has one whether its engine is away.
+	// sessions has each node with a session, and whether its engine is away.
 	sessions map[string]bool
 	// sorted is sessions as a list; nil when it has to be made again.
 	sorted []string
@@ -53,7 +53,7 @@ type outbox struct {
 	described map[string]described
 	stopped   map[string]departure
 	// runs are those of the sessions' agents, and copies the addresses of machines that
-	// were turned away as copies of nodes, until the leader knows.
+	// were refused as copies of nodes, until the leader knows.
 	runs, copies map[string]string
 	// warnings are those of the sessions' agents.
 	warnings map[string]string
@@ -68,7 +68,7 @@ type described struct {
 	count int
 }
 
-// departure is the sequence number of an agent's word that it stops, and whether its machine stops.
+// departure is the sequence number of an agent's message that it stops, and whether its machine stops.
 type departure struct {
 	sequence uint64
 	halting  bool
@@ -165,8 +165,7 @@ func (o *outbox) setWarning(nodeID, text string) {
 	}
 }
 
-// addCopy notes that a copy of a node was turned away. The leader hears of it with the
-// next relay.
+// addCopy notes that a copy of a node was refused. It goes out with the next relay.
 func (o *outbox) addCopy(nodeID, addr string) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
@@ -262,7 +261,7 @@ type relayBatch struct {
 }
 
 // next makes the next relay. When not all reports fit, each node that has some gets
-// an equal share of the relay, so that none is kept waiting by what another one says.
+// an equal share of the relay, so that no node's reports delay another's.
 func (o *outbox) next(manager, epoch string, now time.Time) relayBatch {
 	o.mu.Lock()
 	defer o.mu.Unlock()
@@ -374,7 +373,7 @@ func (o *outbox) granted(p relayBatch, nodeID string) int64 {
 	return p.leases[nodeID]
 }
 
-// empty tells whether the leader knows all but perhaps the sessions.
+// empty tells whether all is acknowledged but perhaps the sessions.
 func (o *outbox) empty() bool {
 	o.mu.Lock()
 	defer o.mu.Unlock()

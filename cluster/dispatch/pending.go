@@ -7,8 +7,8 @@ import (
 	"skep/store"
 )
 
-// pending say what a session's writer must look at again; by themselves they say
-// nothing about what it will find. Nil marks are nobody's.
+// pending is which objects a session's writer must read again: a dirty set, without their
+// values. A nil one, of a node without a session, ignores what is added.
 type pending struct {
 	// full stands for all tasks and revisions.
 	full      bool
@@ -18,7 +18,7 @@ type pending struct {
 	defaultsToo bool
 	// peersToo is for managers, gossip keys and the node's role.
 	peersToo bool
-	// touch has the agent told how far this manager has got.
+	// touch has an empty message sent, with the index that this replica has reached.
 	touch bool
 }
 
@@ -103,7 +103,7 @@ func (s *session) mark(view store.View, m *pending) {
 
 func (s *session) wakeWriter() { cluster.Notify(s.wake) }
 
-// refuse ends the session, and tells the agent why if it listens. A nil session
+// refuse ends the session, after sending the reason if the agent reads it. A nil session
 // is a node without one.
 func (s *session) refuse(r refusal) {
 	if s == nil {
@@ -116,7 +116,7 @@ func (s *session) refuse(r refusal) {
 	time.AfterFunc(refuseLimit, func() { s.cancel(cluster.ErrDenied) })
 }
 
-// grant tells the agent that it has the lease it asked for by this stamp. A nil
+// grant sends the agent the lease that it asked for with this stamp. A nil
 // session is a node that has gone elsewhere.
 func (s *session) grant(lease int64) {
 	if s == nil || lease == 0 {

@@ -23,7 +23,7 @@ const (
 	lastRelayTimeout = time.Second
 )
 
-// relay tells the leader what is in the outbox, until ctx ends.
+// relay sends the leader what is in the outbox, until ctx ends.
 func (d *Dispatcher) relay(ctx context.Context) error {
 	defer d.lastRelay(ctx)
 	timer := time.NewTimer(0)
@@ -40,14 +40,14 @@ func (d *Dispatcher) relay(ctx context.Context) error {
 			retry = 0
 			acknowledged = d.config.Now()
 			every := d.relayEvery()
-			if fresh { // It soon knows which sessions nobody has told it of.
+			if fresh { // A new leader misses sessions soon, so the second relay comes early.
 				every, fresh = liveness.RelayEvery, false
 			}
 			timer.Reset(every)
 		} else {
 			retry = min(max(2*retry, retryFirst), retryLast)
 			timer.Reset(retry)
-			news = nil // It is told with the next try.
+			news = nil // It goes out with the next try.
 		}
 		if ctx.Err() == nil {
 			failing.About(err, "the leader can't be told of agents' news; trying again", "the leader hears of agents' news again", "node", d.config.NodeID)
@@ -79,8 +79,8 @@ func (d *Dispatcher) relayEvery() time.Duration {
 	return liveness.RelayEvery
 }
 
-// lastRelay tells the leader what is left when this manager stops, above all of
-// agents that stopped in order.
+// lastRelay sends the leader what is left when this manager stops, above all which
+// agents stopped in order.
 func (d *Dispatcher) lastRelay(ctx context.Context) {
 	if d.outbox.empty() {
 		return
@@ -88,7 +88,7 @@ func (d *Dispatcher) lastRelay(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), lastRelayTimeout)
 	defer cancel()
 	for {
-		// A leader that was just elected takes nothing in for a moment.
+		// A leader that was just elected accepts no relay for a moment.
 		err := d.relayOnce(ctx, nil)
 		if err == nil {
 			return

@@ -13,8 +13,8 @@ import (
 	"skep/store"
 )
 
-// What an agent says is checked here, once, before anything else sees it: a worker may
-// be in anybody's hands, and what it says is kept on every manager.
+// An agent's reports are validated here, once, before anything else reads them: a worker
+// may be compromised, and its reports are stored on every manager.
 const (
 	maxIDLength    = 64
 	maxTextLength  = 4 << 10
@@ -64,8 +64,8 @@ func (s *session) report(reports []cluster.Report) error {
 	return nil
 }
 
-// logRefusal logs what was refused, now and then: whoever says such things may say them
-// without end, also in sessions that begin anew.
+// logRefusal logs what was refused, now and then: rate-limited per node, since an agent can
+// send such reports without end, also in sessions that begin anew.
 func (s *session) logRefusal(err error) {
 	if unsaid, due := s.d.refusals.Due(s.d.config.Now(), s.nodeID); due {
 		s.d.config.Log.Warn("report refused", "node", s.nodeID, "err", err, "unsaid", unsaid)
@@ -114,7 +114,7 @@ func checkAddr(text string) (string, bool) {
 }
 
 // checkDescription gives the size of a description, or an error when it is too large.
-// It replaces what a terminal would obey rather than show.
+// It replaces control characters, which a terminal would interpret.
 func checkDescription(description *swarm.NodeDescription) (int, error) {
 	data, err := cluster.Encode(description)
 	if err != nil {
@@ -141,7 +141,7 @@ func checkDescription(description *swarm.NodeDescription) (int, error) {
 	return len(data), nil
 }
 
-// boundWarning leaves out a warning that is too long, and what a terminal would obey.
+// boundWarning leaves out a warning that is too long, and control characters.
 func boundWarning(text string) string {
 	if len(text) > maxWarning {
 		return ""
@@ -157,12 +157,12 @@ func boundRun(run string) string {
 	return run
 }
 
-// unprintable tells of characters that a terminal obeys, such as those that turn the
-// direction of what follows, or that aren't any.
+// unprintable tells of control characters, such as those that turn the direction of text,
+// and of invalid UTF-8.
 func unprintable(c rune) bool { return !unicode.IsGraphic(c) || c == utf8.RuneError }
 
 // shorten makes an agent's text one that can be kept and shown: not too long, and
-// without what a terminal would obey.
+// without control characters.
 func shorten(text string) string {
 	if len(text) > maxTextLength {
 		text = strings.ToValidUTF8(text[:maxTextLength], "")

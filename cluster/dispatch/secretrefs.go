@@ -14,8 +14,7 @@ type secretRefs struct {
 	// claims are the IDs that each task refers to, and count how many claims each ID has.
 	claims map[string][]string
 	count  map[string]int
-	// sent are the IDs that the agent heard of: it has them, or knows that they
-	// are gone.
+	// sent are the IDs that the agent was sent, or sent that they are gone.
 	sent map[string]bool
 	// changed are the IDs whose count changed since the last message.
 	changed map[string]struct{}

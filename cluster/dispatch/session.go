@@ -35,7 +35,7 @@ var (
 const (
 	// maxMarks is how many tasks may wait to be sent before a complete set replaces them.
 	maxMarks = 4096
-	// joinPatience is how long this replica may need to hear of a node that just joined.
+	// joinPatience is how long this replica may take to apply the entry of a node that just joined.
 	joinPatience = 2 * time.Second
 	// helloLimit is how long an agent may take to say Hello, and maxOpening how many of
 	// its connections may be about to.
@@ -65,7 +65,7 @@ type session struct {
 	cancel    context.CancelCauseFunc
 	silence   *idleTimer
 	wake      chan struct{}
-	// beaten has one signal after a heartbeat of the agent's.
+	// beaten has a signal after a heartbeat of the agent's.
 	beaten chan struct{}
 
 	mu  sync.Mutex // guards the fields below
@@ -229,13 +229,13 @@ func (r refusal) message() cluster.FromManager {
 	return cluster.FromManager{Refused: r.reason, Copy: r.copy}
 }
 
-// refuseCopy is what a copy is told.
+// refuseCopy is the refusal of a copy.
 func refuseCopy(nodeID string) refusal {
 	return refusal{copy: true, reason: fmt.Sprintf("another machine is node %s, and was there before: this one is a copy of its disk. It stops the node's tasks. "+
 		"Stop the daemon, remove its data directory, and join it anew", nodeID)}
 }
 
-// reject tells the agent why it gets no session.
+// reject sends the agent why it gets no session.
 func (s *session) reject(r refusal) error {
 	limit := time.AfterFunc(refuseLimit, func() { s.conn.Close() })
 	defer limit.Stop()
@@ -283,7 +283,7 @@ func (s *session) register(hello *cluster.Hello) error {
 	return nil
 }
 
-// describe notes what the agent says of its node.
+// describe notes the agent's description of its node.
 func (s *session) describe(of swarm.NodeDescription, size int) cluster.NodeNews {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -291,8 +291,8 @@ func (s *session) describe(of swarm.NodeDescription, size int) cluster.NodeNews 
 	return s.described
 }
 
-// describeAgain has the record say of the node what this session's agent did: a copy was taken
-// for the node, and what it said is there.
+// describeAgain relays this session's description of the node again: the record has a copy's,
+// which was taken for the node.
 func (s *session) describeAgain() {
 	s.mu.Lock()
 	described, size := s.described, s.size

@@ -14,7 +14,7 @@ import (
 	"skep/store"
 )
 
-// touchAfter is when, after its start, a session tells how far this manager has got.
+// touchAfter is when, after its start, a session sends the index that this replica has reached.
 const touchAfter = 200 * time.Millisecond
 
 // write is the writer: it sends Welcome, and from then on whatever is due, until
@@ -29,9 +29,8 @@ func (s *session) write() error {
 	}
 	quiet := time.NewTimer(heartbeat)
 	defer quiet.Stop()
-	// An agent that comes from a manager that was ahead acts on the complete set only
-	// when it hears that this one has caught up, which needn't bring a change of its
-	// own tasks.
+	// An agent that comes from a manager whose replica was ahead acts on the complete set only
+	// when this one has caught up, and the entries in between needn't change its own tasks.
 	touch := time.NewTimer(touchAfter)
 	defer touch.Stop()
 	for {
