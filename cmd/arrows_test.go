@@ -15,8 +15,8 @@ import (
 // arrow is one allowed import between packages of the project.
 type arrow struct{ from, to, why string }
 
-// arrows are all of them, as in section 3 of the design: what isn't here isn't
-// allowed, and what is here and isn't used yet is a door that may be used.
+// arrows are all of them: what isn't here isn't allowed, and what is here and isn't used yet
+// is a door that may be used.
 // Tests may import more, but nothing from above (TestArrows_TestsDontImportUpwards).
 var arrows = []arrow{
 	{"cluster/ca", "cluster", "a certificate carries an Identity"},
@@ -148,7 +148,7 @@ func TestArrows_OnlyTheAllowedImports(t *testing.T) {
 		from := strings.TrimPrefix(p.ImportPath, "skep/")
 		for _, to := range own(p.Imports) {
 			if !slices.Contains(allowed[from], to) {
-				t.Errorf("%s imports %s: not an arrow of the design (cmd/arrows_test.go)", from, to)
+				t.Errorf("%s imports %s: not an arrow of the table in cmd/arrows_test.go", from, to)
 			}
 		}
 	}

@@ -147,3 +147,35 @@ func TestDoc_DependencyTableIsGoMod(t *testing.T) {
 		}
 	}
 }
+
+// A page that says which script shows something names one that is there, from where the page
+// is or from the root.
+func TestDoc_ScriptsThatPagesNameAreThere(t *testing.T) {
+	script := regexp.MustCompile(`[\w/]*testdata/\w+\.txt`)
+	named := 0
+	err := filepath.WalkDir("..", func(path string, entry fs.DirEntry, err error) error {
+		switch {
+		case err != nil:
+			return err
+		case entry.IsDir() && strings.HasPrefix(entry.Name(), ".") && entry.Name() != "..":
+			return fs.SkipDir
+		case !strings.HasSuffix(path, ".md"):
+			return nil
+		}
+		text, err := os.ReadFile(path)
+		for _, name := range script.FindAllString(string(text), -1) {
+			named++
+			_, beside := os.Stat(filepath.Join(filepath.Dir(path), name))
+			if _, below := os.Stat(filepath.Join("..", name)); beside != nil && below != nil {
+				t.Errorf("%s: there is no %s", path, name)
+			}
+		}
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if named < 30 {
+		t.Errorf("the pages name %d scripts", named)
+	}
+}
