@@ -186,6 +186,44 @@ func TestAttack_DescriptionsAreWrittenNowAndThen(t *testing.T) {
 	})
 }
 
+// What an agent says of its node's state is a write each time that it is another one, so it is
+// heard a few times in a minute, however often it opens a session.
+func TestAttack_AStateThatTurnsOverAndOver(t *testing.T) {
+	for name, say := range map[string]func(i int) cluster.FromAgent{
+		"halts":  func(int) cluster.FromAgent { return cluster.FromAgent{Leaving: true, Halting: true} },
+		"leaves": func(int) cluster.FromAgent { return cluster.FromAgent{Leaving: true} },
+		"engine": func(i int) cluster.FromAgent { return cluster.FromAgent{EngineAway: i%2 == 0} },
+		"warns":  func(i int) cluster.FromAgent { return cluster.FromAgent{Warning: fmt.Sprint("warning ", i)} },
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				w := newWorld(t, 1)
+				w.settle()
+				w.addNode("n1")
+				before := w.journal.count()
+				a := w.connect("n1", "m1")
+				for i := range 600 {
+					if a.over() {
+						a.close()
+						a = w.connect("n1", "m1")
+					}
+					a.send(say(i))
+					time.Sleep(100 * time.Millisecond)
+				}
+				if written := w.journal.count() - before; written > 4*maxTurns {
+					t.Errorf("%d writes in a minute", written)
+				}
+				time.Sleep(turnSpan)
+				a.close()
+				a = w.connect("n1", "m1")
+				w.until("n1", cluster.NodeReady, 10*time.Millisecond)
+				a.send(cluster.FromAgent{Leaving: true, Halting: true})
+				w.until("n1", cluster.NodeDown, 10*time.Millisecond)
+			})
+		})
+	}
+}
+
 // Whatever an agent says of addresses, ports, names and reasons, what is kept of it is
 // short, and can be shown on a terminal.
 func TestAttack_PropertyWhatIsSaidIsBounded(t *testing.T) {

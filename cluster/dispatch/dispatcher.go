@@ -83,7 +83,10 @@ type Dispatcher struct {
 	mu       sync.Mutex // guards the fields below
 	sessions map[string]*session
 	// unopened is how many connections of a node have yet to open a session.
-	unopened map[string]int
+	// turns are how often nodes' states turned into others, as agents say, since turnsSince.
+	turns      map[string]int
+	turnsSince time.Time
+	unopened   map[string]int
 	// published is the view up to which all sessions were marked.
 	published store.View
 	// managers are where managers listen, for agents to reconnect to; replaced, never written to.
@@ -204,6 +207,22 @@ func (d *Dispatcher) opening(nodeID string, more int) bool {
 		delete(d.unopened, nodeID)
 	}
 	return d.unopened[nodeID] <= maxOpening
+}
+
+// turn notes that a node's state is another one, as its agent says, and tells whether that may
+// be once more.
+func (d *Dispatcher) turn(nodeID string) bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	now := d.config.Now()
+	if since := now.Sub(d.turnsSince); d.turns == nil || since < 0 || since >= turnSpan {
+		d.turns, d.turnsSince = map[string]int{}, now
+	}
+	if d.turns[nodeID] >= maxTurns {
+		return false
+	}
+	d.turns[nodeID]++
+	return true
 }
 
 // view gives the view up to which all sessions were marked.

@@ -29,6 +29,7 @@ var (
 	errHalting  = fmt.Errorf("%w with its machine", errLeft)
 	errPace     = errors.New("the heartbeat period has changed")
 	errCrowd    = errors.New("too many connections of the node haven't opened a session")
+	errRestless = errors.New("the agent said too often that the state of its node is another one")
 	errTooMuch  = errors.New("more reports are waiting for the leader than this manager holds")
 )
 
@@ -41,6 +42,11 @@ const (
 	// its connections may be about to.
 	helloLimit = 10 * time.Second
 	maxOpening = 4
+	// maxTurns is how often in a turnSpan an agent may say that its node's state is another one
+	// (its engine is away, something else is wrong, it stops): each time is a write. Engines and
+	// daemons that are restarted over and over take seconds each time.
+	maxTurns = 12
+	turnSpan = time.Minute
 	// refuseLimit is how long an agent may take to read why it is refused.
 	refuseLimit = time.Second
 )
@@ -325,6 +331,9 @@ func (s *session) read(in io.Reader) error {
 		}
 		if m.Hello != nil {
 			return fmt.Errorf("a second Hello: %w", cluster.ErrInvalid)
+		}
+		if warning := boundWarning(m.Warning); (m.EngineAway != s.engineAway || warning != s.warning || m.Leaving) && !s.d.turn(s.nodeID) {
+			return errRestless
 		}
 		if m.EngineAway != s.engineAway {
 			s.engineAway = m.EngineAway
