@@ -118,9 +118,9 @@ func (c *Campaign) silence() (leader string, silence time.Duration) {
 	return string(id), time.Since(c.config.Raft.LastContact())
 }
 
-// look gives this manager's account of the leader that it misses, and for how long it has
-// known; leader is "" when none is missed.
-func (c *Campaign) look() (leader string, own cluster.ManagerHealth, known time.Duration) {
+// look gives this manager's account of the leader that it misses, for how long it has known,
+// and how long it has to wait until it may ask the others; leader is "" when none is missed.
+func (c *Campaign) look() (leader string, own cluster.ManagerHealth, known, wait time.Duration) {
 	beat := c.config.HeartbeatTimeout
 	leader, silence := c.silence()
 	own = cluster.ManagerHealth{
@@ -133,25 +133,28 @@ func (c *Campaign) look() (leader string, own cluster.ManagerHealth, known time.
 	refused := c.refusal.leader != "" && since >= 0 && since < beat && (leader == "" || leader == c.refusal.leader)
 	if refused && c.config.Raft.State() == raft.Follower {
 		own.Refused = true
-		return c.refusal.leader, own, since
+		if leader == "" { // It may have given its vote to one that stands now.
+			wait = max(0, stagger(beat)-time.Since(c.config.Raft.LastContact()))
+		}
+		return c.refusal.leader, own, since, wait
 	}
 	c.refusal = refusal{}
 	if leader != "" && silence >= beat {
-		return leader, own, silence - beat
+		return leader, own, silence - beat, 0
 	}
-	return "", own, 0
+	return "", own, 0, beat - min(beat, silence)
 }
 
 // step looks once, and stands if it is to. It returns when to look again.
 func (c *Campaign) step(ctx context.Context) time.Duration {
 	beat := c.config.HeartbeatTimeout
-	leader, own, known := c.look()
+	leader, own, known, wait := c.look()
 	before := c.missing
 	c.missing = leader != ""
 	others, votes := voters(c.config.Servers(), c.config.NodeID, leader)
 	switch {
-	case leader == "":
-		return beat - min(beat, own.LastContact)
+	case leader == "" || wait > 0:
+		return wait
 	case !votes:
 		c.refusal = refusal{}
 		return beat
@@ -164,8 +167,8 @@ func (c *Campaign) step(ctx context.Context) time.Duration {
 		return again
 	}
 	// Asking took a while.
-	if now, own, _ := c.look(); now != leader || ctx.Err() != nil {
-		return beat - min(beat, own.LastContact)
+	if now, _, _, wait := c.look(); now != leader || wait > 0 || ctx.Err() != nil {
+		return max(wait, beat/8)
 	}
 	c.stand(leader, own)
 	return beat
@@ -215,7 +218,7 @@ func (c *Campaign) ask(ctx context.Context, leader string, own cluster.ManagerHe
 		for i := range open {
 			ahead = ahead || string(others[i].ID) < own.NodeID
 		}
-		if agreed, _ := tally(own, accounts, c.config.HeartbeatTimeout); agreed && !ahead {
+		if _, agreed := tally(own, accounts, c.config.HeartbeatTimeout); agreed && !ahead {
 			break
 		}
 	}

@@ -184,7 +184,7 @@ func TestRun_WhatARefusalOutlives(t *testing.T) {
 	}{
 		{"nothing happens", func(d *district) {}, true},
 		{"what the leader sent is read late", func(d *district) { d.contact = time.Now() }, true},
-		{"somebody stood in vain", func(d *district) { d.leader, d.contact = "", time.Now() }, true},
+		{"somebody stood in vain", func(d *district) { d.leader = "" }, true},
 		{"the others reach the leader", func(d *district) { d.account = map[string]cluster.ManagerHealth{"a": heard("a"), "d": heard("d")} }, false},
 		{"another one leads", func(d *district) { d.leader, d.contact = "a", time.Now() }, false},
 		{"this one leads", func(d *district) { d.state, d.leader = raft.Leader, "c" }, false},
@@ -205,6 +205,21 @@ func TestRun_WhatARefusalOutlives(t *testing.T) {
 			})
 		})
 	}
+}
+
+// Whoever has just got this one's vote is given the time that an election takes.
+func TestRun_AVoteThatWasGiven(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		d := &district{dial: refuse, account: map[string]cluster.ManagerHealth{"a": heardRefused("a"), "d": heardRefused("d"), "e": heardRefused("e")}}
+		d.run(t, time.Second)
+		time.Sleep(time.Second)
+		d.lost <- "leader"
+		time.Sleep(50 * time.Millisecond) // It would stand 10 ms later.
+		d.set(func() { d.leader, d.contact = "", time.Now() })
+		if took := d.stands(200 * time.Millisecond); took < stagger(testBeat) || took > stagger(testBeat)+5*time.Millisecond {
+			t.Errorf("it stands %v after it gave its vote", took)
+		}
+	})
 }
 
 // Who alone is refused asks for a while only.

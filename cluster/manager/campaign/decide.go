@@ -18,32 +18,43 @@ import (
 // each at its turn.
 func decide(own cluster.ManagerHealth, others []cluster.ManagerHealth, known, beat time.Duration) (stand bool, again time.Duration) {
 	again = beat / 8
-	agreed, before := tally(own, others, beat)
+	place, agreed := tally(own, others, beat)
 	if !agreed {
 		return false, again
 	}
-	if turn := turn(before, own.Refused, beat); known < turn {
+	if turn := place.turn(own.Refused, beat); known < turn {
 		return false, min(again, turn-known)
 	}
 	return true, 0
 }
 
-// tally tells whether most voters miss the leader, and how many of those go before this one.
-func tally(own cluster.ManagerHealth, others []cluster.ManagerHealth, beat time.Duration) (agreed bool, before int) {
+// place is where a manager is among those that miss the leader.
+type place struct {
+	// before is how many go first.
+	before int
+	// overtakes is set when one that would go first by its ID has a shorter log.
+	overtakes bool
+}
+
+// tally tells whether most voters miss the leader, and which place this one has.
+func tally(own cluster.ManagerHealth, others []cluster.ManagerHealth, beat time.Duration) (at place, agreed bool) {
 	agree, voters := 1, len(others)+2
 	for _, other := range others {
 		if other.Term > own.Term || other.Leader {
-			return false, 0 // There has been an election meanwhile.
+			return place{}, false // There has been an election meanwhile.
 		}
 		if !misses(other, beat) {
 			continue
 		}
 		agree++
-		if other.LastIndex > own.LastIndex || other.LastIndex == own.LastIndex && other.NodeID < own.NodeID {
-			before++
+		switch {
+		case other.LastIndex > own.LastIndex || other.LastIndex == own.LastIndex && other.NodeID < own.NodeID:
+			at.before++
+		case other.NodeID < own.NodeID:
+			at.overtakes = true
 		}
 	}
-	return agree > voters/2, before
+	return at, agree > voters/2
 }
 
 // misses tells whether a manager's account says that it misses the leader: nobody listens
@@ -53,16 +64,24 @@ func misses(account cluster.ManagerHealth, beat time.Duration) bool {
 }
 
 // turn is how long a manager waits for those before it. A refusal is found by all at the
-// same moment; silence isn't, and whoever finds it may wait for answers.
-func turn(before int, refused bool, beat time.Duration) time.Duration {
+// same moment, when what the leader sent last may yet be read: then two may each have found
+// themselves to have the longest log, so one that overtakes lets the other's request for its
+// vote come first. Silence isn't found at the same moment, and whoever finds it may wait for
+// answers.
+func (p place) turn(refused bool, beat time.Duration) time.Duration {
 	switch {
-	case before == 0:
-		return 0
-	case refused:
-		return time.Duration(before) * beat / 5
+	case p.before > 0 && refused:
+		return time.Duration(p.before) * stagger(beat)
+	case p.before > 0:
+		return beat/2 + time.Duration(p.before)*stagger(beat)
+	case p.overtakes && refused:
+		return stagger(beat) / 3
 	}
-	return beat/2 + time.Duration(before)*beat/5
+	return 0
 }
+
+// stagger is how much later than the one before it each manager stands: an election takes less.
+func stagger(beat time.Duration) time.Duration { return beat / 5 }
 
 // voters are those who decide about the leader besides itself and self; votes tells
 // whether self is one.

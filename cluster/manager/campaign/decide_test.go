@@ -84,11 +84,12 @@ func TestDecide(t *testing.T) {
 		{"this one comes first by its log", silent, list{quiet("a", 39)}, 0, false},
 		{"refused, another comes first by its ID", refuses, list{refused("a", 40)}, 60 * time.Millisecond, false},
 		{"refused, another comes first by its log", refuses, list{refused("d", 41)}, 60 * time.Millisecond, false},
-		{"refused, this one comes first by its log", refuses, list{refused("a", 39)}, 0, false},
+		{"refused, this one comes first by its log, and the other by its ID", refuses, list{refused("a", 39)}, 20 * time.Millisecond, false},
+		{"refused, this one comes first by both", refuses, list{refused("d", 39)}, 0, false},
 		{"refused, two come first", refuses, list{refused("a", 40), refused("b", 40), refused("d", 40)}, 120 * time.Millisecond, false},
 		{"who hears the leader comes first of nobody", refuses, list{account("a", 40), refused("d", 40), refused("e", 40)}, 0, false},
 	} {
-		for _, known := range []time.Duration{0, 59, 60, 119, 120, 209, 210, 1000} {
+		for _, known := range []time.Duration{0, 19, 20, 59, 60, 119, 120, 209, 210, 1000} {
 			known *= time.Millisecond
 			want := !test.never && known >= test.turn
 			stand, again := decide(test.own, test.others, known, beat)
