@@ -49,6 +49,9 @@ var arrows = []arrow{
 	{"cluster/manager", "cluster/dispatch", "a manager serves agents"},
 	{"cluster/manager", "cluster/ca", "the leader issues certificates"},
 	{"cluster/manager", "cluster/manager/campaign", "it stands for election"},
+	{"cluster/manager", "cluster/manager/peers", "it reaches other managers, and lets callers in"},
+	{"cluster/manager/peers", "cluster", "it refuses and gives up in the cluster's errors"},
+	{"cluster/manager/peers", "cluster/ca", "both ends show certificates"},
 	{"cluster/manager/campaign", "cluster", "managers ask each other for their health"},
 	{"cluster/manager", "cluster/gossip", "liveness takes the hint of gossip"},
 

@@ -39,7 +39,7 @@ var takes = map[string]string{
 	"cluster/node/network.go net.Listen":              "this is the network that is given",
 	"store/seal/ring.go rand.Read":                    "nonces: never again the same, whoever gives the randomness",
 	"store/seal/stream.go rand.Read":                  "nonces: never again the same, whoever gives the randomness",
-	"cluster/manager/authorize.go time.Since":         "raft's own clock",
+	"cluster/manager/peers/authorize.go time.Since":   "raft's own clock",
 }
 
 // TestGiven_NobodyTakesOfTheWorld finds calls of what should have been passed in.

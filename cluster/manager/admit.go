@@ -17,6 +17,7 @@ import (
 
 	"skep/cluster"
 	"skep/cluster/ca"
+	"skep/cluster/manager/peers"
 	"skep/store"
 )
 
@@ -109,7 +110,7 @@ func onLeader[T any](m *Manager, do func(r *http.Request, request T) (*Admission
 // admit lets a new node in.
 func (m *Manager) admit(r *http.Request, request JoinRequest) (*Admission, error) {
 	view := m.store.View()
-	from := sourceOf(r.RemoteAddr)
+	from := peers.Source(r.RemoteAddr)
 	if err := m.joins.hear(from, m.cfg.Now()); err != nil {
 		m.logTooMany(r, err)
 		return nil, err
@@ -303,7 +304,7 @@ func (m *Manager) take(ctx context.Context, id cluster.Identity, addr string, bu
 			m.waits.say(id.NodeID, err.Error())
 			return nil, err
 		}
-		err := m.believe(ctx, id.NodeID, m.where.of(id.NodeID, node.ManagerAddr), addr)
+		err := m.believe(ctx, id.NodeID, m.transport.Addr(id.NodeID, node.ManagerAddr), addr)
 		if errors.Is(err, errVoteFirst) {
 			err = m.suspend(ctx, id.NodeID)
 		}

@@ -2,11 +2,12 @@ package manager
 
 import (
 	"fmt"
-	"maps"
 	"sync"
 	"time"
 
 	"github.com/hashicorp/raft"
+
+	"skep/cluster/manager/peers"
 )
 
 // A manager that joins holds nothing, and may need long until it holds what the others
@@ -15,49 +16,6 @@ import (
 // raft's own rule for autopilots: it is heard, and has been near the end of the log for a
 // while. Entries are of any size, so near is counted in time: it has what the leader had
 // a HeartbeatTimeout ago.
-
-// replicated is how far another manager is in the leader's log, by its own answers.
-type replicated struct {
-	index uint64
-	// heard is when it last answered.
-	heard time.Time
-	// snapshot is the size of what it is being sent, and sent how much of that is under
-	// way; zero when it is sent entries.
-	snapshot, sent int64
-}
-
-// replication has how far each is, for each manager that the leader of a term sends to. The transport
-// notes them, followRoles reads them.
-type replication struct {
-	mu   sync.Mutex // guards the fields below
-	term uint64
-	all  map[raft.ServerID]replicated
-}
-
-// note changes what is known of a manager in the term.
-func (m *replication) note(id raft.ServerID, term uint64, edit func(*replicated)) {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	if term < m.term {
-		return
-	}
-	if term > m.term || m.all == nil {
-		m.term, m.all = term, map[raft.ServerID]replicated{}
-	}
-	known := m.all[id]
-	edit(&known)
-	m.all[id] = known
-}
-
-// of is what is known in a term.
-func (m *replication) of(term uint64) map[raft.ServerID]replicated {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	if m.term != term {
-		return nil
-	}
-	return maps.Clone(m.all)
-}
 
 // steadyBeats is for how many Beats in a row a manager must be abreast to have caught up.
 const steadyBeats = 4
@@ -86,7 +44,7 @@ func newCatchUp(beat time.Duration) *catchUp {
 
 // look takes in how far all are now, when the leader's last index is last, and says why
 // members without a vote haven't caught up; those that have aren't in the answer.
-func (c *catchUp) look(now time.Time, last uint64, servers []raft.Server, all map[raft.ServerID]replicated) (behind map[string]string) {
+func (c *catchUp) look(now time.Time, last uint64, servers []raft.Server, all map[raft.ServerID]peers.Progress) (behind map[string]string) {
 	c.marks = append(c.marks, mark{now, last})
 	for len(c.marks) > 1 && now.Sub(c.marks[1].at) >= c.beat {
 		c.marks = c.marks[1:]
@@ -99,11 +57,11 @@ func (c *catchUp) look(now time.Time, last uint64, servers []raft.Server, all ma
 		}
 		known := all[server.ID]
 		switch {
-		case known.heard.IsZero() || now.Sub(known.heard) > c.beat:
+		case known.Heard.IsZero() || now.Sub(known.Heard) > c.beat:
 			behind[string(server.ID)] = fmt.Sprintf("it doesn't answer at %s", server.Address)
 			continue
-		case known.index < c.marks[0].last:
-			behind[string(server.ID)] = known.progress(last)
+		case known.Index < c.marks[0].last:
+			behind[string(server.ID)] = progress(known, last)
 			continue
 		}
 		abreast[server.ID] = now
@@ -111,7 +69,7 @@ func (c *catchUp) look(now time.Time, last uint64, servers []raft.Server, all ma
 			abreast[server.ID] = since
 		}
 		if now.Sub(abreast[server.ID]) < steadyBeats*c.beat {
-			behind[string(server.ID)] = known.progress(last)
+			behind[string(server.ID)] = progress(known, last)
 		}
 	}
 	c.since = abreast
@@ -122,7 +80,7 @@ func (c *catchUp) look(now time.Time, last uint64, servers []raft.Server, all ma
 // last look. A manager hears nobody whom it doesn't know: if such a member had a vote, and
 // the leader were lost, the others might have no leader though they are a majority. So a
 // manager votes when all that vote know it; newcomer.go does the rest.
-func (c *catchUp) unaware(self string, last uint64, servers []raft.Server, all map[raft.ServerID]replicated) map[string][]string {
+func (c *catchUp) unaware(self string, last uint64, servers []raft.Server, all map[raft.ServerID]peers.Progress) map[string][]string {
 	added := map[raft.ServerID]uint64{}
 	for _, server := range servers {
 		at, seen := c.added[server.ID]
@@ -137,7 +95,7 @@ func (c *catchUp) unaware(self string, last uint64, servers []raft.Server, all m
 	unaware := map[string][]string{}
 	for id, at := range added {
 		for _, server := range servers {
-			if server.Suffrage == raft.Voter && string(server.ID) != self && all[server.ID].index < at {
+			if server.Suffrage == raft.Voter && string(server.ID) != self && all[server.ID].Index < at {
 				unaware[string(id)] = append(unaware[string(id)], string(server.ID))
 			}
 		}
@@ -147,20 +105,20 @@ func (c *catchUp) unaware(self string, last uint64, servers []raft.Server, all m
 
 // answers tells which managers answered in the last HeartbeatTimeout. Raft says that one doesn't only
 // when a message's time is over, and a new leader's has yet to find out.
-func (c *catchUp) answers(now time.Time, all map[raft.ServerID]replicated) map[string]bool {
+func (c *catchUp) answers(now time.Time, all map[raft.ServerID]peers.Progress) map[string]bool {
 	answers := map[string]bool{}
 	for id, known := range all {
-		answers[string(id)] = !known.heard.IsZero() && now.Sub(known.heard) <= c.beat
+		answers[string(id)] = !known.Heard.IsZero() && now.Sub(known.Heard) <= c.beat
 	}
 	return answers
 }
 
 // progress says how far it is, when the leader's last index is last.
-func (m replicated) progress(last uint64) string {
-	if m.snapshot > 0 {
-		return fmt.Sprintf("it was sent %d MiB of %d MiB of a snapshot", m.sent>>20, m.snapshot>>20)
+func progress(m peers.Progress, last uint64) string {
+	if m.Snapshot > 0 {
+		return fmt.Sprintf("it was sent %d MiB of %d MiB of a snapshot", m.Sent>>20, m.Snapshot>>20)
 	}
-	return fmt.Sprintf("it has %d of %d entries", m.index, last)
+	return fmt.Sprintf("it has %d of %d entries", m.Index, last)
 }
 
 // waitReasons says what nodes wait for that are to be managers, or workers. Only a leader's are

@@ -8,25 +8,22 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
-	"sync"
 	"time"
 
-	"golang.org/x/sync/errgroup"
-
 	"github.com/docker/docker/api/types/swarm"
+	"golang.org/x/sync/errgroup"
 
 	"skep/cluster"
 	"skep/cluster/ca"
+	"skep/cluster/manager/peers"
 )
 
 // Limits of the control port, which anybody can reach.
 const (
-	handshakeTimeout = 5 * time.Second
-	maxHeader        = 64 << 10
-	maxAdmitBody     = 64 << 10
-	readTimeout      = 10 * time.Second
-	idleTimeout      = 2 * time.Minute
-	shutdownLimit    = 2 * time.Second
+	maxHeader     = 64 << 10
+	maxAdmitBody  = 64 << 10
+	readTimeout   = 10 * time.Second
+	shutdownLimit = 2 * time.Second
 )
 
 // serveControl accepts connections on the control port until ctx ends.
@@ -35,11 +32,10 @@ func (m *Manager) serveControl(ctx context.Context) error {
 		m.cfg.Credentials.ServerTLS(cluster.ProtocolRaft, cluster.ProtocolSession, cluster.ProtocolHTTP, cluster.ProtocolRenew),
 		map[string]ca.Known{cluster.ProtocolRaft: m.cfg.KnownManager, cluster.ProtocolRenew: m.knownNode})
 	m.noteProtocolErrors(config)
-	requests := newHandoff(m.listener.Addr())
 	server := &http.Server{
 		Handler:           answerOnce(m.routes()),
 		ReadHeaderTimeout: readTimeout,
-		IdleTimeout:       idleTimeout,
+		IdleTimeout:       peers.IdleTimeout,
 		MaxHeaderBytes:    maxHeader,
 		ErrorLog:          slog.NewLogLogger(m.log.Handler(), slog.LevelDebug),
 		BaseContext:       func(net.Listener) context.Context { return ctx },
@@ -49,49 +45,26 @@ func (m *Manager) serveControl(ctx context.Context) error {
 	}
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error {
-		if err := server.Serve(requests); !errors.Is(err, http.ErrServerClosed) {
+		if err := server.Serve(m.port.Requests()); !errors.Is(err, http.ErrServerClosed) {
 			return fmt.Errorf("serve control port: %w", err)
 		}
 		return nil
 	})
-	var conns sync.WaitGroup
-	anonymous := &anonymousConns{log: m.log, which: "without a certificate"}
-	turns := newHandshakeTurns(&anonymousConns{log: m.log, which: "that waits for its handshake"}, m.cfg.Now)
-	nodes := newNodeSources(m.nodeAddrs, m.cfg.Now)
-	g.Go(func() error { return turns.run(ctx) })
 	g.Go(func() error {
-		for {
-			plain, err := m.listener.Accept()
-			if ctx.Err() != nil {
-				if err == nil {
-					plain.Close()
+		return m.port.Serve(ctx, peers.PortConfig{
+			TLS: config, Nodes: m.nodeAddrs, Now: m.cfg.Now, Log: m.log,
+			Failed: func(conn net.Conn, err error) {
+				if speaksNoTLS(err) {
+					m.logProtocolError(conn.RemoteAddr().String(), "no TLS")
 				}
-				return ctx.Err()
-			}
-			if err != nil {
-				m.log.Warn("accept on control port", "err", err)
-				pause(ctx, 50*time.Millisecond)
-				continue
-			}
-			shaken, known := nodes.admit(sourceOf(plain.RemoteAddr().String()))
-			conns.Add(1)
-			go func() {
-				defer conns.Done()
-				if !known {
-					if !turns.wait(ctx, plain) {
-						plain.Close()
-						return
-					}
-					shaken = anonymous.admit(plain).leave
-				}
-				m.routeConn(ctx, tls.Server(plain, config), requests, anonymous, shaken)
-			}()
-		}
+				m.log.Debug("refuse a connection", "addr", conn.RemoteAddr().String(), "err", err)
+			},
+			Route: m.routeConn,
+		})
 	})
 	g.Go(func() error {
 		<-ctx.Done()
-		m.listener.Close()
-		requests.Close()
+		m.port.Close()
 		ending, cancel := context.WithTimeout(context.WithoutCancel(ctx), shutdownLimit)
 		defer cancel()
 		if server.Shutdown(ending) != nil {
@@ -99,41 +72,28 @@ func (m *Manager) serveControl(ctx context.Context) error {
 		}
 		return nil
 	})
-	err := g.Wait()
-	conns.Wait()
-	return err
+	return g.Wait()
 }
 
-// routeConn finishes the handshake, calls shaken, and hands the connection to whom it is for.
-func (m *Manager) routeConn(ctx context.Context, conn *tls.Conn, requests *handoff, anonymous *anonymousConns, shaken func()) {
-	shaking, cancel := context.WithTimeout(ctx, handshakeTimeout)
-	err := conn.HandshakeContext(shaking)
-	cancel()
-	shaken()
-	if err != nil {
-		if speaksNoTLS(err) {
-			m.logProtocolError(conn.RemoteAddr().String(), "no TLS")
-		}
-		m.log.Debug("refuse a connection", "addr", conn.RemoteAddr().String(), "err", err)
-		conn.Close()
-		return
-	}
+// routeConn hands a connection, after its handshake, to whom it is for.
+func (m *Manager) routeConn(ctx context.Context, conn *tls.Conn) {
 	state := conn.ConnectionState()
 	if state.NegotiatedProtocol == cluster.ProtocolHTTP || state.NegotiatedProtocol == "" {
 		// A caller without a certificate of a node that is here has a stranger's place until
 		// it hangs up: joining takes a moment, and nobody else has a reason to stay.
 		if id, err := ca.Peer(state); err != nil || m.belongs(id) != nil {
-			requests.deliver(&leaving{Conn: conn, left: anonymous.admit(conn.NetConn()).leave})
+			m.port.RequestAnonymous(conn)
 			return
 		}
-		requests.deliver(conn)
+		m.port.Request(conn)
 		return
 	}
+	var err error
 	var id cluster.Identity
 	switch state.NegotiatedProtocol {
 	case cluster.ProtocolRenew:
 		if id, err = m.cfg.Credentials.OverduePeer(state, m.knownNode); err == nil {
-			requests.deliver(&renewing{conn, renewer{id, ca.PeerKey(state)}})
+			m.port.Request(&renewing{conn, renewer{id, ca.PeerKey(state)}})
 			return
 		}
 	case cluster.ProtocolRaft:
@@ -151,13 +111,13 @@ func (m *Manager) routeConn(ctx context.Context, conn *tls.Conn, requests *hando
 		return
 	case id.Role != swarm.NodeRoleManager:
 		err = cluster.Errorf(cluster.ErrDenied, "raft is for managers")
-	case !m.mayConnect(id.NodeID):
+	case !m.transport.MayConnect(id.NodeID):
 		err = cluster.Errorf(cluster.ErrDenied, "node %s is no manager of this cluster, as far as this one knows", id.NodeID)
 	default:
-		go m.inbound.serve(conn, id.NodeID) // It is raft's, which outlives the port by a hand-over.
+		go m.transport.Serve(conn, id.NodeID) // It is raft's, which outlives the port by a hand-over.
 		return
 	}
-	if unsaid, due := m.turnedAway.Due(m.cfg.Now(), sourceOf(conn.RemoteAddr().String()).String()); due {
+	if unsaid, due := m.turnedAway.Due(m.cfg.Now(), peers.Source(conn.RemoteAddr().String()).String()); due {
 		m.log.Warn("refuse a connection", "addr", conn.RemoteAddr().String(), "err", err, "unsaid", unsaid)
 	}
 	conn.Close()
@@ -238,63 +198,16 @@ func (m *Manager) belongs(id cluster.Identity) error {
 	return nil
 }
 
-// leaving tells when a connection is closed.
-type leaving struct {
-	net.Conn
-	once sync.Once
-	left func()
+// answerOnce has a connection without a certificate end with its first answer: whoever
+// joins has one question, and nobody else has a reason to stay.
+func answerOnce(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.TLS == nil || len(r.TLS.PeerCertificates) == 0 {
+			w.Header().Set("Connection", "close")
+		}
+		next.ServeHTTP(w, r)
+	})
 }
-
-// Close closes the connection and tells.
-func (l *leaving) Close() error {
-	l.once.Do(l.left)
-	return l.Conn.Close()
-}
-
-// ConnectionState and HandshakeContext make net/http see the TLS connection.
-func (l *leaving) ConnectionState() tls.ConnectionState { return l.Conn.(*tls.Conn).ConnectionState() }
-
-// HandshakeContext does nothing: the handshake is done.
-func (l *leaving) HandshakeContext(ctx context.Context) error { return nil }
-
-// handoff is a listener whose connections are accepted elsewhere.
-type handoff struct {
-	addr   net.Addr
-	conns  chan net.Conn
-	once   sync.Once
-	closed chan struct{}
-}
-
-func newHandoff(addr net.Addr) *handoff {
-	return &handoff{addr: addr, conns: make(chan net.Conn), closed: make(chan struct{})}
-}
-
-func (h *handoff) deliver(conn net.Conn) {
-	select {
-	case h.conns <- conn:
-	case <-h.closed:
-		conn.Close()
-	}
-}
-
-// Accept gives the next connection that was delivered.
-func (h *handoff) Accept() (net.Conn, error) {
-	select {
-	case conn := <-h.conns:
-		return conn, nil
-	case <-h.closed:
-		return nil, net.ErrClosed
-	}
-}
-
-// Close ends Accept.
-func (h *handoff) Close() error {
-	h.once.Do(func() { close(h.closed) })
-	return nil
-}
-
-// Addr is the control port's address.
-func (h *handoff) Addr() net.Addr { return h.addr }
 
 // pause waits for d or ctx's end.
 func pause(ctx context.Context, d time.Duration) {

@@ -9,6 +9,7 @@ import (
 	"github.com/hashicorp/raft"
 
 	"skep/cluster"
+	"skep/cluster/manager/peers"
 )
 
 // handOver hands leadership to the voter that has the most of the log, of those that
@@ -21,11 +22,11 @@ func (m *Manager) handOver(ctx context.Context) error {
 	if m.stuck.Load() == term {
 		return fmt.Errorf("hand over leadership: raft tried in term %d already", term)
 	}
-	m.gated.handing.Add(1)
+	done := m.transport.HandOver()
 	// What raft began may yet wait for an attempt to send something when it has given up.
-	defer func() { time.AfterFunc(20*m.cfg.HeartbeatTimeout, func() { m.gated.handing.Add(-1) }) }()
+	defer func() { time.AfterFunc(20*m.cfg.HeartbeatTimeout, done) }()
 	m.useRaftHeartbeats()
-	known := m.matches.of(term)
+	known := m.transport.Progress(term)
 	to, err := successor(m.servers(), m.cfg.NodeID, known, m.cfg.Now(), m.cfg.HeartbeatTimeout)
 	if err == nil {
 		err = m.transfer(ctx, term, m.raft.LeadershipTransferToServer(to.ID, to.Address))
@@ -49,13 +50,13 @@ func (m *Manager) transfer(ctx context.Context, term uint64, under raft.Future) 
 
 // successor chooses who is to lead next: see handOver. Known is what the leader knows of
 // the others.
-func successor(servers []raft.Server, self string, known map[raft.ServerID]replicated, now time.Time, beat time.Duration) (best raft.Server, err error) {
+func successor(servers []raft.Server, self string, known map[raft.ServerID]peers.Progress, now time.Time, beat time.Duration) (best raft.Server, err error) {
 	for _, server := range servers {
 		state, heard := known[server.ID]
-		if server.Suffrage != raft.Voter || string(server.ID) == self || !heard || now.Sub(state.heard) > beat {
+		if server.Suffrage != raft.Voter || string(server.ID) == self || !heard || now.Sub(state.Heard) > beat {
 			continue
 		}
-		if best.ID == "" || state.index > known[best.ID].index {
+		if best.ID == "" || state.Index > known[best.ID].Index {
 			best = server
 		}
 	}
@@ -63,11 +64,4 @@ func successor(servers []raft.Server, self string, known map[raft.ServerID]repli
 		return best, fmt.Errorf("%w: no other manager with a vote answers", cluster.ErrUnavailable)
 	}
 	return best, nil
-}
-
-// stand has raft stand for election as one does to whom leadership is handed over.
-func (m *Manager) stand() error {
-	header := raft.RPCHeader{ProtocolVersion: raft.ProtocolVersionMax, ID: []byte(m.cfg.NodeID), Addr: []byte(m.cfg.Addr)}
-	return m.retaining.TimeoutNow(raft.ServerID(m.cfg.NodeID), raft.ServerAddress(m.cfg.Addr),
-		&raft.TimeoutNowRequest{RPCHeader: header}, &raft.TimeoutNowResponse{})
 }

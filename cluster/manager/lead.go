@@ -16,7 +16,7 @@ import (
 // lead is what a leader does. It returns when leadership ends, or when one of
 // its parts fails.
 func (m *Manager) lead(ctx context.Context, term uint64) error {
-	m.peers.reset()
+	m.reachable.reset()
 	// What the leader before had no time to tell, this one tells. Of all that its own log has,
 	// if it was just started, it can't know what was told.
 	var untold *store.Subscription

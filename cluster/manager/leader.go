@@ -49,8 +49,8 @@ func (m *Manager) watch(ctx context.Context) error {
 	said := ""
 	for {
 		addr, id := m.raft.LeaderWithID()
-		m.where.forget(m.configuration())
-		m.setLeader(cluster.Peer{NodeID: string(id), Addr: m.where.of(string(id), string(addr))})
+		m.transport.Forget()
+		m.setLeader(cluster.Peer{NodeID: string(id), Addr: m.transport.Addr(string(id), string(addr))})
 		var missing error
 		if id == "" {
 			missing = cluster.ErrNoLeader
@@ -67,7 +67,7 @@ func (m *Manager) watch(ctx context.Context) error {
 			timer.Stop()
 			return ctx.Err()
 		case o := <-observations:
-			m.peers.observe(o)
+			m.reachable.observe(o)
 			m.mu.Lock()
 			m.noticeLocked()
 			m.mu.Unlock()
@@ -259,7 +259,7 @@ func (m *Manager) Reachable() map[string]bool {
 		if server.Suffrage != raft.Voter {
 			continue
 		}
-		reachable[string(server.ID)] = !m.peers.fails(string(server.ID))
+		reachable[string(server.ID)] = !m.reachable.fails(string(server.ID))
 	}
 	return reachable
 }

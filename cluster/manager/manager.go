@@ -9,12 +9,10 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
-	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
 
-	"github.com/docker/docker/api/types/swarm"
 	"github.com/hashicorp/raft"
 	"golang.org/x/sync/errgroup"
 
@@ -22,14 +20,18 @@ import (
 	"skep/cluster/ca"
 	"skep/cluster/dispatch"
 	"skep/cluster/manager/campaign"
+	"skep/cluster/manager/peers"
 	"skep/store"
 	"skep/store/seal"
 )
 
 // Network is how managers reach each other: TCP, or a network in memory.
-type Network interface {
-	Listen(addr string) (net.Listener, error)
-	Dial(ctx context.Context, addr string) (net.Conn, error)
+type Network = peers.Network
+
+// Dial opens a TLS connection to a control port. Its errors wrap
+// cluster.ErrUnreachable: nothing was sent.
+func Dial(ctx context.Context, network Network, addr string, config *tls.Config) (net.Conn, error) {
+	return peers.Dial(ctx, network, addr, config)
 }
 
 // Config says what a manager is made of.
@@ -104,30 +106,19 @@ type Manager struct {
 	store     *store.Store
 	fsm       countingFSM
 	raft      *raft.Raft
-	transport *raft.NetworkTransport
-	gated     *gatedTransport
-	retaining *snapshotFilter
-	inbound   *inbound
+	port      *peers.Port
+	transport *peers.Transport
 	campaign  *campaign.Campaign
-	// running is raft once it has started: the transport is there before.
-	running  atomic.Pointer[raft.Raft]
-	disk     *store.Disk
-	streams  *streams
-	dispatch *dispatch.Dispatcher
-	listener trackedListener
-	client   *http.Client
-	turns    handshakeLimit
-	peers    *reachability
-	knocks   lineLimit
-	refusals lineLimit
-	crowds   lineLimit
+	disk      *store.Disk
+	dispatch  *dispatch.Dispatcher
+	reachable *reachability
+	knocks    lineLimit
+	refusals  lineLimit
+	crowds    lineLimit
 	// turnedAway counts those whose certificate, or request, isn't one for here.
 	turnedAway cluster.Seldom
 	joins      joins
-	where      *knownAddrs
-	matches    replication
 	waits      waitReasons
-	twins      twins
 	// start names this start of the manager.
 	start string
 	// opened is set when all of the above is there.
@@ -158,21 +149,26 @@ func Open(cfg Config) (_ *Manager, err error) {
 	cfg.SnapshotBytes = defaulted(cfg.SnapshotBytes, 32<<20)
 	cfg.GossipKeyPeriod = defaulted(cfg.GossipKeyPeriod, 12*time.Hour)
 	m := &Manager{
-		cfg: cfg, log: cfg.Log, changed: make(chan struct{}), noticed: make(chan struct{}), peers: newReachability(),
-		where: newKnownAddrs(), forceNewCluster: cfg.ForceNewCluster, start: cluster.NewID(cfg.Random),
+		cfg: cfg, log: cfg.Log, changed: make(chan struct{}), noticed: make(chan struct{}), reachable: newReachability(),
+		forceNewCluster: cfg.ForceNewCluster, start: cluster.NewID(cfg.Random),
 	}
 	m.store = store.New(store.Config{Now: cfg.Now, Log: cfg.Log, Build: cfg.Build, Fatal: m.cfg.Fatal})
 	m.fsm.FSM = m.store.FSM()
-	listener, err := cfg.Network.Listen(cfg.Listen)
-	if err != nil {
-		return nil, fmt.Errorf("listen on control port %s: %w", cfg.Listen, err)
+	if m.port, err = peers.Listen(cfg.Network, cfg.Listen); err != nil {
+		return nil, err
 	}
-	m.listener = trackedListener{listener, newTrackedConns()}
-	m.streams = newStreams(advertised(cfg.Addr), m.dialRaft)
-	m.inbound = newInbound(m.transportConfig(), m.authorizeNow, cfg.HeartbeatTimeout/4, cfg.Log)
+	m.transport = peers.New(peers.Config{
+		NodeID: cfg.NodeID, Addr: cfg.Addr, Network: cfg.Network, Credentials: cfg.Credentials, KnownManager: cfg.KnownManager, Told: cfg.Peers,
+		HeartbeatTimeout: cfg.HeartbeatTimeout, Believe: m.believe, Heard: func() { m.campaign.Heard() },
+		Ask: func(ctx context.Context, addr string) error {
+			_, err := m.askHealth(ctx, addr)
+			return err
+		},
+		Now: cfg.Now, Log: cfg.Log, RaftLog: raftLogger(cfg.Log),
+	})
 	defer func() {
 		if err != nil {
-			err = errors.Join(err, m.listener.Close())
+			err = errors.Join(err, m.port.Close(), m.transport.Close())
 		}
 	}()
 	if m.disk, err = m.openDisk(); err != nil {
@@ -183,17 +179,9 @@ func Open(cfg Config) (_ *Manager, err error) {
 			err = errors.Join(err, m.disk.Close())
 		}
 	}()
-	m.client = &http.Client{Transport: &http.Transport{
-		DialTLSContext: func(ctx context.Context, _, addr string) (net.Conn, error) {
-			return m.dial(ctx, addr, cluster.ProtocolHTTP)
-		},
-		MaxIdleConnsPerHost:   64,
-		IdleConnTimeout:       idleTimeout,
-		ResponseHeaderTimeout: time.Minute,
-	}}
 	m.dispatch = dispatch.New(dispatch.Config{
 		NodeID: cfg.NodeID, Store: m.store, Members: cfg.Members, MembersChanged: cfg.MembersChanged, Probe: cfg.Doubt,
-		Leader: m.dispatchLeader, LeaderChanged: m.LeaderChanged, Verify: m.ReadBarrier, Client: m.client,
+		Leader: m.dispatchLeader, LeaderChanged: m.LeaderChanged, Verify: m.ReadBarrier, Client: m.transport.Client(),
 		LastContact: m.lastContact, ContactFor: max(heardFor, 2*cfg.HeartbeatTimeout), IsolatedAfter: 4 * cfg.HeartbeatTimeout, SuspectAfter: 5 * cfg.HeartbeatTimeout / 2, Now: cfg.Now, Log: cfg.Log, Random: cfg.Random,
 	})
 	if m.raft, err = m.startRaft(); err != nil {
@@ -201,9 +189,8 @@ func Open(cfg Config) (_ *Manager, err error) {
 	}
 	m.campaign = campaign.New(campaign.Config{
 		NodeID: cfg.NodeID, Raft: m.raft, HeartbeatTimeout: cfg.HeartbeatTimeout, Servers: m.servers, Dial: cfg.Network.Dial,
-		Ask: m.askRefusal, Stand: m.stand, Lost: m.inbound.lost, Doubt: cfg.Doubt, Now: cfg.Now, Log: cfg.Log,
+		Ask: m.askRefusal, Stand: m.transport.Stand, Lost: m.transport.Lost(), Doubt: cfg.Doubt, Now: cfg.Now, Log: cfg.Log,
 	})
-	m.inbound.beaten = m.campaign.Heard
 	m.opened.Store(true)
 	return m, nil
 }
@@ -222,9 +209,8 @@ func (m *Manager) openDisk() (*store.Disk, error) {
 
 // fatal ends the process, after the others were told by breaking the connections.
 func (m *Manager) fatal(err error) {
-	_ = m.listener.closeAll() // What matters is err.
-	_ = m.streams.Close()
-	m.inbound.close()
+	_ = m.port.Break() // What matters is err.
+	m.transport.Break()
 	m.cfg.Fatal(err)
 }
 
@@ -240,8 +226,7 @@ func (m *Manager) Run(ctx context.Context) error {
 	g.Go(func() error { return m.leadership(serving) })
 	g.Go(func() error { return m.compact(serving) })
 	g.Go(func() error { return m.campaign.Run(serving) })
-	g.Go(func() error { return m.sendCommits(serving, m.gated) })
-	g.Go(func() error { return m.keepWarmConns(serving) })
+	g.Go(func() error { return m.transport.Run(serving) })
 	g.Go(func() error { return m.dispatch.Run(serving) })
 	g.Go(func() error {
 		select {
@@ -253,14 +238,11 @@ func (m *Manager) Run(ctx context.Context) error {
 		return nil
 	})
 	err := g.Wait()
-	m.client.CloseIdleConnections()
+	m.transport.Client().CloseIdleConnections()
 	if shutdown := m.raft.Shutdown().Error(); shutdown != nil {
 		err = errors.Join(err, fmt.Errorf("shut down raft: %w", shutdown))
 	}
-	m.retaining.stop()
-	m.inbound.close()
-	m.streams.Close()
-	err = errors.Join(err, m.disk.Close())
+	err = errors.Join(err, m.transport.Close(), m.disk.Close())
 	if errors.Is(err, context.Canceled) && ctx.Err() != nil {
 		return nil
 	}
@@ -314,48 +296,11 @@ func (m *Manager) NodeID() string { return m.cfg.NodeID }
 func (m *Manager) Store() *store.Store { return m.store }
 
 // Client speaks to other managers in this manager's name.
-func (m *Manager) Client() *http.Client { return m.client }
+func (m *Manager) Client() *http.Client { return m.transport.Client() }
 
 // Logs reads a task's log from wherever its node's session is.
 func (m *Manager) Logs(ctx context.Context, nodeID, taskID string, options cluster.LogOptions, emit func([]cluster.LogLine) error) error {
 	return m.dispatch.Logs(ctx, nodeID, taskID, options, emit)
-}
-
-// dial opens a connection to another manager's control port. Whoever answers must be the
-// one whose address it is in raft's configuration, if it is anybody's.
-func (m *Manager) dial(ctx context.Context, addr, protocol string) (net.Conn, error) {
-	want := cluster.Identity{Role: swarm.NodeRoleManager}
-	there := slices.DeleteFunc(m.servers(), func(s raft.Server) bool { return string(s.Address) != addr })
-	if len(there) == 1 { // While managers move, one may be where another was.
-		want.NodeID = string(there[0].ID)
-	}
-	ctx, cancel := context.WithTimeout(ctx, dialTimeout)
-	defer cancel()
-	done, err := m.turns.acquire(ctx, addr)
-	if err != nil {
-		return nil, fmt.Errorf("dial manager %s: %w: %w", addr, cluster.ErrUnreachable, err)
-	}
-	defer done()
-	return Dial(ctx, m.cfg.Network, addr, m.cfg.Credentials.ClientTLS(want, protocol))
-}
-
-// dialTimeout bounds a connection attempt, handshake included.
-const dialTimeout = 2 * time.Second
-
-// Dial opens a TLS connection to a control port. Its errors wrap
-// cluster.ErrUnreachable: nothing was sent.
-func Dial(ctx context.Context, network Network, addr string, config *tls.Config) (net.Conn, error) {
-	ctx, cancel := context.WithTimeout(ctx, dialTimeout)
-	defer cancel()
-	plain, err := network.Dial(ctx, addr)
-	if err != nil {
-		return nil, fmt.Errorf("dial manager %s: %w: %w", addr, cluster.ErrUnreachable, err)
-	}
-	conn := tls.Client(plain, config)
-	if err := conn.HandshakeContext(ctx); err != nil {
-		return nil, errors.Join(fmt.Errorf("dial manager %s: %w: %w", addr, cluster.ErrUnreachable, err), plain.Close())
-	}
-	return conn, nil
 }
 
 // defaulted gives value, or otherwise when value is zero.

@@ -6,18 +6,16 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
-	"net"
 	"slices"
 	"strings"
-	"sync"
 	"sync/atomic"
 	"time"
 
-	"github.com/docker/docker/api/types/swarm"
 	"github.com/hashicorp/go-hclog"
 	"github.com/hashicorp/raft"
 
 	"skep/cluster"
+	"skep/cluster/manager/peers"
 	"skep/store"
 )
 
@@ -29,8 +27,8 @@ func (m *Manager) startRaft() (*raft.Raft, error) {
 	config.HeartbeatTimeout = m.cfg.HeartbeatTimeout
 	config.ElectionTimeout = m.cfg.HeartbeatTimeout
 	config.LeaderLeaseTimeout = m.cfg.HeartbeatTimeout
-	config.CommitTimeout = tellAgain // See committracker.go.
-	config.MaxAppendEntries = entriesAtOnce
+	config.CommitTimeout = peers.CommitTimeout // See package peers.
+	config.MaxAppendEntries = peers.EntriesAtOnce
 	config.BatchApplyCh = true
 	config.NoLegacyTelemetry = true
 	config.Logger = logger
@@ -38,9 +36,6 @@ func (m *Manager) startRaft() (*raft.Raft, error) {
 	config.SnapshotThreshold = 1 << 62
 	config.SnapshotInterval = 24 * time.Hour
 	config.TrailingLogs = m.keeping().Trailing
-	sending := m.transportConfig()
-	sending.Stream = m.streams
-	m.transport = raft.NewNetworkTransportWithConfig(&sending)
 	alone := raft.Configuration{Servers: []raft.Server{{ID: config.LocalID, Address: raft.ServerAddress(m.cfg.Addr)}}}
 	if m.cfg.ForceNewCluster {
 		was, err := resetTerm(m.disk.Log, m.disk.Stable, m.disk.Snapshots)
@@ -62,27 +57,12 @@ func (m *Manager) startRaft() (*raft.Raft, error) {
 			return nil, fmt.Errorf("bootstrap raft: %w", err)
 		}
 	}
-	m.gated = newGatedTransport(m.transport, &m.matches, newHeartbeatPace(m.cfg.HeartbeatTimeout), m.cfg.Now)
-	m.retaining = newSnapshotFilter(m.gated, m.inbound, m.disk.Log)
-	go m.retaining.run()
-	r, err := raft.NewRaft(config, &m.fsm, m.disk.Log, m.disk.Stable, m.disk.Snapshots, readdressed{m.retaining, m.where})
+	r, err := raft.NewRaft(config, &m.fsm, m.disk.Log, m.disk.Stable, m.disk.Snapshots, m.transport)
 	if err != nil {
-		m.retaining.stop()
 		return nil, fmt.Errorf("start raft: %w", err)
 	}
-	m.gated.raft.Store(r)
-	m.running.Store(r)
+	m.transport.Started(r, m.disk.Log)
 	return r, nil
-}
-
-// transportConfig is what all connections of raft's have in common.
-func (m *Manager) transportConfig() raft.NetworkTransportConfig {
-	return raft.NetworkTransportConfig{
-		MaxPool: 4, Timeout: 10 * m.cfg.HeartbeatTimeout, Logger: raftLogger(m.log),
-		// One in flight means no pipeline, and so not its wedge (hashicorp/raft #612).
-		MaxRPCsInFlight:         1,
-		MsgpackUseNewTimeFormat: true,
-	}
 }
 
 // countingFSM is the store's FSM, which also counts the bytes it applies: what a
@@ -98,27 +78,8 @@ func (f *countingFSM) Apply(log *raft.Log) any {
 	return f.FSM.Apply(log)
 }
 
-// configuration is raft's present one; nil when it can't be had.
-func (m *Manager) configuration() []raft.Server {
-	future := m.raft.GetConfiguration()
-	if future.Error() != nil {
-		return nil
-	}
-	return future.Configuration().Servers
-}
-
 // servers are those of raft's configuration, each with the address where it is now.
-func (m *Manager) servers() []raft.Server {
-	servers := slices.Clone(m.configuration())
-	for i, server := range servers {
-		if string(server.ID) == m.cfg.NodeID {
-			servers[i].Address = raft.ServerAddress(m.cfg.Addr)
-			continue
-		}
-		servers[i].Address = raft.ServerAddress(m.where.of(string(server.ID), string(server.Address)))
-	}
-	return servers
-}
+func (m *Manager) servers() []raft.Server { return m.transport.Servers() }
 
 // keeping is what this manager keeps of raft's log, as its copy of the database
 // says.
@@ -204,57 +165,6 @@ func (m *Manager) snapshotSize() uint64 {
 // seals with now. When it returns nil, none of them needs an older key.
 func (m *Manager) Reencrypt() error {
 	return m.disk.Reencrypt(func() error { return m.raft.Snapshot().Error() })
-}
-
-// streams is the stream layer of the connections that this manager opens for raft: inbound
-// has those that others open. Raft leaves connections open when it ends; Close closes them.
-type streams struct {
-	addr   net.Addr
-	spares *warmConns
-	closed chan struct{}
-	once   sync.Once // closes closed
-	lines  *trackedConns
-}
-
-var _ raft.StreamLayer = (*streams)(nil)
-
-func newStreams(addr net.Addr, dial func(context.Context, string) (net.Conn, error)) *streams {
-	return &streams{addr: addr, spares: newWarmConns(dial), closed: make(chan struct{}), lines: newTrackedConns()}
-}
-
-// Accept waits for Close.
-func (s *streams) Accept() (net.Conn, error) {
-	<-s.closed
-	return nil, net.ErrClosed
-}
-
-func (s *streams) Close() error {
-	s.once.Do(func() { close(s.closed) })
-	s.spares.close()
-	return s.lines.closeAll()
-}
-
-func (s *streams) Addr() net.Addr { return s.addr }
-
-// Dial connects to a manager that is named together with its address: see dialTarget.
-func (s *streams) Dial(target raft.ServerAddress, timeout time.Duration) (net.Conn, error) {
-	if conn := s.spares.take(string(target)); conn != nil {
-		return s.lines.keep(conn)
-	}
-	ctx, cancel := context.WithTimeout(context.Background(), timeout)
-	defer cancel()
-	conn, err := s.spares.dial(ctx, string(target))
-	if err != nil {
-		return nil, err
-	}
-	return s.lines.keep(conn)
-}
-
-// dialRaft opens a connection to the manager that target names; nobody else will do.
-func (m *Manager) dialRaft(ctx context.Context, target string) (net.Conn, error) {
-	id, addr := splitDialTarget(target)
-	want := cluster.Identity{NodeID: id, Role: swarm.NodeRoleManager}
-	return Dial(ctx, m.cfg.Network, addr, m.cfg.Credentials.OverdueTLS(want, m.cfg.KnownManager, cluster.ProtocolRaft))
 }
 
 // raftLogger passes raft's log lines on to log. That managers come, go and lead is said

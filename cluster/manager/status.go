@@ -86,7 +86,7 @@ func (m *Manager) askHealth(ctx context.Context, addr string, more ...string) (h
 	if err != nil {
 		return health, err
 	}
-	response, err := m.client.Do(request)
+	response, err := m.transport.Client().Do(request)
 	if err != nil {
 		return health, err
 	}
@@ -139,7 +139,7 @@ func (m *Manager) Status(ctx context.Context, digests bool) (cluster.Status, err
 	for node := range view.Nodes() {
 		if node.Role == swarm.NodeRoleManager {
 			status.Managers = append(status.Managers, cluster.ManagerHealth{
-				NodeID: node.ID, Hostname: node.Description.Hostname, Addr: m.where.of(node.ID, node.ManagerAddr), Build: node.Build,
+				NodeID: node.ID, Hostname: node.Description.Hostname, Addr: m.transport.Addr(node.ID, node.ManagerAddr), Build: node.Build,
 			})
 		}
 	}

@@ -5,6 +5,8 @@ import (
 	"fmt"
 
 	"github.com/hashicorp/raft"
+
+	"skep/cluster/manager/peers"
 )
 
 // The names under which raft keeps its promises.
@@ -25,7 +27,7 @@ func resetTerm(log raft.LogStore, stable raft.StableStore, snapshots raft.Snapsh
 	if err != nil {
 		return 0, err
 	}
-	if was <= last || was-last <= maxLeap {
+	if was <= last || was-last <= peers.MaxLeap {
 		return 0, nil
 	}
 	return was, errors.Join(stable.SetUint64(keyVoteTerm, last), stable.SetUint64(keyTerm, last))

@@ -6,8 +6,6 @@ import (
 	"fmt"
 	"sync"
 
-	"github.com/hashicorp/raft"
-
 	"skep/cluster"
 )
 
@@ -57,6 +55,9 @@ var errVoteFirst = fmt.Errorf("another machine was this manager a moment ago, wh
 // comes in the place of another machine may lack what that one acknowledged, so it is as
 // one that lost its database: it has no vote until it has caught up. See lost.
 func (m *Manager) believe(ctx context.Context, nodeID, known, claimed string) error {
+	if err := checkAddr(claimed); err != nil {
+		return err
+	}
 	err := m.oneMachine(ctx, nodeID, known, claimed)
 	if errors.Is(err, cluster.ErrPrecondition) {
 		m.foundTwin(nodeID, err)
@@ -83,68 +84,4 @@ func (m *Manager) account(ctx context.Context, addr string) (cluster.ManagerHeal
 		return m.Health(), nil
 	}
 	return m.askHealth(ctx, addr)
-}
-
-// twins has the managers that are looked after, since they speak from another address than
-// where they are known to be.
-type twins struct {
-	mu      sync.Mutex // guards looking
-	looking map[string]bool
-}
-
-// begin tells whether to look after a manager: nobody else does.
-func (t *twins) begin(nodeID string) bool {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	if t.looking[nodeID] {
-		return false
-	}
-	if t.looking == nil {
-		t.looking = map[string]bool{}
-	}
-	t.looking[nodeID] = true
-	return true
-}
-
-func (t *twins) end(nodeID string) {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	delete(t.looking, nodeID)
-}
-
-// lookAfter finds out where a manager is that speaks from claimed and is known to be at
-// known; raft's configuration says configured. One that moved while this manager was off
-// is heard a moment later.
-func (m *Manager) lookAfter(nodeID, configured, known, claimed string) {
-	if checkAddr(claimed) != nil || !m.twins.begin(nodeID) {
-		return
-	}
-	go func() {
-		defer m.twins.end(nodeID)
-		if m.believe(context.Background(), nodeID, known, claimed) != nil {
-			return
-		}
-		m.log.Info("a manager is elsewhere", "node", nodeID, "from", known, "to", claimed)
-		m.where.note(nodeID, claimed, configured)
-	}()
-}
-
-// placed refuses a request of raft's by a manager that is known to be elsewhere. One that
-// isn't in raft's configuration yet has no place.
-func (m *Manager) placed(from string, request any) error {
-	header, is := request.(raft.WithRPCHeader)
-	if !is || from == m.cfg.NodeID {
-		return nil
-	}
-	claimed := string(header.GetRPCHeader().Addr)
-	for _, server := range m.configuration() {
-		configured := string(server.Address)
-		known := m.where.of(from, configured)
-		if string(server.ID) != from || known == claimed {
-			continue
-		}
-		m.lookAfter(from, configured, known, claimed)
-		return fmt.Errorf("hear node %s: it speaks from %s and is known to be at %s: %w", from, claimed, known, cluster.ErrUnavailable)
-	}
-	return nil
 }

@@ -177,7 +177,7 @@ func (m *Manager) stepVoters(ctx context.Context, seen *catchUp) (again time.Dur
 			return 0, fmt.Errorf("read raft's configuration: %w", err)
 		}
 		servers := future.Configuration().Servers
-		now, last, known := m.cfg.Now(), m.raft.LastIndex(), m.matches.of(m.raft.CurrentTerm())
+		now, last, known := m.cfg.Now(), m.raft.LastIndex(), m.transport.Progress(m.raft.CurrentTerm())
 		change, waits := nextVoterChange(m.store.View(), group{
 			servers: servers, self: m.cfg.NodeID, answers: seen.answers(now, known),
 			behind: seen.look(now, last, servers, known), unaware: seen.unaware(m.cfg.NodeID, last, servers, known),

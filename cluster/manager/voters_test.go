@@ -11,6 +11,7 @@ import (
 	"github.com/hashicorp/raft"
 
 	"skep/cluster"
+	"skep/cluster/manager/peers"
 	"skep/store"
 )
 
@@ -157,7 +158,7 @@ func TestCatching(t *testing.T) {
 			why := ""
 			for at := time.Duration(0); at <= 20*time.Second && got == 0; at += 50 * time.Millisecond {
 				last, index, heard := test.at(at)
-				behind := c.look(began.Add(at), last, servers, map[raft.ServerID]replicated{"b": {index: index, heard: began.Add(heard)}})
+				behind := c.look(began.Add(at), last, servers, map[raft.ServerID]peers.Progress{"b": {Index: index, Heard: began.Add(heard)}})
 				if behind["a"] != "" {
 					t.Fatalf("a voter is behind: %s", behind["a"])
 				}
@@ -200,7 +201,7 @@ func TestCatching_Unaware(t *testing.T) {
 		{voters, 100, 12, ""},
 		{with("c", raft.Nonvoter), 110, 100, "b"}, // A new one.
 	} {
-		known := map[raft.ServerID]replicated{"b": {index: look.b}}
+		known := map[raft.ServerID]peers.Progress{"b": {Index: look.b}}
 		if got := strings.Join(c.unaware("a", look.last, look.servers, known)["c"], " "); got != look.want {
 			t.Errorf("look %d: %q may not know of it; want %q", i, got, look.want)
 		}
@@ -213,8 +214,8 @@ func TestCatching_Unaware(t *testing.T) {
 // Raft takes a failed message to know that a manager is away; an election needs less.
 func TestCatching_Answers(t *testing.T) {
 	now := time.Now()
-	got := newCatchUp(300*time.Millisecond).answers(now, map[raft.ServerID]replicated{
-		"now": {heard: now}, "then": {heard: now.Add(-400 * time.Millisecond)}, "never": {},
+	got := newCatchUp(300*time.Millisecond).answers(now, map[raft.ServerID]peers.Progress{
+		"now": {Heard: now}, "then": {Heard: now.Add(-400 * time.Millisecond)}, "never": {},
 	})
 	if !got["now"] || got["then"] || got["never"] || got["unknown"] {
 		t.Errorf("answers are %v", got)

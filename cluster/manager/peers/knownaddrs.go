@@ -1,14 +1,11 @@
-package manager
+package peers
 
 import (
 	"io"
 	"maps"
-	"net/http"
 	"sync"
 
 	"github.com/hashicorp/raft"
-
-	"skep/cluster"
 )
 
 // A manager whose address changed tells the leader, who writes it down; raft's
@@ -61,55 +58,6 @@ func (w *knownAddrs) forget(servers []raft.Server) {
 		known[string(server.ID)] = string(server.Address)
 	}
 	maps.DeleteFunc(w.heard, func(nodeID string, heard knownAddr) bool { return known[nodeID] != heard.instead })
-}
-
-// here takes in the word of a manager where it is.
-func (m *Manager) here(r *http.Request, request ReadyRequest) error {
-	if err := checkAddr(request.Addr); err != nil {
-		return err
-	}
-	id := callerOf(r).NodeID
-	for _, server := range m.configuration() {
-		if known := m.where.of(id, string(server.Address)); string(server.ID) == id && known != request.Addr {
-			if err := m.believe(r.Context(), id, known, request.Addr); err != nil {
-				return err
-			}
-			m.log.Info("a manager says that it is elsewhere", "node", id, "from", string(server.Address), "to", request.Addr)
-			m.where.note(id, request.Addr, string(server.Address))
-		}
-	}
-	return nil
-}
-
-// onAny makes a route of what every manager does with one kind of request.
-func onAny[T any](m *Manager, do func(r *http.Request, request T) error) http.Handler {
-	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		var request T
-		err := readBody(w, r, &request)
-		if err == nil {
-			err = do(r, request)
-		}
-		if err != nil {
-			if unsaid, due := m.turnedAway.Due(m.cfg.Now(), callerOf(r).NodeID); due {
-				m.log.Warn("refuse a request", "addr", r.RemoteAddr, "path", r.URL.Path, "err", err, "unsaid", unsaid)
-			}
-			refuse(w, err)
-			return
-		}
-		writeBody(w, Admission{NodeID: m.cfg.NodeID})
-	})
-}
-
-// Elsewhere are the addresses at which this manager would look for the others, by what
-// raft's configuration and they themselves say.
-func (m *Manager) Elsewhere() []cluster.Peer {
-	var others []cluster.Peer
-	for _, server := range m.servers() {
-		if string(server.ID) != m.cfg.NodeID {
-			others = append(others, cluster.Peer{NodeID: string(server.ID), Addr: string(server.Address)})
-		}
-	}
-	return others
 }
 
 // readdressed is raft's transport, but it sends to where managers are now.

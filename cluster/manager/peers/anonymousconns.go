@@ -1,9 +1,8 @@
-package manager
+package peers
 
 import (
 	"log/slog"
 	"net"
-	"net/http"
 	"net/netip"
 	"slices"
 	"sync"
@@ -51,7 +50,7 @@ type anonymousConn struct {
 
 // admit counts a connection as a stranger's until it leaves.
 func (s *anonymousConns) admit(conn net.Conn) *anonymousConn {
-	one := &anonymousConn{all: s, conn: conn, source: sourceOf(conn.RemoteAddr().String()), left: make(chan struct{})}
+	one := &anonymousConn{all: s, conn: conn, source: Source(conn.RemoteAddr().String()), left: make(chan struct{})}
 	one.life = time.AfterFunc(strangerLife, func() { conn.Close() })
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -99,32 +98,21 @@ func (s *anonymousConn) leaveLocked() {
 	s.all.conns = slices.DeleteFunc(s.all.conns, func(other *anonymousConn) bool { return other == s })
 }
 
-// sourceOf is the address that a connection comes from; of IPv6 the /64, since whoever
+// Source is the address that a connection comes from; of IPv6 the /64, since whoever
 // has one has all of it.
-func sourceOf(remote string) netip.Addr {
+func Source(remote string) netip.Addr {
 	from, err := netip.ParseAddrPort(remote)
 	if err != nil {
 		return netip.Addr{}
 	}
-	return sourceAddr(from.Addr())
+	return SourceAddr(from.Addr())
 }
 
-func sourceAddr(addr netip.Addr) netip.Addr {
+func SourceAddr(addr netip.Addr) netip.Addr {
 	if addr = addr.Unmap(); addr.Is6() {
 		if prefix, err := addr.WithZone("").Prefix(64); err == nil {
 			return prefix.Addr()
 		}
 	}
 	return addr
-}
-
-// answerOnce has a connection without a certificate end with its first answer: whoever
-// joins has one question, and nobody else has a reason to stay.
-func answerOnce(next http.Handler) http.Handler {
-	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if r.TLS == nil || len(r.TLS.PeerCertificates) == 0 {
-			w.Header().Set("Connection", "close")
-		}
-		next.ServeHTTP(w, r)
-	})
 }

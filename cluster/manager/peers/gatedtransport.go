@@ -1,4 +1,4 @@
-package manager
+package peers
 
 import (
 	"fmt"
@@ -25,6 +25,7 @@ import (
 // others are, by their answers.
 type gatedTransport struct {
 	*raft.NetworkTransport
+	streams *streams // of NetworkTransport
 	matches *replication
 	pace    *heartbeatPace
 	commits *commitTracker
@@ -51,8 +52,8 @@ var _ raft.Transport = (*gatedTransport)(nil)
 // lookAgain is how often an attempt that waits asks whether it is still wanted.
 const lookAgain = 50 * time.Millisecond
 
-func newGatedTransport(transport *raft.NetworkTransport, matches *replication, pace *heartbeatPace, now func() time.Time) *gatedTransport {
-	return &gatedTransport{NetworkTransport: transport, matches: matches, pace: pace, commits: newCommitTracker(), now: now, away: map[raft.ServerID]absence{}}
+func newGatedTransport(transport *raft.NetworkTransport, pace *heartbeatPace, now func() time.Time) *gatedTransport {
+	return &gatedTransport{NetworkTransport: transport, matches: new(replication), pace: pace, commits: newCommitTracker(), now: now, away: map[raft.ServerID]absence{}}
 }
 
 // AppendEntries sends entries when the manager answers heartbeats, and a heartbeat at once.
@@ -82,14 +83,14 @@ func (p *gatedTransport) send(id raft.ServerID, target raft.ServerAddress, args 
 		if !beat && resp.Success {
 			p.commits.note(id, target, args)
 		}
-		p.matches.note(id, args.Term, func(m *replicated) {
-			m.heard = p.now()
+		p.matches.note(id, args.Term, func(m *Progress) {
+			m.Heard = p.now()
 			switch {
 			case beat:
 			case resp.Success:
-				m.index = args.PrevLogEntry + uint64(len(args.Entries))
+				m.Index = args.PrevLogEntry + uint64(len(args.Entries))
 			default:
-				m.index = min(m.index, resp.LastLog) // It may have lost what it had.
+				m.Index = min(m.Index, resp.LastLog) // It may have lost what it had.
 			}
 		})
 	}
@@ -101,20 +102,20 @@ func (p *gatedTransport) InstallSnapshot(id raft.ServerID, target raft.ServerAdd
 	if err := p.await(id, args.Term); err != nil {
 		return err
 	}
-	p.matches.note(id, args.Term, func(m *replicated) { m.snapshot, m.sent = args.Size, 0 })
+	p.matches.note(id, args.Term, func(m *Progress) { m.Snapshot, m.Sent = args.Size, 0 })
 	counted := readerFunc(func(b []byte) (int, error) {
 		n, err := data.Read(b)
-		p.matches.note(id, args.Term, func(m *replicated) { m.sent += int64(n) })
+		p.matches.note(id, args.Term, func(m *Progress) { m.Sent += int64(n) })
 		return n, err
 	})
 	err := p.NetworkTransport.InstallSnapshot(id, dialTarget(id, target), args, resp, counted)
 	if err == nil {
 		err = checkLeap(id, args.Term, resp.Term)
 	}
-	p.matches.note(id, args.Term, func(m *replicated) {
-		m.snapshot, m.sent = 0, 0
+	p.matches.note(id, args.Term, func(m *Progress) {
+		m.Snapshot, m.Sent = 0, 0
 		if err == nil && resp.Success {
-			m.index = max(m.index, args.LastLogIndex)
+			m.Index = max(m.Index, args.LastLogIndex)
 		}
 	})
 	return err

@@ -1,4 +1,4 @@
-package manager
+package peers
 
 import (
 	"context"
@@ -10,8 +10,6 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
-
-	"skep/cluster"
 )
 
 // pipes dials connections whose far ends it keeps.
@@ -84,10 +82,9 @@ func TestGreet(t *testing.T) {
 		var dials, asked atomic.Int32
 		server := &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
 			asked.Add(1)
-			writeBody(w, cluster.ManagerHealth{})
 		})}
 		go func() { _ = server.Serve(conns) }()
-		m := &Manager{client: &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: 64, DialTLSContext: func(_ context.Context, _, addr string) (net.Conn, error) {
+		client := &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: 64, DialTLSContext: func(_ context.Context, _, addr string) (net.Conn, error) {
 			if addr == "gone:1" {
 				return nil, syscall.ECONNREFUSED
 			}
@@ -96,10 +93,21 @@ func TestGreet(t *testing.T) {
 			near, far := net.Pipe()
 			go conns.deliver(far)
 			return near, nil
-		}}}}
+		}}}
+		warm := &Transport{config: Config{Ask: func(ctx context.Context, addr string) error {
+			request, err := http.NewRequestWithContext(ctx, http.MethodGet, "https://"+addr, nil)
+			if err != nil {
+				return err
+			}
+			response, err := client.Do(request)
+			if err != nil {
+				return err
+			}
+			return response.Body.Close()
+		}}}
 		for round := range int32(3) {
 			began := time.Now()
-			m.prewarm(t.Context(), []string{"gone:1", "a:1"})
+			warm.prewarm(t.Context(), []string{"gone:1", "a:1"})
 			took := time.Since(began)
 			synctest.Wait()
 			if dials.Load() != spareForwards || asked.Load() != spareForwards*(round+1) {
@@ -109,7 +117,7 @@ func TestGreet(t *testing.T) {
 				t.Errorf("round %d took %v", round, took)
 			}
 		}
-		m.client.CloseIdleConnections()
+		client.CloseIdleConnections()
 		server.Close()
 		synctest.Wait()
 	})

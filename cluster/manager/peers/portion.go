@@ -1,11 +1,11 @@
-package manager
+package peers
 
 import "github.com/hashicorp/raft"
 
 const (
-	// entriesAtOnce is how many entries raft reads for a follower that lacks them; all of
+	// EntriesAtOnce is how many entries raft reads for a follower that lacks them; all of
 	// them are in memory until the follower has them, once for each such follower.
-	entriesAtOnce = 32
+	EntriesAtOnce = 32
 	// portion is how many bytes of them are sent in one message, unless a single entry is
 	// larger: the follower must have written them before the message's time is over.
 	portion = 1 << 20

@@ -1,4 +1,4 @@
-package manager
+package peers
 
 import (
 	"context"
@@ -17,8 +17,8 @@ const (
 	// tellAfter is how long after the last entries a leader waits for the next ones before it
 	// tells of the commit by itself.
 	tellAfter = 5 * time.Millisecond
-	// tellAgain is raft's CommitTimeout: a follower is told again after one to two of it.
-	tellAgain = 300 * time.Millisecond
+	// CommitTimeout is raft's CommitTimeout: a follower is told again after one to two of it.
+	CommitTimeout = 300 * time.Millisecond
 )
 
 // commitTracker is what each follower has and knows, as far as its answers say.
@@ -27,11 +27,11 @@ type commitTracker struct {
 	woken chan struct{}
 
 	mu        sync.Mutex // guards followers
-	followers map[raft.ServerID]progress
+	followers map[raft.ServerID]followed
 }
 
-// progress is what a follower is known to have: the log up to matched, in the leader's term.
-type progress struct {
+// followed is what a follower is known to have: the log up to matched, in the leader's term.
+type followed struct {
 	addr    raft.ServerAddress
 	leader  raft.AppendEntriesRequest // its header and term, without entries
 	matched raft.Log                  // index and term only
@@ -40,7 +40,7 @@ type progress struct {
 }
 
 func newCommitTracker() *commitTracker {
-	return &commitTracker{woken: make(chan struct{}, 1), followers: map[raft.ServerID]progress{}}
+	return &commitTracker{woken: make(chan struct{}, 1), followers: map[raft.ServerID]followed{}}
 }
 
 // note takes in that a follower accepted what args says.
@@ -62,7 +62,7 @@ func (c *commitTracker) note(id raft.ServerID, addr raft.ServerAddress, args *ra
 	if known && before.leader.Term == args.Term {
 		told = max(told, before.told)
 	}
-	c.followers[id] = progress{
+	c.followers[id] = followed{
 		addr: addr, matched: matched, told: told, busy: before.busy,
 		leader: raft.AppendEntriesRequest{RPCHeader: args.RPCHeader, Term: args.Term, Leader: args.Leader},
 	}
@@ -118,26 +118,30 @@ type message struct {
 }
 
 // sendCommits tells followers of what is committed, while this manager leads, until ctx ends.
-func (m *Manager) sendCommits(ctx context.Context, transport *gatedTransport) error {
+func (t *Transport) sendCommits(ctx context.Context) error {
 	for {
 		select {
 		case <-ctx.Done():
 			return ctx.Err()
-		case <-transport.commits.woken:
+		case <-t.commits.woken:
 		}
 		pause(ctx, tellAfter)
 		// What a leader of a term says stays true when it leads no more: it is as if it came late.
-		term := m.raft.CurrentTerm()
-		if m.raft.State() != raft.Leader || m.raft.CurrentTerm() != term {
+		r := t.raft.Load()
+		if r == nil {
 			continue
 		}
-		for id, told := range transport.commits.uninformed(term, m.raft.CommitIndex()) {
+		term := r.CurrentTerm()
+		if r.State() != raft.Leader || r.CurrentTerm() != term {
+			continue
+		}
+		for id, told := range t.commits.uninformed(term, r.CommitIndex()) {
 			go func() {
 				var answer raft.AppendEntriesResponse
-				_ = transport.AppendEntries(id, told.addr, told.args, &answer) // Raft tells those again whom this doesn't reach.
-				transport.commits.sent(id)
+				_ = t.gatedTransport.AppendEntries(id, told.addr, told.args, &answer) // Raft tells those again whom this doesn't reach.
+				t.commits.sent(id)
 				if answer.Success {
-					transport.commits.wake() // There may be more by now.
+					t.commits.wake() // There may be more by now.
 				}
 			}()
 		}

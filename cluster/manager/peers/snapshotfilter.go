@@ -1,4 +1,4 @@
-package manager
+package peers
 
 import (
 	"io"
@@ -21,8 +21,8 @@ type snapshotFilter struct {
 
 var _ raft.WithPreVote = (*snapshotFilter)(nil)
 
-func newSnapshotFilter(inner *gatedTransport, inbound *inbound, log raft.LogStore) *snapshotFilter {
-	return &snapshotFilter{gatedTransport: inner, inbound: inbound, log: log, heard: make(chan raft.RPC), done: make(chan struct{})}
+func newSnapshotFilter(inner *gatedTransport, inbound *inbound) *snapshotFilter {
+	return &snapshotFilter{gatedTransport: inner, inbound: inbound, heard: make(chan raft.RPC), done: make(chan struct{})}
 }
 
 // Consumer has what raft is to hear.

@@ -1,4 +1,4 @@
-package manager
+package peers
 
 import (
 	"fmt"
@@ -16,9 +16,9 @@ import (
 // the certificate that decides who may tell raft what. By it the peer is who it says; what
 // it may say is decided here, request by request.
 
-// maxLeap is how much newer than a manager's own a term may be that it is told. Terms
+// MaxLeap is how much newer than a manager's own a term may be that it is told. Terms
 // grow by one with each election, and 64 bits must do for ever.
-const maxLeap = 1 << 32
+const MaxLeap = 1 << 32
 
 // raftView is what a manager knows when it is asked to believe a request of raft's.
 type raftView struct {
@@ -95,42 +95,42 @@ func (h raftView) follows(from string, term uint64) error {
 
 // checkLeap refuses a term that no elections can have made. Who has none yet takes any.
 func checkLeap(from raft.ServerID, own, term uint64) error {
-	if own > 0 && term > own && term-own > maxLeap {
+	if own > 0 && term > own && term-own > MaxLeap {
 		return fmt.Errorf("hear node %s: its term %d is absurd after %d: %w", from, term, own, cluster.ErrDenied)
 	}
 	return nil
 }
 
 // authorizeNow is authorize by what this manager knows now.
-func (m *Manager) authorizeNow(from string, request any) error {
-	r := m.running.Load()
+func (t *Transport) authorizeNow(from string, request any) error {
+	r := t.raft.Load()
 	if r == nil {
 		return fmt.Errorf("hear node %s: this manager is starting: %w", from, cluster.ErrUnavailable)
 	}
-	h := raftView{members: m.mayConnect, self: m.cfg.NodeID, term: r.CurrentTerm()}
+	h := raftView{members: t.MayConnect, self: t.config.NodeID, term: r.CurrentTerm()}
 	switch r.State() {
 	case raft.Follower:
 		_, leader := r.LeaderWithID()
 		h.leader = string(leader)
-		h.heard = h.leader != "" && time.Since(r.LastContact()) < m.cfg.HeartbeatTimeout/2
+		h.heard = h.leader != "" && time.Since(r.LastContact()) < t.config.HeartbeatTimeout/2
 	case raft.Leader:
 		// One who isn't any more hears so from those who follow another.
-		h.leader, h.heard = m.cfg.NodeID, true
+		h.leader, h.heard = t.config.NodeID, true
 	}
 	if err := authorize(from, request, h); err != nil {
 		return err
 	}
-	return m.placed(from, request)
+	return t.checkPlace(from, request)
 }
 
-// mayConnect tells whether a node may speak to this manager's raft.
-func (m *Manager) mayConnect(id string) bool {
-	if id == m.cfg.NodeID {
+// MayConnect tells whether a node may speak to this manager's raft.
+func (t *Transport) MayConnect(id string) bool {
+	if id == t.config.NodeID {
 		return true
 	}
 	inGroup := func(s raft.Server) bool { return string(s.ID) == id }
 	told := func(p cluster.Peer) bool { return p.NodeID == id }
-	return slices.ContainsFunc(m.servers(), inGroup) || m.cfg.Peers != nil && slices.ContainsFunc(m.cfg.Peers(), told)
+	return slices.ContainsFunc(t.Servers(), inGroup) || t.config.Told != nil && slices.ContainsFunc(t.config.Told(), told)
 }
 
 // dialTarget is an address for the stream layer that says who is to be reached there.

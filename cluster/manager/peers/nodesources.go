@@ -1,11 +1,9 @@
-package manager
+package peers
 
 import (
 	"net/netip"
 	"sync"
 	"time"
-
-	"skep/cluster"
 )
 
 const (
@@ -14,9 +12,9 @@ const (
 	// session. Whatever else is behind that address, such as its containers, has no more.
 	nodePace  = 4
 	nodeBurst = 16
-	// managerWeight is for how many nodes a manager counts: when it forwards more requests
+	// ManagerWeight is for how many nodes a manager counts: when it forwards more requests
 	// than it has idle connections for, each has a handshake of its own.
-	managerWeight = 32
+	ManagerWeight = 32
 	// maxNodePace and maxNodeBurst are for all nodes behind one address; the first is 40 %
 	// of a core. maxNodeOpen is how many of these handshakes are under way.
 	maxNodePace  = 1024
@@ -83,32 +81,4 @@ func (n *nodeSources) lookLocked() {
 		all[addr] = from
 	}
 	n.all = all
-}
-
-// nodeAddrs are the addresses of which nodes are known, and of how many; a manager counts for
-// managerWeight.
-func (m *Manager) nodeAddrs() map[netip.Addr]int {
-	// A manager that listens everywhere reaches itself by loopback.
-	weights := map[netip.Addr]int{
-		sourceAddr(netip.AddrFrom4([4]byte{127, 0, 0, 1})): managerWeight,
-		sourceAddr(netip.IPv6Loopback()):                   managerWeight,
-	}
-	for node := range m.store.View().Nodes() {
-		if addr, err := netip.ParseAddr(node.Status.Addr); err == nil {
-			weights[sourceAddr(addr)]++
-		}
-	}
-	managers := m.Elsewhere()
-	if m.cfg.Peers != nil { // Raft's configuration may be older.
-		managers = append(managers, m.cfg.Peers()...)
-	}
-	managers = append(managers, cluster.Peer{Addr: m.cfg.Addr})
-	seen := map[string]bool{}
-	for _, peer := range managers {
-		if source := sourceOf(peer.Addr); source.IsValid() && !seen[peer.Addr] {
-			seen[peer.Addr] = true
-			weights[source] += managerWeight
-		}
-	}
-	return weights
 }

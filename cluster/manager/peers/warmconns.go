@@ -1,4 +1,4 @@
-package manager
+package peers
 
 import (
 	"context"
@@ -17,7 +17,7 @@ const (
 	spareForwards = 4
 	// spareEvery is how often missing ones are made. A manager also greets the others on each
 	// connection for what is forwarded, when spare ones were missing and each greetEvery-th time: those that
-	// nobody uses for idleTimeout are closed. greetPause follows each that had to be made.
+	// nobody uses for IdleTimeout are closed. greetPause follows each that had to be made.
 	spareEvery = time.Second
 	greetEvery = 50
 	greetPause = 20 * time.Millisecond
@@ -139,22 +139,22 @@ func (s *warmConns) close() {
 }
 
 // keepWarmConns keeps connections to the other managers ready until ctx ends.
-func (m *Manager) keepWarmConns(ctx context.Context) error {
+func (t *Transport) keepWarmConns(ctx context.Context) error {
 	for round := 0; ; round++ {
 		var all, targets []string // And this one, which tells itself to stand.
-		for _, server := range m.servers() {
+		for _, server := range t.Servers() {
 			all = append(all, string(server.Address))
 			targets = append(targets, string(dialTarget(server.ID, server.Address)))
 		}
-		missing := m.streams.spares.fill(ctx, targets)
-		m.inbound.closeExcept(m.mayConnect)
+		missing := t.streams.spares.fill(ctx, targets)
+		t.inbound.closeExcept(t.MayConnect)
 		var greeted []string
 		for i, addr := range all {
-			if addr != m.cfg.Addr && (round%greetEvery == 0 || slices.Contains(missing, targets[i])) {
+			if addr != t.config.Addr && (round%greetEvery == 0 || slices.Contains(missing, targets[i])) {
 				greeted = append(greeted, addr)
 			}
 		}
-		go m.prewarm(ctx, greeted)
+		go t.prewarm(ctx, greeted)
 		if pause(ctx, spareEvery); ctx.Err() != nil {
 			return ctx.Err()
 		}
@@ -164,7 +164,7 @@ func (m *Manager) keepWarmConns(ctx context.Context) error {
 // prewarm asks managers how they are, on spareForwards connections each: every question
 // keeps its connection until the last one has one. They are made one after the other, with
 // pauses: who makes them has other things to do.
-func (m *Manager) prewarm(ctx context.Context, addrs []string) {
+func (t *Transport) prewarm(ctx context.Context, addrs []string) {
 	for _, addr := range addrs {
 		ctx, cancel := context.WithTimeout(ctx, greetLimit)
 		met := make(chan struct{})
@@ -180,7 +180,7 @@ func (m *Manager) prewarm(ctx context.Context, addrs []string) {
 			}})
 			asked.Go(func() {
 				defer close(connected)
-				_, _ = m.askHealth(asking, addr)
+				_ = t.config.Ask(asking, addr)
 			})
 			fresh, ok := <-connected
 			if !ok {
