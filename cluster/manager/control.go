@@ -198,6 +198,22 @@ func (m *Manager) belongs(id cluster.Identity) error {
 	return nil
 }
 
+// nodeAddrs are the addresses of the nodes and of the managers that this one knows.
+func (m *Manager) nodeAddrs() (nodes, managers []string) {
+	for node := range m.store.View().Nodes() {
+		nodes = append(nodes, node.Status.Addr)
+	}
+	others := m.Elsewhere()
+	if m.cfg.Peers != nil { // Raft's configuration may be older.
+		others = append(others, m.cfg.Peers()...)
+	}
+	managers = append(managers, m.cfg.Addr)
+	for _, other := range others {
+		managers = append(managers, other.Addr)
+	}
+	return nodes, managers
+}
+
 // answerOnce has a connection without a certificate end with its first answer: whoever
 // joins has one question, and nobody else has a reason to stay.
 func answerOnce(next http.Handler) http.Handler {

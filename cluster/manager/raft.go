@@ -27,8 +27,7 @@ func (m *Manager) startRaft() (*raft.Raft, error) {
 	config.HeartbeatTimeout = m.cfg.HeartbeatTimeout
 	config.ElectionTimeout = m.cfg.HeartbeatTimeout
 	config.LeaderLeaseTimeout = m.cfg.HeartbeatTimeout
-	config.CommitTimeout = peers.CommitTimeout // See package peers.
-	config.MaxAppendEntries = peers.EntriesAtOnce
+	peers.Tune(config)
 	config.BatchApplyCh = true
 	config.NoLegacyTelemetry = true
 	config.Logger = logger

@@ -27,7 +27,7 @@ func resetTerm(log raft.LogStore, stable raft.StableStore, snapshots raft.Snapsh
 	if err != nil {
 		return 0, err
 	}
-	if was <= last || was-last <= peers.MaxLeap {
+	if !peers.Absurd(last, was) {
 		return 0, nil
 	}
 	return was, errors.Join(stable.SetUint64(keyVoteTerm, last), stable.SetUint64(keyTerm, last))

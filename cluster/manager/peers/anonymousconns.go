@@ -105,10 +105,10 @@ func Source(remote string) netip.Addr {
 	if err != nil {
 		return netip.Addr{}
 	}
-	return SourceAddr(from.Addr())
+	return sourceAddr(from.Addr())
 }
 
-func SourceAddr(addr netip.Addr) netip.Addr {
+func sourceAddr(addr netip.Addr) netip.Addr {
 	if addr = addr.Unmap(); addr.Is6() {
 		if prefix, err := addr.WithZone("").Prefix(64); err == nil {
 			return prefix.Addr()

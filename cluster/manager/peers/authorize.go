@@ -16,9 +16,9 @@ import (
 // the certificate that decides who may tell raft what. By it the peer is who it says; what
 // it may say is decided here, request by request.
 
-// MaxLeap is how much newer than a manager's own a term may be that it is told. Terms
+// maxLeap is how much newer than a manager's own a term may be that it is told. Terms
 // grow by one with each election, and 64 bits must do for ever.
-const MaxLeap = 1 << 32
+const maxLeap = 1 << 32
 
 // raftView is what a manager knows when it is asked to believe a request of raft's.
 type raftView struct {
@@ -93,9 +93,12 @@ func (h raftView) follows(from string, term uint64) error {
 	return checkLeap(raft.ServerID(from), h.term, term)
 }
 
+// Absurd tells whether no elections can have led from a term to another one.
+func Absurd(from, to uint64) bool { return to > from && to-from > maxLeap }
+
 // checkLeap refuses a term that no elections can have made. Who has none yet takes any.
 func checkLeap(from raft.ServerID, own, term uint64) error {
-	if own > 0 && term > own && term-own > MaxLeap {
+	if own > 0 && Absurd(own, term) {
 		return fmt.Errorf("hear node %s: its term %d is absurd after %d: %w", from, term, own, cluster.ErrDenied)
 	}
 	return nil

@@ -31,7 +31,7 @@ func TestJudge(t *testing.T) {
 		return &raft.RequestPreVoteRequest{RPCHeader: named(id), Term: term}
 	}
 	standNow := func(id string) any { return &raft.TimeoutNowRequest{RPCHeader: named(id)} }
-	const absurd = 7 + MaxLeap + 1
+	const absurd = 7 + maxLeap + 1
 	for _, test := range []struct {
 		name    string
 		from    string

@@ -17,8 +17,8 @@ const (
 	// tellAfter is how long after the last entries a leader waits for the next ones before it
 	// tells of the commit by itself.
 	tellAfter = 5 * time.Millisecond
-	// CommitTimeout is raft's CommitTimeout: a follower is told again after one to two of it.
-	CommitTimeout = 300 * time.Millisecond
+	// commitTimeout is raft's commitTimeout: a follower is told again after one to two of it.
+	commitTimeout = 300 * time.Millisecond
 )
 
 // commitTracker is what each follower has and knows, as far as its answers say.

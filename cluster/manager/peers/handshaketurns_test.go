@@ -149,7 +149,7 @@ func TestNodeSources_Allowance(t *testing.T) {
 		t.Errorf("many nodes' address: %d are open", n)
 	}
 	delete(there, worker)
-	there[nobody] = ManagerWeight
+	there[nobody] = managerWeight
 	now = now.Add(2 * sourcesLook)
 	if n := count(worker, true); n != 0 {
 		t.Errorf("the address of a worker that was removed: %d", n)

@@ -12,9 +12,9 @@ const (
 	// session. Whatever else is behind that address, such as its containers, has no more.
 	nodePace  = 4
 	nodeBurst = 16
-	// ManagerWeight is for how many nodes a manager counts: when it forwards more requests
+	// managerWeight is for how many nodes a manager counts: when it forwards more requests
 	// than it has idle connections for, each has a handshake of its own.
-	ManagerWeight = 32
+	managerWeight = 32
 	// maxNodePace and maxNodeBurst are for all nodes behind one address; the first is 40 %
 	// of a core. maxNodeOpen is how many of these handshakes are under way.
 	maxNodePace  = 1024
@@ -81,4 +81,26 @@ func (n *nodeSources) lookLocked() {
 		all[addr] = from
 	}
 	n.all = all
+}
+
+// nodeWeights are the addresses of nodes and of managers' control ports, each with for how
+// many nodes it counts. A manager that listens everywhere reaches itself by loopback.
+func nodeWeights(nodes, managers []string) map[netip.Addr]int {
+	weights := map[netip.Addr]int{
+		sourceAddr(netip.AddrFrom4([4]byte{127, 0, 0, 1})): managerWeight,
+		sourceAddr(netip.IPv6Loopback()):                   managerWeight,
+	}
+	for _, node := range nodes {
+		if addr, err := netip.ParseAddr(node); err == nil {
+			weights[sourceAddr(addr)]++
+		}
+	}
+	seen := map[string]bool{}
+	for _, manager := range managers {
+		if source := Source(manager); source.IsValid() && !seen[manager] {
+			seen[manager] = true
+			weights[source] += managerWeight
+		}
+	}
+	return weights
 }

@@ -42,9 +42,9 @@ func Listen(network Network, addr string) (*Port, error) {
 // PortConfig is what a Port works with; all of it is required.
 type PortConfig struct {
 	TLS *tls.Config
-	// Nodes are the addresses of known nodes, each with of how many: their connections don't
-	// wait among strangers'.
-	Nodes func() map[netip.Addr]int
+	// Nodes are the IP addresses of known nodes and the control addresses of managers: their
+	// connections don't wait among strangers'.
+	Nodes func() (nodes, managers []string)
 	// Failed is told of a handshake that failed.
 	Failed func(conn net.Conn, err error)
 	// Route takes a connection when its handshake is done.
@@ -57,7 +57,7 @@ type PortConfig struct {
 func (p *Port) Serve(ctx context.Context, config PortConfig) error {
 	p.anonymous = &anonymousConns{log: config.Log, which: "without a certificate"}
 	turns := newHandshakeTurns(&anonymousConns{log: config.Log, which: "that waits for its handshake"}, config.Now)
-	nodes := newNodeSources(config.Nodes, config.Now)
+	nodes := newNodeSources(func() map[netip.Addr]int { return nodeWeights(config.Nodes()) }, config.Now)
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return turns.run(ctx) })
 	var conns sync.WaitGroup

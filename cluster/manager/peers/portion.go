@@ -3,9 +3,9 @@ package peers
 import "github.com/hashicorp/raft"
 
 const (
-	// EntriesAtOnce is how many entries raft reads for a follower that lacks them; all of
+	// entriesAtOnce is how many entries raft reads for a follower that lacks them; all of
 	// them are in memory until the follower has them, once for each such follower.
-	EntriesAtOnce = 32
+	entriesAtOnce = 32
 	// portion is how many bytes of them are sent in one message, unless a single entry is
 	// larger: the follower must have written them before the message's time is over.
 	portion = 1 << 20

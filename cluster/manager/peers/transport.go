@@ -81,6 +81,12 @@ func New(config Config) *Transport {
 	return t
 }
 
+// Tune sets what this transport does better than raft, so that raft does little of it.
+func Tune(config *raft.Config) {
+	config.CommitTimeout = commitTimeout
+	config.MaxAppendEntries = entriesAtOnce
+}
+
 // Started lets r hear the other managers. Its log is looked at when a snapshot comes.
 func (t *Transport) Started(r *raft.Raft, log raft.LogStore) {
 	t.log = log
