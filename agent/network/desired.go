@@ -159,8 +159,13 @@ func (n *Network) services(out objects, w *Wanted) {
 	for _, s := range n.Services {
 		v6 := s.VIP.Is6()
 		chain := fmt.Sprintf("v-%x-%s", n.VNI, strings.ReplaceAll(s.VIP.String(), ":", "_"))
+		own := netip.PrefixFrom(s.VIP, s.VIP.BitLen())
+		if v6 {
+			out.add(Address{Link: n.Bridge(), Prefix: own}) // Neighbour discovery answers for nothing less.
+		} else {
+			out.add(Route{Dst: own, Link: n.Bridge(), Table: localTable})
+		}
 		out.add(
-			Route{Dst: netip.PrefixFrom(s.VIP, s.VIP.BitLen()), Link: n.Bridge(), Table: localTable},
 			Chain{IPv6: v6, Name: chain, Backends: join(s.Backends), Seed: w.seed(s.Affinity)},
 			Element{IPv6: v6, Set: SetVIP, A: n.Bridge(), B: s.VIP.String(), Value: chain},
 		)

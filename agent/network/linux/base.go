@@ -117,14 +117,14 @@ func baseChains(t network.Table) []baseChain {
 		chainRule(iifname("skb"), isICMP(v6), []expr.Any{accept()}),
 		chainRule(iifname("skb"), protocolIs(unix.IPPROTO_UDP), port(53), []expr.Any{accept()}),
 		chainRule(iifname("skb"), protocolIs(unix.IPPROTO_TCP), port(53), []expr.Any{accept()}),
-		chainRule(iifname("skb"), isLocal(destinationType), []expr.Any{
-			&expr.Meta{Key: expr.MetaKeyIIFNAME, Register: reg1}, destination(v6, reg2), member(network.SetGateways, true),
-			&expr.Reject{Type: unix.NFT_REJECT_ICMP_UNREACH, Code: 3}, // port unreachable
-		}),
 	)
-	if v6 {
-		last := in[len(in)-1]
-		last[len(last)-1] = &expr.Reject{Type: unix.NFT_REJECT_ICMP_UNREACH, Code: 4} // that of ICMPv6
+	for _, refusal := range [][]expr.Any{
+		append(protocolIs(unix.IPPROTO_TCP), &expr.Reject{Type: unix.NFT_REJECT_TCP_RST}),
+		{&expr.Reject{Type: unix.NFT_REJECT_ICMP_UNREACH, Code: portUnreachable(v6)}},
+	} {
+		in = append(in, chainRule(iifname("skb"), isLocal(destinationType), []expr.Any{
+			&expr.Meta{Key: expr.MetaKeyIIFNAME, Register: reg1}, destination(v6, reg2), member(network.SetGateways, true),
+		}, refusal))
 	}
 
 	// A container's way to its gateway is the shortest there is, whatever the routes say.
@@ -290,6 +290,14 @@ func isICMP(v6 bool) []expr.Any {
 		return protocolIs(unix.IPPROTO_ICMPV6)
 	}
 	return protocolIs(unix.IPPROTO_ICMP)
+}
+
+// portUnreachable is the code of the family's unreachable messages.
+func portUnreachable(v6 bool) byte {
+	if v6 {
+		return 4
+	}
+	return 3
 }
 
 // redirectType is the type of the family's redirect messages.

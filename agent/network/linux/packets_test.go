@@ -360,10 +360,12 @@ func TestPackets_GoWhereTheyShould(t *testing.T) {
 		r.want("c", protocol, "10.0.2.6:80", 1, "no answer")
 	}
 	// A virtual IP that nobody serves is refused at once, and isn't the node.
-	begin := time.Now()
-	r.want("c", "tcp", "10.0.1.3:80", 1, "no answer")
-	if took := time.Since(begin); took > 700*time.Millisecond {
-		t.Errorf("a virtual IP without backends refused after %v", took)
+	for _, protocol := range []string{"tcp", "udp"} {
+		begin := time.Now()
+		r.want("c", protocol, "10.0.1.3:80", 1, "no answer")
+		if took := time.Since(begin); took > 700*time.Millisecond {
+			t.Errorf("a virtual IP without backends refused by %s after %v", protocol, took)
+		}
 	}
 	r.want("c", "ip4:icmp", "10.0.1.2", 1, "echo")
 	r.want("c", "ip4:icmp", "10.0.1.3", 1, "echo")
@@ -415,4 +417,60 @@ func TestPackets_ConnectionsOutliveAnUpdate(t *testing.T) {
 	r.settle()
 	say("after the table was replaced")
 	r.want("a", "tcp", "10.0.1.2:80", 5, "c 10.0.1.5")
+}
+
+// TestPackets_OfIPv6 is what goes where it should, by IPv6, over tunnels of IPv4.
+func TestPackets_OfIPv6(t *testing.T) {
+	r := newRack(t, "h1", "h2", "h3")
+	addr, prefix := netip.MustParseAddr, netip.MustParsePrefix
+	both := func(v4, v6 string) []network.Subnet {
+		return []network.Subnet{
+			{Prefix: prefix(v4 + "0/24"), Gateway: addr(v4 + "1")},
+			{Prefix: prefix(v6 + "/64"), Gateway: addr(v6 + "1")},
+		}
+	}
+	ingress := network.Network{
+		ID: "ingress", VNI: 4097, MTU: 1450, Ingress: true, Subnets: both("10.255.0.", "fd00:ff::"),
+		Endpoints: []network.Endpoint{{Addrs: []netip.Addr{addr("10.255.0.5"), addr("fd00:ff::5")}, Node: 1}, {Addrs: []netip.Addr{addr("10.255.0.6"), addr("fd00:ff::6")}, Node: 2}},
+	}
+	web := network.Network{
+		ID: "web", VNI: 4098, MTU: 1450, Subnets: both("10.0.1.", "fd00:1::"),
+		Endpoints: []network.Endpoint{
+			{Addrs: []netip.Addr{addr("10.0.1.5"), addr("fd00:1::5")}, Node: 1}, {Addrs: []netip.Addr{addr("10.0.1.6"), addr("fd00:1::6")}, Node: 2},
+			{Addrs: []netip.Addr{addr("10.0.1.7"), addr("fd00:1::7")}, Node: 3},
+		},
+		Services: []network.Service{{VIP: addr("fd00:1::2"), Backends: []netip.Addr{addr("fd00:1::5"), addr("fd00:1::6")}}, {VIP: addr("fd00:1::3")}},
+	}
+	r.each(func(w *network.Wanted) {
+		w.Networks = []network.Network{ingress, web}
+		w.Ports = []network.Port{{Protocol: "tcp", Published: 8080, Target: 80, Backends: []netip.Addr{addr("fd00:ff::5"), addr("fd00:ff::6")}}}
+	})
+	for i, host := range []string{"h1", "h2", "h3"} {
+		r.in(host, "sh", "-c", "echo 1 >/proc/sys/net/ipv6/conf/all/forwarding")
+		r.in(host, "ip", "addr", "add", fmt.Sprintf("fd99::%d/64", i+1), "dev", "eth0", "nodad")
+	}
+	r.settle()
+	r.container("a", "h1", "10.255.0.5", "10.0.1.5")
+	r.container("b", "h2", "10.255.0.6", "10.0.1.6")
+	r.container("c", "h3", "10.0.1.7")
+	for name, links := range map[string][]string{"a": {"fd00:ff::5", "fd00:1::5"}, "b": {"fd00:ff::6", "fd00:1::6"}, "c": {"fd00:1::7"}} {
+		for i, own := range links {
+			r.in(name, "ip", "addr", "add", own+"/64", "dev", fmt.Sprint("eth", i), "nodad")
+		}
+		r.in(name, "ip", "route", "add", "default", "via", links[0][:len(links[0])-1]+"1")
+	}
+	r.namespace("out", wire+"100/24")
+	r.in("out", "ip", "addr", "add", "fd99::100/64", "dev", "eth0", "nodad")
+	r.settle()
+
+	r.want("c", "tcp", "[fd00:1::5]:80", 1, "a fd00:1::7")
+	r.want("c", "tcp", "[fd00:1::2]:80", 12, "a fd00:1::7", "b fd00:1::7")
+	for _, host := range []string{"1", "2", "3"} {
+		r.want("out", "tcp", "[fd99::"+host+"]:8080", 12, "a fd99::100", "b fd99::100")
+	}
+	begin := time.Now()
+	r.want("c", "tcp", "[fd00:1::3]:80", 1, "no answer")
+	if took := time.Since(begin); took > 700*time.Millisecond {
+		t.Errorf("a virtual IP without backends refused after %v", took)
+	}
 }

@@ -51,6 +51,9 @@ func Wanted(t *rapid.T) *network.Wanted {
 			n.Endpoints = append(n.Endpoints, e)
 			backends = append(backends, e.Addrs[0])
 		}
+		if v6 && rapid.Bool().Draw(t, "service6") {
+			n.Services = append(n.Services, network.Service{VIP: netip.AddrFrom16([16]byte{0: 0xfd, 7: third, 15: 200})})
+		}
 		if rapid.Bool().Draw(t, "service") {
 			n.Services = append(n.Services, network.Service{VIP: netip.AddrFrom4([4]byte{10, 0, third, 200}), Backends: backends, Affinity: rapid.Bool().Draw(t, "affinity")})
 		}
