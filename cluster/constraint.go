@@ -13,9 +13,20 @@ import (
 	"github.com/docker/docker/api/types/swarm"
 )
 
-// Constraint is one condition that a node must meet, in Swarm's language and a
-// few words more; cluster/DESIGN.md has the grammar. Keys, and values but for
-// regular expressions, are compared without regard to case.
+// Constraint is one condition that a node must meet, in Swarm's language and a few
+// words more. A service's constraints are all to be met. Each is one of
+//
+//	KEY==VALUE  KEY!=VALUE         as Swarm has them
+//	KEY in (A,B)  KEY notin (A,B)
+//	exists KEY  !exists KEY        or with the word behind the key
+//	KEY<NUMBER  KEY>NUMBER         which no text meets
+//	KEY=~REGEXP  KEY!~REGEXP       RE2, of the whole value and with regard to case
+//
+// Keys are node.id, node.hostname, node.ip (an address or a network), node.role,
+// node.platform.os, node.platform.arch, node.labels.NAME and engine.labels.NAME; a label
+// that isn't there is empty. A key that means nothing is refused, where Swarm takes it and
+// never finds a node. Keys, and values but for regular expressions, are compared without
+// regard to case. Preferences spread over the same keys.
 type Constraint struct {
 	// Key is what of the node is looked at, as written.
 	Key string

@@ -9,7 +9,8 @@ import (
 )
 
 // secretRefs is which secrets and configs an agent has, because tasks of its node
-// may need them: from when a task is assigned until it has ended or is to end.
+// may need them: from when a task is assigned until it has ended or is to end. Labels
+// that change aren't sent: containers don't see them.
 type secretRefs struct {
 	// claims are the IDs that each task refers to, and count how many claims each ID has.
 	claims map[string][]string
