@@ -55,8 +55,8 @@ func (s *taskSet) apply(m *cluster.Assignments) error {
 		delete(s.secrets, id)
 		delete(s.configs, id)
 	}
-	if s.mailbox != nil {
-		s.mailbox.setFenced(s.anyFenced())
+	if s.outbox != nil {
+		s.outbox.setFenced(s.anyFenced())
 	}
 	s.agent.touch()
 	return nil

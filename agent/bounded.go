@@ -109,7 +109,7 @@ func lengthOf(args []any, limit int) (n int) {
 	return n
 }
 
-// maxWidth is the largest width that package fmt heeds.
+// maxWidth is the largest width that package fmt pads to.
 const maxWidth = 1_000_000
 
 // padding is how much the widths and precisions in a format may add at most. An

@@ -101,7 +101,7 @@ func (s *session) awaitCredit(ctx context.Context, r *reading, size int) error {
 // sendLogs hands a chunk to the writer and waits until it takes it.
 func (s *session) sendLogs(ctx context.Context, chunk *cluster.LogChunk) error {
 	select {
-	case s.mailbox.logs <- chunk:
+	case s.outbox.logs <- chunk:
 		return nil
 	case <-ctx.Done():
 		return ctx.Err()

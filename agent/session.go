@@ -67,9 +67,9 @@ func (a *Agent) connect(ctx context.Context) {
 // session is one connection with a manager. Its reader is a goroutine of its own,
 // its writer the caller's.
 type session struct {
-	agent   *Agent
-	conn    net.Conn
-	mailbox *outbox
+	agent  *Agent
+	conn   net.Conn
+	outbox *outbox
 	// welcome is closed when the manager has accepted; period is set by then.
 	welcome chan struct{}
 	period  time.Duration
@@ -82,9 +82,9 @@ type session struct {
 
 	// The fields below belong to the reader. to is the index of the last assignments
 	// and 0 before the first; behind is a complete set that must wait.
-	to      uint64
-	behind  *cluster.Assignments
-	patient *time.Timer
+	to          uint64
+	behind      *cluster.Assignments
+	behindTimer *time.Timer
 
 	logsMu sync.Mutex // guards logs, and what is on its way of each
 	logs   map[uint64]*reading
@@ -107,7 +107,7 @@ func (a *Agent) session(ctx context.Context) error {
 	context.AfterFunc(inner, func() { conn.Close() })
 
 	s := &session{
-		agent: a, conn: conn, mailbox: newOutbox(),
+		agent: a, conn: conn, outbox: newOutbox(),
 		welcome: make(chan struct{}), end: end,
 		silence: newSilence(a.cfg.ConnectTimeout, a.cfg.Missed, func() { end(errSilent) }),
 		logs:    make(map[uint64]*reading),
@@ -122,8 +122,8 @@ func (a *Agent) session(ctx context.Context) error {
 	reader.Wait()
 	s.reads.Wait()
 	a.call(func(held *taskSet) {
-		if held.mailbox == s.mailbox {
-			held.mailbox = nil
+		if held.outbox == s.outbox {
+			held.outbox = nil
 		}
 	})
 	return context.Cause(inner)
@@ -153,17 +153,17 @@ func (s *session) write(ctx, inner context.Context) error {
 	for {
 		var chunk *cluster.LogChunk
 		select {
-		case <-s.mailbox.ready:
-		case chunk = <-s.mailbox.logs:
+		case <-s.outbox.ready:
+		case chunk = <-s.outbox.logs:
 		case <-heartbeat.C:
 		case <-inner.Done():
 			return context.Cause(inner)
 		case <-ctx.Done():
 			return s.leave(inner)
 		}
-		message := s.mailbox.take()
+		message := s.outbox.take()
 		message.Logs, message.Warning = chunk, s.agent.cfg.Warning()
-		message.Lease = s.mailbox.ask(s.agent.cfg.Now())
+		message.Lease = s.outbox.ask(s.agent.cfg.Now())
 		if err := s.send(inner, &message); err != nil {
 			return err
 		}
@@ -178,7 +178,7 @@ func (s *session) leave(inner context.Context) error {
 	halting := s.agent.cfg.Halting != nil && s.agent.cfg.Halting()
 	timer := time.AfterFunc(farewell, func() { s.conn.Close() })
 	defer timer.Stop()
-	message := s.mailbox.take()
+	message := s.outbox.take()
 	message.Leaving, message.Halting = true, halting
 	if err := s.send(inner, &message); err != nil {
 		return err
@@ -207,8 +207,8 @@ func (s *session) send(inner context.Context, message *cluster.FromAgent) error 
 // read takes in what the manager sends, until the session ends.
 func (s *session) read(inner context.Context) error {
 	defer func() {
-		if s.patient != nil {
-			s.patient.Stop()
+		if s.behindTimer != nil {
+			s.behindTimer.Stop()
 		}
 	}()
 	for {
@@ -251,7 +251,7 @@ func (s *session) take(inner context.Context, message *cluster.FromManager) erro
 	if message.Peers != nil {
 		s.agent.cfg.OnPeers(*message.Peers)
 	}
-	if at, ok := s.mailbox.granted(message.Lease); ok {
+	if at, ok := s.outbox.granted(message.Lease); ok {
 		s.agent.call(func(held *taskSet) { held.renew(at.Add(cluster.FenceLease)) })
 	}
 	if message.Assignments != nil {
@@ -285,9 +285,9 @@ func (s *session) welcomed(welcome *cluster.Welcome) error {
 	s.period = time.Duration(welcome.HeartbeatMillis) * time.Millisecond
 	s.silence.heard(s.period)
 	s.agent.call(func(held *taskSet) {
-		held.attach(s.mailbox)
+		held.attach(s.outbox)
 		if !reflect.DeepEqual(held.description, s.hello) {
-			s.mailbox.describe(held.description) // It changed since Hello, when there was no session to tell it.
+			s.outbox.describe(held.description) // It changed since Hello, when there was no session to tell it.
 		}
 	})
 	s.agent.cfg.OnCopy("")
@@ -327,28 +327,28 @@ func (s *session) assign(m *cluster.Assignments) error {
 		return err
 	case !wait:
 		s.behind = nil
-		if s.patient != nil {
-			s.patient.Stop()
-			s.patient = nil
+		if s.behindTimer != nil {
+			s.behindTimer.Stop()
+			s.behindTimer = nil
 		}
 	default:
 		s.behind = m
-		if s.patient == nil {
-			s.patient = time.AfterFunc(behindLimit, func() { s.end(errBehind) })
+		if s.behindTimer == nil {
+			s.behindTimer = time.AfterFunc(behindLimit, func() { s.end(errBehind) })
 			s.agent.log.Debug("waiting for the manager to catch up", "index", m.To)
 		}
 	}
 	return nil
 }
 
-// attach makes outbox the present session's and puts in all that is held.
-func (s *taskSet) attach(mailbox *outbox) {
-	s.mailbox = mailbox
-	mailbox.setEngine(s.engineAway())
-	mailbox.setFenced(s.anyFenced())
+// attach makes box the present session's and puts in all that is held.
+func (s *taskSet) attach(box *outbox) {
+	s.outbox = box
+	box.setEngine(s.engineAway())
+	box.setFenced(s.anyFenced())
 	for taskID, t := range s.tasks {
 		if !t.removing && t.status.State >= cluster.StateAccepted {
-			mailbox.report(taskID, t.status)
+			box.report(taskID, t.status)
 		}
 	}
 }

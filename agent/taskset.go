@@ -47,7 +47,7 @@ type taskSet struct {
 	described   bool
 	description swarm.NodeDescription
 	// outbox is the present session's; nil when there is none.
-	mailbox *outbox
+	outbox *outbox
 	// watching is set while the driver's events come in; eventsLost when they haven't for
 	// some time, and describeFailed when the driver can't describe the machine.
 	watching, eventsLost, describeFailed bool
@@ -229,8 +229,8 @@ func (s *taskSet) setStatus(t *taskState, status cluster.TaskStatus) {
 			"state", status.State.String(), "error", status.Err)
 	}
 	t.status = status
-	if s.mailbox != nil && !t.removing {
-		s.mailbox.report(task.ID, status)
+	if s.outbox != nil && !t.removing {
+		s.outbox.report(task.ID, status)
 	}
 	s.wake(task.ID)
 	s.agent.touch()
@@ -269,14 +269,13 @@ func (s *taskSet) cleared(taskID string, err error) {
 }
 
 // step takes one task through its steps until there is nothing to do, or it is
-// called off. Only news that may last are passed on: what comes before a call to
-// the driver, and what is final.
+// called off. Only statuses that precede a driver call, and final ones, are reported.
 func (a *Agent) step(ctx context.Context, assignment Assignment, status cluster.TaskStatus) {
 	taskID := assignment.Task.ID
-	next, told := Again, status
+	next, reported := Again, status
 	for next == Again && ctx.Err() == nil {
-		if callsDriver(status) && status != told {
-			told = status
+		if callsDriver(status) && status != reported {
+			reported = status
 			passed := status
 			a.post(func(s *taskSet) { s.stepped(taskID, passed, Again, false) })
 		}

@@ -20,9 +20,9 @@ const (
 	// awayAfter is how long the driver's stream may be lost before running tasks, and
 	// the node, say so.
 	awayAfter = 5 * time.Second
-	// muteAfter is after how many failed attempts to describe the machine in a row the
+	// describeAttempts is after how many failed attempts to describe the machine in a row the
 	// engine counts as away: one that hangs may keep its stream open.
-	muteAfter = 2
+	describeAttempts = 2
 )
 
 // watch follows what happens to containers, until ctx ends. When the stream is
@@ -93,8 +93,8 @@ func (s *taskSet) engineAway() bool { return s.eventsLost || s.describeFailed }
 
 // tellEngine passes on whether the engine is away.
 func (s *taskSet) tellEngine() {
-	if s.mailbox != nil {
-		s.mailbox.setEngine(s.engineAway())
+	if s.outbox != nil {
+		s.outbox.setEngine(s.engineAway())
 	}
 }
 
@@ -147,9 +147,9 @@ func (a *Agent) describe(ctx context.Context) {
 			delay = min(delay, reconnectLast)
 		}
 		cancel()
-		mute := failed >= muteAfter && ctx.Err() == nil
+		failing := failed >= describeAttempts && ctx.Err() == nil
 		a.post(func(s *taskSet) {
-			s.describeFailed = mute
+			s.describeFailed = failing
 			s.tellEngine()
 		})
 		timer := time.NewTimer(delay)
@@ -182,8 +182,8 @@ func (a *Agent) describeOnce(ctx context.Context) bool {
 			return
 		}
 		s.described, s.description = true, description
-		if s.mailbox != nil {
-			s.mailbox.describe(description)
+		if s.outbox != nil {
+			s.outbox.describe(description)
 		}
 		a.touch()
 	})

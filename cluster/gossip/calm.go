@@ -117,8 +117,8 @@ func (c *calm) troubled() bool {
 	return c.end != nil
 }
 
-// heed stirs when a packet is anything but a ping or its answer.
-func (c *calm) heed(packet []byte) {
+// observe stirs when a packet is anything but a ping or its answer.
+func (c *calm) observe(packet []byte) {
 	if len(packet) > 5 && packet[0] == guard.CRCMsg {
 		packet = packet[5:]
 	}

@@ -136,7 +136,7 @@ func Start(config Config) (*Gossip, error) {
 		return nil, fmt.Errorf("start gossip on %s port %d: %w", config.BindAddr, config.Port, err)
 	}
 	g.calm = newCalm(config.Timing.ProbeInterval, g.done)
-	g.guard = guard.New(transport, &g.ring, config.NodeID, config.ClusterID, logger, g.calm.heed)
+	g.guard = guard.New(transport, &g.ring, config.NodeID, config.ClusterID, logger, g.calm.observe)
 	if g.list, err = memberlist.Create(g.memberlistConfig(logger)); err != nil {
 		return nil, errors.Join(fmt.Errorf("start gossip on %s port %d: %w", config.BindAddr, config.Port, err), g.guard.Shutdown())
 	}
