@@ -1,10 +1,6 @@
 package scheduler
 
-import (
-	"slices"
-
-	"skep/cluster"
-)
+import "skep/cluster"
 
 // endIterations removes what belongs to earlier iterations of a job. Their tasks
 // stay in the slots until they have stopped, so that the new ones wait for them.
@@ -38,28 +34,4 @@ func (w *servicePlan) complete(s *slot) bool {
 
 func (v *serviceView) completed(t *cluster.Task) bool {
 	return v.job && t.Revision == v.current.Number && t.Desired != cluster.StateRemove && t.Status.State == cluster.StateComplete
-}
-
-// vacancies is how many more slots of a job may begin: as many as aren't begun, but
-// no more than may run at the same time. What is to stop counts until it has.
-func (v *serviceView) vacancies(slots []slot) int {
-	total, concurrent := v.service.Completions()
-	for i := range slots {
-		s := &slots[i]
-		if s.newest != nil || s.created {
-			total--
-		}
-		if v.working(s) {
-			concurrent--
-		}
-	}
-	return min(total, concurrent)
-}
-
-func (v *serviceView) working(s *slot) bool {
-	if s.created || v.blocker(s) != nil {
-		return true
-	}
-	// One that has failed and is still wanted waits for the end of a delay.
-	return slices.ContainsFunc(s.live, func(t *cluster.Task) bool { return !v.completed(t) })
 }

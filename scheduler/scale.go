@@ -12,15 +12,7 @@ import (
 // fillSlots makes tasks in the lowest free slots until there are enough, or in a job as
 // many as may run.
 func (w *servicePlan) fillSlots() {
-	missing := w.service.Replicas()
-	for i := range w.slots {
-		if w.slots[i].newest != nil || w.slots[i].created {
-			missing--
-		}
-	}
-	if w.job {
-		missing = w.vacancies(w.slots)
-	}
+	missing := w.vacancies(w.slots)
 	if missing <= 0 {
 		return
 	}
@@ -139,4 +131,31 @@ func (w *servicePlan) removeAll() {
 	if w.View.Rollout(w.id) != nil {
 		w.intend(&reapRollout{ServiceID: w.id})
 	}
+}
+
+// vacancies is how many slots are to be filled: as many as are missing, but in a job no
+// more than may run at the same time. What is to stop there counts until it has.
+func (v *serviceView) vacancies(slots []slot) int {
+	total, concurrent := v.service.Replicas(), math.MaxInt
+	if v.job {
+		total, concurrent = v.service.Completions()
+	}
+	for i := range slots {
+		s := &slots[i]
+		if s.newest != nil || s.created {
+			total--
+		}
+		if v.job && v.working(s) {
+			concurrent--
+		}
+	}
+	return min(total, concurrent)
+}
+
+func (v *serviceView) working(s *slot) bool {
+	if s.created || v.blocker(s) != nil {
+		return true
+	}
+	// One that has failed and is still wanted waits for the end of a delay.
+	return slices.ContainsFunc(s.live, func(t *cluster.Task) bool { return !v.completed(t) })
 }
