@@ -158,7 +158,7 @@ func (c *fileCheck) end(wrote uint64) error {
 		return damage("it is as transaction %d left it, but %d were written", last, wrote)
 	case c.found.First != want.First || c.found.Last != want.Last:
 		return damage("it has the entries %d to %d, but %d to %d were written", c.found.First, c.found.Last, want.First, want.Last)
-	case c.found.Sum != want.Sum:
+	case c.found.TagXor != want.TagXor:
 		return damage("entries are missing, or are those of an earlier day")
 	case c.covered < m.Snapshot:
 		return damage("the snapshot up to entry %d is gone", m.Snapshot)

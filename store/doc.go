@@ -1,10 +1,14 @@
-// Package store is the replicated database: typed tables, transactions, one
-// proposer with group commit, subscriptions, the raft FSM with its snapshots,
-// and the sealed disk underneath raft.
+// Package store is the replicated database: tables of typed objects, transactions,
+// one proposer with group commit, subscriptions, the raft FSM with its snapshots, and
+// the log, stable store and snapshots on an encrypted and authenticated disk, which raft
+// runs on.
 //
 // Each manager has one Store. Its goroutines are raft's (which calls Apply,
 // Snapshot and Restore of the FSM) and, while the manager leads, the proposer
 // (Lead), which is the only one that proposes entries.
+//
+// Each kind of object has a file that describes it and has its lookups (node.go,
+// task.go, …); kind.go lists them. Everything else is for any kind.
 //
 // Guarantees: a View is immutable and O(1) to get; an Update is serialisable
 // and, once it has returned nil, committed and visible in View on this manager;

@@ -42,24 +42,24 @@ type extent struct {
 	// First and Last are 0 when there is none.
 	First uint64 `cbor:"1,keyasint"`
 	Last  uint64 `cbor:"2,keyasint"`
-	// Sum is the last bytes of all entries, added up without carry. Each of them is the
-	// tag of a sealed record, so no two sets of entries have the same sum.
-	Sum [16]byte `cbor:"3,keyasint"`
+	// TagXor is the XOR of the AEAD tags of all records, which are their last bytes: no two
+	// sets of entries have the same.
+	TagXor [16]byte `cbor:"3,keyasint"`
 }
 
-// toggle adds an entry to the sum, or takes it out.
-func (e *extent) toggle(sealed []byte) {
-	if len(sealed) < len(e.Sum) {
+// xor adds an entry to TagXor, or takes it out.
+func (e *extent) xor(sealed []byte) {
+	if len(sealed) < len(e.TagXor) {
 		return // No record of ours is so short; it doesn't open.
 	}
-	for i, b := range sealed[len(sealed)-len(e.Sum):] {
-		e.Sum[i] ^= b
+	for i, b := range sealed[len(sealed)-len(e.TagXor):] {
+		e.TagXor[i] ^= b
 	}
 }
 
 // add takes in an entry.
 func (e *extent) add(index uint64, sealed []byte) {
-	e.toggle(sealed)
+	e.xor(sealed)
 	if e.First == 0 || index < e.First {
 		e.First = index
 	}
@@ -74,9 +74,9 @@ type removal struct {
 }
 
 // mark says what is in the log file. It is a sealed record beside the entries, written
-// by the transactions that write them: so what bbolt loses without a word, since a bit
-// of its pages flipped, is missed. That the mark itself is of an earlier day tells Tx,
-// since the number of the newest transaction is in bbolt's checksummed meta page.
+// by the transactions that write them. So a record that bbolt silently drops after a bit
+// flip is detected. An older mark is detected by Tx, since bbolt's meta page, which has a
+// checksum, has the number of the newest transaction.
 type mark struct {
 	// Tx is the number of the transaction that wrote it.
 	Tx uint64 `cbor:"1,keyasint"`
@@ -321,12 +321,12 @@ func (b *markedBolt) StoreLogs(entries []*raft.Log) error {
 	})
 }
 
-// takeOut takes the entry of an index out of the sum.
+// takeOut takes the entry of an index out of TagXor.
 func (b *markedBolt) takeOut(log *extent, index uint64) error {
 	var entry raft.Log
 	err := b.GetLog(index, &entry)
 	if err == nil {
-		log.toggle(entry.Data)
+		log.xor(entry.Data)
 	}
 	return err
 }

@@ -58,7 +58,7 @@ type leadership struct {
 //
 // It fails with ErrNotLeader or ErrUnavailable when nothing was written, and with
 // ErrUnknownOutcome when the write was under way as leadership or ctx ended.
-// An fn that writes nothing proves nothing about who leads.
+// A transaction without writes doesn't go through raft; it is no leadership check.
 func (s *Store) Update(ctx context.Context, fn func(*Tx) error) error {
 	lead := s.leading.Load()
 	if lead == nil {
