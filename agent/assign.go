@@ -40,7 +40,7 @@ func (s *taskSet) apply(m *cluster.Assignments) error {
 		}
 		for taskID := range s.unknown {
 			if !wanted[taskID] {
-				s.removeStranger(taskID)
+				s.removeUnknown(taskID)
 			}
 		}
 		clear(s.unknown)
@@ -174,8 +174,8 @@ func (s *taskSet) remove(taskID string, index uint64) {
 	s.interrupt(taskID)
 }
 
-// removeStranger has a container of this node removed that belongs to no task.
-func (s *taskSet) removeStranger(taskID string) {
+// removeUnknown has a container of this node removed that belongs to no task.
+func (s *taskSet) removeUnknown(taskID string) {
 	s.agent.log.Info("removing a container that belongs to no task", "task", taskID)
 	s.tasks[taskID] = &taskState{
 		assignment: Assignment{Task: &cluster.Task{ID: taskID, NodeID: s.agent.cfg.NodeID, Desired: cluster.StateRemove}},
@@ -191,7 +191,7 @@ func (s *taskSet) found(containers []Container) {
 		switch {
 		case s.tasks[c.TaskID] != nil:
 		case s.full:
-			s.removeStranger(c.TaskID)
+			s.removeUnknown(c.TaskID)
 		default:
 			s.unknown[c.TaskID] = true
 		}

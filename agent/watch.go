@@ -50,7 +50,7 @@ func (a *Agent) watch(ctx context.Context) {
 			}
 			a.post(func(s *taskSet) {
 				s.watching, s.eventsLost = true, false
-				s.tellEngine()
+				s.reportEngine()
 			})
 			a.resync(ctx)
 		})
@@ -63,8 +63,8 @@ func (a *Agent) watch(ctx context.Context) {
 			away = time.AfterFunc(awayAfter, func() {
 				a.post(func(s *taskSet) {
 					s.eventsLost = !s.watching
-					s.tellEngine()
-					s.pokeAll()
+					s.reportEngine()
+					s.scheduleAll()
 				})
 			})
 		}
@@ -78,7 +78,7 @@ const engineSilence = 2 * time.Second
 
 // resync looks at all tasks and at all containers.
 func (a *Agent) resync(ctx context.Context) {
-	a.post((*taskSet).pokeAll)
+	a.post((*taskSet).scheduleAll)
 	containers, err := a.cfg.Driver.List(ctx, a.cfg.NodeID)
 	if err != nil {
 		// The stream is about to end too, which brings us here again.
@@ -91,15 +91,15 @@ func (a *Agent) resync(ctx context.Context) {
 // engineAway tells whether the engine counts as away.
 func (s *taskSet) engineAway() bool { return s.eventsLost || s.describeFailed }
 
-// tellEngine passes on whether the engine is away.
-func (s *taskSet) tellEngine() {
+// reportEngine passes on whether the engine is away.
+func (s *taskSet) reportEngine() {
 	if s.outbox != nil {
 		s.outbox.setEngine(s.engineAway())
 	}
 }
 
-// pokeAll has every task looked at that hasn't ended.
-func (s *taskSet) pokeAll() {
+// scheduleAll has every task looked at that hasn't ended.
+func (s *taskSet) scheduleAll() {
 	for taskID := range s.tasks {
 		s.schedule(taskID)
 	}
@@ -150,7 +150,7 @@ func (a *Agent) describe(ctx context.Context) {
 		failing := failed >= describeAttempts && ctx.Err() == nil
 		a.post(func(s *taskSet) {
 			s.describeFailed = failing
-			s.tellEngine()
+			s.reportEngine()
 		})
 		timer := time.NewTimer(delay)
 		select {

@@ -5,7 +5,9 @@ package store
 const maxInterned = 1 << 16
 
 // interner lets records share the strings that most of them have in common:
-// decoding makes a copy for each.
+// decoding makes a copy for each. Package unique is no help here: it forgets a string at
+// the next collection when nobody keeps its Handle, and Docker's types have strings. So
+// after each collection there would be another copy of all that is written again.
 type interner struct{ known map[string]string }
 
 func newInterner() *interner { return &interner{known: make(map[string]string)} }
