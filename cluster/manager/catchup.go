@@ -79,7 +79,7 @@ func (c *catchUp) look(now time.Time, last uint64, servers []raft.Server, all ma
 // unaware has, for members without a vote, the voters that may not know of them, as of the
 // last look. A manager hears nobody whom it doesn't know: if such a member had a vote, and
 // the leader were lost, the others might have no leader though they are a majority. So a
-// manager votes when all that vote know it; newcomer.go does the rest.
+// manager votes when all that vote know it; peers/unknownvoter.go does the rest.
 func (c *catchUp) unaware(self string, last uint64, servers []raft.Server, all map[raft.ServerID]peers.Progress) map[string][]string {
 	added := map[raft.ServerID]uint64{}
 	for _, server := range servers {

@@ -6,9 +6,8 @@
 // for as long as that lasts.
 //
 // Goroutines, all of one Run and ended with it:
-//   - control: accepts connections and sorts them by ALPN into raft, agent
-//     sessions and HTTP; one goroutine per connection from there on.
-//   - turns, of control: lets strangers' handshakes begin, so many in a second.
+//   - control: has the port (package peers) accept, and sorts connections by ALPN
+//     into raft, agent sessions and HTTP; one goroutine per connection from there on.
 //   - leadership: the only one that starts and ends lead; it re-reads raft's
 //     state whenever raft says that something changed.
 //   - lead, while this manager leads: the store's proposer, and within it the
@@ -17,7 +16,8 @@
 //     keys, and finishRoot, which ends a change of the root CA.
 //   - watch: publishes who leads to everybody who waits for it.
 //   - campaign.Run: stands for election when most voters miss the leader.
-//   - spare: keeps connections to the other managers ready.
+//   - transport.Run: keeps connections to the other managers ready, and tells followers
+//     of commits.
 //   - compact: takes a snapshot when the log has grown enough.
 //   - dispatch.Run: this manager's agents.
 //

@@ -101,20 +101,20 @@ type Bootstrap struct {
 
 // Manager is one manager. Its methods may be called by any goroutine.
 type Manager struct {
-	cfg       Config
-	log       *slog.Logger
-	store     *store.Store
-	fsm       countingFSM
-	raft      *raft.Raft
-	port      *peers.Port
-	transport *peers.Transport
-	campaign  *campaign.Campaign
-	disk      *store.Disk
-	dispatch  *dispatch.Dispatcher
-	reachable *reachability
-	knocks    lineLimit
-	refusals  lineLimit
-	crowds    lineLimit
+	cfg             Config
+	log             *slog.Logger
+	store           *store.Store
+	fsm             countingFSM
+	raft            *raft.Raft
+	port            *peers.Port
+	transport       *peers.Transport
+	campaign        *campaign.Campaign
+	disk            *store.Disk
+	dispatch        *dispatch.Dispatcher
+	reachable       *reachability
+	protocolErrors  lineLimit
+	refusedRequests lineLimit
+	crowdedJoins    lineLimit
 	// turnedAway counts those whose certificate, or request, isn't one for here.
 	turnedAway cluster.Seldom
 	joins      joins

@@ -7,7 +7,7 @@ import (
 	"github.com/hashicorp/raft"
 )
 
-func TestJudge(t *testing.T) {
+func TestAuthorize(t *testing.T) {
 	members := func(id string) bool { return strings.Contains("abc", id) }
 	following := raftView{members: members, self: "a", leader: "b", heard: true, term: 7}
 	silent, leading, alone := following, following, raftView{members: members, self: "a"}

@@ -8,7 +8,7 @@ import (
 	"time"
 )
 
-func TestTurns_FewHandshakesAtOnceWithEachManager(t *testing.T) {
+func TestHandshakeLimit_FewHandshakesAtOnceWithEachManager(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var all handshakeLimit
 		var given []func()

@@ -16,7 +16,7 @@ import (
 // inbound takes what other managers send to raft. Raft believes whatever name stands in a
 // request, and its transport doesn't say by which connection one came. So each connection
 // has a transport of its own here, whose requests are the peer's with the certificate:
-// judge is asked about each, and a request that it refuses is answered with the reason.
+// authorize is asked about each, and a request that it refuses is answered with the reason.
 type inbound struct {
 	config    raft.NetworkTransportConfig
 	authorize func(from string, request any) error
@@ -38,8 +38,8 @@ type inbound struct {
 	over bool
 }
 
-func newInbound(config raft.NetworkTransportConfig, judge func(string, any) error, patience time.Duration, log *slog.Logger) *inbound {
-	return &inbound{config: config, authorize: judge, patience: patience, log: log, heard: make(chan raft.RPC), lost: make(chan string, 1),
+func newInbound(config raft.NetworkTransportConfig, authorize func(string, any) error, patience time.Duration, log *slog.Logger) *inbound {
+	return &inbound{config: config, authorize: authorize, patience: patience, log: log, heard: make(chan raft.RPC), lost: make(chan string, 1),
 		open: map[*incoming]bool{}, done: make(chan struct{})}
 }
 
@@ -108,20 +108,20 @@ type incoming struct {
 	gone    chan struct{} // closed by Close
 }
 
-// judgeAgain is how often it is looked whether a request is believed now.
-const judgeAgain = time.Millisecond
+// authorizeAgain is how often it is looked whether a request is believed now.
+const authorizeAgain = time.Millisecond
 
-// judged is judge, with patience for what may be believed soon. A leader that others have
+// authorized is inbound.authorize, with patience for what may be believed soon. A leader that others have
 // elected may be heard before its own request for a vote, which comes by another
 // connection; one that is refused doesn't try again for 10 ms, and then ever later.
-func (c *incoming) judged(request any) error {
-	for waited := time.Duration(0); ; waited += judgeAgain {
+func (c *incoming) authorized(request any) error {
+	for waited := time.Duration(0); ; waited += authorizeAgain {
 		err := c.of.authorize(c.from, request)
 		if !errors.Is(err, cluster.ErrUnavailable) || waited >= c.of.patience {
 			return err
 		}
 		select {
-		case <-time.After(judgeAgain):
+		case <-time.After(authorizeAgain):
 		case <-c.gone:
 			return err
 		case <-c.of.done:
@@ -132,7 +132,7 @@ func (c *incoming) judged(request any) error {
 
 // pass hands a request on, or refuses it.
 func (c *incoming) pass(rpc raft.RPC, beat bool) {
-	if err := c.judged(rpc.Command); err != nil {
+	if err := c.authorized(rpc.Command); err != nil {
 		c.of.log.Debug("refuse a request of raft's", "node", c.from, "err", err)
 		// What follows a snapshot's request is the snapshot, which nobody reads.
 		_, snapshot := rpc.Command.(*raft.InstallSnapshotRequest)

@@ -11,9 +11,9 @@ import (
 	"skep/cluster"
 )
 
-// TestJudged_Patience: the leader of a new term may be heard a moment before this manager
+// TestAuthorized_Patience: the leader of a new term may be heard a moment before this manager
 // knows of the election; whoever is no manager is refused at once.
-func TestJudged_Patience(t *testing.T) {
+func TestAuthorized_Patience(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		const patience = 75 * time.Millisecond
 		for _, test := range []struct {

@@ -63,14 +63,14 @@ func (w *knownAddrs) forget(servers []raft.Server) {
 // readdressed is raft's transport, but it sends to where managers are now.
 type readdressed struct {
 	*snapshotFilter
-	where *knownAddrs
+	addrs *knownAddrs
 }
 
 var _ raft.Transport = readdressed{}
 var _ raft.WithPreVote = readdressed{}
 
 func (t readdressed) at(id raft.ServerID, target raft.ServerAddress) raft.ServerAddress {
-	return raft.ServerAddress(t.where.of(string(id), string(target)))
+	return raft.ServerAddress(t.addrs.of(string(id), string(target)))
 }
 
 // AppendEntriesPipeline begins to send entries.

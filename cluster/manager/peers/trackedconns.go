@@ -60,7 +60,7 @@ func (l *trackedConns) closeAll() error {
 // everybody else waits for it. So it breaks them itself.
 type trackedListener struct {
 	net.Listener
-	lines *trackedConns
+	tracked *trackedConns
 }
 
 // Accept gives the next connection.
@@ -69,8 +69,10 @@ func (p trackedListener) Accept() (net.Conn, error) {
 	if err != nil {
 		return nil, err
 	}
-	return p.lines.keep(conn)
+	return p.tracked.keep(conn)
 }
 
 // closeAll refuses new connections and breaks those that there are.
-func (p trackedListener) closeAll() error { return errors.Join(p.Listener.Close(), p.lines.closeAll()) }
+func (p trackedListener) closeAll() error {
+	return errors.Join(p.Listener.Close(), p.tracked.closeAll())
+}

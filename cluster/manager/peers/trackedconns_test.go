@@ -5,7 +5,7 @@ import (
 	"testing"
 )
 
-func TestPort_CutBreaksAndRefuses(t *testing.T) {
+func TestTrackedListener_CloseAllBreaksAndRefuses(t *testing.T) {
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)

@@ -173,29 +173,29 @@ func (t *Transport) Servers() []raft.Server {
 			servers[i].Address = raft.ServerAddress(t.config.Addr)
 			continue
 		}
-		servers[i].Address = raft.ServerAddress(t.where.of(string(server.ID), string(server.Address)))
+		servers[i].Address = raft.ServerAddress(t.addrs.of(string(server.ID), string(server.Address)))
 	}
 	return servers
 }
 
 // Addr is where a manager is now; known when it told nothing else.
-func (t *Transport) Addr(nodeID, known string) string { return t.where.of(nodeID, known) }
+func (t *Transport) Addr(nodeID, known string) string { return t.addrs.of(nodeID, known) }
 
 // Moved takes in where a manager is now, if it is a member of raft's configuration, known to
 // be elsewhere, and believed.
 func (t *Transport) Moved(ctx context.Context, nodeID, addr string) error {
 	for _, server := range t.configuration() {
 		configured := string(server.Address)
-		if known := t.where.of(nodeID, configured); string(server.ID) == nodeID && known != addr {
+		if known := t.addrs.of(nodeID, configured); string(server.ID) == nodeID && known != addr {
 			if err := t.config.Believe(ctx, nodeID, known, addr); err != nil {
 				return err
 			}
 			t.config.Log.Info("a manager says that it is elsewhere", "node", nodeID, "from", configured, "to", addr)
-			t.where.note(nodeID, addr, configured)
+			t.addrs.note(nodeID, addr, configured)
 		}
 	}
 	return nil
 }
 
 // Forget drops the addresses that are older than raft's configuration.
-func (t *Transport) Forget() { t.where.forget(t.configuration()) }
+func (t *Transport) Forget() { t.addrs.forget(t.configuration()) }

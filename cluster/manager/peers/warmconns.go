@@ -10,20 +10,20 @@ import (
 )
 
 const (
-	// spareLines is how many connections to each manager lie ready for raft: one for
-	// heartbeats, and one for votes and entries. spareForwards is how many do for what is
+	// warmForRaft is how many connections to each manager lie ready for raft: one for
+	// heartbeats, and one for votes and entries. warmForRequests is how many do for what is
 	// forwarded, such as requests of users and the news of agents.
-	spareLines    = 2
-	spareForwards = 4
-	// spareEvery is how often missing ones are made. A manager also greets the others on each
-	// connection for what is forwarded, when spare ones were missing and each greetEvery-th time: those that
-	// nobody uses for IdleTimeout are closed. greetPause follows each that had to be made.
-	spareEvery = time.Second
-	greetEvery = 50
-	greetPause = 20 * time.Millisecond
-	// greetLimit is how long greeting one manager may take: its connections are used only
+	warmForRaft     = 2
+	warmForRequests = 4
+	// warmEvery is how often missing ones are made. A manager also asks the others on each
+	// connection for what is forwarded, when warm ones were missing and each prewarmEvery-th time: those that
+	// nobody uses for IdleTimeout are closed. prewarmPause follows each that had to be made.
+	warmEvery    = time.Second
+	prewarmEvery = 50
+	prewarmPause = 20 * time.Millisecond
+	// prewarmLimit is how long prewarming one manager may take: its connections are used only
 	// when all are there, each after its handshake, and one that is given up is closed.
-	greetLimit = 8 * time.Second
+	prewarmLimit = 8 * time.Second
 )
 
 // warmConns are connections to other managers that raft will need when leadership
@@ -116,10 +116,10 @@ func (s *warmConns) fill(ctx context.Context, addrs []string) (missing []string)
 		}
 	}
 	for _, addr := range addrs {
-		if s.dialing[addr]+len(s.ready[addr]) < spareLines {
+		if s.dialing[addr]+len(s.ready[addr]) < warmForRaft {
 			missing = append(missing, addr)
 		}
-		for !s.closed && s.dialing[addr]+len(s.ready[addr]) < spareLines {
+		for !s.closed && s.dialing[addr]+len(s.ready[addr]) < warmForRaft {
 			s.dialing[addr]++
 			go func() {
 				conn, err := s.dial(ctx, addr)
@@ -146,30 +146,30 @@ func (t *Transport) keepWarmConns(ctx context.Context) error {
 			all = append(all, string(server.Address))
 			targets = append(targets, string(dialTarget(server.ID, server.Address)))
 		}
-		missing := t.streams.spares.fill(ctx, targets)
+		missing := t.streams.warm.fill(ctx, targets)
 		t.inbound.closeExcept(t.MayConnect)
-		var greeted []string
+		var prewarmed []string
 		for i, addr := range all {
-			if addr != t.config.Addr && (round%greetEvery == 0 || slices.Contains(missing, targets[i])) {
-				greeted = append(greeted, addr)
+			if addr != t.config.Addr && (round%prewarmEvery == 0 || slices.Contains(missing, targets[i])) {
+				prewarmed = append(prewarmed, addr)
 			}
 		}
-		go t.prewarm(ctx, greeted)
-		if pause(ctx, spareEvery); ctx.Err() != nil {
+		go t.prewarm(ctx, prewarmed)
+		if pause(ctx, warmEvery); ctx.Err() != nil {
 			return ctx.Err()
 		}
 	}
 }
 
-// prewarm asks managers how they are, on spareForwards connections each: every question
+// prewarm asks managers how they are, on warmForRequests connections each: every question
 // keeps its connection until the last one has one. They are made one after the other, with
 // pauses: who makes them has other things to do.
 func (t *Transport) prewarm(ctx context.Context, addrs []string) {
 	for _, addr := range addrs {
-		ctx, cancel := context.WithTimeout(ctx, greetLimit)
+		ctx, cancel := context.WithTimeout(ctx, prewarmLimit)
 		met := make(chan struct{})
 		var asked sync.WaitGroup
-		for range spareForwards {
+		for range warmForRequests {
 			connected := make(chan bool, 1) // whether the connection is new; closed when there is none
 			asking := httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{GotConn: func(got httptrace.GotConnInfo) {
 				select {
@@ -187,7 +187,7 @@ func (t *Transport) prewarm(ctx context.Context, addrs []string) {
 				break
 			}
 			if fresh {
-				pause(ctx, greetPause)
+				pause(ctx, prewarmPause)
 			}
 		}
 		close(met)

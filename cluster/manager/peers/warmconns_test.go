@@ -26,7 +26,7 @@ func (p *pipes) dial(context.Context, string) (net.Conn, error) {
 	return near, nil
 }
 
-func TestSpares(t *testing.T) {
+func TestWarmConns(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p := &pipes{}
 		s := newWarmConns(p.dial)
@@ -37,8 +37,8 @@ func TestSpares(t *testing.T) {
 			s.fill(t.Context(), []string{"a"})
 			synctest.Wait()
 		}
-		if len(p.far) != spareLines {
-			t.Fatalf("%d connections lie ready; want %d", len(p.far), spareLines)
+		if len(p.far) != warmForRaft {
+			t.Fatalf("%d connections lie ready; want %d", len(p.far), warmForRaft)
 		}
 		// One that ended is none any more.
 		p.far[1].Close()
@@ -74,9 +74,9 @@ func TestSpares(t *testing.T) {
 // farHandshake is what a handshake takes with a manager that is 360 ms away.
 const farHandshake = 720 * time.Millisecond
 
-// A manager that greets has so many connections after it, and uses them again, however
+// A manager that prewarms has so many connections after it, and uses them again, however
 // far the other one is.
-func TestGreet(t *testing.T) {
+func TestPrewarm(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		conns := newHandoff(&net.TCPAddr{})
 		var dials, asked atomic.Int32
@@ -110,10 +110,10 @@ func TestGreet(t *testing.T) {
 			warm.prewarm(t.Context(), []string{"gone:1", "a:1"})
 			took := time.Since(began)
 			synctest.Wait()
-			if dials.Load() != spareForwards || asked.Load() != spareForwards*(round+1) {
+			if dials.Load() != warmForRequests || asked.Load() != warmForRequests*(round+1) {
 				t.Fatalf("%d connections were made, and %d questions asked", dials.Load(), asked.Load())
 			}
-			if fresh := round == 0; fresh != (took >= spareForwards*greetPause) {
+			if fresh := round == 0; fresh != (took >= warmForRequests*prewarmPause) {
 				t.Errorf("round %d took %v", round, took)
 			}
 		}

@@ -13,11 +13,11 @@ import (
 	"skep/cluster"
 )
 
-// knockPause is how long strangers with a wrong protocol aren't logged after one was: the port
+// linePause is how long strangers with a wrong protocol aren't logged after one was: the port
 // is open to anybody.
-const knockPause = time.Minute
+const linePause = time.Minute
 
-// lineLimit lets a line of the log through once in a knockPause, and counts the others.
+// lineLimit lets a line of the log through once in a linePause, and counts the others.
 type lineLimit struct {
 	mu     sync.Mutex // guards the fields below
 	said   time.Time
@@ -28,7 +28,7 @@ type lineLimit struct {
 func (k *lineLimit) due(now time.Time) (unsaid int, due bool) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	if since := now.Sub(k.said); !k.said.IsZero() && since >= 0 && since < knockPause {
+	if since := now.Sub(k.said); !k.said.IsZero() && since >= 0 && since < linePause {
 		k.unsaid++
 		return 0, false
 	}
@@ -38,7 +38,7 @@ func (k *lineLimit) due(now time.Time) (unsaid int, due bool) {
 
 // logProtocolError logs it, unless it did so a moment ago.
 func (m *Manager) logProtocolError(addr, speaks string) {
-	unsaid, due := m.knocks.due(m.cfg.Now())
+	unsaid, due := m.protocolErrors.due(m.cfg.Now())
 	if !due {
 		return
 	}
@@ -54,7 +54,7 @@ func (m *Manager) logRefusal(r *http.Request, err error) {
 	var unsaid int
 	if _, self, _, _ := m.leads(); self && errors.Is(err, cluster.ErrDenied) {
 		var due bool
-		if unsaid, due = m.refusals.due(m.cfg.Now()); due {
+		if unsaid, due = m.refusedRequests.due(m.cfg.Now()); due {
 			level = slog.LevelWarn
 		}
 	}
@@ -63,7 +63,7 @@ func (m *Manager) logRefusal(r *http.Request, err error) {
 
 // logTooMany logs that an address asks too often to be let in, unless it did so a moment ago.
 func (m *Manager) logTooMany(r *http.Request, err error) {
-	if unsaid, due := m.crowds.due(m.cfg.Now()); due {
+	if unsaid, due := m.crowdedJoins.due(m.cfg.Now()); due {
 		m.log.Warn("refuse joins: too many come from one address", "addr", r.RemoteAddr, "err", err, "unsaid", unsaid)
 	}
 }

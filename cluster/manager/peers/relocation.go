@@ -50,7 +50,7 @@ func (t *Transport) lookAfter(nodeID, configured, known, claimed string) {
 			return
 		}
 		t.config.Log.Info("a manager is elsewhere", "node", nodeID, "from", known, "to", claimed)
-		t.where.note(nodeID, claimed, configured)
+		t.addrs.note(nodeID, claimed, configured)
 	}()
 }
 
@@ -64,7 +64,7 @@ func (t *Transport) checkPlace(from string, request any) error {
 	claimed := string(header.GetRPCHeader().Addr)
 	for _, server := range t.configuration() {
 		configured := string(server.Address)
-		known := t.where.of(from, configured)
+		known := t.addrs.of(from, configured)
 		if string(server.ID) != from || known == claimed {
 			continue
 		}
