@@ -349,3 +349,28 @@ func sortedIDs(tasks map[string]*cluster.Task) []string {
 	slices.Sort(ids)
 	return ids
 }
+
+// TestSettle_ForgetsServicesWithoutTasks checks that a service's load lives from its plan
+// until what was planned is written, and no longer than its tasks.
+func TestSettle_ForgetsServicesWithoutTasks(t *testing.T) {
+	l := testLedger(testNode("n1", 10))
+	place(l, testRevision("web", 0), 1)
+	place(l, testRevision("db", 0), 1)
+	planned := l.loads["web"]
+	l.Settle()
+	task := testTask("t1", "web", "n1")
+	l.ChangeTask(nil, task)
+	if l.loads["web"] != planned {
+		t.Error("the load of what was just planned is made again")
+	}
+	l.Settle()
+	if len(l.loads) != 1 || l.loads["web"].on(l.nodes["n1"]).wanted != 1 {
+		t.Errorf("after one was written: %d loads", len(l.loads))
+	}
+	l.ChangeTask(task, nil)
+	l.Settle()
+	l.Settle()
+	if len(l.loads) != 0 {
+		t.Errorf("without tasks: %d loads", len(l.loads))
+	}
+}
