@@ -155,7 +155,7 @@ func fileSize(path string) int {
 
 // noteSnapshot puts into the log's mark that there is a snapshot.
 func (d *Disk) noteSnapshot(index uint64) error {
-	return d.dog.watch("note a snapshot", 0, func() error { return d.bolt.Covered(index) })
+	return d.dog.watch("note a snapshot", 0, func() error { return d.bolt.NoteSnapshot(index) })
 }
 
 // clearCovered empties a log that ends before the newest snapshot does: the

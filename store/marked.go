@@ -267,8 +267,8 @@ func (b *markedBolt) transactLocked(call func() error) error {
 // Reencrypt writes the mark anew, under the key that the ring seals with now.
 func (b *markedBolt) Reencrypt() error { return b.write(nil, func(*mark) error { return nil }) }
 
-// Covered notes that there is a snapshot up to index.
-func (b *markedBolt) Covered(index uint64) error {
+// NoteSnapshot notes that there is a snapshot up to index.
+func (b *markedBolt) NoteSnapshot(index uint64) error {
 	return b.write(nil, func(m *mark) error {
 		m.Snapshot = max(m.Snapshot, index)
 		return nil

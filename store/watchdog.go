@@ -53,7 +53,7 @@ type hang struct {
 func (w *watchdog) watch(what string, size int, write func() error) error {
 	err := w.time(what, size, write)
 	if err != nil {
-		w.bark(fmt.Errorf("%s: %w", what, w.advise(err)))
+		w.fail(fmt.Errorf("%s: %w", what, w.advise(err)))
 	}
 	return err
 }
@@ -122,7 +122,7 @@ func (w *watchdog) count(what string, size, thread int, done <-chan struct{}) {
 			return
 		}
 		if give {
-			w.bark(fmt.Errorf("%s: the disk with %s hangs: it has taken more than %s; look for errors of the disk in the kernel's log, and start the daemon when it is well",
+			w.fail(fmt.Errorf("%s: the disk with %s hangs: it has taken more than %s; look for errors of the disk in the kernel's log, and start the daemon when it is well",
 				what, w.dir, h.lasts))
 			return
 		}
@@ -175,7 +175,7 @@ func (w *watchdog) advise(err error) error {
 	return err
 }
 
-func (w *watchdog) bark(err error) {
+func (w *watchdog) fail(err error) {
 	w.mu.Lock()
 	silent := w.silent
 	w.silent = true

@@ -27,7 +27,7 @@ var _ raft.MonotonicLogStore = (*watchedLog)(nil)
 func (l *watchedLog) GetLog(index uint64, out *raft.Log) error {
 	err := l.Log.GetLog(index, out)
 	if errors.Is(err, seal.ErrBad) {
-		l.dog.bark(fmt.Errorf("read log: %w", err))
+		l.dog.fail(fmt.Errorf("read log: %w", err))
 	}
 	return err
 }
