@@ -21,17 +21,17 @@ type planted struct {
 var bugs = []planted{
 	{
 		name: "a write is acknowledged before it is synced",
-		file: "store/marked.go", old: "raftboltdb.Options{Path: path, ", new: "raftboltdb.Options{NoSync: true, Path: path, ",
+		file: "store/manifest.go", old: "raftboltdb.Options{Path: path, ", new: "raftboltdb.Options{NoSync: true, Path: path, ",
 		pkg: "./store", run: "TestCrash",
 	},
 	{
-		name: "the log's mark may be an earlier one",
+		name: "the log's manifest may be an earlier one",
 		file: "store/check.go", old: "\tcase last != wrote:\n", new: "\tcase last > wrote:\n",
 		pkg: "./store", run: "TestFlips_Pointers",
 	},
 	{
 		name: "a removal that a crash cut off isn't finished",
-		file: "store/marked.go", old: "index <= left.To; index++ {", new: "index < left.To; index++ {",
+		file: "store/manifest.go", old: "index <= left.To; index++ {", new: "index < left.To; index++ {",
 		pkg: "./store", run: "TestCrash_WhileOpening",
 	},
 	{

@@ -29,10 +29,10 @@ func damaged(err error) error {
 	return err
 }
 
-// checkFile reads all that the log file has, without bbolt: every entry, and the mark
+// checkFile reads all that the log file has, without bbolt: every entry, and the manifest
 // that says whether that is all, which it returns; nil when there is no file. covered is
 // the index of the newest snapshot.
-func checkFile(path string, config DiskConfig, covered uint64) (*mark, error) {
+func checkFile(path string, config DiskConfig, covered uint64) (*manifest, error) {
 	file, err := os.Open(path)
 	if errors.Is(err, fs.ErrNotExist) {
 		if config.Expected || covered > 0 {
@@ -51,7 +51,7 @@ func checkFile(path string, config DiskConfig, covered uint64) (*mark, error) {
 	if _, err = c.read(file); err != nil {
 		return nil, fmt.Errorf("check %s: %w", path, damaged(err))
 	}
-	return c.marked, nil
+	return c.manifest, nil
 }
 
 // share takes the lock under which bbolt lets others read; a file that another process
@@ -73,9 +73,9 @@ type fileCheck struct {
 	log     *seal.Log
 	config  DiskConfig
 	covered uint64
-	// marked is the mark; found is which entries there are.
-	marked *mark
-	found  extent
+	// manifest is what the file has for one; found is which entries there are.
+	manifest *manifest
+	found    extent
 }
 
 func newFileCheck(config DiskConfig, covered uint64) *fileCheck {
@@ -101,7 +101,7 @@ func (c *fileCheck) read(file io.ReaderAt) (used map[uint64]bool, err error) {
 }
 
 // errOldForm is about a file as it was before raft-boltdb wrote it: with a bucket for the
-// mark, and terms and votes in theirs.
+// manifest, and terms and votes in theirs.
 var errOldForm = errors.New("it was written by a development version of skep, in a form that isn't read any more: " +
 	"make a backup with that version and restore it with this one, or have the node leave with that one and join with this one")
 
@@ -117,9 +117,9 @@ func (c *fileCheck) record(bucket string, key, value []byte) error {
 	if err := decodeRecord(value, &stored); err != nil {
 		return damage("entry %d isn't as raft-boltdb writes it: %v", index, err)
 	}
-	if index == markIndex {
-		c.marked = new(mark)
-		return c.marked.open(stored.Data, c.config.Ring, c.config.ClusterID)
+	if index == manifestIndex {
+		c.manifest = new(manifest)
+		return c.manifest.open(stored.Data, c.config.Ring, c.config.ClusterID)
 	}
 	return c.entry(index, &stored)
 }
@@ -143,9 +143,9 @@ func (c *fileCheck) entry(index uint64, stored *raft.Log) error {
 // end says whether what was there is what must be there. wrote is the number of the last
 // transaction that wrote something.
 func (c *fileCheck) end(wrote uint64) error {
-	m := c.marked
+	m := c.manifest
 	if m == nil {
-		return damage("the mark that says what is in it is gone")
+		return damage("the manifest that says what is in it is gone")
 	}
 	want, last := m.Log, m.Tx
 	if m.Removing != nil && wrote == m.Tx {

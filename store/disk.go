@@ -56,7 +56,7 @@ type DiskConfig struct {
 }
 
 // Disk is what raft keeps on disk, all of it sealed. Stable has nothing secret,
-// only terms and votes; they are sealed, in the log's mark, so that a flipped bit
+// only terms and votes; they are sealed, in the log's manifest, so that a flipped bit
 // doesn't go unseen.
 type Disk struct {
 	Log       raft.LogStore
@@ -67,7 +67,7 @@ type Disk struct {
 	log       *seal.Log
 	snapshots *seal.Snapshots
 	files     *snapshotFiles
-	bolt      *markedBolt
+	bolt      *manifestBolt
 	dog       *watchdog
 	dir       string
 	// trying holds one while Answers tries a write.
@@ -122,7 +122,7 @@ func (d *Disk) open(config DiskConfig, path string) error {
 		return err
 	}
 	if err := d.dog.time("open "+path, fileSize(path), func() (err error) {
-		d.bolt, err = openMarked(path, config.Ring, config.ClusterID, m)
+		d.bolt, err = openManifest(path, config.Ring, config.ClusterID, m)
 		return err
 	}); err != nil {
 		return err
@@ -153,7 +153,7 @@ func fileSize(path string) int {
 	return int(info.Size())
 }
 
-// noteSnapshot puts into the log's mark that there is a snapshot.
+// noteSnapshot puts into the log's manifest that there is a snapshot.
 func (d *Disk) noteSnapshot(index uint64) error {
 	return d.dog.watch("note a snapshot", 0, func() error { return d.bolt.NoteSnapshot(index) })
 }

@@ -189,7 +189,7 @@ func TestDisk_RefusesWhatIsDamaged(t *testing.T) {
 		{"a flipped bit in an entry", 1, func(logs, _ *bbolt.Bucket) error { return flip(logs, key(4)) }, "entry 4"},
 		{"an entry in another's place", 1, func(logs, _ *bbolt.Bucket) error { return logs.Put(key(4), logs.Get(key(5))) }, "entry 4"},
 		{"a missing entry", 1, func(logs, _ *bbolt.Bucket) error { return logs.Delete(key(4)) }, "entries 4 to 4 are missing"},
-		{"a flipped bit in the mark, which has the term", 1, func(logs, _ *bbolt.Bucket) error { return flip(logs, indexKey(markIndex)) }, "mark of the log"},
+		{"a flipped bit in the manifest, which has the term", 1, func(logs, _ *bbolt.Bucket) error { return flip(logs, indexKey(manifestIndex)) }, "mark of the log"},
 		{"a log without its beginning", 5, nil, "entries 1 to 4 are missing"},
 	} {
 		t.Run(c.what, func(t *testing.T) {

@@ -10,7 +10,7 @@ import (
 )
 
 // Reencrypt brings everything under the key that the ring seals with now, after it was
-// rotated: the log, and its mark with terms and votes, are sealed anew where they are;
+// rotated: the log, and its manifest with terms and votes, are sealed anew where they are;
 // snapshot is called to take a snapshot, if the newest one is under an older key; and
 // other such snapshots go. When it returns nil, nothing on the disk needs an older key.
 // It may be cut off anywhere and repeated: as long as the older keys are there, all opens.
@@ -20,7 +20,7 @@ func (d *Disk) Reencrypt(snapshot func() error) error {
 	}
 	d.reached("log")
 	if err := d.bolt.Reencrypt(); err != nil {
-		return fmt.Errorf("seal the log's mark anew: %w", err)
+		return fmt.Errorf("seal the log's manifest anew: %w", err)
 	}
 	d.reached("stable")
 	old, newest, err := d.snapshots.Old()

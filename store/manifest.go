@@ -23,16 +23,16 @@ import (
 )
 
 // raft-boltdb's buckets: entries by index, and what raft keeps besides; of that one
-// nothing is used, since terms and votes are in the mark.
+// nothing is used, since terms and votes are in the manifest.
 var (
 	logBucket    = []byte("logs")
 	stableBucket = []byte("conf")
 )
 
-// markIndex is where the mark is in the log: after all entries. Before them it would
+// manifestIndex is where the manifest is in the log: after all entries. Before them it would
 // share a page with the first ones, which have up to some MiB and would be written anew
-// with each mark.
-const markIndex = math.MaxUint64
+// with each manifest.
+const manifestIndex = math.MaxUint64
 
 // lastVoteTerm is raft's name for the term of its last vote.
 const lastVoteTerm = "LastVoteTerm"
@@ -66,18 +66,18 @@ func (e *extent) add(index uint64, sealed []byte) {
 	e.Last = max(e.Last, index)
 }
 
-// removal is what the transaction after the mark's removes: entries From to To, of Log.
+// removal is what the transaction after the manifest's removes: entries From to To, of Log.
 type removal struct {
 	From uint64 `cbor:"1,keyasint"`
 	To   uint64 `cbor:"2,keyasint"`
 	Log  extent `cbor:"3,keyasint"`
 }
 
-// mark says what is in the log file. It is a sealed record beside the entries, written
+// manifest says what is in the log file. It is a sealed record beside the entries, written
 // by the transactions that write them. So a record that bbolt silently drops after a bit
-// flip is detected. An older mark is detected by Tx, since bbolt's meta page, which has a
+// flip is detected. An older manifest is detected by Tx, since bbolt's meta page, which has a
 // checksum, has the number of the newest transaction.
-type mark struct {
+type manifest struct {
 	// Tx is the number of the transaction that wrote it.
 	Tx uint64 `cbor:"1,keyasint"`
 	// Log is what is there, once Removing is done.
@@ -89,42 +89,43 @@ type mark struct {
 	Stable map[string][]byte `cbor:"5,keyasint,omitempty"`
 }
 
-func markPlace(clusterID string) seal.Location {
+func manifestPlace(clusterID string) seal.Location {
+	// The kind is authenticated with the record, so it stays as it was first called.
 	return seal.Location{ClusterID: clusterID, Kind: "mark of the log"}
 }
 
-func (m *mark) open(sealed []byte, ring *seal.Ring, clusterID string) error {
-	plain, err := ring.Open(sealed, markPlace(clusterID))
+func (m *manifest) open(sealed []byte, ring *seal.Ring, clusterID string) error {
+	plain, err := ring.Open(sealed, manifestPlace(clusterID))
 	if err != nil {
 		return err
 	}
 	if len(plain) == 0 {
-		return damage("the mark is empty")
+		return damage("the manifest is empty")
 	}
 	if err := checkFormat(uint64(plain[0])); err != nil {
-		return fmt.Errorf("decode the mark: %w", err)
+		return fmt.Errorf("decode the manifest: %w", err)
 	}
 	return cluster.Decode(plain[1:], m)
 }
 
-func (m *mark) seal(ring *seal.Ring, clusterID string) (*raft.Log, error) {
+func (m *manifest) seal(ring *seal.Ring, clusterID string) (*raft.Log, error) {
 	plain, err := cluster.Encode(m)
 	if err != nil {
 		return nil, err
 	}
-	return &raft.Log{Index: markIndex, Data: ring.Seal(append([]byte{format}, plain...), markPlace(clusterID))}, nil
+	return &raft.Log{Index: manifestIndex, Data: ring.Seal(append([]byte{format}, plain...), manifestPlace(clusterID))}, nil
 }
 
-// markedBolt keeps raft's log, terms and votes in raft-boltdb, whose entries are sealed
-// records, and adds the mark. It makes one transaction of each call, but of DeleteRange
-// two: then the mark says first what will be gone.
-type markedBolt struct {
+// manifestBolt keeps raft's log, terms and votes in raft-boltdb, whose entries are sealed
+// records, and adds the manifest. It makes one transaction of each call, but of DeleteRange
+// two: then the manifest says first what will be gone.
+type manifestBolt struct {
 	bolt      *raftboltdb.BoltStore
 	ring      *seal.Ring
 	clusterID string
 
-	// mark is the newest one. It never changes; another takes its place.
-	mark atomic.Pointer[mark]
+	// manifest is the newest one. It never changes; another takes its place.
+	manifest atomic.Pointer[manifest]
 
 	writing sync.Mutex // held through each call that writes; guards the fields below
 	// tx is the number of the newest transaction.
@@ -134,8 +135,8 @@ type markedBolt struct {
 }
 
 var (
-	_ raft.LogStore    = (*markedBolt)(nil)
-	_ raft.StableStore = (*markedBolt)(nil)
+	_ raft.LogStore    = (*manifestBolt)(nil)
+	_ raft.StableStore = (*manifestBolt)(nil)
 )
 
 // boltOptions: the list of free pages isn't written with each entry but made anew when
@@ -144,10 +145,10 @@ var boltOptions = bbolt.Options{Timeout: lockLimit, NoFreelistSync: true, Freeli
 
 var errOpen = errors.New("another process has it open")
 
-// openMarked opens the log file that checkFile found to be good and to have the mark m,
+// openManifest opens the log file that checkFile found to be good and to have the manifest m,
 // or makes one if m is nil. A new one is complete as soon as it has its name.
-func openMarked(path string, ring *seal.Ring, clusterID string, m *mark) (*markedBolt, error) {
-	b := &markedBolt{ring: ring, clusterID: clusterID}
+func openManifest(path string, ring *seal.Ring, clusterID string, m *manifest) (*manifestBolt, error) {
+	b := &manifestBolt{ring: ring, clusterID: clusterID}
 	if err := b.open(path, m); err != nil {
 		if errors.Is(err, bolterrors.ErrTimeout) {
 			err = errOpen
@@ -157,13 +158,13 @@ func openMarked(path string, ring *seal.Ring, clusterID string, m *mark) (*marke
 	return b, nil
 }
 
-func (b *markedBolt) open(path string, m *mark) (err error) {
+func (b *manifestBolt) open(path string, m *manifest) (err error) {
 	if m == nil {
 		beside := path + ".new"
 		if err := os.RemoveAll(beside); err != nil { // what a crash left behind
 			return err
 		}
-		if err := b.prepare(beside, mark{}); err != nil {
+		if err := b.prepare(beside, manifest{}); err != nil {
 			return err
 		}
 		if err := os.Rename(beside, path); err != nil {
@@ -182,10 +183,10 @@ func (b *markedBolt) open(path string, m *mark) (err error) {
 	return nil
 }
 
-// prepare finishes what was begun, and writes the mark anew: so never more than one
-// transaction comes after the mark's without changing anything, however often the file
+// prepare finishes what was begun, and writes the manifest anew: so never more than one
+// transaction comes after the manifest's without changing anything, however often the file
 // is opened.
-func (b *markedBolt) prepare(path string, m mark) error {
+func (b *manifestBolt) prepare(path string, m manifest) error {
 	db, err := bbolt.Open(path, 0o600, &boltOptions)
 	if err != nil {
 		return err
@@ -215,28 +216,28 @@ func (b *markedBolt) prepare(path string, m mark) error {
 		if err != nil {
 			return err
 		}
-		return entries.Put(indexKey(markIndex), record)
+		return entries.Put(indexKey(manifestIndex), record)
 	})
 	if err != nil {
 		return err
 	}
 	b.tx = m.Tx
-	b.mark.Store(&m)
+	b.manifest.Store(&m)
 	return db.Close()
 }
 
 // Close closes the file.
-func (b *markedBolt) Close() error { return b.bolt.Close() }
+func (b *manifestBolt) Close() error { return b.bolt.Close() }
 
-// write stores entries, and the mark as change makes it, in one transaction.
-func (b *markedBolt) write(entries []*raft.Log, change func(*mark) error) error {
+// write stores entries, and the manifest as change makes it, in one transaction.
+func (b *manifestBolt) write(entries []*raft.Log, change func(*manifest) error) error {
 	b.writing.Lock()
 	defer b.writing.Unlock()
 	return b.writeLocked(entries, change)
 }
 
-func (b *markedBolt) writeLocked(entries []*raft.Log, change func(*mark) error) error {
-	next := *b.mark.Load()
+func (b *manifestBolt) writeLocked(entries []*raft.Log, change func(*manifest) error) error {
+	next := *b.manifest.Load()
 	next.Tx, next.Removing = b.tx+1, nil
 	if err := change(&next); err != nil {
 		return err
@@ -249,12 +250,12 @@ func (b *markedBolt) writeLocked(entries []*raft.Log, change func(*mark) error) 
 	if err := b.transactLocked(func() error { return b.bolt.StoreLogs(all) }); err != nil {
 		return err
 	}
-	b.mark.Store(&next)
+	b.manifest.Store(&next)
 	return nil
 }
 
 // transactLocked makes one transaction.
-func (b *markedBolt) transactLocked(call func() error) error {
+func (b *manifestBolt) transactLocked(call func() error) error {
 	if b.failed != nil {
 		return fmt.Errorf("an earlier write failed: %w", b.failed)
 	}
@@ -264,12 +265,12 @@ func (b *markedBolt) transactLocked(call func() error) error {
 	return b.failed
 }
 
-// Reencrypt writes the mark anew, under the key that the ring seals with now.
-func (b *markedBolt) Reencrypt() error { return b.write(nil, func(*mark) error { return nil }) }
+// Reencrypt writes the manifest anew, under the key that the ring seals with now.
+func (b *manifestBolt) Reencrypt() error { return b.write(nil, func(*manifest) error { return nil }) }
 
 // NoteSnapshot notes that there is a snapshot up to index.
-func (b *markedBolt) NoteSnapshot(index uint64) error {
-	return b.write(nil, func(m *mark) error {
+func (b *manifestBolt) NoteSnapshot(index uint64) error {
+	return b.write(nil, func(m *manifest) error {
 		m.Snapshot = max(m.Snapshot, index)
 		return nil
 	})
@@ -286,14 +287,14 @@ func indexOf(key []byte) uint64 {
 }
 
 // FirstIndex is as in raft.LogStore.
-func (b *markedBolt) FirstIndex() (uint64, error) { return b.mark.Load().Log.First, nil }
+func (b *manifestBolt) FirstIndex() (uint64, error) { return b.manifest.Load().Log.First, nil }
 
 // LastIndex is as in raft.LogStore.
-func (b *markedBolt) LastIndex() (uint64, error) { return b.mark.Load().Log.Last, nil }
+func (b *manifestBolt) LastIndex() (uint64, error) { return b.manifest.Load().Log.Last, nil }
 
 // GetLog is as in raft.LogStore.
-func (b *markedBolt) GetLog(index uint64, out *raft.Log) error {
-	if index == markIndex {
+func (b *manifestBolt) GetLog(index uint64, out *raft.Log) error {
+	if index == manifestIndex {
 		return raft.ErrLogNotFound
 	}
 	err := b.bolt.GetLog(index, out)
@@ -304,11 +305,11 @@ func (b *markedBolt) GetLog(index uint64, out *raft.Log) error {
 }
 
 // StoreLog is as in raft.LogStore.
-func (b *markedBolt) StoreLog(entry *raft.Log) error { return b.StoreLogs([]*raft.Log{entry}) }
+func (b *manifestBolt) StoreLog(entry *raft.Log) error { return b.StoreLogs([]*raft.Log{entry}) }
 
 // StoreLogs is as in raft.LogStore.
-func (b *markedBolt) StoreLogs(entries []*raft.Log) error {
-	return b.write(entries, func(m *mark) error {
+func (b *manifestBolt) StoreLogs(entries []*raft.Log) error {
+	return b.write(entries, func(m *manifest) error {
 		for _, entry := range entries {
 			if entry.Index >= m.Log.First && entry.Index <= m.Log.Last {
 				if err := b.takeOut(&m.Log, entry.Index); err != nil && !errors.Is(err, raft.ErrLogNotFound) {
@@ -322,7 +323,7 @@ func (b *markedBolt) StoreLogs(entries []*raft.Log) error {
 }
 
 // takeOut takes the entry of an index out of TagXor.
-func (b *markedBolt) takeOut(log *extent, index uint64) error {
+func (b *manifestBolt) takeOut(log *extent, index uint64) error {
 	var entry raft.Log
 	err := b.GetLog(index, &entry)
 	if err == nil {
@@ -333,7 +334,7 @@ func (b *markedBolt) takeOut(log *extent, index uint64) error {
 
 // DeleteRange is as in raft.LogStore. A crash between its two steps is made good by
 // prepare.
-func (b *markedBolt) DeleteRange(low, high uint64) error {
+func (b *manifestBolt) DeleteRange(low, high uint64) error {
 	b.writing.Lock()
 	defer b.writing.Unlock()
 	gone, err := b.announceLocked(low, high)
@@ -343,9 +344,9 @@ func (b *markedBolt) DeleteRange(low, high uint64) error {
 	return b.transactLocked(func() error { return b.bolt.DeleteRange(gone.From, gone.To) })
 }
 
-// announceLocked has the mark say what will be gone; nil when there is nothing of it.
-func (b *markedBolt) announceLocked(low, high uint64) (*removal, error) {
-	before := b.mark.Load().Log
+// announceLocked has the manifest say what will be gone; nil when there is nothing of it.
+func (b *manifestBolt) announceLocked(low, high uint64) (*removal, error) {
+	before := b.manifest.Load().Log
 	low, high = max(low, before.First), min(high, before.Last)
 	after, removed := before, false
 	for index := low; index <= high; index++ {
@@ -362,7 +363,7 @@ func (b *markedBolt) announceLocked(low, high uint64) (*removal, error) {
 		return nil, err
 	}
 	gone := &removal{From: low, To: high, Log: before}
-	return gone, b.writeLocked(nil, func(m *mark) error {
+	return gone, b.writeLocked(nil, func(m *manifest) error {
 		m.Log, m.Removing = after, gone
 		return nil
 	})
@@ -370,7 +371,7 @@ func (b *markedBolt) announceLocked(low, high uint64) (*removal, error) {
 
 // shrink moves the ends of log, of which the entries from low to high go, to the next
 // ones that are there: at once, since raft leaves no gaps.
-func (b *markedBolt) shrink(log *extent, low, high uint64) error {
+func (b *manifestBolt) shrink(log *extent, low, high uint64) error {
 	gone := func(index uint64) (bool, error) {
 		if index >= low && index <= high {
 			return true, nil
@@ -404,28 +405,28 @@ func (b *markedBolt) shrink(log *extent, low, high uint64) error {
 
 // Set is as in raft.StableStore, but for the term of a vote: raft writes after it for
 // whom it was, and that call writes both.
-func (b *markedBolt) Set(key, value []byte) error {
+func (b *manifestBolt) Set(key, value []byte) error {
 	b.writing.Lock()
 	defer b.writing.Unlock()
-	next := *b.mark.Load()
+	next := *b.manifest.Load()
 	next.Stable = maps.Clone(next.Stable)
 	if next.Stable == nil {
 		next.Stable = map[string][]byte{}
 	}
 	next.Stable[string(key)] = bytes.Clone(value)
 	if string(key) == lastVoteTerm {
-		b.mark.Store(&next)
+		b.manifest.Store(&next)
 		return nil
 	}
-	return b.writeLocked(nil, func(m *mark) error {
+	return b.writeLocked(nil, func(m *manifest) error {
 		m.Stable = next.Stable
 		return nil
 	})
 }
 
 // Get is as in raft.StableStore.
-func (b *markedBolt) Get(key []byte) ([]byte, error) {
-	value, ok := b.mark.Load().Stable[string(key)]
+func (b *manifestBolt) Get(key []byte) ([]byte, error) {
+	value, ok := b.manifest.Load().Stable[string(key)]
 	if !ok {
 		return nil, raftboltdb.ErrKeyNotFound
 	}
@@ -433,10 +434,10 @@ func (b *markedBolt) Get(key []byte) ([]byte, error) {
 }
 
 // SetUint64 is as in raft.StableStore.
-func (b *markedBolt) SetUint64(key []byte, value uint64) error { return b.Set(key, indexKey(value)) }
+func (b *manifestBolt) SetUint64(key []byte, value uint64) error { return b.Set(key, indexKey(value)) }
 
 // GetUint64 is as in raft.StableStore.
-func (b *markedBolt) GetUint64(key []byte) (uint64, error) {
+func (b *manifestBolt) GetUint64(key []byte) (uint64, error) {
 	value, err := b.Get(key)
 	return indexOf(value), err
 }

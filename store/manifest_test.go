@@ -18,7 +18,7 @@ import (
 	"skep/store/seal"
 )
 
-// openReference opens raft-boltdb by itself: what markedBolt must do just so, and at what
+// openReference opens raft-boltdb by itself: what manifestBolt must do just so, and at what
 // pace.
 func openReference(t testing.TB) *raftboltdb.BoltStore {
 	t.Helper()
@@ -33,9 +33,9 @@ func openReference(t testing.TB) *raftboltdb.BoltStore {
 	return reference
 }
 
-func openOurs(t testing.TB) *markedBolt {
+func openOurs(t testing.TB) *manifestBolt {
 	t.Helper()
-	ours, err := openMarked(filepath.Join(t.TempDir(), logFile), seal.NewRing(seal.Key{1}), "c1", nil)
+	ours, err := openManifest(filepath.Join(t.TempDir(), logFile), seal.NewRing(seal.Key{1}), "c1", nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -46,8 +46,8 @@ func openOurs(t testing.TB) *markedBolt {
 // stableKeys are what raft keeps besides its log.
 var stableKeys = []string{"CurrentTerm", lastVoteTerm, "LastVoteCand"}
 
-// Raft sees no difference between markedBolt and raft-boltdb by itself.
-func TestMarked_DoesWhatRaftBoltDBDoes(t *testing.T) {
+// Raft sees no difference between manifestBolt and raft-boltdb by itself.
+func TestManifest_DoesWhatRaftBoltDBDoes(t *testing.T) {
 	for seed := range uint64(20) {
 		random := rand.New(rand.NewPCG(seed, 3))
 		reference, ours := openReference(t), openOurs(t)
@@ -110,7 +110,7 @@ func transactions(t *testing.T, config DiskConfig) uint64 {
 }
 
 // Each transaction waits for the disk.
-func TestMarked_TakesOneTransaction(t *testing.T) {
+func TestManifest_TakesOneTransaction(t *testing.T) {
 	config := diskConfig(t)
 	d := openDisk(t, config)
 	for _, c := range []struct {
@@ -138,7 +138,7 @@ func TestMarked_TakesOneTransaction(t *testing.T) {
 }
 
 // Whoever has the file and raft-boltdb can read the log; what is in the entries is sealed.
-func TestMarked_OpensWithRaftBoltDBItself(t *testing.T) {
+func TestManifest_OpensWithRaftBoltDBItself(t *testing.T) {
 	config := diskConfig(t)
 	d := openDisk(t, config)
 	entries := logEntries(1, 30)
@@ -176,7 +176,7 @@ func TestMarked_OpensWithRaftBoltDBItself(t *testing.T) {
 }
 
 // The machine goes down again and again while the file is opened.
-func TestMarked_IsOpenedOftenAndNeverWritten(t *testing.T) {
+func TestManifest_IsOpenedOftenAndNeverWritten(t *testing.T) {
 	config := diskConfig(t)
 	d := openDisk(t, config)
 	if err := errors.Join(d.Log.StoreLogs(logEntries(1, 9)), d.Close()); err != nil {
@@ -198,7 +198,7 @@ func TestMarked_IsOpenedOftenAndNeverWritten(t *testing.T) {
 }
 
 // A file of before says so, and isn't taken for a damaged one, which would be thrown away.
-func TestMarked_RefusesTheOldForm(t *testing.T) {
+func TestManifest_RefusesTheOldForm(t *testing.T) {
 	for _, stable := range []bool{true, false} {
 		config := diskConfig(t)
 		if err := os.MkdirAll(config.Dir, 0o700); err != nil {
@@ -230,7 +230,7 @@ func TestMarked_RefusesTheOldForm(t *testing.T) {
 }
 
 // After a write that failed nobody knows what is on the disk.
-func TestMarked_WritesNothingAfterAFailure(t *testing.T) {
+func TestManifest_WritesNothingAfterAFailure(t *testing.T) {
 	b := openOurs(t)
 	if err := b.StoreLogs(logEntries(1, 3)); err != nil {
 		t.Fatal(err)
@@ -249,20 +249,20 @@ func TestMarked_WritesNothingAfterAFailure(t *testing.T) {
 // what was sealed.
 func FuzzRecord(f *testing.F) {
 	config := DiskConfig{Ring: seal.NewRing(seal.Key{1}), ClusterID: "c1"}
-	bolt, err := openMarked(filepath.Join(f.TempDir(), logFile), config.Ring, config.ClusterID, nil)
+	bolt, err := openManifest(filepath.Join(f.TempDir(), logFile), config.Ring, config.ClusterID, nil)
 	if err != nil {
 		f.Fatal(err)
 	}
 	if err := seal.NewLog(bolt, config.Ring, config.ClusterID).StoreLogs(logEntries(1, 3)); err != nil {
 		f.Fatal(err)
 	}
-	marked, err := bolt.mark.Load().seal(config.Ring, config.ClusterID)
+	sealed, err := bolt.manifest.Load().seal(config.Ring, config.ClusterID)
 	if err != nil {
 		f.Fatal(err)
 	}
-	for _, index := range []uint64{1, 2, 3, markIndex} {
-		entry := marked
-		if index != markIndex {
+	for _, index := range []uint64{1, 2, 3, manifestIndex} {
+		entry := sealed
+		if index != manifestIndex {
 			entry = new(raft.Log)
 			if err := bolt.GetLog(index, entry); err != nil {
 				f.Fatal(err)
@@ -287,9 +287,9 @@ func FuzzRecord(f *testing.F) {
 			return
 		}
 		// Each process that fuzzes has seeds of its own, sealed under the same key.
-		if index := indexOf(key); index == markIndex {
-			if c.marked.Log.First != 1 || c.marked.Log.Last != 3 {
-				t.Fatalf("a mark that nobody wrote: %+v", c.marked)
+		if index := indexOf(key); index == manifestIndex {
+			if c.manifest.Log.First != 1 || c.manifest.Log.Last != 3 {
+				t.Fatalf("a manifest that nobody wrote: %+v", c.manifest)
 			}
 			return
 		} else if c.found.First != index || index < 1 || index > 3 {
@@ -302,9 +302,9 @@ func FuzzRecord(f *testing.F) {
 	})
 }
 
-// BenchmarkMarked is an entry of 400 bytes, synced, in markedBolt and in raft-boltdb by
+// BenchmarkManifest is an entry of 400 bytes, synced, in manifestBolt and in raft-boltdb by
 // itself.
-func BenchmarkMarked(b *testing.B) {
+func BenchmarkManifest(b *testing.B) {
 	stores := map[string]raft.LogStore{"ours": openOurs(b), "raft-boltdb": openReference(b)}
 	next := uint64(0)
 	for _, name := range []string{"raft-boltdb", "ours"} {
