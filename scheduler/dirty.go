@@ -11,39 +11,39 @@ import (
 )
 
 // dirty is what must be planned.
-type dirty struct{ services, nodes row }
+type dirty struct{ services, nodes queue }
 
-// row is IDs in the order in which they came, each once.
-type row struct {
+// queue is IDs in the order in which they came, each once.
+type queue struct {
 	ids []string
 	has map[string]struct{}
 }
 
-func newRow() row { return row{has: make(map[string]struct{})} }
+func newQueue() queue { return queue{has: make(map[string]struct{})} }
 
-func (r *row) add(ids ...string) {
+func (q *queue) add(ids ...string) {
 	for _, id := range ids {
-		if _, ok := r.has[id]; !ok {
-			r.has[id] = struct{}{}
-			r.ids = append(r.ids, id)
+		if _, ok := q.has[id]; !ok {
+			q.has[id] = struct{}{}
+			q.ids = append(q.ids, id)
 		}
 	}
 }
 
 // take hands out the first ones, at most limit.
-func (r *row) take(limit int) []string {
-	first := r.ids[:min(len(r.ids), limit)]
-	r.ids = r.ids[len(first):]
+func (q *queue) take(limit int) []string {
+	first := q.ids[:min(len(q.ids), limit)]
+	q.ids = q.ids[len(first):]
 	for _, id := range first {
-		delete(r.has, id)
+		delete(q.has, id)
 	}
-	if len(r.ids) == 0 {
-		*r = newRow() // After a listing it was as large as the cluster.
+	if len(q.ids) == 0 {
+		*q = newQueue() // After a listing it was as large as the cluster.
 	}
 	return first
 }
 
-func newDirty() dirty { return dirty{newRow(), newRow()} }
+func newDirty() dirty { return dirty{newQueue(), newQueue()} }
 
 func (d *dirty) any() bool { return len(d.services.ids)+len(d.nodes.ids) > 0 }
 
@@ -69,18 +69,18 @@ func (d *dirty) all(view store.View) {
 	}
 }
 
-// take brings the ledger in step with one change, and marks what it may mean
+// onChange brings the ledger in step with one change, and marks what it may mean
 // something for.
-func (l *loop) take(c store.Change) {
+func (l *loop) onChange(c store.Change) {
 	switch o := cmp.Or(c.After, c.Before).(type) {
 	case *cluster.Cluster:
-		l.takeCluster(c)
+		l.onCluster(c)
 	case *cluster.Node:
 		before, _ := c.Before.(*cluster.Node)
 		after, _ := c.After.(*cluster.Node)
 		l.ledger.ChangeNode(before, after)
 		l.note(o.ID, before != nil && before.Status.State == cluster.NodeDown, after != nil && after.Status.State == cluster.NodeDown)
-		l.takeNode(o.ID, before, after)
+		l.onNode(o.ID, before, after)
 	case *cluster.Service:
 		l.dirty.services.add(o.ID)
 		before, _ := c.Before.(*cluster.Service)
@@ -88,7 +88,7 @@ func (l *loop) take(c store.Change) {
 		if l.ledger.ChangeService(before, after) {
 			l.onRoomFreed()
 		}
-		l.takeService(o.ID, after)
+		l.onService(o.ID, after)
 	case *cluster.Revision:
 		before, _ := c.Before.(*cluster.Revision)
 		after, _ := c.After.(*cluster.Revision)
@@ -97,7 +97,7 @@ func (l *loop) take(c store.Change) {
 		l.dirty.services.add(o.ServiceID)
 	case *cluster.Secret, *cluster.Config:
 		if c.After == nil {
-			l.takeLoss()
+			l.onReferenceRemoved()
 		}
 	case *cluster.Task:
 		before, _ := c.Before.(*cluster.Task)
@@ -172,9 +172,9 @@ func (l *loop) follow() {
 	}
 }
 
-// takeLoss marks the services that a rollback may have been planned for: what was
+// onReferenceRemoved marks the services that a rollback may have been planned for: what was
 // removed may be what they would go back to.
-func (l *loop) takeLoss() {
+func (l *loop) onReferenceRemoved() {
 	for rollout := range l.view.Rollouts() {
 		if !rollout.Done() && !rollout.Paused() {
 			l.dirty.services.add(rollout.ServiceID)
@@ -182,7 +182,7 @@ func (l *loop) takeLoss() {
 	}
 }
 
-func (l *loop) takeCluster(c store.Change) {
+func (l *loop) onCluster(c store.Change) {
 	before, _ := c.Before.(*cluster.Cluster)
 	after, _ := c.After.(*cluster.Cluster)
 	if before == nil || after == nil || !reflect.DeepEqual(before.Spec.Orchestration, after.Spec.Orchestration) ||
@@ -192,8 +192,8 @@ func (l *loop) takeCluster(c store.Change) {
 	l.onRoomFreed() // The default log driver may be another one.
 }
 
-// takeService keeps the row of global services.
-func (l *loop) takeService(id string, after *cluster.Service) {
+// onService keeps the set of global services.
+func (l *loop) onService(id string, after *cluster.Service) {
 	if after != nil && after.Global() {
 		l.global[id] = struct{}{}
 	} else {
@@ -218,7 +218,7 @@ func (l *loop) startingUp() bool {
 	return c != nil && l.config.Now().Before(c.ColdStart.Add(cluster.StartupGrace))
 }
 
-func (l *loop) takeNode(id string, before, after *cluster.Node) {
+func (l *loop) onNode(id string, before, after *cluster.Node) {
 	l.dirty.nodes.add(id)
 	if after == nil || before == nil || fitnessChanged(before, after) {
 		for t := range l.view.TasksOfNode(id) {

@@ -141,7 +141,7 @@ func (l *loop) relist(view store.View) {
 	l.dirty.all(view)
 	l.global = make(map[string]struct{})
 	for s := range view.Services() {
-		l.takeService(s.ID, s)
+		l.onService(s.ID, s)
 	}
 }
 
@@ -154,7 +154,7 @@ func (l *loop) refresh() {
 	}
 	l.view = view
 	for _, c := range changes {
-		l.take(c)
+		l.onChange(c)
 	}
 	l.follow()
 	now := l.config.Now()

@@ -37,7 +37,7 @@ func (l *Ledger) PlaceOn(q *Requirement, nodeID string) (c Choice, why string) {
 	if why, rejected := l.reject(q, n); rejected {
 		return c, explain(map[reason]int{why: 1})
 	}
-	return l.take(n, q), ""
+	return l.assign(n, q), ""
 }
 
 // BlockedOnlyBy tells whether no node takes another task now, but that of t would without

@@ -25,14 +25,14 @@ func (l *Ledger) Place(q *Requirement, count int, now time.Time) []Choice {
 			if n == nil {
 				break
 			}
-			chosen = append(chosen, l.take(n, q))
+			chosen = append(chosen, l.assign(n, q))
 		}
 		return chosen
 	}
 	for _, failing := range []bool{false, true} {
 		for tree := l.tree(q, failing, cluster.At(now)); tree != nil && len(chosen) < count; {
 			n := tree.first()
-			chosen = append(chosen, l.take(n, q))
+			chosen = append(chosen, l.assign(n, q))
 			if !tree.taken(l.hasRoom(q, n)) {
 				break
 			}
@@ -45,7 +45,7 @@ func (l *Ledger) Place(q *Requirement, count int, now time.Time) []Choice {
 // can.
 func (l *Ledger) PlaceOne(q *Requirement, now time.Time) (c Choice, why string) {
 	if n := l.best(q, cluster.At(now)); n != nil {
-		return l.take(n, q), ""
+		return l.assign(n, q), ""
 	}
 	return c, l.Explain(q)
 }

@@ -266,8 +266,8 @@ type Choice struct {
 	Generic []cluster.Claim
 }
 
-// take plans that a task is to run on n, which has room.
-func (l *Ledger) take(n *Node, q *Requirement) Choice {
+// assign plans that a task is to run on n, which has room.
+func (l *Ledger) assign(n *Node, q *Requirement) Choice {
 	c := Choice{n.id, n.choose(q.generic)}
 	l.plan(n, q.load, weight{1, 1, q.holds, c.Generic})
 	return c
