@@ -159,3 +159,15 @@ func readFrame(r io.Reader, limit uint32) ([]byte, error) {
 
 // firstRead is how many bytes of a frame are waited for at first.
 const firstRead = 4 << 10
+
+// ReadBody decodes the message that a request's body is. The caller has bounded the body.
+func ReadBody(body io.Reader, v any) error {
+	data, err := io.ReadAll(body)
+	if err != nil {
+		return fmt.Errorf("read request: %w: %w", ErrInvalid, err)
+	}
+	if err := Decode(data, v); err != nil {
+		return fmt.Errorf("%w: %w", ErrInvalid, err)
+	}
+	return nil
+}

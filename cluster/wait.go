@@ -5,16 +5,15 @@ import (
 	"time"
 )
 
-// Sleep waits for d; false means that ctx ended first.
+// Sleep waits for d or the end of ctx; false means that ctx has ended.
 func Sleep(ctx context.Context, d time.Duration) bool {
 	timer := time.NewTimer(d)
 	defer timer.Stop()
 	select {
 	case <-timer.C:
-		return true
 	case <-ctx.Done():
-		return false
 	}
+	return ctx.Err() == nil
 }
 
 // Notify leaves a signal in a channel that has room for one, unless one is there already:

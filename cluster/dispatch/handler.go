@@ -140,18 +140,14 @@ func (c *chunkWriter) beat(ctx context.Context, every time.Duration, fail contex
 
 // readBody decodes a request's body, and answers itself when it can't.
 func readBody(w http.ResponseWriter, r *http.Request, limit int64, v any) bool {
-	data, err := io.ReadAll(http.MaxBytesReader(w, r.Body, limit))
-	if err != nil {
-		status := http.StatusBadRequest
-		if tooLarge := new(http.MaxBytesError); errors.As(err, &tooLarge) {
-			status = http.StatusRequestEntityTooLarge
-		}
-		http.Error(w, "read request: "+err.Error(), status)
-		return false
+	err := cluster.ReadBody(http.MaxBytesReader(w, r.Body, limit), v)
+	if err == nil {
+		return true
 	}
-	if err := cluster.Decode(data, v); err != nil {
-		http.Error(w, err.Error(), http.StatusBadRequest)
-		return false
+	status := http.StatusBadRequest
+	if tooLarge := new(http.MaxBytesError); errors.As(err, &tooLarge) {
+		status = http.StatusRequestEntityTooLarge
 	}
-	return true
+	http.Error(w, err.Error(), status)
+	return false
 }

@@ -6,7 +6,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"net"
 	"net/http"
 	"slices"
@@ -387,7 +386,7 @@ func (m *Manager) suspend(ctx context.Context, nodeID string) error {
 		})
 	}
 	for votes() {
-		if pause(ctx, 20*time.Millisecond); ctx.Err() != nil {
+		if !cluster.Sleep(ctx, 20*time.Millisecond) {
 			return cluster.Errorf(cluster.ErrUnavailable, "take vote of node %s away: the other managers haven't agreed yet", nodeID)
 		}
 	}
@@ -429,14 +428,7 @@ func readBody(w http.ResponseWriter, r *http.Request, into any) error {
 	if err := http.NewResponseController(w).SetReadDeadline(time.Now().Add(readTimeout)); err != nil && !errors.Is(err, http.ErrNotSupported) {
 		return fmt.Errorf("read request: %w", err)
 	}
-	data, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxAdmitBody))
-	if err != nil {
-		return fmt.Errorf("read request: %w: %w", cluster.ErrInvalid, err)
-	}
-	if err := cluster.Decode(data, into); err != nil {
-		return fmt.Errorf("%w: %w", cluster.ErrInvalid, err)
-	}
-	return nil
+	return cluster.ReadBody(http.MaxBytesReader(w, r.Body, maxAdmitBody), into)
 }
 
 func writeBody(w http.ResponseWriter, v any) {

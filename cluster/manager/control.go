@@ -224,13 +224,3 @@ func answerOnce(next http.Handler) http.Handler {
 		next.ServeHTTP(w, r)
 	})
 }
-
-// pause waits for d or ctx's end.
-func pause(ctx context.Context, d time.Duration) {
-	timer := time.NewTimer(d)
-	defer timer.Stop()
-	select {
-	case <-timer.C:
-	case <-ctx.Done():
-	}
-}

@@ -112,7 +112,7 @@ func (a ControlClient) call(ctx context.Context, path string, request any) (*Adm
 				last = err
 			}
 		}
-		if pause(ctx, wait); ctx.Err() != nil {
+		if !cluster.Sleep(ctx, wait) {
 			return nil, fmt.Errorf("%w (%w)", last, ctx.Err())
 		}
 	}

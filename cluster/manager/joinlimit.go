@@ -225,7 +225,7 @@ func strays(view store.View, now time.Time) []*cluster.Node {
 // forget removes nodes that joined and never came.
 func (m *Manager) forget(ctx context.Context) error {
 	for {
-		if pause(ctx, forgetLook); ctx.Err() != nil {
+		if !cluster.Sleep(ctx, forgetLook) {
 			return ctx.Err()
 		}
 		gone := strays(m.store.View(), m.store.Now())

@@ -24,7 +24,7 @@ func (m *Manager) raiseLevel(ctx context.Context) error {
 			m.log.Info("the cluster's level isn't raised yet", "err", err)
 		}
 		if err != nil {
-			pause(ctx, levelRetry)
+			cluster.Sleep(ctx, levelRetry)
 		}
 		return 0, nil
 	})

@@ -276,7 +276,7 @@ func (m *Manager) StepDown() {
 				return
 			}
 		}
-		pause(limited, successorLook)
+		cluster.Sleep(limited, successorLook)
 	}
 	m.log.Warn("hand over leadership: nobody took it yet", "node", m.cfg.NodeID)
 }

@@ -85,7 +85,7 @@ func (a *Listening) run(config *tls.Config) {
 			return
 		}
 		if err != nil {
-			pause(context.Background(), 50*time.Millisecond)
+			cluster.Sleep(context.Background(), 50*time.Millisecond)
 			continue
 		}
 		select {

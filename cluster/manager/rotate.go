@@ -65,7 +65,7 @@ func (m *Manager) rotate(ctx context.Context) error {
 			m.log.Warn("rotate gossip keys; trying again", "err", err)
 			wait = time.Second
 		}
-		pause(ctx, min(wait, rotateLook))
+		cluster.Sleep(ctx, min(wait, rotateLook))
 	}
 }
 

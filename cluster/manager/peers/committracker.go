@@ -6,6 +6,8 @@ import (
 	"time"
 
 	"github.com/hashicorp/raft"
+
+	"skep/cluster"
 )
 
 // Followers learn how far the log is committed with the next entries. Raft also tells them
@@ -125,7 +127,7 @@ func (t *Transport) sendCommits(ctx context.Context) error {
 			return ctx.Err()
 		case <-t.commits.woken:
 		}
-		pause(ctx, tellAfter)
+		cluster.Sleep(ctx, tellAfter)
 		// What a leader of a term says stays true when it leads no more: it is as if it came late.
 		r := t.raft.Load()
 		if r == nil {

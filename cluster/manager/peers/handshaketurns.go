@@ -6,6 +6,8 @@ import (
 	"net/netip"
 	"slices"
 	"time"
+
+	"skep/cluster"
 )
 
 const (
@@ -64,7 +66,7 @@ func (t *handshakeTurns) run(ctx context.Context) error {
 		} else if begun.take(t.now(), strangerPace, strangerBurst) {
 			t.next()
 		} else {
-			pause(ctx, time.Second/strangerPace)
+			cluster.Sleep(ctx, time.Second/strangerPace)
 		}
 	}
 	return ctx.Err()

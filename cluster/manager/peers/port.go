@@ -12,6 +12,8 @@ import (
 	"time"
 
 	"golang.org/x/sync/errgroup"
+
+	"skep/cluster"
 )
 
 const (
@@ -72,7 +74,7 @@ func (p *Port) Serve(ctx context.Context, config PortConfig) error {
 			}
 			if err != nil {
 				config.Log.Warn("accept on control port", "err", err)
-				pause(ctx, acceptRetry)
+				cluster.Sleep(ctx, acceptRetry)
 				continue
 			}
 			shaken, known := nodes.admit(Source(plain.RemoteAddr().String()))
@@ -178,13 +180,3 @@ func (h *handoff) Close() error {
 
 // Addr is the control port's address.
 func (h *handoff) Addr() net.Addr { return h.addr }
-
-// pause waits for d or ctx's end.
-func pause(ctx context.Context, d time.Duration) {
-	timer := time.NewTimer(d)
-	defer timer.Stop()
-	select {
-	case <-timer.C:
-	case <-ctx.Done():
-	}
-}

@@ -7,6 +7,8 @@ import (
 	"slices"
 	"sync"
 	"time"
+
+	"skep/cluster"
 )
 
 const (
@@ -155,7 +157,7 @@ func (t *Transport) keepWarmConns(ctx context.Context) error {
 			}
 		}
 		go t.prewarm(ctx, prewarmed)
-		if pause(ctx, warmEvery); ctx.Err() != nil {
+		if !cluster.Sleep(ctx, warmEvery) {
 			return ctx.Err()
 		}
 	}
@@ -187,7 +189,7 @@ func (t *Transport) prewarm(ctx context.Context, addrs []string) {
 				break
 			}
 			if fresh {
-				pause(ctx, prewarmPause)
+				cluster.Sleep(ctx, prewarmPause)
 			}
 		}
 		close(met)
