@@ -52,7 +52,7 @@ const (
 	// maxPEM is how long certificates and keys may be.
 	maxPEM = 32 << 10
 	// maxData is what a request may have of a secret's or config's data. How much of it
-	// may be kept is said in Swarm's words by datum.check.
+	// may be kept is said in Swarm's words by secretOrConfig.check.
 	maxData = 2 << 20
 	// maxAuth is how long registry credentials may be: tokens have some kilobytes.
 	maxAuth = 16 << 10

@@ -22,7 +22,7 @@ import (
 const (
 	// engineTimeout bounds small questions to the engine, which is on this machine.
 	engineTimeout = 2 * time.Second
-	// engineVersionsFor is how long the engine's API versions are believed: it may
+	// engineVersionsFor is how long the engine's API versions are cached: it may
 	// be replaced by another while we run.
 	engineVersionsFor = 15 * time.Second
 	// maxEngineAnswer bounds what is read of an answer that is decoded here.

@@ -79,7 +79,7 @@ func (s *Server) writeEvents(ctx context.Context, w http.ResponseWriter, r *requ
 	over := !query.until.IsZero() && query.until.Before(now)
 	engines := query
 	if fromEngine && query.past() && query.since.Before(now) {
-		// What has been is told in order, whoever did it.
+		// Past events are sent in order, whoever caused them.
 		before := query
 		if !over {
 			before.until = now
@@ -141,10 +141,10 @@ func (s *Server) writeEvents(ctx context.Context, w http.ResponseWriter, r *requ
 // past tells whether what has been is wanted: either end of a span says so, as with Docker.
 func (q *eventQuery) past() bool { return !q.since.IsZero() || !q.until.IsZero() }
 
-// goOnAfter leaves out what has been told already. The engine takes an event's time before
+// goOnAfter leaves out what has been sent already. The engine takes an event's time before
 // it queues it, so the last one that it tells may not be the newest.
-func (q *eventQuery) goOnAfter(told *events.Message) {
-	if next := time.Unix(0, told.TimeNano+1); next.After(q.since) {
+func (q *eventQuery) goOnAfter(sent *events.Message) {
+	if next := time.Unix(0, sent.TimeNano+1); next.After(q.since) {
 		q.since = next
 	}
 }

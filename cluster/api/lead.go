@@ -161,7 +161,7 @@ func pause(ctx context.Context, d time.Duration, changed <-chan struct{}) bool {
 // answerWithoutLeader is the end of a request for which there was no leader in time. Nothing is read
 // from this manager's own copy: it may lack what was acknowledged, and all that came after
 // its last snapshot if the manager was restarted. No client shows a mark on an answer, and
-// whoever is told that there is nothing believes it.
+// whoever reads an empty list takes it for the truth.
 func (s *Server) answerWithoutLeader(w http.ResponseWriter, r *http.Request, c call, from *request, manager Manager) {
 	if c.route.alone {
 		request := *from
