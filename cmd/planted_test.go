@@ -20,6 +20,11 @@ type planted struct {
 
 var bugs = []planted{
 	{
+		name: "one other manager's gossip lifts the mass-failure guard",
+		file: "cluster/dispatch/liveness/decide.go", old: "o.MissedBy > 1 && 2*o.MissedBy > in.Managers", new: "o.MissedBy > 1",
+		pkg: "./cluster/dispatch/liveness", run: "TestDecide",
+	},
+	{
 		name: "a write is acknowledged before it is synced",
 		file: "store/manifest.go", old: "raftboltdb.Options{Path: path, ", new: "raftboltdb.Options{NoSync: true, Path: path, ",
 		pkg: "./store", run: "TestCrash",
