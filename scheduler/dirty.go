@@ -76,22 +76,19 @@ func (l *loop) onChange(c store.Change) {
 	case *cluster.Cluster:
 		l.onCluster(c)
 	case *cluster.Node:
-		before, _ := c.Before.(*cluster.Node)
-		after, _ := c.After.(*cluster.Node)
+		before, after := store.Sides[cluster.Node](c)
 		l.ledger.ChangeNode(before, after)
 		l.note(o.ID, before != nil && before.Status.State == cluster.NodeDown, after != nil && after.Status.State == cluster.NodeDown)
 		l.onNode(o.ID, before, after)
 	case *cluster.Service:
 		l.dirty.services.add(o.ID)
-		before, _ := c.Before.(*cluster.Service)
-		after, _ := c.After.(*cluster.Service)
+		before, after := store.Sides[cluster.Service](c)
 		if l.ledger.ChangeService(before, after) {
 			l.onRoomFreed()
 		}
 		l.onService(o.ID, after)
 	case *cluster.Revision:
-		before, _ := c.Before.(*cluster.Revision)
-		after, _ := c.After.(*cluster.Revision)
+		before, after := store.Sides[cluster.Revision](c)
 		l.ledger.ChangeRevision(before, after)
 	case *cluster.Rollout:
 		l.dirty.services.add(o.ServiceID)
@@ -100,8 +97,7 @@ func (l *loop) onChange(c store.Change) {
 			l.onReferenceRemoved()
 		}
 	case *cluster.Task:
-		before, _ := c.Before.(*cluster.Task)
-		after, _ := c.After.(*cluster.Task)
+		before, after := store.Sides[cluster.Task](c)
 		l.ledger.ChangeTask(before, after)
 		l.note(o.ID, before != nil && before.Status.State == cluster.StateOrphaned, after != nil && after.Status.State == cluster.StateOrphaned)
 		if matters(before, after) {
@@ -183,8 +179,7 @@ func (l *loop) onReferenceRemoved() {
 }
 
 func (l *loop) onCluster(c store.Change) {
-	before, _ := c.Before.(*cluster.Cluster)
-	after, _ := c.After.(*cluster.Cluster)
+	before, after := store.Sides[cluster.Cluster](c)
 	if before == nil || after == nil || !reflect.DeepEqual(before.Spec.Orchestration, after.Spec.Orchestration) ||
 		cluster.RevisionHistory(before.Spec) != cluster.RevisionHistory(after.Spec) {
 		l.dirty.all(l.view)

@@ -15,6 +15,13 @@ type Change struct {
 	By string
 }
 
+// Sides are the typed objects of a change; nil where there is none.
+func Sides[T any](c Change) (before, after *T) {
+	before, _ = c.Before.(*T)
+	after, _ = c.After.(*T)
+	return before, after
+}
+
 // Subscription hands changes to one reader. Subscribe first, then take View and
 // list, then loop over Ready and Take: changes that the listing already had may
 // come again, none is missed.
