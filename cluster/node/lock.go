@@ -95,7 +95,7 @@ func (n *Node) Unlock(ctx context.Context, key cluster.UnlockKey) error {
 	n.begin(member)
 	n.log.Info("unlocked", "node", member.credentials.Identity().NodeID)
 	select {
-	case <-member.opened:
+	case <-member.managerStarted:
 	case <-member.done:
 	case <-ctx.Done():
 	}

@@ -88,7 +88,7 @@ func (m *member) manageOnce(ctx context.Context) error {
 	g.Go(func() error { return running.Run(ctx) })
 	m.setManager(running)
 	defer m.setManager(nil)
-	m.openedOnce.Do(func() { close(m.opened) })
+	m.managerStartedOnce.Do(func() { close(m.managerStarted) })
 	g.Go(func() error { return m.report(ctx, running) })
 	g.Go(func() error { return m.recheckRole(ctx, running) })
 	g.Go(func() error { return m.lockKeys(ctx, running) })

@@ -48,8 +48,8 @@ type member struct {
 	ready       chan struct{}
 	arrivedOnce sync.Once
 	// opened is closed when the member first runs a manager.
-	opened     chan struct{}
-	openedOnce sync.Once
+	managerStarted     chan struct{}
+	managerStartedOnce sync.Once
 	// refused tells renew that a manager refused the agent's session.
 	refused chan struct{}
 	// wake tells renew that the role may have changed, moved tells gossiping that the
@@ -84,9 +84,9 @@ type member struct {
 	copyOf string
 	// called is when connect last called each manager; session is the connection that it
 	// made last, and host whose that is.
-	called  map[string]time.Time
-	session net.Conn
-	host    string
+	lastDial map[string]time.Time
+	session  net.Conn
+	host     string
 }
 
 func dataRing(keys [][32]byte) *seal.Ring {
@@ -110,7 +110,7 @@ func (n *Node) load(key cluster.UnlockKey) (*member, error) {
 	id := credentials.Identity()
 	m := &member{
 		node: n, keys: keys, credentials: credentials, ring: dataRing(keys.DataKeys),
-		called: map[string]time.Time{}, ready: make(chan struct{}), opened: make(chan struct{}), asking: make(chan struct{}, 1), changing: make(chan struct{}, 1), wake: make(chan struct{}, 1), refused: make(chan struct{}, 1), moved: make(chan struct{}, 1), certified: make(chan struct{}, 1), done: make(chan struct{}),
+		lastDial: map[string]time.Time{}, ready: make(chan struct{}), managerStarted: make(chan struct{}), asking: make(chan struct{}, 1), changing: make(chan struct{}, 1), wake: make(chan struct{}, 1), refused: make(chan struct{}, 1), moved: make(chan struct{}, 1), certified: make(chan struct{}, 1), done: make(chan struct{}),
 	}
 	m.file = n.sealedFile(n.files.known(), m.ring, id.ClusterID, recordKind)
 	m.tasks = n.sealedFile(n.files.tasks(), m.ring, id.ClusterID, tasksKind)
@@ -335,7 +335,7 @@ func (m *member) connect(ctx context.Context) (net.Conn, error) {
 	now := m.node.cfg.Now()
 	m.mu.Lock()
 	recent := func(peer cluster.Peer) time.Time {
-		if called := m.called[cmp.Or(peer.NodeID, peer.Addr)]; now.Sub(called) < stayed {
+		if called := m.lastDial[cmp.Or(peer.NodeID, peer.Addr)]; now.Sub(called) < stayed {
 			return called
 		}
 		return time.Time{}
@@ -347,7 +347,7 @@ func (m *member) connect(ctx context.Context) (net.Conn, error) {
 			break // It wasn't called, and so comes first next time.
 		}
 		m.mu.Lock()
-		m.called[cmp.Or(peer.NodeID, peer.Addr)] = now
+		m.lastDial[cmp.Or(peer.NodeID, peer.Addr)] = now
 		m.mu.Unlock()
 		conn, err := manager.Dial(ctx, known.Addresses.home(m.node.cfg.Network), peer.Addr, config)
 		if err == nil {
@@ -367,7 +367,7 @@ func (m *member) preferLocalManager() {
 	own := m.credentials.Identity().NodeID
 	m.mu.Lock()
 	session, away := m.session, m.host != own
-	delete(m.called, own)
+	delete(m.lastDial, own)
 	m.mu.Unlock()
 	if session != nil && away {
 		session.Close()

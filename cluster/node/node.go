@@ -100,8 +100,8 @@ type Node struct {
 	api   *api.Server
 	// timing is what Config.Latency names.
 	timing cluster.Timing
-	// orders lets one init, join or leave happen at a time.
-	orders chan struct{}
+	// operations lets one init, join or leave happen at a time.
+	operations chan struct{}
 	// runCtx is Run's: a membership outlives the request that began it.
 	runCtx context.Context
 	// ready is closed when Run has taken the directory and serves.
@@ -173,7 +173,7 @@ func New(cfg Config) (*Node, error) {
 	if cfg.Gossip == nil {
 		cfg.Gossip = func(c gossip.Config) (Gossip, error) { return gossip.Start(c) }
 	}
-	n := &Node{cfg: cfg, timing: timing, log: cfg.Log, files: files{cfg.DataDir}, orders: make(chan struct{}, 1), ready: make(chan struct{}), serving: make(chan struct{}), failed: make(chan error, 1), managing: make(chan struct{})}
+	n := &Node{cfg: cfg, timing: timing, log: cfg.Log, files: files{cfg.DataDir}, operations: make(chan struct{}, 1), ready: make(chan struct{}), serving: make(chan struct{}), failed: make(chan error, 1), managing: make(chan struct{})}
 	n.api = api.New(api.Config{
 		Node: n, Engine: cfg.Engine, Version: cfg.Build.Version, Hostname: cfg.Hostname,
 		Now: cfg.Now, Random: cfg.Random, Log: cfg.Log,

@@ -33,8 +33,8 @@ func (n *Node) beginOperation(ctx context.Context) (done func(), err error) {
 		return nil, errStarting
 	}
 	select {
-	case n.orders <- struct{}{}:
-		return func() { <-n.orders }, nil
+	case n.operations <- struct{}{}:
+		return func() { <-n.operations }, nil
 	case <-ctx.Done():
 		return nil, fmt.Errorf("wait for another init, join or leave: %w: %w", cluster.ErrUnavailable, ctx.Err())
 	}
