@@ -114,7 +114,7 @@ func TestLog_LinesByLevel(t *testing.T) {
 			}},
 			{what: "the leader is stopped in order", do: leader.Stop, info: 4, warn: 1,
 				says: []string{`lead the cluster`, `another manager leads`, `name=n`, `node is unknown`, `WARN node is down`}},
-			{what: "and started", do: leader.Restart, info: 2, says: []string{`another manager leads`, `node is ready`}},
+			{what: "and started", do: leader.Restart, info: 2, says: []string{"another manager leads host=" + leader.Name + " name=n", `node is ready`}},
 			{what: "a node is drained", do: func() {
 				var n swarm.Node
 				c.Machines[1].Do(http.MethodGet, "/nodes/n5", nil, &n)

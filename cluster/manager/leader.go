@@ -1,6 +1,7 @@
 package manager
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"sync"
@@ -24,6 +25,10 @@ type leader struct {
 // leaderPatience is how long there may be no leader before that is said.
 const leaderPatience = 5 * time.Second
 
+// nameLimit is how long it may take until a leader's name is known: a manager that was just
+// started has no database yet.
+const nameLimit = 5 * time.Second
+
 // nameOf is a node's host name, as far as this manager knows.
 func (m *Manager) nameOf(nodeID string) string {
 	if node := m.store.View().Node(nodeID); node != nil {
@@ -46,7 +51,7 @@ func (m *Manager) watch(ctx context.Context) error {
 	m.raft.RegisterObserver(observer)
 	defer m.raft.DeregisterObserver(observer)
 	leaderless := cluster.Complaint{Log: m.log, Patience: leaderPatience, Now: m.cfg.Now}
-	said := ""
+	said, unnamed := "", time.Time{}
 	for {
 		addr, id := m.raft.LeaderWithID()
 		m.transport.Forget()
@@ -56,10 +61,14 @@ func (m *Manager) watch(ctx context.Context) error {
 			missing = cluster.ErrNoLeader
 		}
 		leaderless.About(missing, "there is no leader: nothing can be changed, what runs runs on", "there is a leader again", "node", m.cfg.NodeID)
-		if leader := string(id); leader != "" && leader != said {
-			if said = leader; leader != m.cfg.NodeID { // Lead says the other.
-				m.log.Info("another manager leads", "name", m.nameOf(leader), "node", leader, "addr", string(addr))
-			}
+		switch leader, name, now := string(id), m.nameOf(string(id)), m.cfg.Now(); {
+		case leader == "" || leader == said || leader == m.cfg.NodeID: // Lead says the last.
+			said, unnamed = cmp.Or(leader, said), time.Time{}
+		case name == "" && unnamed.IsZero():
+			unnamed = now
+		case name != "" || now.Sub(unnamed) >= nameLimit:
+			said, unnamed = leader, time.Time{}
+			m.log.Info("another manager leads", "name", name, "node", leader, "addr", string(addr))
 		}
 		timer := time.NewTimer(time.Second)
 		select {
