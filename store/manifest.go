@@ -444,7 +444,8 @@ func (b *manifestBolt) GetUint64(key []byte) (uint64, error) {
 
 // encodeRecord is how raft-boltdb has an entry in its file, decodeRecord how it reads one.
 func encodeRecord(entry *raft.Log) (record []byte, err error) {
-	handle := codec.MsgpackHandle{BasicHandle: codec.BasicHandle{TimeNotBuiltin: true}}
+	var handle codec.MsgpackHandle
+	handle.TimeNotBuiltin = true
 	err = codec.NewEncoderBytes(&record, &handle).Encode(entry)
 	return record, err
 }

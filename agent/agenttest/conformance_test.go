@@ -5,6 +5,7 @@ import (
 	"crypto/rand"
 	"errors"
 	"fmt"
+	mrand "math/rand/v2"
 	"net"
 	"slices"
 	"strconv"
@@ -262,12 +263,7 @@ func conform(t *testing.T, r rig) {
 		}
 	})
 	t.Run("publishes ports on the host, and tells which", func(t *testing.T) {
-		free, err := net.Listen("tcp4", "127.0.0.1:0")
-		if err != nil {
-			t.Fatal(err)
-		}
-		number := free.Addr().(*net.TCPAddr).Port
-		free.Close()
+		number := freePort(t)
 		nodeID := r.node(t)
 		start := func() (string, agent.Container, error) {
 			task, revision := newTask(nodeID), r.revision(behaviour{})
@@ -531,4 +527,18 @@ func conformLogs(t *testing.T, r rig, run func(*testing.T, string, behaviour) (s
 	if !errors.Is(err, context.Canceled) {
 		t.Errorf("a follower that is cancelled: %v", err)
 	}
+}
+
+// freePort finds a port that nobody has, and that isn't one of those that connections are given:
+// the engine would now and then find it taken a moment later.
+func freePort(t *testing.T) int {
+	for range 100 {
+		port := 20000 + mrand.IntN(10000)
+		if l, err := net.Listen("tcp4", fmt.Sprintf("0.0.0.0:%d", port)); err == nil {
+			_ = l.Close()
+			return port
+		}
+	}
+	t.Fatal("no port is free")
+	return 0
 }

@@ -55,7 +55,7 @@ func (a attacker) tries(name string, term uint64) map[string]func() (bool, error
 	entries := func(term uint64) func() (bool, error) {
 		return func() (bool, error) {
 			var answer raft.AppendEntriesResponse
-			err := a.AppendEntries("", "", &raft.AppendEntriesRequest{RPCHeader: header, Term: term, Leader: header.Addr}, &answer)
+			err := a.AppendEntries("", "", &raft.AppendEntriesRequest{RPCHeader: header, Term: term}, &answer)
 			return answer.Success || answer.Term > 0 && answer.Term >= term, err
 		}
 	}
@@ -66,7 +66,7 @@ func (a attacker) tries(name string, term uint64) map[string]func() (bool, error
 		"a vote of the last term": func() (bool, error) {
 			var answer raft.RequestVoteResponse
 			err := a.RequestVote("", "", &raft.RequestVoteRequest{
-				RPCHeader: header, Term: 1<<64 - 1, Candidate: header.Addr, LastLogIndex: 1 << 40, LastLogTerm: 1 << 40, LeadershipTransfer: true,
+				RPCHeader: header, Term: 1<<64 - 1, LastLogIndex: 1 << 40, LastLogTerm: 1 << 40, LeadershipTransfer: true,
 			}, &answer)
 			return answer.Granted || answer.Term > term, err
 		},
@@ -74,7 +74,7 @@ func (a attacker) tries(name string, term uint64) map[string]func() (bool, error
 			var answer raft.AppendEntriesResponse
 			last := a.to.manager().Health()
 			err := a.AppendEntries("", "", &raft.AppendEntriesRequest{
-				RPCHeader: header, Term: term, Leader: header.Addr, PrevLogEntry: last.LastIndex, PrevLogTerm: term,
+				RPCHeader: header, Term: term, PrevLogEntry: last.LastIndex, PrevLogTerm: term,
 				Entries: []*raft.Log{{Index: last.LastIndex + 1, Term: term, Type: raft.LogCommand, Data: []byte("forged")}},
 			}, &answer)
 			return answer.Success, err
@@ -82,7 +82,7 @@ func (a attacker) tries(name string, term uint64) map[string]func() (bool, error
 		"a snapshot": func() (bool, error) {
 			var answer raft.InstallSnapshotResponse
 			err := a.InstallSnapshot("", "", &raft.InstallSnapshotRequest{
-				RPCHeader: header, SnapshotVersion: 1, Term: term, Leader: header.Addr, LastLogIndex: 1 << 30, LastLogTerm: term, Size: 6,
+				RPCHeader: header, SnapshotVersion: 1, Term: term, LastLogIndex: 1 << 30, LastLogTerm: term, Size: 6,
 			}, &answer, strings.NewReader("forged"))
 			return answer.Success, err
 		},

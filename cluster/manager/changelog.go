@@ -77,7 +77,7 @@ func (c *changeLog) of(change store.Change, view store.View) []logLine {
 	if object == nil {
 		object = change.Before
 	}
-	switch object.(type) {
+	switch object := object.(type) {
 	case *cluster.Node:
 		before, after := sidesOf[*cluster.Node](change)
 		return c.ofNode(before, after, change.By, view)
@@ -95,10 +95,10 @@ func (c *changeLog) of(change store.Change, view store.View) []logLine {
 		return c.ofCluster(before, after, change.By)
 	case *cluster.Secret:
 		before, after := sidesOf[*cluster.Secret](change)
-		return ofData("secret", before != nil, after != nil, object.(*cluster.Secret).Spec.Name, object.(*cluster.Secret).ID, change.By)
+		return ofData("secret", before != nil, after != nil, object.Spec.Name, object.ID, change.By)
 	case *cluster.Config:
 		before, after := sidesOf[*cluster.Config](change)
-		return ofData("config", before != nil, after != nil, object.(*cluster.Config).Spec.Name, object.(*cluster.Config).ID, change.By)
+		return ofData("config", before != nil, after != nil, object.Spec.Name, object.ID, change.By)
 	}
 	return nil
 }

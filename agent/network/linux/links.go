@@ -98,6 +98,14 @@ func ipNet(p netip.Prefix) *net.IPNet {
 
 func sysctlPath(name string) string { return "/proc/sys/" + strings.ReplaceAll(name, ".", "/") }
 
+// setIfThere sets what a kernel without IPv6 doesn't have.
+func setIfThere(name, value string) error {
+	if err := os.WriteFile(sysctlPath(name), []byte(value), 0o644); !errors.Is(err, os.ErrNotExist) {
+		return err
+	}
+	return nil
+}
+
 func removeLink(name string) error {
 	link, err := netlink.LinkByName(name)
 	if err != nil {
@@ -141,6 +149,9 @@ func putBridge(b network.Bridge) error {
 	}
 	for _, set := range []func() error{
 		func() error { return netlink.LinkSetAlias(link, b.Alias) },
+		// Before it is sure of its own address, for a second, IPv6 asks for no neighbour. Nobody else
+		// has the address: it follows from the MAC.
+		func() error { return setIfThere("net.ipv6.conf."+b.Name+".accept_dad", "0") },
 		func() error { return netlink.LinkSetHardwareAddr(link, b.MAC[:]) },
 		func() error { return netlink.LinkSetMTU(link, b.MTU) },
 		// Packets that are bridged pass by netfilter, or virtual IPs would be untranslated.

@@ -66,7 +66,7 @@ func (c *commitTracker) note(id raft.ServerID, addr raft.ServerAddress, args *ra
 	}
 	c.followers[id] = followed{
 		addr: addr, matched: matched, told: told, busy: before.busy,
-		leader: raft.AppendEntriesRequest{RPCHeader: args.RPCHeader, Term: args.Term, Leader: args.Leader},
+		leader: raft.AppendEntriesRequest{RPCHeader: args.RPCHeader, Term: args.Term},
 	}
 	if len(args.Entries) > 0 {
 		c.wake()

@@ -48,7 +48,7 @@ func TestPace_WellUntilAnAnswerIsLate(t *testing.T) {
 func TestCommits_TellWhatIsMissing(t *testing.T) {
 	c := newCommitTracker()
 	entries := func(term, index uint64) *raft.AppendEntriesRequest {
-		return &raft.AppendEntriesRequest{Term: term, Leader: []byte("a"), PrevLogEntry: index - 1, PrevLogTerm: 2, LeaderCommitIndex: index - 1,
+		return &raft.AppendEntriesRequest{RPCHeader: raft.RPCHeader{Addr: []byte("a")}, Term: term, PrevLogEntry: index - 1, PrevLogTerm: 2, LeaderCommitIndex: index - 1,
 			Entries: []*raft.Log{{Index: index, Term: term}}}
 	}
 	c.note("b", "b:1", entries(3, 7))
@@ -67,7 +67,7 @@ func TestCommits_TellWhatIsMissing(t *testing.T) {
 		t.Fatalf("told %d followers, want 2", len(told))
 	}
 	// A follower may have other entries after those that it confirmed: it must be told of no more.
-	if b := told["b"].args; b.LeaderCommitIndex != 7 || b.PrevLogEntry != 7 || b.PrevLogTerm != 3 || b.Term != 3 || string(b.Leader) != "a" || len(b.Entries) != 0 {
+	if b := told["b"].args; b.LeaderCommitIndex != 7 || b.PrevLogEntry != 7 || b.PrevLogTerm != 3 || b.Term != 3 || string(b.Addr) != "a" || len(b.Entries) != 0 {
 		t.Errorf("b is told %+v", b)
 	}
 	if c := told["c"].args; c.LeaderCommitIndex != 9 || c.PrevLogEntry != 9 {
