@@ -31,6 +31,9 @@ func (n *Network) Bridge() string { return fmt.Sprintf("skb%x", n.VNI) }
 // Tunnel is the name of the network's VXLAN port.
 func (n *Network) Tunnel() string { return fmt.Sprintf("skx%x", n.VNI) }
 
+// alias says whose the network's links are.
+func (n *Network) alias(w *Wanted) string { return "skep/" + w.Cluster + "/" + n.ID }
+
 // objects collects kernel objects.
 type objects map[Object]struct{}
 
@@ -42,8 +45,10 @@ func (o objects) add(objs ...Object) {
 
 // Desired lists the kernel objects that a node needs, in no order. ports are the containers'
 // ports of bridges that there are now, by bridge: an engine makes them, and they need a setting.
+// What makes no sense in the account is left out, and what depends on it; there is at most one
+// object of a key.
 func Desired(w *Wanted, ports map[string][]string) []Object {
-	if len(w.Networks) == 0 {
+	if w = w.sound(); len(w.Networks) == 0 {
 		return nil
 	}
 	out := objects{}
@@ -101,11 +106,11 @@ func (w *Wanted) table(out objects, v6 bool) {
 // links are the network's bridge, its tunnel, and where the others' addresses are.
 func (n *Network) links(out objects, w *Wanted, peers []Node, ports []string) {
 	bridge, tunnel := n.Bridge(), n.Tunnel()
-	alias := "skep/" + w.Cluster + "/" + n.ID
-	out.add(
-		Bridge{Name: bridge, Alias: alias, MAC: BridgeMAC(n.VNI, w.Self.Index), MTU: n.MTU},
-		Tunnel{Name: tunnel, Alias: alias, Bridge: bridge, VNI: n.VNI, MTU: n.MTU, Local: w.Self.Addr, Port: w.DataPort},
-	)
+	alias := n.alias(w)
+	out.add(Bridge{Name: bridge, Alias: alias, MAC: BridgeMAC(n.VNI, w.Self.Index), MTU: n.MTU})
+	if w.carries() {
+		out.add(Tunnel{Name: tunnel, Alias: alias, Bridge: bridge, VNI: n.VNI, MTU: n.MTU, Local: w.Self.Addr, Port: w.DataPort})
+	}
 	for _, s := range n.Subnets {
 		v6 := s.Prefix.Addr().Is6()
 		out.add(
@@ -183,6 +188,7 @@ func (w *Wanted) seed(affinity bool) uint32 {
 // node by a table of routes whose default is that node.
 func (n *Network) mesh(out objects, w *Wanted, peers []Node) {
 	bridge := n.Bridge()
+	peers = slices.DeleteFunc(slices.Clone(peers), func(node Node) bool { return !w.Marks.holds(node.Index) })
 	for _, s := range n.Subnets {
 		v6 := s.Prefix.Addr().Is6()
 		if len(peers) > 0 {
@@ -207,6 +213,13 @@ func (n *Network) mesh(out objects, w *Wanted, peers []Node) {
 // of is the mark of a peer: its index in the bits for it.
 func (m Marks) of(index uint16) uint32 {
 	return uint32(index) << bits.TrailingZeros32(m.Peer) & m.Peer
+}
+
+// holds tells whether the mark of a peer is its own: where there is no room for all of the index it is
+// another's, or that of all packets.
+func (m Marks) holds(index uint16) bool {
+	mark := m.of(index)
+	return mark != 0 && mark>>bits.TrailingZeros32(m.Peer) == uint32(index)
 }
 
 // peerAddr is a link-local address that stands for a node on the ingress bridge, only in

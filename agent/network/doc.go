@@ -8,5 +8,6 @@
 //
 // Guarantees: Desired and Plan are pure. What is right already is left alone, so nothing
 // flows through an object that is removed and made anew. Nothing is removed until the
-// managers' account is complete. Only objects that skep made are ever named in a step.
+// managers' account is complete. Any account has objects: what makes no sense in it is left
+// out, and keeps nothing else from working. Only objects that skep made are ever named in a step.
 package network

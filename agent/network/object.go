@@ -196,8 +196,8 @@ type Rule struct {
 	Table, Goto uint32
 }
 
-// Key is the family and the priority.
-func (r Rule) Key() any   { return [2]any{r.IPv6, r.Priority} }
+// Key is the whole of it: a kernel has several of a priority.
+func (r Rule) Key() any   { return r }
 func (r Rule) kind() kind { return kindRule }
 func (r Rule) String() string {
 	s := fmt.Sprintf("rule pref %d", r.Priority)

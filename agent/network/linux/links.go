@@ -61,8 +61,11 @@ func apply(step network.Step) error {
 		return os.WriteFile(sysctlPath(o.Name), []byte(value), 0o644)
 	case network.Hairpin:
 		link, err := netlink.LinkByName(o.Link)
-		if err != nil {
+		if err != nil && !isGone(err) {
 			return err
+		}
+		if err != nil || link.Attrs().MasterIndex == 0 {
+			return nil // The container has ended, or left the network.
 		}
 		return netlink.LinkSetHairpin(link, o.On && !gone)
 	case network.BridgeEntry:
@@ -80,7 +83,10 @@ func apply(step network.Step) error {
 	case network.Route:
 		return route(gone, o)
 	case network.Rule:
-		return rule(step)
+		if gone {
+			return netlink.RuleDel(netlinkRule(o))
+		}
+		return netlink.RuleAdd(netlinkRule(o))
 	}
 	return fmt.Errorf("no such kind of object: %T", step.Object)
 }
@@ -115,7 +121,9 @@ func removeLink(name string) error {
 }
 
 // own is the link of a name that is to have the alias; nil if there is none. One of another
-// cluster, or of nobody's, is an error; one without an alias is what a daemon that was killed left.
+// cluster, or of nobody's, is an error; one without an alias is what a daemon that was killed left. One
+// of another network of the cluster, whose number this one has got, is removed: its containers mustn't
+// find themselves in this one.
 func own(name, alias, kind string) (netlink.Link, error) {
 	link, err := netlink.LinkByName(name)
 	if errors.As(err, &netlink.LinkNotFoundError{}) {
@@ -124,7 +132,11 @@ func own(name, alias, kind string) (netlink.Link, error) {
 	if err != nil {
 		return nil, err
 	}
-	if was := link.Attrs().Alias; was != "" && was != alias || link.Type() != kind {
+	was := link.Attrs().Alias
+	if cluster := alias[:strings.LastIndex(alias, "/")+1]; was != alias && strings.HasPrefix(was, cluster) && link.Type() == kind {
+		return nil, netlink.LinkDel(link)
+	}
+	if was != "" && was != alias || link.Type() != kind {
 		return nil, fmt.Errorf("there is a %s of this name that isn't the network's: its alias is %q: remove it with `ip link delete %s`", link.Type(), was, name)
 	}
 	return link, nil
@@ -202,7 +214,13 @@ func putTunnel(t network.Tunnel) error {
 	for _, set := range []func() error{
 		func() error { return netlink.LinkSetAlias(link, t.Alias) },
 		func() error { return netlink.LinkSetMTU(link, t.MTU) },
-		func() error { return netlink.LinkSetIP6AddrGenMode(link, nl.IN6_ADDR_GEN_MODE_NONE) },
+		func() error {
+			// A kernel without IPv6, or an MTU too small for it, has no addresses to make either.
+			if err := netlink.LinkSetIP6AddrGenMode(link, nl.IN6_ADDR_GEN_MODE_NONE); !errors.Is(err, unix.EAFNOSUPPORT) {
+				return err
+			}
+			return nil
+		},
 		func() error { return netlink.LinkSetMaster(link, bridge) },
 		// Where addresses are is known: nothing is learned, and nothing flooded to find out.
 		func() error {
@@ -305,21 +323,6 @@ func route(gone bool, o network.Route) error {
 		return netlink.RouteDel(r)
 	}
 	return netlink.RouteReplace(r)
-}
-
-// rule adds or removes a rule. One in place of another is added first: there may be two of a
-// priority.
-func rule(step network.Step) error {
-	switch step.Do {
-	case network.Remove:
-		return netlink.RuleDel(netlinkRule(step.Object.(network.Rule)))
-	case network.Replace:
-		if err := netlink.RuleAdd(netlinkRule(step.Object.(network.Rule))); err != nil {
-			return err
-		}
-		return netlink.RuleDel(netlinkRule(step.Was.(network.Rule)))
-	}
-	return netlink.RuleAdd(netlinkRule(step.Object.(network.Rule)))
 }
 
 func netlinkRule(o network.Rule) *netlink.Rule {

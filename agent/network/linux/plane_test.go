@@ -85,6 +85,81 @@ func TestPlane_HasWhatIsDesired(t *testing.T) {
 	settle(t, ctx, plane, &network.Wanted{Cluster: "c"})
 }
 
+// TestPlane_TakesAnyAccount has anything be wrong in an account: what is left of it the kernel takes
+// without refusing a step.
+func TestPlane_TakesAnyAccount(t *testing.T) {
+	plane := kernel(t)
+	ctx := context.Background()
+	rapid.Check(t, func(t *rapid.T) {
+		w, _ := networktest.Any(t)
+		settle(t, ctx, plane, w)
+	})
+	settle(t, ctx, plane, &network.Wanted{Cluster: "c"})
+}
+
+// TestPlane_ANumberOfAnotherNetwork gives a network the number of one that is gone, which the node
+// didn't hear of meanwhile: the bridge is made anew, without the containers of the old one.
+func TestPlane_ANumberOfAnotherNetwork(t *testing.T) {
+	plane := kernel(t)
+	ctx := context.Background()
+	w := &network.Wanted{
+		Cluster: "c", Self: network.Node{Index: 1, Addr: netip.MustParseAddr("192.0.2.1")}, DataPort: 4789,
+		Networks: []network.Network{{ID: "old", VNI: 4097, MTU: 1450, Subnets: []network.Subnet{{Prefix: netip.MustParsePrefix("10.0.1.0/24"), Gateway: netip.MustParseAddr("10.0.1.1")}}}},
+	}
+	settle(t, ctx, plane, w)
+	defer settle(t, ctx, plane, &network.Wanted{Cluster: "c"})
+	if out, err := exec.Command("ip", "link", "add", "ve", "master", "skb1001", "type", "veth", "peer", "name", "ve2").CombinedOutput(); err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	defer func() { _ = exec.Command("ip", "link", "del", "ve").Run() }()
+	w.Networks[0].ID = "new"
+	settle(t, ctx, plane, w)
+	existing, err := plane.Dump(ctx, "c")
+	if err != nil || len(existing.Ports["skb1001"]) > 0 {
+		t.Errorf("%v, the new network has the ports %v", err, existing.Ports)
+	}
+}
+
+// TestPlane_RemovesASecondRule has two rules of one priority, as a daemon that is killed between adding one
+// and removing the one before leaves them, or anybody's hand: only the right one stays.
+func TestPlane_RemovesASecondRule(t *testing.T) {
+	plane := kernel(t)
+	ctx := context.Background()
+	w := &network.Wanted{
+		Cluster: "c", Self: network.Node{Index: 1, Addr: netip.MustParseAddr("192.0.2.1")}, DataPort: 4789, Marks: network.Marks{Peer: 0x3ff00000, LocalClient: 0x40000000},
+		Nodes:    []network.Node{{Index: 2, Addr: netip.MustParseAddr("192.0.2.2")}},
+		Networks: []network.Network{{ID: "in", VNI: 4097, MTU: 1450, Ingress: true, Subnets: []network.Subnet{{Prefix: netip.MustParsePrefix("10.0.1.0/24"), Gateway: netip.MustParseAddr("10.0.1.1")}}}},
+	}
+	defer settle(t, ctx, plane, &network.Wanted{Cluster: "c"})
+	add := func(rule string) {
+		t.Helper()
+		if out, err := exec.Command("ip", append([]string{"rule", "add"}, strings.Fields(rule)...)...).CombinedOutput(); err != nil {
+			t.Fatalf("%v\n%s", err, out)
+		}
+	}
+	left := func() int {
+		out, _ := exec.Command("ip", "rule", "list", "pref", "10002").CombinedOutput()
+		return strings.Count(string(out), "\n")
+	}
+	add("pref 10002 iif skb1001 fwmark 0x500000/0x3ff00000 lookup 10005 protocol 91")
+	settle(t, ctx, plane, w)
+	if n := left(); n != 1 {
+		t.Errorf("%d rules of the priority, after one before", n)
+	}
+	add("pref 10002 iif skb1001 fwmark 0x500000/0x3ff00000 lookup 10005 protocol 91")
+	settle(t, ctx, plane, w)
+	if n := left(); n != 1 {
+		t.Errorf("%d rules of the priority, after one behind", n)
+	}
+	// Both are there when the replacement begins.
+	w.Marks.Peer = 0x000ffc00
+	add("pref 10002 iif skb1001 fwmark 0x800/0xffc00 lookup 10002 protocol 91")
+	settle(t, ctx, plane, w)
+	if n := left(); n != 1 {
+		t.Errorf("%d rules of the priority, after the new one was there", n)
+	}
+}
+
 // settle plans and applies until nothing is left to do.
 func settle(t interface {
 	Fatal(...any)

@@ -200,6 +200,44 @@ func TestPlan_EachStepFindsWhatItNeeds(t *testing.T) {
 	})
 }
 
+// TestDesired_OfAnyAccount has anything be wrong in an account: there is at most one object of a key, the
+// simulated kernel has all of them without refusing a step, and a network that is sound is there
+// as if it were alone.
+func TestDesired_OfAnyAccount(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		ctx := context.Background()
+		w, sound := networktest.Any(t)
+		desired := network.Desired(w, map[string][]string{sound.Bridge(): {"veth1"}})
+		keys := map[any]network.Object{}
+		for _, o := range desired {
+			if other, twice := keys[network.KeyOf(o)]; twice {
+				t.Fatalf("two of a key: %s, %s", o, other)
+			}
+			keys[network.KeyOf(o)] = o
+		}
+		alone := *w
+		alone.Networks, alone.Ports = []network.Network{sound}, nil
+		for _, o := range network.Desired(&alone, map[string][]string{sound.Bridge(): {"veth1"}}) {
+			if _, is := o.(network.Table); is {
+				continue // names the ingress network, if there is one
+			}
+			if got := keys[network.KeyOf(o)]; got != o {
+				t.Fatalf("of the sound network there isn't %s but %v", o, got)
+			}
+		}
+		plane := simulate.New()
+		existing, _ := plane.Dump(ctx, "c")
+		desired = network.Desired(w, existing.Ports)
+		if err := plane.Apply(ctx, network.Plan(desired, existing.Objects, true)); err != nil {
+			t.Fatal(err)
+		}
+		existing, _ = plane.Dump(ctx, "c")
+		if again := network.Plan(desired, existing.Objects, true); len(again) > 0 {
+			t.Fatalf("planned again: %v", again)
+		}
+	})
+}
+
 func lines(objects []network.Object) []string {
 	list := make([]string, len(objects))
 	for i, o := range objects {
