@@ -13,7 +13,7 @@ import (
 
 // Layout is the number of the form that nftables' base chains have: a table of another
 // form is replaced as a whole, in one transaction.
-const Layout = 1
+const Layout = 2
 
 const (
 	// localTable is Linux's table of the addresses that are this machine's.
@@ -116,12 +116,10 @@ func (n *Network) links(out objects, w *Wanted, peers []Node, ports []string) {
 		out.add(
 			Address{Link: bridge, Prefix: netip.PrefixFrom(s.Gateway, s.Prefix.Bits())},
 			Element{IPv6: v6, Set: SetGateways, A: bridge, B: s.Gateway.String()},
+			Element{IPv6: v6, Set: SetSame, A: bridge, B: bridge},
 		)
 		if n.Internal {
-			out.add(
-				Element{IPv6: v6, Set: SetInternal, A: bridge},
-				Element{IPv6: v6, Set: SetSame, A: bridge, B: bridge},
-			)
+			out.add(Element{IPv6: v6, Set: SetInternal, A: bridge})
 		}
 	}
 	if n.Ingress {

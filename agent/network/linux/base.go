@@ -101,18 +101,29 @@ func baseChains(t network.Table) []baseChain {
 			}))
 		}
 	}
+	// The engine's translation would give a container's VXLAN packets the node's address, which
+	// other nodes take them from.
+	for _, bridge := range containerBridges {
+		fwd = append(fwd, chainRule(iifname(bridge), isIn(v6, destination, network.SetNodes), vxlan(t.DataPort), drop()))
+	}
+	// From one network to another there is no way but by published ports, whatever the engine's firewall says.
+	fwd = append(fwd, chainRule(iifname("skb"), oifname("skb"), state(expr.CtStateBitNEW), untranslated(), []expr.Any{
+		&expr.Meta{Key: expr.MetaKeyIIFNAME, Register: reg1}, &expr.Meta{Key: expr.MetaKeyOIFNAME, Register: reg2}, member(network.SetSame, true),
+	}, drop()))
 	for _, side := range []expr.MetaKey{expr.MetaKeyIIFNAME, expr.MetaKeyOIFNAME} {
 		fwd = append(fwd, chainRule([]expr.Any{
 			&expr.Meta{Key: side, Register: reg1}, member(network.SetInternal, false),
 			&expr.Meta{Key: expr.MetaKeyIIFNAME, Register: reg1}, &expr.Meta{Key: expr.MetaKeyOIFNAME, Register: reg2}, member(network.SetSame, true),
-			&expr.Verdict{Kind: expr.VerdictDrop},
-		}))
+		}, drop()))
 	}
 
 	// Containers reach names, pings and what answers them; of the node's addresses only the
 	// gateway's. A virtual IP is one of the node's: its port 22 would be the node's.
+	for _, bridge := range containerBridges {
+		in = append(in, chainRule(iifname(bridge), vxlan(t.DataPort), drop())) // A container can take any address.
+	}
 	in = append(in,
-		chainRule(protocolIs(unix.IPPROTO_UDP), port(t.DataPort), notIn(v6, source, network.SetNodes), []expr.Any{&expr.Verdict{Kind: expr.VerdictDrop}}),
+		chainRule(vxlan(t.DataPort), notIn(v6, source, network.SetNodes), drop()),
 		chainRule(iifname("skb"), state(expr.CtStateBitESTABLISHED|expr.CtStateBitRELATED), []expr.Any{accept()}),
 		chainRule(iifname("skb"), isICMP(v6), []expr.Any{accept()}),
 		chainRule(iifname("skb"), protocolIs(unix.IPPROTO_UDP), port(53), []expr.Any{accept()}),
@@ -131,8 +142,7 @@ func baseChains(t network.Table) []baseChain {
 	redirect = append(redirect, chainRule(oifname("skb"), isICMP(v6), []expr.Any{
 		&expr.Payload{DestRegister: reg1, Base: expr.PayloadBaseTransportHeader, Offset: 0, Len: 1},
 		&expr.Cmp{Op: expr.CmpOpEq, Register: reg1, Data: []byte{redirectType(v6)}},
-		&expr.Verdict{Kind: expr.VerdictDrop},
-	}))
+	}, drop()))
 
 	return []baseChain{
 		{"mark", nftables.ChainTypeFilter, nftables.ChainHookPrerouting, -150, mark},
@@ -152,6 +162,8 @@ func chainRule(parts ...[]expr.Any) (exprs []expr.Any) {
 	}
 	return exprs
 }
+
+func drop() []expr.Any { return []expr.Any{&expr.Verdict{Kind: expr.VerdictDrop}} }
 
 func accept() expr.Any { return &expr.Verdict{Kind: expr.VerdictAccept} }
 
@@ -194,9 +206,15 @@ func state(bits uint32) []expr.Any {
 
 // translated matches packets of connections whose destination was translated.
 func translated() []expr.Any {
-	const ipsDstNAT = 1 << 5 // IPS_DST_NAT
 	return masked(&expr.Ct{Key: expr.CtKeySTATUS, Register: reg1}, ipsDstNAT, expr.CmpOpNeq)
 }
+
+// untranslated matches all others.
+func untranslated() []expr.Any {
+	return masked(&expr.Ct{Key: expr.CtKeySTATUS, Register: reg1}, ipsDstNAT, expr.CmpOpEq)
+}
+
+const ipsDstNAT = 1 << 5 // IPS_DST_NAT
 
 // masked compares some bits of what load puts into reg1 with 0.
 func masked(load expr.Any, bits uint32, op expr.CmpOp) []expr.Any {
@@ -306,6 +324,11 @@ func redirectType(v6 bool) byte {
 		return 137
 	}
 	return 5
+}
+
+// vxlan matches the outer packets of tunnels.
+func vxlan(dataPort uint16) []expr.Any {
+	return append(protocolIs(unix.IPPROTO_UDP), port(dataPort)...)
 }
 
 func port(number uint16) []expr.Any {

@@ -29,6 +29,7 @@ const (
 	rolePlane = "plane" // settles what standard input has, as JSON
 	roleServe = "serve" // answers by TCP and UDP on port 80 with its name and the caller's address
 	roleAsk   = "ask"   // asks an address and prints the answer
+	roleForge = "forge" // sends a VXLAN packet of network 4098 from an address to another, for 10.0.1.5
 )
 
 func play(as string) error {
@@ -45,6 +46,8 @@ func play(as string) error {
 		said, err := ask(os.Args[1], os.Args[2])
 		fmt.Print(said)
 		return err
+	case roleForge:
+		return forge(os.Args[1], os.Args[2])
 	}
 	return fmt.Errorf("no role %s", as)
 }
@@ -100,6 +103,20 @@ func serve(name string) error {
 			}
 		}()
 	}
+}
+
+// forge sends a VXLAN packet as any program can.
+func forge(from, to string) error {
+	conn, err := net.DialUDP("udp", net.UDPAddrFromAddrPort(netip.AddrPortFrom(netip.MustParseAddr(from), 0)), net.UDPAddrFromAddrPort(netip.AddrPortFrom(netip.MustParseAddr(to), 4789)))
+	if err != nil {
+		return err
+	}
+	defer conn.Close()
+	mac := network.EndpointMAC(netip.MustParseAddr("10.0.1.5"))
+	packet := append([]byte{8, 0, 0, 0, 0, 0x10, 0x02, 0}, mac[:]...)
+	packet = append(packet, 2, 0, 0, 0, 0, 1, 8, 0)
+	_, err = conn.Write(append(packet, make([]byte, 46)...))
+	return err
 }
 
 type writerTo struct {
@@ -203,6 +220,12 @@ func (r *rack) container(name, host string, addrs ...string) {
 			r.in(name, "ip", "route", "add", "default", "via", n.Subnets[0].Gateway.String())
 		}
 	}
+	r.serves(name)
+}
+
+// serves has a namespace answer with its name.
+func (r *rack) serves(name string) {
+	r.Helper()
 	server := r.as(roleServe, name, name)
 	out, err := server.StdoutPipe()
 	if err != nil {
@@ -472,5 +495,84 @@ func TestPackets_OfIPv6(t *testing.T) {
 	r.want("c", "tcp", "[fd00:1::3]:80", 1, "no answer")
 	if took := time.Since(begin); took > 700*time.Millisecond {
 		t.Errorf("a virtual IP without backends refused after %v", took)
+	}
+}
+
+// TestPackets_OfStrangers has VXLAN packets come from who is no node, and from containers that take a
+// node's address, themselves or by the engine's translation: none gets into a network. Containers reach
+// no other network, and none of the node's ports but by their gateway.
+func TestPackets_OfStrangers(t *testing.T) {
+	r := newRack(t, "h1", "h2")
+	addr, prefix := netip.MustParseAddr, netip.MustParsePrefix
+	web := network.Network{
+		ID: "web", VNI: 4098, MTU: 1450, Subnets: []network.Subnet{{Prefix: prefix("10.0.1.0/24"), Gateway: addr("10.0.1.1")}},
+		Endpoints: []network.Endpoint{{Addrs: []netip.Addr{addr("10.0.1.5")}, Node: 1}, {Addrs: []netip.Addr{addr("10.0.1.6")}, Node: 2}},
+		Services:  []network.Service{{VIP: addr("10.0.1.2"), Backends: []netip.Addr{addr("10.0.1.6")}}, {VIP: addr("10.0.1.3")}},
+	}
+	back := network.Network{
+		ID: "back", VNI: 4099, MTU: 1450, Subnets: []network.Subnet{{Prefix: prefix("10.0.2.0/24"), Gateway: addr("10.0.2.1")}},
+		Endpoints: []network.Endpoint{{Addrs: []netip.Addr{addr("10.0.2.5")}, Node: 1}, {Addrs: []netip.Addr{addr("10.0.2.6")}, Node: 2}},
+		Services:  []network.Service{{VIP: addr("10.0.2.2"), Backends: []netip.Addr{addr("10.0.2.6")}}},
+	}
+	r.each(func(w *network.Wanted) { w.Networks = []network.Network{web, back} })
+	r.settle()
+	r.container("a", "h1", "10.0.1.5")
+	r.container("b", "h2", "10.0.1.6")
+	r.container("d", "h1", "10.0.2.5")
+	r.container("e", "h2", "10.0.2.6")
+	r.namespace("out", wire+"100/24")
+	r.settle()
+	// As the engine does for what leaves the node.
+	r.in("h1", "nft", "add table ip engine; add chain ip engine post { type nat hook postrouting priority 100; }; add rule ip engine post ip saddr 10.0.0.0/16 oifname eth0 masquerade")
+	// One that is none of skep's, on the engine's own bridge.
+	r.namespace("x", "")
+	r.in("h1", "ip", "link", "add", "docker0", "type", "bridge")
+	r.in("h1", "ip", "link", "add", "vx", "type", "veth", "peer", "name", "eth0", "netns", "x")
+	r.in("h1", "ip", "link", "set", "vx", "master", "docker0", "up")
+	r.in("h1", "ip", "addr", "add", "172.17.0.1/16", "dev", "docker0")
+	r.in("h1", "ip", "link", "set", "docker0", "up")
+	r.in("x", "ip", "addr", "add", "172.17.0.2/16", "dev", "eth0")
+	r.in("x", "ip", "link", "set", "eth0", "up")
+	r.in("x", "ip", "route", "add", "default", "via", "172.17.0.1")
+	for _, liar := range []string{"a", "x"} {
+		r.in(liar, "ip", "addr", "add", wire+"2/32", "dev", "lo")
+	}
+	came := func(host string) string {
+		out, err := exec.Command("ip", "netns", "exec", host, "cat", "/sys/class/net/skx1002/statistics/rx_packets").Output()
+		if err != nil {
+			t.Fatal(err)
+		}
+		return strings.TrimSpace(string(out))
+	}
+	for _, try := range []struct {
+		who, from, host, to string
+		comes               bool
+	}{
+		{"out", wire + "100", "h1", wire + "1", false},
+		{"a", "10.0.1.5", "h1", wire + "1", false},
+		{"a", wire + "2", "h1", wire + "1", false},
+		{"a", wire + "2", "h1", "10.0.1.1", false},
+		{"x", wire + "2", "h1", wire + "1", false},
+		{"d", "10.0.2.5", "h2", wire + "2", false},
+		{"h2", wire + "2", "h1", wire + "1", true},
+		{"h1", wire + "1", "h2", wire + "2", true},
+	} {
+		before := came(try.host)
+		if out, err := r.as(roleForge, try.who, try.from, try.to).CombinedOutput(); err != nil {
+			t.Fatalf("%v: %v\n%s", try, err, out)
+		}
+		time.Sleep(100 * time.Millisecond)
+		if after := came(try.host); (after != before) != try.comes {
+			t.Errorf("a VXLAN packet of %s from %s to %s: %s packets came, after %s", try.who, try.from, try.to, after, before)
+		}
+	}
+
+	r.serves("h1")
+	r.want("a", "tcp", "10.0.1.2:80", 2, "b 10.0.1.5")
+	r.want("d", "tcp", "10.0.2.2:80", 2, "e 10.0.2.5")
+	for _, to := range []string{"10.0.1.3", "10.0.2.1", "10.0.2.2", "10.0.2.5", "10.0.2.6", wire + "1"} {
+		for _, protocol := range []string{"tcp", "udp"} {
+			r.want("a", protocol, to+":80", 1, "no answer")
+		}
 	}
 }
