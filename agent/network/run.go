@@ -62,13 +62,15 @@ func Run(ctx context.Context, cfg Config) error {
 		}
 	}
 	for pause := tryFirst; ; {
-		wait := lookAgain
+		wait, news := lookAgain, changed
 		if w, complete := cfg.Wanted(); w != nil {
 			err := settle(ctx, cfg.Plane, w, complete)
 			if ctx.Err() != nil {
 				return ctx.Err()
 			}
 			if err != nil {
+				// What was tried is among the news: it would have it tried at once, for ever.
+				news = nil
 				wait, pause = pause, min(2*pause, tryLast)
 				tell(err.Error())
 			} else {
@@ -80,7 +82,7 @@ func Run(ctx context.Context, cfg Config) error {
 		case <-ctx.Done():
 			return ctx.Err()
 		case <-cfg.Changed:
-		case <-changed:
+		case <-news:
 			sleep(ctx, burst)
 		case <-time.After(wait):
 		}

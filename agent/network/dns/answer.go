@@ -70,7 +70,7 @@ func Answer(n *Names, from netip.Addr, question *dns.Msg, shuffle func([]netip.A
 	}
 	if addr, is := parseReverse(name); is {
 		if named, ours := n.reverse(asker, addr); ours {
-			if named == "" {
+			if _, sendable := dns.IsDomainName(named); named == "" || !sendable {
 				return refuse(dns.RcodeNameError)
 			}
 			if q.Qtype == dns.TypePTR {
@@ -79,7 +79,7 @@ func Answer(n *Names, from netip.Addr, question *dns.Msg, shuffle func([]netip.A
 			return reply, nil
 		}
 	}
-	if !strings.Contains(name, ".") {
+	if dns.CountLabel(q.Name) < 2 {
 		return refuse(dns.RcodeNameError) // Names of one label are the cluster's, or nobody's.
 	}
 	ask = asker.Resolvers

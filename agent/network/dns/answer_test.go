@@ -33,7 +33,7 @@ func names() *dns.Names {
 					"gone":      {},
 					"both":      {Addrs: []netip.Addr{addr("10.0.1.9")}},
 				},
-				Addresses: map[netip.Addr]string{addr("10.0.1.5"): "web.1.abc.front", addr("fd00:1::5"): "web.1.abc.front"},
+				Addresses: map[netip.Addr]string{addr("10.0.1.9"): "web.1." + strings.Repeat("n", 64), addr("10.0.1.5"): "web.1.abc.front", addr("fd00:1::5"): "web.1.abc.front"},
 			},
 			"back": {
 				Subnets: []netip.Prefix{netip.MustParsePrefix("10.0.2.0/24")},
@@ -86,6 +86,15 @@ func TestAnswer(t *testing.T) {
 		{"10.0.1.6", "both.", "A", "NOERROR 10.0.1.9 10.0.2.9"},
 		{"10.0.1.5", "nobody.", "A", "NXDOMAIN"},
 		{"10.0.1.5", ".", "NS", "NXDOMAIN"},
+		// One label is nobody else's, whatever bytes it has.
+		{"10.0.1.5", `nobody\.com.`, "A", "NXDOMAIN"},
+		{"10.0.1.5", `b\195\188cher.`, "A", "NXDOMAIN"},
+		{"10.0.1.5", `web\..`, "A", "NXDOMAIN"},
+		{"10.0.1.5", strings.Repeat("w", 63) + ".", "A", "NXDOMAIN"},
+		{"10.0.1.5", strings.Repeat(strings.Repeat("w", 49)+".", 5), "A", "ask 198.51.100.53:53"},
+		{"10.0.1.5", "TASKS.WEB.", "AAAA", "NOERROR fd00:1::5"},
+		{"10.0.1.5", "5.1.0.10.IN-ADDR.arpa.", "PTR", "NOERROR web.1.abc.front."},
+		{"10.0.1.5", "9.1.0.10.in-addr.arpa.", "PTR", "NXDOMAIN"}, // of a network whose name is no label
 		// What isn't the cluster's.
 		{"10.0.1.5", "example.com.", "A", "ask 198.51.100.53:53"},
 		{"10.0.1.6", "example.com.", "A", "ask 192.0.2.53:53"},

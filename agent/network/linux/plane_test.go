@@ -248,6 +248,7 @@ func TestPlane_MendsWhatOthersChange(t *testing.T) {
 	right("the start")
 	for _, command := range []string{
 		"nft flush ruleset", "nft delete rule ip skep layout handle 999 || nft flush chain ip skep pre", "nft flush chain ip skep v-1001-10.0.1.2",
+		"nft delete rule ip skep v-1001-10.0.1.2 handle $(nft -a list chain ip skep v-1001-10.0.1.2 | sed -n 's/.*dnat.*handle //p')",
 		"ip rule del pref 10002", "ip link set skx1001 down", "ip link del skx1001", "ip addr flush dev skb1001", "ip link del skb1001",
 	} {
 		if out, err := exec.Command("sh", "-c", command).CombinedOutput(); err != nil {

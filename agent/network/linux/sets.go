@@ -206,6 +206,14 @@ func chainOf(verdict []byte) string {
 	return ""
 }
 
+// rulesOf is how many rules a chain has.
+func rulesOf(c network.Chain) int {
+	if c.Port == 0 && network.Digest(c.Backends) != network.Digest("") {
+		return 2 // One lets pings through.
+	}
+	return 1
+}
+
 // dumpTable lists the table of a family, if there is one.
 func dumpTable(out *network.Existing, v6 bool) error {
 	conn, err := dial()
@@ -250,7 +258,8 @@ func dumpTable(out *network.Existing, v6 bool) error {
 			found = parseLayout(v6, said)
 		case chain.Hooknum == nil:
 			c := network.Chain{IPv6: v6, Name: chain.Name}
-			if _, err := fmt.Sscanf(said, "%d %d %s", &c.Port, &c.Seed, &c.Backends); err != nil {
+			_, err := fmt.Sscanf(said, "%d %d %s", &c.Port, &c.Seed, &c.Backends)
+			if err != nil || len(list) != rulesOf(c) {
 				c.Backends = "#" // Somebody else's hand was in it.
 			}
 			services = append(services, c)

@@ -73,3 +73,45 @@ func TestRun_KeepsWhatIsDesired(t *testing.T) {
 		}
 	})
 }
+
+// stubborn refuses one step for ever, and tells of each attempt as of a change: a link of which not
+// all can be set is one.
+type stubborn struct {
+	*simulate.Plane
+	tries int
+}
+
+func (p *stubborn) Apply(ctx context.Context, steps []network.Step) error {
+	p.tries++
+	_ = p.Plane.Apply(ctx, nil) // tells
+	return errors.New("invalid argument")
+}
+
+// TestRun_IsntDrivenByItsOwnFailures has each attempt that fails be news: they are no reason to
+// try again sooner. A new account is one.
+func TestRun_IsntDrivenByItsOwnFailures(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		prefix := netip.MustParsePrefix("10.0.1.0/24")
+		w := &network.Wanted{Cluster: "c", Networks: []network.Network{{ID: "web", VNI: 4097, MTU: 1450, Subnets: []network.Subnet{{Prefix: prefix, Gateway: prefix.Addr().Next()}}}}}
+		plane, changed := &stubborn{Plane: simulate.New()}, make(chan struct{}, 1)
+		ctx, cancel := context.WithCancel(t.Context())
+		ended := make(chan error, 1)
+		go func() {
+			ended <- network.Run(ctx, network.Config{Plane: plane, Wanted: func() (*network.Wanted, bool) { return w, true }, Changed: changed, Log: slog.New(slog.DiscardHandler)})
+		}()
+		time.Sleep(time.Minute)
+		synctest.Wait()
+		if plane.tries < 10 || plane.tries > 25 {
+			t.Errorf("%d attempts in a minute", plane.tries)
+		}
+		before := plane.tries
+		changed <- struct{}{}
+		time.Sleep(time.Millisecond)
+		synctest.Wait()
+		if plane.tries != before+1 {
+			t.Error("a new account has to wait")
+		}
+		cancel()
+		<-ended
+	})
+}
