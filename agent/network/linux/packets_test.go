@@ -270,6 +270,17 @@ func (r *rack) settle() {
 	}
 }
 
+// datagrams is how many packets of UDP came to a namespace.
+func (r *rack) datagrams(namespace string) string {
+	r.Helper()
+	out, err := exec.Command("ip", "netns", "exec", namespace, "cat", "/proc/net/snmp").Output()
+	if err != nil {
+		r.Fatal(err)
+	}
+	lines := slices.DeleteFunc(strings.Split(string(out), "\n"), func(line string) bool { return !strings.HasPrefix(line, "Udp: ") })
+	return strings.Fields(lines[1])[1] // The first line has the names.
+}
+
 // each changes the account of every host.
 func (r *rack) each(change func(*network.Wanted)) {
 	for _, w := range r.wanted {
@@ -394,6 +405,22 @@ func TestPackets_GoWhereTheyShould(t *testing.T) {
 	r.want("c", "ip4:icmp", "10.0.1.3", 1, "echo")
 	// Whoever isn't on the network doesn't reach its virtual IPs.
 	r.want("i1", "tcp", "10.0.1.2:80", 2, "no answer")
+	// Not a single packet gets into an internal network, or out of it.
+	r.serves("out")
+	r.in("out", "ip", "route", "add", "10.0.2.0/24", "via", wire+"1")
+	into, outOf := r.datagrams("i1"), r.datagrams("out")
+	r.want("out", "udp", "10.0.2.5:80", 1, "no answer")
+	r.want("i1", "udp", wire+"100:80", 1, "no answer")
+	if got := r.datagrams("i1"); got != into {
+		t.Errorf("%s packets came into an internal network, after %s", got, into)
+	}
+	if got := r.datagrams("out"); got != outOf {
+		t.Errorf("%s packets came out of an internal network, after %s", got, outOf)
+	}
+	// A node that hasn't heard of the port yet asks another, and is answered by a task of its own.
+	r.wanted["h2"].Ports = nil
+	r.settle()
+	r.want("h2", "tcp", wire+"1:8080", 12, "a "+wire+"1", "b "+wire+"1")
 }
 
 // TestPackets_ConnectionsOutliveAnUpdate holds a connection while its backend is taken out of

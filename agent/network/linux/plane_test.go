@@ -262,4 +262,9 @@ func TestPlane_MendsWhatOthersChange(t *testing.T) {
 		t.Errorf("nft list: %v\n%s", err, out)
 	}
 	t.Logf("%s", out)
+	// The tunnel neither learns nor floods.
+	out, err = exec.Command("bridge", "-d", "link", "show", "dev", "skx1001").CombinedOutput()
+	if err != nil || !strings.Contains(string(out), "learning off flood off mcast_flood off bcast_flood off") {
+		t.Errorf("bridge link: %v\n%s", err, out)
+	}
 }
