@@ -26,6 +26,9 @@ const indexLeap = 1 << 32
 // it writes.
 const backupFormat = 1
 
+// errNoBackup is the error of a file that something else is in.
+var errNoBackup = errors.New("it isn't a backup of skep")
+
 // backupHead begins a backup.
 type backupHead struct {
 	Format  int    `cbor:"skep backup"`
@@ -74,9 +77,16 @@ func ReadBackup(in io.Reader) (*Restored, error) {
 }
 
 func readBackup(in *cbor.Decoder) (*state, error) {
-	var head backupHead
-	if err := in.Decode(&head); err != nil {
+	var first cbor.RawMessage
+	var noCBOR *cbor.SyntaxError
+	if err := in.Decode(&first); errors.As(err, &noCBOR) {
+		return nil, errNoBackup
+	} else if err != nil {
 		return nil, fmt.Errorf("read head: %w", whole(err))
+	}
+	var head backupHead
+	if err := cluster.Decode(first, &head); err != nil || head.Format == 0 {
+		return nil, errNoBackup
 	}
 	if head.Format != backupFormat {
 		return nil, fmt.Errorf("its format is %d, this version knows %d: use the version that made it", head.Format, backupFormat)

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"io"
+	"strings"
 	"testing"
 
 	"github.com/fxamacker/cbor/v2"
@@ -44,6 +45,11 @@ func TestBackup_IsReadWholeOrNotAtAll(t *testing.T) {
 	newer := bytes.Replace(backup, []byte("skep backup\x01"), []byte("skep backup\x02"), 1)
 	if _, err := ReadBackup(bytes.NewReader(newer)); err == nil || err.Error() != "read backup: its format is 2, this version knows 1: use the version that made it" {
 		t.Errorf("a newer format: %v", err)
+	}
+	for _, other := range []string{"root:x:0:0:root:/root:/bin/bash\n", "\xa0", "\x01", "\xa1\x61a\x01", "\xff"} {
+		if _, err := ReadBackup(strings.NewReader(other)); err == nil || err.Error() != "read backup: it isn't a backup of skep" {
+			t.Errorf("%q: %v", other, err)
+		}
 	}
 }
 
