@@ -13,6 +13,9 @@ import (
 // entry as one piece, so larger ones would stall everything else.
 const maxUpdate = 8 << 20
 
+// ErrUpdateTooLarge is the error of an Update with more changes than that.
+var ErrUpdateTooLarge = fmt.Errorf("%w: the changes of one update are over %d MiB; make several of it", cluster.ErrInvalid, maxUpdate>>20)
+
 // Tx is a transaction: a View that sees its own writes. It is valid only inside
 // the function it was given to. An object that is put belongs to the store from
 // then on. An object that another Update of the same batch has just written has
@@ -115,7 +118,7 @@ func (tx *Tx) Delete(object any) {
 func (tx *Tx) add(before, after any, r record) error {
 	r.By = tx.by
 	if tx.refused == nil && tx.size+r.size() > maxUpdate {
-		tx.refused = fmt.Errorf("%w: the changes of one update are over %d MiB; make several of it", cluster.ErrInvalid, maxUpdate>>20)
+		tx.refused = ErrUpdateTooLarge
 	}
 	if tx.refused != nil {
 		return tx.refused

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/base64"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"net/http"
 	"strings"
@@ -258,12 +259,13 @@ func (s *Server) removeService(ctx context.Context, r *request) (response, error
 	if err != nil {
 		return response{}, err
 	}
-	return response{}, r.manager.Store().Update(ctx, func(tx *store.Tx) error {
+	var tasks []*cluster.Task
+	err = r.manager.Store().Update(ctx, func(tx *store.Tx) error {
 		service := tx.Service(service.ID)
 		if service == nil {
 			return fail(cluster.ErrNotFound, "service %s not found", r.vars("id"))
 		}
-		var tasks []*cluster.Task
+		tasks = nil
 		for task := range tx.TasksOfService(service.ID) {
 			if task.Desired < cluster.StateRemove {
 				next := *task
@@ -282,6 +284,10 @@ func (s *Server) removeService(ctx context.Context, r *request) (response, error
 		tx.Delete(service)
 		return nil
 	})
+	if errors.Is(err, store.ErrUpdateTooLarge) {
+		return response{}, fail(cluster.ErrPrecondition, "service %s has %d tasks, too many to remove at once: scale it to 0 first", service.Spec.Name, len(tasks))
+	}
+	return response{}, err
 }
 
 // modeName is the word for a service's mode in filters.

@@ -416,6 +416,28 @@ func TestRemoveService(t *testing.T) {
 	}
 }
 
+// A removal is one entry of the log, which a service may have too many tasks for.
+func TestRemoveService_OfTooManyTasks(t *testing.T) {
+	b := newBench(t)
+	id := b.create(spec("web"))
+	// Long IDs fill an entry with fewer tasks.
+	longID := func(i int) string { return fmt.Sprintf("task%0500d", i) }
+	for first := 1; first <= 20_000; first += 5_000 {
+		b.update(func(tx *store.Tx) error {
+			for i := first; i < first+5_000; i++ {
+				if err := tx.Put(&cluster.Task{ID: longID(i), ServiceID: id, Slot: uint32(i), Revision: 1, Desired: cluster.StateRunning}); err != nil {
+					return err
+				}
+			}
+			return nil
+		})
+	}
+	b.do("DELETE", "/services/web", nil).want(t, 400, "service web has 20000 tasks, too many to remove at once: scale it to 0 first")
+	if b.view().Service(id) == nil || b.view().Task(longID(1)).Desired != cluster.StateRunning {
+		t.Fatal("a part of it is removed")
+	}
+}
+
 func TestListServices(t *testing.T) {
 	b := newBench(t)
 	if got := b.do("GET", "/services", nil).want(t, 200, "").body; strings.TrimSpace(got) != "[]" {
