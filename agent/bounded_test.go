@@ -38,7 +38,7 @@ func expandSecret(text string) (string, error) {
 func TestTemplate_OfASecretIsNotShown(t *testing.T) {
 	for _, text := range []string{"a\n{{canary}}", "a\n{{.Canary}}", `a` + "\n" + `{{index .Service.Name "canary"}}`} {
 		_, err := expandSecret(text)
-		if err == nil || err.Error() != "expand template of secret key: line 2: it is not valid" {
+		if err == nil || err.Error() != "expand template of secret key: line 2: more isn't said, since that may quote it" {
 			t.Errorf("%q: %v", text, err)
 		}
 	}

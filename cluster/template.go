@@ -116,7 +116,7 @@ func (f *TemplateFault) Hide() *TemplateFault {
 	if !f.Quotes {
 		return f
 	}
-	return &TemplateFault{Line: f.Line, What: "it is not valid"}
+	return &TemplateFault{Line: f.Line, What: "more isn't said, since that may quote it"}
 }
 
 // templatePlace is what package template's errors begin with.

@@ -93,7 +93,7 @@ func TestSecret_Limits(t *testing.T) {
 func TestTemplates_AreReadAtOnce(t *testing.T) {
 	b := newBench(t)
 	for text, part := range map[string]string{
-		"a\nb{{canary}}": "is not valid: line 2: it is not valid", "{{": "line 1", strings.Repeat("{{/**/}}", 20_000): "is not valid",
+		"a\nb{{canary}}": "is not valid: line 2: more isn't said, since that may quote it", "{{": "line 1", strings.Repeat("{{/**/}}", 20_000): "is not valid",
 		"a{{range 9}}canary{{end}}": "line 1: range can't be used here", `{{define "canary"}}{{end}}`: "define and block can't be used here",
 	} {
 		data := swarm.SecretSpec{Annotations: swarm.Annotations{Name: "bad"}, Data: []byte(text), Templating: &swarm.Driver{Name: "golang"}}
