@@ -58,8 +58,9 @@ func newDaemonCommand() *cobra.Command {
 Without --init or --join the node waits for "swarm init" or "swarm join" through its
 API. With one of them it does that by itself, unless it is a member already, so that
 the same command line serves every start. With both, it makes a new cluster only when
---token-file isn't there and no manager answers at the machines that --join names. SIGTERM stops the node in order: a leader
-hands over first, and the containers go on running.`,
+--token-file isn't there and no manager answers at the machines that --join names.
+SIGTERM stops the node in order: a leader hands over first, and the containers go on
+running.`,
 		Args: cli.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if host := cmd.Root().Flags().Lookup("host"); host != nil && host.Changed {
