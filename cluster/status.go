@@ -53,8 +53,8 @@ type ManagerHealth struct {
 	// Waits says what the manager waits for until it has a vote, or, if it is to be a
 	// worker, until it has none; empty for nothing.
 	Waits string
-	// Beat is how long it lets a leader be silent: see Timing.
-	Beat time.Duration
+	// HeartbeatTimeout is how long it lets a leader be silent: see Timing.
+	HeartbeatTimeout time.Duration
 }
 
 // NodeHealth is one node by both signals.

@@ -7,10 +7,10 @@ import "time"
 // setting, since a raft that is quicker than gossip, or the other way round, gains
 // nothing. All nodes of a cluster should have the same.
 type Timing struct {
-	// Beat is raft's heartbeat timeout: the silence after which followers look for a new
+	// HeartbeatTimeout is raft's: the silence after which followers look for a new
 	// leader. Heartbeats are sent three to ten times as often; votes, stalls of the disk
 	// and whatever else hangs on elections are bounded by multiples of it.
-	Beat time.Duration
+	HeartbeatTimeout time.Duration
 	// ProbeInterval is how often a node looks after one other by gossip, ProbeTimeout how
 	// long that one may take to answer, and GossipInterval how often news are passed on; all
 	// of it less often while all is well.
@@ -35,9 +35,9 @@ const (
 )
 
 var timings = map[string]Timing{
-	LatencyLocal: {Beat: 150 * time.Millisecond, ProbeInterval: 100 * time.Millisecond, ProbeTimeout: 50 * time.Millisecond, GossipInterval: 25 * time.Millisecond, SuspicionMult: 3},
-	LatencyLAN:   {Beat: 300 * time.Millisecond, ProbeInterval: 180 * time.Millisecond, ProbeTimeout: 90 * time.Millisecond, GossipInterval: 50 * time.Millisecond, SuspicionMult: 3},
-	LatencyWAN:   {Beat: 1500 * time.Millisecond, ProbeInterval: time.Second, ProbeTimeout: 700 * time.Millisecond, GossipInterval: 200 * time.Millisecond, SuspicionMult: 4},
+	LatencyLocal: {HeartbeatTimeout: 150 * time.Millisecond, ProbeInterval: 100 * time.Millisecond, ProbeTimeout: 50 * time.Millisecond, GossipInterval: 25 * time.Millisecond, SuspicionMult: 3},
+	LatencyLAN:   {HeartbeatTimeout: 300 * time.Millisecond, ProbeInterval: 180 * time.Millisecond, ProbeTimeout: 90 * time.Millisecond, GossipInterval: 50 * time.Millisecond, SuspicionMult: 3},
+	LatencyWAN:   {HeartbeatTimeout: 1500 * time.Millisecond, ProbeInterval: time.Second, ProbeTimeout: 700 * time.Millisecond, GossipInterval: 200 * time.Millisecond, SuspicionMult: 4},
 }
 
 // TimingFor is the timing of that name; of no name it is LatencyLAN's. An unknown name

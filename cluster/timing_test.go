@@ -17,7 +17,7 @@ func TestTimingFor(t *testing.T) {
 	wan, _ := TimingFor(LatencyWAN)
 	last := Timing{}
 	for _, timing := range []Timing{local, lan, wan} {
-		if timing.Beat <= last.Beat || timing.ProbeInterval <= last.ProbeInterval || timing.ProbeTimeout >= timing.ProbeInterval {
+		if timing.HeartbeatTimeout <= last.HeartbeatTimeout || timing.ProbeInterval <= last.ProbeInterval || timing.ProbeTimeout >= timing.ProbeInterval {
 			t.Errorf("%+v after %+v: want more patience from local to wan, and an answer due before the next probe", timing, last)
 		}
 		last = timing

@@ -31,7 +31,7 @@ func (m *Manager) Health() cluster.ManagerHealth {
 		NodeID: m.cfg.NodeID, Addr: m.cfg.Addr, Reachable: true,
 		Leader: m.raft.State() == raft.Leader, Term: m.raft.CurrentTerm(),
 		Start: m.start, LastIndex: m.raft.LastIndex(), CommitIndex: m.raft.CommitIndex(), AppliedIndex: m.raft.AppliedIndex(),
-		SnapshotIndex: snapshot, Beat: m.cfg.HeartbeatTimeout, Build: m.cfg.Build,
+		SnapshotIndex: snapshot, HeartbeatTimeout: m.cfg.HeartbeatTimeout, Build: m.cfg.Build,
 	}
 	_, health.Ready, _, _ = m.leads()
 	health.Trouble = m.Trouble()
@@ -281,7 +281,7 @@ func problems(status cluster.Status) []string {
 	beats := map[time.Duration]bool{}
 	for _, manager := range status.Managers {
 		if manager.Reachable {
-			beats[manager.Beat] = true
+			beats[manager.HeartbeatTimeout] = true
 		}
 	}
 	if len(beats) > 1 {
