@@ -8,6 +8,7 @@ import (
 	"math/rand/v2"
 	"net"
 	"net/netip"
+	"strings"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -149,6 +150,55 @@ func TestServer_IsntHeldUpByResolvers(t *testing.T) {
 	close(release)
 	if n := most.Load(); n < 100 || n > 1024 {
 		t.Errorf("%d questions were with the resolver at once, want at most 1024, and some hundreds to show it", n)
+	}
+}
+
+// TestServer_ManyQuestionsOfOneConnection asks by IPv4 where IPv6 is listened on, as many questions as a
+// connection may have, all at once: each gets its answer.
+func TestServer_ManyQuestionsOfOneConnection(t *testing.T) {
+	l, err := net.Listen("tcp", "[::]:0")
+	if err != nil {
+		t.Skip("needs IPv6:", err)
+	}
+	server := dns.NewServer(dns.Config{
+		Conns: []net.Listener{l}, Random: rand.New(rand.NewPCG(1, 2)), Log: slog.New(slog.DiscardHandler),
+		Exchange: func(_ context.Context, _ string, q *mdns.Msg, _ netip.AddrPort) (*mdns.Msg, error) {
+			return new(mdns.Msg).SetRcode(q, mdns.RcodeNameError), nil
+		},
+	})
+	server.Set(here())
+	ctx, cancel := context.WithCancel(context.Background())
+	ended := make(chan error, 1)
+	go func() { ended <- server.Run(ctx) }()
+	defer func() { cancel(); <-ended }()
+	raw, err := net.Dial("tcp4", fmt.Sprint("127.0.0.1:", l.Addr().(*net.TCPAddr).Port))
+	if err != nil {
+		t.Fatal(err)
+	}
+	conn := &mdns.Conn{Conn: raw}
+	defer conn.Close()
+	_ = conn.SetDeadline(time.Now().Add(10 * time.Second))
+	label := strings.Repeat("l", 63) + "."
+	asks := []struct{ name, want string }{
+		{"WEB.", "NOERROR 10.0.1.2"}, {"nobody.", "NXDOMAIN"}, {"xn--bcher-kva.example.", "NXDOMAIN"}, {`b\195\188cher.`, "NXDOMAIN"},
+		{label + label + label + label[3:], "NXDOMAIN"}, // 255 bytes on the wire
+	}
+	const most = 128
+	for i := range most {
+		q := new(mdns.Msg).SetQuestion(asks[i%len(asks)].name, mdns.TypeA)
+		q.Id = uint16(i)
+		if err := conn.WriteMsg(q); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for i := range most {
+		reply, err := conn.ReadMsg()
+		if err != nil {
+			t.Fatalf("answer %d: %v", i, err)
+		}
+		if want := asks[reply.Id%uint16(len(asks))]; told(reply, nil) != want.want || reply.Question[0].Name != want.name {
+			t.Errorf("%s: %s, want %s", want.name, told(reply, nil), want.want)
+		}
 	}
 }
 

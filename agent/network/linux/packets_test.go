@@ -362,7 +362,9 @@ func TestPackets_GoWhereTheyShould(t *testing.T) {
 	}
 	r.each(func(w *network.Wanted) {
 		w.Networks = []network.Network{ingress, web, back}
-		w.Ports = []network.Port{port("tcp"), port("udp")}
+		one := port("tcp")
+		one.Published, one.HostIP = 9090, addr(wire+"1")
+		w.Ports = []network.Port{port("tcp"), port("udp"), one}
 	})
 	r.settle()
 	r.container("a", "h1", "10.255.0.5", "10.0.1.5")
@@ -393,6 +395,11 @@ func TestPackets_GoWhereTheyShould(t *testing.T) {
 		r.want("i1", protocol, "10.0.1.5:80", 1, "no answer")
 		r.want("c", protocol, "10.0.2.6:80", 1, "no answer")
 	}
+	// A port of one address is of that one only, for whoever asks.
+	r.want("out", "tcp", wire+"1:9090", 12, "a "+wire+"100", "b "+wire+"100")
+	r.want("out", "tcp", wire+"2:9090", 1, "no answer")
+	r.want("h1", "tcp", wire+"1:9090", 12, "a "+wire+"1", "b "+wire+"1")
+	r.want("h1", "tcp", "127.0.0.1:9090", 1, "no answer")
 	// A virtual IP that nobody serves is refused at once, and isn't the node.
 	for _, protocol := range []string{"tcp", "udp"} {
 		begin := time.Now()

@@ -160,6 +160,86 @@ func TestPlane_RemovesASecondRule(t *testing.T) {
 	}
 }
 
+// two is an account of two networks, the first with all there is.
+func two() *network.Wanted {
+	addr, prefix := netip.MustParseAddr, netip.MustParsePrefix
+	net := func(id string, vni uint32, third string) network.Network {
+		return network.Network{
+			ID: id, VNI: vni, MTU: 1450, Subnets: []network.Subnet{{Prefix: prefix(third + "0/24"), Gateway: addr(third + "1")}},
+			Endpoints: []network.Endpoint{{Node: 1, Addrs: []netip.Addr{addr(third + "5")}}, {Node: 2, Addrs: []netip.Addr{addr(third + "6")}}},
+			Services:  []network.Service{{VIP: addr(third + "2"), Backends: []netip.Addr{addr(third + "5"), addr(third + "6")}}},
+		}
+	}
+	w := &network.Wanted{
+		Cluster: "c", Self: network.Node{Index: 1, Addr: addr("192.0.2.1")}, DataPort: 4789, Marks: network.Marks{Peer: 0x3ff00000, LocalClient: 0x40000000},
+		Nodes:    []network.Node{{Index: 2, Addr: addr("192.0.2.2")}},
+		Networks: []network.Network{net("in", 4097, "10.0.1."), net("web", 4098, "10.0.2.")},
+		Ports:    []network.Port{{Protocol: "tcp", Published: 80, Target: 8080, Backends: []netip.Addr{addr("10.0.1.5")}}},
+	}
+	w.Networks[0].Ingress = true
+	return w
+}
+
+// TestPlane_MendsWhatWasHalfMade begins with what a daemon that was killed between two steps of the kernel
+// leaves, or an older one.
+func TestPlane_MendsWhatWasHalfMade(t *testing.T) {
+	plane := kernel(t)
+	ctx := context.Background()
+	for _, left := range []string{
+		"ip link add skb1001 type bridge",
+		"ip link add skb1001 type bridge; ip link set skb1001 alias skep/c/in",
+		"ip link add skb1001 address 02:5b:10:01:00:01 mtu 1450 type bridge; ip link set skb1001 alias skep/c/in; ip link set skb1001 up",
+		"ip link add skx1001 type vxlan id 4097 dstport 4789 local 192.0.2.1",
+		"ip link add skx1001 mtu 1450 type vxlan id 4097 dstport 4789 local 192.0.2.1; ip link set skx1001 alias skep/c/in; ip link set skx1001 up",
+		"ip link add skx1001 mtu 1450 type vxlan id 9 dstport 4790 local 192.0.2.1; ip link set skx1001 alias skep/c/in; ip link set skx1001 up",
+		"nft add table ip skep",
+		"nft 'add table ip skep; add chain ip skep layout; add set ip skep vip { type ipv4_addr; }; add element ip skep vip { 10.0.1.2 }'",
+		"nft 'add table ip skep; add chain ip skep v-1001-10.0.1.2; add rule ip skep v-1001-10.0.1.2 drop'",
+		"ip link set lo up; ip route add local 10.0.1.2 dev lo table local",
+	} {
+		if out, err := exec.Command("sh", "-c", left).CombinedOutput(); err != nil {
+			t.Fatalf("%s: %v\n%s", left, err, out)
+		}
+		settle(t, ctx, plane, two())
+		settle(t, ctx, plane, &network.Wanted{Cluster: "c"})
+	}
+}
+
+// TestPlane_OneNetworkInTheWay has somebody else's link where a bridge should be: that is said, and the
+// other network is there.
+func TestPlane_OneNetworkInTheWay(t *testing.T) {
+	plane := kernel(t)
+	ctx := context.Background()
+	for _, foreign := range []string{"ip link add skb1001 type veth", "ip link add skb1001 type bridge; ip link set skb1001 alias skep/other/in", "ip link add skb1001 type bridge; ip link set skb1001 alias mine"} {
+		if out, err := exec.Command("sh", "-c", foreign).CombinedOutput(); err != nil {
+			t.Fatalf("%s: %v\n%s", foreign, err, out)
+		}
+		w := two()
+		for range 2 {
+			existing, err := plane.Dump(ctx, "c")
+			if err != nil {
+				t.Fatal(err)
+			}
+			err = plane.Apply(ctx, network.Plan(network.Desired(w, existing.Ports), existing.Objects, true))
+			if err == nil || !strings.Contains(err.Error(), "ip link delete skb1001") {
+				t.Errorf("%s: it says %v", foreign, err)
+			}
+		}
+		existing, err := plane.Dump(ctx, "c")
+		if err != nil {
+			t.Fatal(err)
+		}
+		there := keys(existing.Objects)
+		for _, want := range keys(network.Desired(w, nil)) {
+			if strings.Contains(want, "1002") && !slices.Contains(there, want) {
+				t.Errorf("%s: no %s", foreign, want)
+			}
+		}
+		_ = exec.Command("ip", "link", "del", "skb1001").Run()
+		settle(t, ctx, plane, &network.Wanted{Cluster: "c"})
+	}
+}
+
 // settle plans and applies until nothing is left to do.
 func settle(t interface {
 	Fatal(...any)
@@ -249,7 +329,7 @@ func TestPlane_MendsWhatOthersChange(t *testing.T) {
 	for _, command := range []string{
 		"nft flush ruleset", "nft delete rule ip skep layout handle 999 || nft flush chain ip skep pre", "nft flush chain ip skep v-1001-10.0.1.2",
 		"nft delete rule ip skep v-1001-10.0.1.2 handle $(nft -a list chain ip skep v-1001-10.0.1.2 | sed -n 's/.*dnat.*handle //p')",
-		"ip rule del pref 10002", "ip link set skx1001 down", "ip link del skx1001", "ip addr flush dev skb1001", "ip link del skb1001",
+		"nft 'flush chain ip skep post; delete set ip skep hair'", "ip rule del pref 10002", "ip link set skx1001 down", "ip link del skx1001", "ip addr flush dev skb1001", "ip link del skb1001",
 	} {
 		if out, err := exec.Command("sh", "-c", command).CombinedOutput(); err != nil {
 			t.Fatalf("%s: %v\n%s", command, err, out)

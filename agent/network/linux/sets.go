@@ -1,10 +1,10 @@
 package linux
 
 import (
-	"errors"
 	"fmt"
 	"net"
 	"net/netip"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -270,12 +270,16 @@ func dumpTable(out *network.Existing, v6 bool) error {
 			found.Layout = 0 // Rules were removed, or added: it isn't right.
 		}
 	}
+	sets, err := conn.GetSets(table)
+	if err != nil {
+		return err
+	}
 	for _, name := range setNames {
-		elements, err := conn.GetSetElements(setOf(v6, name))
-		if errors.Is(err, unix.ENOENT) {
+		if !slices.ContainsFunc(sets, func(s *nftables.Set) bool { return s.Name == string(name) }) {
 			found.Layout = 0
 			continue
 		}
+		elements, err := conn.GetSetElements(setOf(v6, name))
 		if err != nil {
 			return err
 		}
