@@ -54,6 +54,8 @@ func readPassphrase(path string, in io.Reader) ([]byte, error) {
 	switch {
 	case len(text) > mostPassphrase:
 		return nil, fmt.Errorf("read passphrase: it has more than %d bytes", mostPassphrase)
+	case bytes.ContainsAny(text, "\r\n"): // The age tool asks for a line.
+		return nil, errors.New("read passphrase: it has more than one line")
 	case len(text) < leastPassphrase:
 		return nil, fmt.Errorf("read passphrase: it must have at least %d characters", leastPassphrase)
 	}

@@ -84,6 +84,7 @@ func TestBackup_AndRestoreAgreeOnTheKey(t *testing.T) {
 		{"no passphrase", []string{"backup", path + "2"}, "--passphrase-file is missing"},
 		{"no such passphrase", []string{"backup", "--passphrase-file", path + "-none", path + "2"}, "no such file"},
 		{"a short passphrase", []string{"backup", "--passphrase-file", file("short", "secret"), path + "2"}, "at least 12 characters"},
+		{"a passphrase that nobody can type", []string{"backup", "--passphrase-file", file("lines", "correct horse\nbattery staple\n"), path + "2"}, "it has more than one line"},
 		{"a file that is no passphrase", []string{"backup", "--passphrase-file", file("long", strings.Repeat("x", 5000)), path + "2"}, "more than 4096 bytes"},
 		{"a file that is there", []string{"backup", "--passphrase-file", pass, path}, "file exists"},
 		{"no file", []string{"backup", "--passphrase-file", pass}, "requires 1 argument"},
