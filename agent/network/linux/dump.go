@@ -4,9 +4,12 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"slices"
 	"strings"
+	"syscall"
 
 	"github.com/vishvananda/netlink"
+	"github.com/vishvananda/netlink/nl"
 	"golang.org/x/sys/unix"
 
 	"skep/agent/network"
@@ -27,7 +30,11 @@ func dumpLinks(out *network.Existing, clusterID string) error {
 		bridges[attrs.Index] = attrs.Name
 		b := network.Bridge{Name: attrs.Name, Alias: attrs.Alias, MTU: attrs.MTU}
 		copy(b.MAC[:], attrs.HardwareAddr)
-		if attrs.Flags&net.FlagUp == 0 {
+		calls, err := callsNetfilter(link)
+		if err != nil {
+			return err
+		}
+		if attrs.Flags&net.FlagUp == 0 || !calls {
 			b.MTU = wrong
 		}
 		out.Objects = append(out.Objects, b)
@@ -57,6 +64,36 @@ func dumpLinks(out *network.Existing, clusterID string) error {
 		}
 	}
 	return nil
+}
+
+// callsNetfilter tells whether a bridge has what it bridges pass by netfilter, which the library
+// doesn't read.
+func callsNetfilter(link netlink.Link) (bool, error) {
+	req := nl.NewNetlinkRequest(unix.RTM_GETLINK, unix.NLM_F_ACK)
+	msg := nl.NewIfInfomsg(unix.AF_UNSPEC)
+	msg.Index = int32(link.Attrs().Index)
+	req.AddData(msg)
+	answers, err := req.Execute(unix.NETLINK_ROUTE, unix.RTM_NEWLINK)
+	if err != nil || len(answers) == 0 {
+		return false, err
+	}
+	attrs, err := nl.ParseRouteAttr(answers[0][msg.Len():])
+	for _, outer := range []uint16{unix.IFLA_LINKINFO, nl.IFLA_INFO_DATA} {
+		if err != nil {
+			return false, err
+		}
+		i := slices.IndexFunc(attrs, func(a syscall.NetlinkRouteAttr) bool { return a.Attr.Type&^unix.NLA_F_NESTED == outer })
+		if i < 0 {
+			return false, nil
+		}
+		attrs, err = nl.ParseRouteAttr(attrs[i].Value)
+	}
+	for _, a := range attrs {
+		if (a.Attr.Type == nl.IFLA_BR_NF_CALL_IPTABLES || a.Attr.Type == nl.IFLA_BR_NF_CALL_IP6TABLES) && a.Value[0] == 0 {
+			return false, nil
+		}
+	}
+	return true, err // A kernel that can't at all has no such attribute.
 }
 
 // dumpBridge lists a bridge's addresses, neighbours and settings.

@@ -330,6 +330,7 @@ func TestPlane_MendsWhatOthersChange(t *testing.T) {
 		"nft flush ruleset", "nft delete rule ip skep layout handle 999 || nft flush chain ip skep pre", "nft flush chain ip skep v-1001-10.0.1.2",
 		"nft delete rule ip skep v-1001-10.0.1.2 handle $(nft -a list chain ip skep v-1001-10.0.1.2 | sed -n 's/.*dnat.*handle //p')",
 		"nft 'flush chain ip skep post; delete set ip skep hair'", "ip rule del pref 10002", "ip link set skx1001 down", "ip link del skx1001", "ip addr flush dev skb1001", "ip link del skb1001",
+		"ip link set skb1001 type bridge nf_call_iptables 0", "ip link set skb1001 type bridge nf_call_ip6tables 0",
 	} {
 		if out, err := exec.Command("sh", "-c", command).CombinedOutput(); err != nil {
 			t.Fatalf("%s: %v\n%s", command, err, out)
@@ -342,6 +343,11 @@ func TestPlane_MendsWhatOthersChange(t *testing.T) {
 		t.Errorf("nft list: %v\n%s", err, out)
 	}
 	t.Logf("%s", out)
+	// What is bridged passes by netfilter.
+	out, err = exec.Command("ip", "-d", "link", "show", "dev", "skb1001").CombinedOutput()
+	if err != nil || !strings.Contains(string(out), "nf_call_iptables 1 nf_call_ip6tables 1") {
+		t.Errorf("ip link: %v\n%s", err, out)
+	}
 	// The tunnel neither learns nor floods.
 	out, err = exec.Command("bridge", "-d", "link", "show", "dev", "skx1001").CombinedOutput()
 	if err != nil || !strings.Contains(string(out), "learning off flood off mcast_flood off bcast_flood off") {
