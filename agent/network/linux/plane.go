@@ -78,7 +78,7 @@ func (p *Plane) Apply(ctx context.Context, steps []network.Step) error {
 // isGone tells whether the kernel says that there is no such thing: much goes by itself when
 // what it lies on does.
 func isGone(err error) bool {
-	for _, gone := range []error{unix.ENOENT, unix.ESRCH, unix.ENODEV, unix.EADDRNOTAVAIL, os.ErrNotExist} {
+	for _, gone := range []error{unix.ENOENT, unix.ESRCH, unix.ENODEV, unix.ENXIO, unix.EADDRNOTAVAIL, os.ErrNotExist} {
 		if errors.Is(err, gone) {
 			return true
 		}
