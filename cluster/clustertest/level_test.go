@@ -96,6 +96,7 @@ func TestLevel_RisesWithTheLastNode(t *testing.T) {
 					c.versions(want...)
 				}
 			}
+			time.Sleep(10 * time.Second)
 			if level := c.wellStatus().At(); level != 1 {
 				t.Fatalf("with %v: level %d", want, level)
 			}
@@ -104,6 +105,7 @@ func TestLevel_RisesWithTheLastNode(t *testing.T) {
 		lower, lowerKey := c.backup(c.Leader())
 		for i, m := range c.Machines {
 			if i >= 3 {
+				time.Sleep(10 * time.Second) // A leader that could raise it would have.
 				if level := c.wellStatus().At(); level != 1 {
 					t.Fatalf("before the workers: level %d", level)
 				}
