@@ -33,21 +33,31 @@ func TestCalm_FewPackets(t *testing.T) {
 }
 
 // TestCalm_LostSoon loses a member of a calm cluster, without Doubt: only the first probe
-// comes later than at the full rate.
+// comes later than at the full rate. Whom members probe first is chance: each probes all
+// others in four turns.
 func TestCalm_LostSoon(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		var net network
-		all := swarmOn(t, &net, 5)
-		time.Sleep(time.Minute)
-		net.setCut(func(from, to string) bool { return from == "10.0.0.5" || to == "10.0.0.5" })
-		began := time.Now()
-		for _, g := range all[:4] {
-			await(t, time.Minute, g, func(m []cluster.Member) bool { return !has(m, "node5") })
-		}
-		if took := time.Since(began); took > 2*time.Second {
-			t.Errorf("gone after %v", took)
-		}
-	})
+	var took []time.Duration
+	for range 31 {
+		synctest.Test(t, func(t *testing.T) {
+			var net network
+			all := swarmOn(t, &net, 5)
+			time.Sleep(time.Minute)
+			net.setCut(func(from, to string) bool { return from == "10.0.0.5" || to == "10.0.0.5" })
+			began := time.Now()
+			for _, g := range all[:4] {
+				await(t, time.Minute, g, func(m []cluster.Member) bool { return !has(m, "node5") })
+			}
+			took = append(took, time.Since(began))
+		})
+	}
+	slices.Sort(took)
+	t.Logf("gone after %v in the middle, %v at worst", took[len(took)/2], took[len(took)-1])
+	if median := took[len(took)/2]; median > 1300*time.Millisecond {
+		t.Errorf("gone after %v in the middle", median)
+	}
+	if worst := took[len(took)-1]; worst > 5*time.Second {
+		t.Errorf("gone after %v at worst", worst)
+	}
 }
 
 // TestDoubt_SuspectsAtOnce has a member looked after whose connections ended, of a cluster
