@@ -70,20 +70,20 @@ func (m *outbox) describe(description swarm.NodeDescription) {
 
 // setEngine notes for all messages from now on whether the engine is away.
 func (m *outbox) setEngine(away bool) {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	if m.engineAway != away {
-		m.engineAway = away
-		m.signalLocked()
-	}
+	m.set(&m.engineAway, away)
 }
 
 // setFenced notes for all messages from now on whether they ask for a lease.
 func (m *outbox) setFenced(fenced bool) {
+	m.set(&m.fenced, fenced)
+}
+
+// set signals when what messages say has become another.
+func (m *outbox) set(said *bool, now bool) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if m.fenced != fenced {
-		m.fenced = fenced
+	if *said != now {
+		*said = now
 		m.signalLocked()
 	}
 }

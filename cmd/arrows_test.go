@@ -62,6 +62,7 @@ var arrows = []arrow{
 	{"agent/simulate", "cluster", "it runs the cluster's tasks"},
 	{"agent/simulate", "agent", "it is a Driver"},
 
+	{"agent/network", "cluster", "it waits and signals as all do"},
 	{"agent/network/simulate", "agent/network", "it is a Plane"},
 	{"agent/network/linux", "agent/network", "it is a Plane"},
 	{"agent/network/networktest", "agent/network", "it draws what a Plane is to make"},

@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"log/slog"
 	"time"
+
+	"skep/cluster"
 )
 
 const (
@@ -83,7 +85,7 @@ func Run(ctx context.Context, cfg Config) error {
 			return ctx.Err()
 		case <-cfg.Changed:
 		case <-news:
-			sleep(ctx, burst)
+			cluster.Sleep(ctx, burst)
 		case <-time.After(wait):
 		}
 	}
@@ -92,24 +94,12 @@ func Run(ctx context.Context, cfg Config) error {
 // watch signals changed whenever somebody may have changed objects, until ctx ends.
 func watch(ctx context.Context, cfg Config, changed chan<- struct{}) {
 	for {
-		err := cfg.Plane.Watch(ctx, func() {
-			select {
-			case changed <- struct{}{}:
-			default:
-			}
-		})
+		err := cfg.Plane.Watch(ctx, func() { cluster.Notify(changed) })
 		if ctx.Err() != nil {
 			return
 		}
 		cfg.Log.Warn("watch the kernel's networks; changes by others are found by the minute", "err", err)
-		sleep(ctx, lookAgain)
-	}
-}
-
-func sleep(ctx context.Context, d time.Duration) {
-	select {
-	case <-ctx.Done():
-	case <-time.After(d):
+		cluster.Sleep(ctx, lookAgain)
 	}
 }
 

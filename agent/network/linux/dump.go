@@ -16,11 +16,7 @@ import (
 )
 
 // dumpLinks lists the cluster's links and what lies on them.
-func dumpLinks(out *network.Existing, clusterID string) error {
-	links, err := netlink.LinkList()
-	if err != nil {
-		return err
-	}
+func dumpLinks(out *network.Existing, clusterID string, links []netlink.Link) error {
 	bridges := map[int]string{}
 	for _, link := range links {
 		attrs := link.Attrs()
@@ -168,14 +164,10 @@ func dumpTunnel(out *network.Existing, link *netlink.Vxlan, bridges map[int]stri
 }
 
 // dumpRoutes lists skep's routes and rules of a family.
-func dumpRoutes(out *network.Existing, v6 bool) error {
+func dumpRoutes(out *network.Existing, links []netlink.Link, v6 bool) error {
 	family := unix.AF_INET
 	if v6 {
 		family = unix.AF_INET6
-	}
-	links, err := netlink.LinkList()
-	if err != nil {
-		return err
 	}
 	names := map[int]string{}
 	for _, link := range links {

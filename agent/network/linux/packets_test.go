@@ -5,7 +5,6 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -50,24 +49,6 @@ func play(as string) error {
 		return forge(os.Args[1], os.Args[2])
 	}
 	return fmt.Errorf("no role %s", as)
-}
-
-// settleNow plans and applies until nothing is left to do.
-func settleNow(ctx context.Context, plane network.Plane, w *network.Wanted) error {
-	for round := 0; round < 3; round++ {
-		existing, err := plane.Dump(ctx, w.Cluster)
-		if err != nil {
-			return err
-		}
-		steps := network.Plan(network.Desired(w, existing.Ports), existing.Objects, true)
-		if len(steps) == 0 {
-			return nil
-		}
-		if err := plane.Apply(ctx, steps); err != nil {
-			return err
-		}
-	}
-	return errors.New("it doesn't settle")
 }
 
 // serve answers each line of a connection, and each packet.

@@ -24,11 +24,15 @@ func New(log *slog.Logger) *Plane { return &Plane{log} }
 // Dump lists the cluster's objects.
 func (p *Plane) Dump(_ context.Context, clusterID string) (network.Existing, error) {
 	out := network.Existing{Ports: map[string][]string{}}
-	if err := dumpLinks(&out, clusterID); err != nil {
+	links, err := netlink.LinkList()
+	if err != nil {
+		return out, fmt.Errorf("list links: %w", err)
+	}
+	if err := dumpLinks(&out, clusterID, links); err != nil {
 		return out, fmt.Errorf("list links: %w", err)
 	}
 	for _, v6 := range []bool{false, true} {
-		if err := dumpRoutes(&out, v6); err != nil {
+		if err := dumpRoutes(&out, links, v6); err != nil {
 			return out, fmt.Errorf("list routes: %w", err)
 		}
 		if err := dumpTable(&out, v6); err != nil {

@@ -240,29 +240,40 @@ func TestPlane_OneNetworkInTheWay(t *testing.T) {
 	}
 }
 
-// settle plans and applies until nothing is left to do.
+// settle plans and applies until nothing is left to do, and wants what there is then to be
+// what is desired.
 func settle(t interface {
 	Fatal(...any)
 	Fatalf(string, ...any)
 }, ctx context.Context, plane network.Plane, w *network.Wanted) {
+	if err := settleNow(ctx, plane, w); err != nil {
+		t.Fatal(err)
+	}
+	existing, err := plane.Dump(ctx, w.Cluster)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got, want := keys(existing.Objects), keys(network.Desired(w, existing.Ports)); !slices.Equal(got, want) {
+		t.Fatalf("there is\n%s\nwant\n%s", strings.Join(got, "\n"), strings.Join(want, "\n"))
+	}
+}
+
+// settleNow does so in two rounds at most.
+func settleNow(ctx context.Context, plane network.Plane, w *network.Wanted) error {
 	for round := 0; ; round++ {
-		existing, err := plane.Dump(ctx, "c")
+		existing, err := plane.Dump(ctx, w.Cluster)
 		if err != nil {
-			t.Fatal(err)
+			return err
 		}
-		desired := network.Desired(w, existing.Ports)
-		steps := network.Plan(desired, existing.Objects, true)
+		steps := network.Plan(network.Desired(w, existing.Ports), existing.Objects, true)
 		if len(steps) == 0 {
-			if got, want := keys(existing.Objects), keys(desired); !slices.Equal(got, want) {
-				t.Fatalf("there is\n%s\nwant\n%s", strings.Join(got, "\n"), strings.Join(want, "\n"))
-			}
-			return
+			return nil
 		}
 		if round == 2 {
-			t.Fatalf("still to do after %d rounds: %v", round, steps)
+			return fmt.Errorf("still to do after %d rounds: %v", round, steps)
 		}
 		if err := plane.Apply(ctx, steps); err != nil {
-			t.Fatal(err)
+			return err
 		}
 	}
 }
