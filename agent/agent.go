@@ -5,7 +5,9 @@
 // Every node runs one Agent, by Run, for as long as it belongs to a cluster. Its
 // goroutines: hold (owns the set of tasks), connect (one session after the
 // other, with a reader and a writer), watch (what containers do), describe (the
-// machine), record (the file), and for each task that is under way, one step.
+// machine), record (the file), carry, keepNetworks and tellNames (the cluster's networks here,
+// in the engine, and their names), watchMembers (who of
+// the other nodes gossip misses), a knock for each of those (whether its machine lives), watchAttached (containers of users on them), and for each task that is under way, one step.
 //
 // Guarantees: containers go on running without managers and without the agent,
 // and are taken over after a restart of either; desired states never go back,
@@ -22,12 +24,17 @@ import (
 	"log/slog"
 	"math/rand/v2"
 	"net"
+	"net/netip"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/docker/docker/api/types/swarm"
 
+	"skep/agent/network"
+	"skep/agent/network/dns"
 	"skep/cluster"
+	"skep/cluster/telemetry"
 )
 
 // lastSteps is how long an agent that stops waits for calls to the driver that
@@ -47,11 +54,39 @@ type Config struct {
 	NodeID string
 	// Hostname, when set, replaces the one that the driver tells.
 	Hostname string
-	// Addr tells the IP address that the node advertises; nil leaves it to managers.
-	Addr func() string
+	// Addr tells the IP address that the node advertises; nil leaves it to managers. DataAddr tells
+	// where it takes packets of networks, if that is another; nil and "" mean that it isn't.
+	Addr, DataAddr func() string
 	// Build is which skep the node runs.
 	Build  cluster.Build
 	Driver Driver
+	// ClusterID is the cluster's: what the Plane has is known by it.
+	ClusterID string
+	// Plane carries the networks of the cluster; nil where the node can't.
+	Plane network.Plane
+	// NoEncryption says why the Plane carries no encrypted networks; "" when it does.
+	NoEncryption string
+	// SlowEncryption says why encrypted networks are slow, which is shown while the node has any; "" when they aren't.
+	SlowEncryption string
+	// MTU tells that of the interface that packets between nodes use; nil, or 0, when it isn't
+	// known.
+	MTU func() int
+	// Members lists the nodes that gossip sees, and MembersChanged receives after that changed; nil
+	// where there is no gossip. Only a node that Plane is for asks.
+	Members        func() []cluster.Member
+	MembersChanged <-chan struct{}
+	// SuspectAfter is how long gossip suspects a node until others are sent elsewhere (default
+	// 150 ms): as long as one that is well takes to object.
+	SuspectAfter time.Duration
+	// Knock tries to connect to the machine of a node by its data address, before ctx ends, and returns what came of
+	// it: see tellsNothing. Nil where all machines that gossip misses are taken to live.
+	Knock func(ctx context.Context, addr netip.Addr) error
+	// Names is told what the node's name server answers from, after each change, by one
+	// goroutine, as soon as all is known; without the node's own resolvers. After an error it
+	// is told again; it is told nil while nobody can ask. Nil for nobody.
+	Names func(*dns.Names) error
+	// Detach tells the leader of attachments whose containers are gone; nil for nobody.
+	Detach func(ctx context.Context, ids []string) error
 	// Record keeps the tasks across restarts; nil keeps nothing.
 	Record Record
 	// Warning says what is wrong with the node though it works, for managers to show; "" is
@@ -79,6 +114,8 @@ type Config struct {
 	// Halting tells whether the machine is being stopped, with this agent; nil means no.
 	// It is asked when the agent stops in order.
 	Halting func() bool
+	// Metrics are what is measured; nothing by default.
+	Metrics telemetry.Agent
 	// Now is the clock for time stamps (default time.Now).
 	Now func() time.Time
 	// Random is where jitter comes from (default crypto/rand).
@@ -96,14 +133,24 @@ type Config struct {
 type Agent struct {
 	cfg Config
 	log *slog.Logger
+	// driver is Config.Driver, measured.
+	driver Driver
 	// calls are run one after the other by the goroutine that holds the set.
 	calls chan func(*taskSet)
 	// look wakes describe.
 	look chan struct{}
 	// dirty wakes the recorder.
 	dirty chan struct{}
+	// plan wakes the plane, name what tells of names, and keep what looks after the engine's
+	// networks.
+	plan, name, keep chan struct{}
 	// stopped is closed when the holder takes no more calls.
 	stopped chan struct{}
+
+	// carriesNetworks is set while the account of nodes has this one.
+	carriesNetworks atomic.Bool
+	// networkWarning is what is wrong with networks: a string.
+	networkWarning atomic.Value
 
 	randomMu sync.Mutex // guards random
 	random   *rand.Rand
@@ -123,6 +170,12 @@ func New(cfg Config) (*Agent, error) {
 	if cfg.Addr == nil {
 		cfg.Addr = func() string { return "" }
 	}
+	if cfg.MTU == nil {
+		cfg.MTU = func() int { return 0 }
+	}
+	if cfg.DataAddr == nil {
+		cfg.DataAddr = func() string { return "" }
+	}
 	if cfg.Warning == nil {
 		cfg.Warning = func() string { return "" }
 	}
@@ -134,6 +187,9 @@ func New(cfg Config) (*Agent, error) {
 	}
 	if cfg.OnPeers == nil {
 		cfg.OnPeers = func(cluster.Peers) {}
+	}
+	if cfg.SuspectAfter == 0 {
+		cfg.SuspectAfter = 150 * time.Millisecond
 	}
 	if cfg.DescribeEvery == 0 {
 		cfg.DescribeEvery = 20 * time.Second
@@ -151,9 +207,13 @@ func New(cfg Config) (*Agent, error) {
 	return &Agent{
 		cfg:     cfg,
 		log:     cfg.Log.With("node", cfg.NodeID),
+		driver:  timed(cfg.Driver, cfg.Metrics, cfg.Now),
 		calls:   make(chan func(*taskSet)),
 		look:    make(chan struct{}, 1),
 		dirty:   make(chan struct{}, 1),
+		plan:    make(chan struct{}, 1),
+		name:    make(chan struct{}, 1),
+		keep:    make(chan struct{}, 1),
 		stopped: make(chan struct{}),
 		random:  rand.New(rand.NewChaCha8(seed)),
 	}, nil
@@ -183,6 +243,19 @@ func (a *Agent) Run(ctx context.Context) error {
 	workers.Go(func() { a.watch(ctx) })
 	workers.Go(func() { a.describe(ctx) })
 	workers.Go(func() { a.record(ctx) })
+	if a.cfg.Plane != nil {
+		workers.Go(func() { a.carry(ctx) })
+		workers.Go(func() { a.keepNetworks(ctx) })
+		if a.cfg.Members != nil {
+			workers.Go(func() { a.watchMembers(ctx) })
+		}
+	}
+	if engine, ok := a.cfg.Driver.(AttachingEngine); ok && a.cfg.Detach != nil {
+		workers.Go(func() { a.watchAttached(ctx, engine) })
+	}
+	if a.cfg.Names != nil {
+		workers.Go(func() { a.tellNames(ctx) })
+	}
 
 	<-ctx.Done()
 	a.call(func(s *taskSet) { s.close() })
@@ -200,6 +273,9 @@ func (a *Agent) Run(ctx context.Context) error {
 	holders.Wait()
 	return err
 }
+
+// Carries tells whether the node carries networks, as far as the agent last knew.
+func (a *Agent) Carries() bool { return a.carriesNetworks.Load() }
 
 // Describe has the agent look at its machine now, and tell what changed.
 func (a *Agent) Describe() {

@@ -44,6 +44,8 @@ func (s *taskSet) apply(m *cluster.Assignments) error {
 			}
 		}
 		clear(s.unknown)
+		s.networks.end(m.To)
+		s.networksNews()
 	}
 	for _, task := range m.Tasks {
 		s.assign(task)
@@ -131,6 +133,9 @@ func over(task *cluster.Task) bool {
 // status, and the highest desired state we were told.
 func (s *taskSet) assign(task *cluster.Task) {
 	s.newest = max(s.newest, task.Version)
+	if len(task.Addresses) > 0 {
+		s.agent.networksChanged()
+	}
 	t := s.tasks[task.ID]
 	if t == nil {
 		s.tasks[task.ID] = &taskState{assignment: s.assignment(task), status: task.Status}
@@ -153,8 +158,9 @@ func (s *taskSet) assign(task *cluster.Task) {
 	t.assignment = next
 	switch {
 	case over(task) && !over(before) && !t.fenced: // a fenced one is being stopped already
+		s.drain(t)
 		s.interrupt(task.ID)
-	case task.Desired != before.Desired:
+	case task.Desired != before.Desired, !slices.Equal(task.Addresses, before.Addresses):
 		s.schedule(task.ID)
 	}
 }
@@ -167,6 +173,7 @@ func (s *taskSet) remove(taskID string, index uint64) {
 	}
 	s.newest = max(s.newest, index)
 	t.removing = true
+	s.agent.networksChanged()
 	if t.status.State.Terminal() || over(t.assignment.Task) {
 		s.schedule(taskID) // what is under way is the stop
 		return

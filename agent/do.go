@@ -19,7 +19,7 @@ const (
 	messageFinished  = "finished"
 	messageShutdown  = "shutdown"
 	// messageUnhealthy marks a container that is to be stopped for its health.
-	messageUnhealthy = "stopping: unhealthy container"
+	messageUnhealthy = cluster.MessageUnhealthy
 )
 
 // errUnhealthy ends a task whose health check failed for good, in the words that Docker has and
@@ -55,6 +55,12 @@ func Do(ctx context.Context, driver Driver, a Assignment, status cluster.TaskSta
 		return status, Wait
 	}
 	if a.Task.Desired >= cluster.StateShutdown || a.Task.Status.State.Terminal() {
+		if a.Draining {
+			// Another look follows when it is over. One that has ended needs no moment more.
+			if container, err := driver.Inspect(ctx, a.Task.ID); err == nil && container.Phase == Running {
+				return status, Wait
+			}
+		}
 		return stop(ctx, driver, a, status, now)
 	}
 	if a.Disowned {
@@ -76,6 +82,10 @@ func Do(ctx context.Context, driver Driver, a Assignment, status cluster.TaskSta
 	}
 	switch status.State {
 	case cluster.StatePreparing:
+		if a.Lack != "" {
+			status.Err = a.Lack
+			return status, Wait // Another look follows when the networks have changed.
+		}
 		container, err := driver.Prepare(ctx, a)
 		if err != nil {
 			return fail(ctx, status, err, now)

@@ -48,12 +48,33 @@ type Driver interface {
 	// Remove kills the container if need be and removes it. It is no error when
 	// there is none.
 	Remove(ctx context.Context, taskID string) error
+	// Connect has the container on the networks of the assignment: on those that it lacks, and
+	// off others of the cluster. A port that is published later, on a service that runs, needs it.
+	Connect(ctx context.Context, assignment Assignment) error
+	// KeepNetworks has the engine know these networks of the cluster, whose bridges are there,
+	// and no others that the node made, unless containers are on them: used has the IDs of those.
+	KeepNetworks(ctx context.Context, nodeID string, networks []*cluster.Network) (used []string, err error)
+	// ClearNetworks has the engine know none of the cluster's networks any more: the node has left. While
+	// containers of other nodes are on one, nothing is done, and shared is set.
+	ClearNetworks(ctx context.Context, nodeID string) (shared bool, err error)
 	// Forget removes what is kept beside containers for all tasks of the node, such as
 	// the files of their secrets, whether they run or not: the node has left.
 	Forget(nodeID string) error
 	// Logs calls emit with the container's lines, in order, until all are read or,
 	// when following, until the container ends. An error of emit ends it.
 	Logs(ctx context.Context, taskID string, options cluster.LogOptions, emit func([]cluster.LogLine) error) error
+}
+
+// NamedEngine is a driver whose engine has a name of its own: agents that tell the same one share
+// it, and its networks.
+type NamedEngine interface {
+	// EngineID is what the engine calls itself, once Describe has been answered.
+	EngineID() string
+}
+
+// AddressUser is a driver or a plane that knows which addresses its machine has in use.
+type AddressUser interface {
+	AddressUses(ctx context.Context) ([]cluster.AddressUse, error)
 }
 
 // Assignment is what a driver needs to know to run a task.
@@ -67,11 +88,28 @@ type Assignment struct {
 	// gets to see. They must not be written to a disk, and not be logged.
 	Secrets map[string]*cluster.Secret
 	Configs map[string]*cluster.Config
+	// Networks are those of the cluster that the container is on, in the revision's order, the
+	// ingress network last.
+	Networks []Attachment
+	// Lack is why the container can't be on its networks yet: it waits.
+	Lack string
+	// Reconnect has a container that is there be connected to its networks again, since they have
+	// changed.
+	Reconnect bool
+	// Draining keeps the container, which is to stop, for another moment: it may still be sent
+	// something new.
+	Draining bool
 	// Fenced has the task stop because the node's lease with the managers is over; Held
 	// keeps it from starting while there is none.
 	Fenced, Held bool
 	// Disowned has it stop because this machine is a copy of the node's.
 	Disowned bool
+}
+
+// Attachment is a container's place in a network.
+type Attachment struct {
+	Network *cluster.Network
+	Host    cluster.Host
 }
 
 // ContainerName is Swarm's name for the task's container: service.slot.task, with

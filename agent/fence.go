@@ -76,6 +76,7 @@ func (s *taskSet) disown() {
 	for taskID, t := range s.tasks {
 		if !t.removing && !t.disowned && !t.status.State.Terminal() {
 			t.disowned = true
+			s.agent.networksChanged()
 			s.agent.log.Warn("a task may not run on a copy of its node's machine", "task", taskID, "state", t.status.State.String())
 			s.interrupt(taskID)
 		}
@@ -93,5 +94,8 @@ func (s *taskSet) fence(t *taskState) {
 	}
 	t.assignment.Held = !s.leased()
 	t.fenced = t.fenced || t.assignment.Held && t.status.State >= cluster.StateStarting
-	t.assignment.Fenced = t.fenced
+	if t.assignment.Fenced != t.fenced {
+		t.assignment.Fenced = t.fenced
+		s.agent.networksChanged()
+	}
 }

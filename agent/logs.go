@@ -164,7 +164,7 @@ type task struct {
 // look returns what is known of a task; changed is closed when that changes.
 func (s *taskSet) look(taskID string) task {
 	t := s.tasks[taskID]
-	if t == nil || t.removing {
+	if t == nil || t.removing || t.tidied {
 		return task{}
 	}
 	if s.changed[taskID] == nil {

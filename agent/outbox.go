@@ -33,7 +33,10 @@ type outbox struct {
 	reports map[string]cluster.TaskStatus
 	// description is nil when it didn't change.
 	description *swarm.NodeDescription
-	engineAway  bool
+	// keys and uses are as they were last, beside the description.
+	keys       cluster.WireKeys
+	uses       []cluster.AddressUse
+	engineAway bool
 	// fenced is set while the node has tasks that need a lease; asked are the times at
 	// which messages asked for one, until it was granted or would be over.
 	fenced bool
@@ -60,11 +63,11 @@ func (m *outbox) report(taskID string, status cluster.TaskStatus) {
 	m.signalLocked()
 }
 
-// describe puts in a new description of the node.
-func (m *outbox) describe(description swarm.NodeDescription) {
+// describe puts in a new description of the node, its keys and what addresses it uses.
+func (m *outbox) describe(description swarm.NodeDescription, keys cluster.WireKeys, uses []cluster.AddressUse) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	m.description = &description
+	m.description, m.keys, m.uses = &description, keys, uses
 	m.signalLocked()
 }
 
@@ -125,6 +128,9 @@ func (m *outbox) take() cluster.FromAgent {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	message := cluster.FromAgent{Describe: m.description, EngineAway: m.engineAway}
+	if m.description != nil {
+		message.WireKeys, message.Uses = m.keys, m.uses
+	}
 	count, size := 0, 0
 	for count < min(len(m.order), maxReports) && size < maxReportBytes {
 		taskID := m.order[count]

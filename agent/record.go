@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
+	"slices"
 	"strings"
 	"time"
 
@@ -19,6 +21,10 @@ const recordFormat = 1
 // Writing the record begins recordDelay after the first change that it lacks, and
 // takes in all changes until then; so a burst is one write.
 const recordDelay = 100 * time.Millisecond
+
+// recordNetworksDelay is the same for what managers tell of networks, which may be much and change
+// often. What the record lacks then, the node's plane has.
+const recordNetworksDelay = 2 * time.Second
 
 // remembered is what the record holds.
 //
@@ -38,6 +44,13 @@ type remembered struct {
 	Description swarm.NodeDescription `cbor:"6,keyasint"`
 	// Machine is the part of Config.Run that changes when the machine starts anew.
 	Machine string `cbor:"7,keyasint,omitempty"`
+	// Networks are what managers told of networks, and Kept the IDs of those that the engine has.
+	Networks []*account `cbor:"8,keyasint,omitempty"`
+	Kept     []string   `cbor:"9,keyasint,omitempty"`
+	// Engine is what the engine calls itself.
+	Engine string `cbor:"10,keyasint,omitempty"`
+	// Uses are the addresses that the machine had in use.
+	Uses []cluster.AddressUse `cbor:"11,keyasint,omitempty"`
 }
 
 // rememberedTask is one task with the last status of its own.
@@ -45,6 +58,8 @@ type rememberedTask struct {
 	Task     *cluster.Task      `cbor:"1,keyasint"`
 	Status   cluster.TaskStatus `cbor:"2,keyasint"`
 	Removing bool               `cbor:"3,keyasint,omitempty"`
+	// Attached are the places in networks that its container has.
+	Attached []cluster.Address `cbor:"4,keyasint,omitempty"`
 }
 
 // remember reads the record.
@@ -84,6 +99,17 @@ func (a *Agent) touch() {
 	cluster.Notify(a.dirty)
 }
 
+// touchNetworks says that the record lacks something of networks.
+func (s *taskSet) touchNetworks() {
+	if !s.touching {
+		s.touching = true
+		time.AfterFunc(recordNetworksDelay, func() {
+			s.agent.post(func(s *taskSet) { s.touching = false })
+			s.agent.touch()
+		})
+	}
+}
+
 // record writes the record after changes, one write at a time.
 func (a *Agent) record(ctx context.Context) {
 	for {
@@ -113,13 +139,15 @@ func (a *Agent) writeRecord() error {
 	}
 	r := remembered{Format: recordFormat, Machine: a.machine()}
 	a.call(func(s *taskSet) {
-		r.Newest, r.Described, r.Description = s.newest, s.described, s.description
+		r.Newest, r.Described, r.Description, r.Engine = s.newest, s.described, s.description, s.engine
 		for _, t := range s.tasks {
-			r.Tasks = append(r.Tasks, rememberedTask{Task: t.assignment.Task, Status: t.status, Removing: t.removing})
+			r.Tasks = append(r.Tasks, rememberedTask{Task: t.assignment.Task, Status: t.status, Removing: t.removing, Attached: t.attached})
 		}
 		for _, revision := range s.usedRevisions() {
 			r.Revisions = append(r.Revisions, revision)
 		}
+		r.Networks = slices.Collect(maps.Values(s.networks.accounts))
+		r.Kept, r.Uses = slices.Collect(maps.Keys(s.networks.kept)), s.networks.uses
 	})
 	data, err := cluster.Encode(&r)
 	if err != nil {

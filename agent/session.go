@@ -6,10 +6,12 @@ import (
 	"fmt"
 	"net"
 	"reflect"
+	"slices"
 	"sync"
 	"time"
 
 	"github.com/docker/docker/api/types/swarm"
+	"github.com/fxamacker/cbor/v2"
 
 	"skep/cluster"
 )
@@ -73,8 +75,10 @@ type session struct {
 	// welcome is closed when the manager has accepted; period is set by then.
 	welcome chan struct{}
 	period  time.Duration
-	// hello is the description that Hello had; it belongs to the agent's holder.
-	hello swarm.NodeDescription
+	// hello, helloKeys and helloUses are what Hello had; they belong to the agent's holder.
+	hello     swarm.NodeDescription
+	helloKeys cluster.WireKeys
+	helloUses []cluster.AddressUse
 	// end ends the session, for a reason.
 	end context.CancelCauseFunc
 	// silence ends the session when the manager says nothing for too long.
@@ -82,8 +86,12 @@ type session struct {
 
 	// The fields below belong to the reader. to is the index of the last assignments
 	// and 0 before the first; behind is a complete set that must wait.
-	to          uint64
-	behind      *cluster.Assignments
+	to     uint64
+	behind *cluster.Assignments
+	// networksBehind is set while complete accounts of networks must wait, likewise.
+	networksBehind bool
+	// moreOf is what came of an account that goes on with the next update.
+	moreOf      *cluster.NetworkUpdate
 	behindTimer *time.Timer
 
 	logsMu sync.Mutex // guards logs, and what is on its way of each
@@ -132,10 +140,12 @@ func (a *Agent) session(ctx context.Context) error {
 // write sends: Hello, then what the outbox gets, and heartbeats in between. ctx
 // asks for a farewell, inner is the life of the session.
 func (s *session) write(ctx, inner context.Context) error {
-	hello := cluster.Hello{Format: cluster.WireFormat, Addr: s.agent.cfg.Addr(), Build: s.agent.cfg.Build, Run: s.agent.cfg.Run}
-	first := cluster.FromAgent{Hello: &hello, Warning: s.agent.cfg.Warning()}
+	hello := cluster.Hello{Format: cluster.WireFormat, Addr: s.agent.cfg.Addr(), DataAddr: s.agent.cfg.DataAddr(), Build: s.agent.cfg.Build, Run: s.agent.cfg.Run}
+	first := cluster.FromAgent{Hello: &hello, Warning: s.agent.warning()}
 	s.agent.call(func(held *taskSet) {
 		s.hello, hello.Description, first.EngineAway = held.description, held.description, held.engineAway()
+		hello.Engine, hello.WireKeys, s.helloKeys = held.engine, held.networks.keys, held.networks.keys
+		hello.Uses, s.helloUses = held.networks.uses, held.networks.uses
 	})
 	if err := s.send(inner, &first); err != nil {
 		return err
@@ -162,7 +172,7 @@ func (s *session) write(ctx, inner context.Context) error {
 			return s.leave(inner)
 		}
 		message := s.outbox.take()
-		message.Logs, message.Warning = chunk, s.agent.cfg.Warning()
+		message.Logs, message.Warning = chunk, s.agent.warning()
 		message.Lease = s.outbox.ask(s.agent.cfg.Now())
 		if err := s.send(inner, &message); err != nil {
 			return err
@@ -254,6 +264,11 @@ func (s *session) take(inner context.Context, message *cluster.FromManager) erro
 	if at, ok := s.outbox.granted(message.Lease); ok {
 		s.agent.call(func(held *taskSet) { held.renew(at.Add(cluster.FenceLease)) })
 	}
+	if len(message.Networks) > 0 {
+		if err := s.toldNetworks(message.Networks); err != nil {
+			return err
+		}
+	}
 	if message.Assignments != nil {
 		if err := s.assign(message.Assignments); err != nil {
 			return err
@@ -286,8 +301,8 @@ func (s *session) welcomed(welcome *cluster.Welcome) error {
 	s.silence.heard(s.period)
 	s.agent.call(func(held *taskSet) {
 		held.attach(s.outbox)
-		if !reflect.DeepEqual(held.description, s.hello) {
-			s.outbox.describe(held.description) // It changed since Hello, when there was no session to tell it.
+		if held.networks.keys != s.helloKeys || !slices.Equal(held.networks.uses, s.helloUses) || !reflect.DeepEqual(held.description, s.hello) {
+			s.outbox.describe(held.description, held.networks.keys, held.networks.uses) // It changed since Hello, when there was no session to tell it.
 		}
 	})
 	s.agent.cfg.OnCopy("")
@@ -322,28 +337,68 @@ func (s *session) assign(m *cluster.Assignments) error {
 			}
 		}
 	})
-	switch {
-	case err != nil:
+	if err != nil {
 		return err
-	case !wait:
-		s.behind = nil
-		if s.behindTimer != nil {
-			s.behindTimer.Stop()
-			s.behindTimer = nil
-		}
-	default:
-		s.behind = m
-		if s.behindTimer == nil {
-			s.behindTimer = time.AfterFunc(behindLimit, func() { s.end(errBehind) })
-			s.agent.log.Debug("waiting for the manager to catch up", "index", m.To)
-		}
 	}
+	s.behind = nil
+	if wait {
+		s.behind = m
+	}
+	s.giveTime()
 	return nil
+}
+
+// toldNetworks takes in what the manager says of networks.
+func (s *session) toldNetworks(messages []cbor.RawMessage) error {
+	var updates []*cluster.NetworkUpdate
+	for _, message := range messages {
+		u := new(cluster.NetworkUpdate)
+		err := cluster.Decode(message, u)
+		if err == nil && s.moreOf != nil {
+			err = s.moreOf.Join(u)
+			u = s.moreOf
+		}
+		if err != nil {
+			return fmt.Errorf("take in networks: %w", err)
+		}
+		if s.moreOf = nil; u.More {
+			s.moreOf = u
+			continue
+		}
+		updates = append(updates, u)
+	}
+	var err error
+	s.agent.call(func(held *taskSet) {
+		for i := range updates {
+			if err = held.networks.take(updates[i]); err != nil {
+				return
+			}
+		}
+		s.networksBehind = held.networks.behind()
+		held.touchNetworks()
+		held.networksNews()
+	})
+	s.giveTime()
+	return err
+}
+
+// giveTime ends the session if the manager stays behind for too long.
+func (s *session) giveTime() {
+	waits := s.behind != nil || s.networksBehind
+	switch {
+	case waits && s.behindTimer == nil:
+		s.behindTimer = time.AfterFunc(behindLimit, func() { s.end(errBehind) })
+		s.agent.log.Debug("waiting for the manager to catch up", "index", s.to)
+	case !waits && s.behindTimer != nil:
+		s.behindTimer.Stop()
+		s.behindTimer = nil
+	}
 }
 
 // attach makes box the present session's and puts in all that is held.
 func (s *taskSet) attach(box *outbox) {
 	s.outbox = box
+	s.networks.begin()
 	box.setEngine(s.engineAway())
 	box.setFenced(s.anyFenced())
 	for taskID, t := range s.tasks {

@@ -44,8 +44,12 @@ type taskSet struct {
 	// sameMachine is set when the machine hasn't started anew since the record was written:
 	// only then can fenced tasks have run on.
 	sameMachine bool
+	// networks are what managers told of networks, and what the node has of them.
+	networks    networkSet
 	described   bool
 	description swarm.NodeDescription
+	// engine is what the engine calls itself; "" for one that has no name.
+	engine string
 	// outbox is the present session's; nil when there is none.
 	outbox *outbox
 	// watching is set while the driver's events come in; eventsLost when they haven't for
@@ -58,6 +62,9 @@ type taskSet struct {
 	// changed are closed at news of a task, for log requests that wait.
 	changed map[string]chan struct{}
 
+	// touching is set while the record is to be written for what managers told of networks.
+	touching bool
+
 	closed bool
 	steps  sync.WaitGroup
 }
@@ -68,6 +75,9 @@ type taskState struct {
 	status     cluster.TaskStatus
 	// removing means: stop it, remove its container, forget it, report nothing.
 	removing bool
+	// tidied means: it is to be removed and has ended, and so is its container gone; its
+	// record stays for a while, for its addresses.
+	tidied bool
 	// fenced means: stop it, since the lease was over while it may have run. What was
 	// begun to stop isn't taken back.
 	fenced bool
@@ -77,6 +87,10 @@ type taskState struct {
 	// that, and cancel calls it off.
 	stepping, again bool
 	cancel          context.CancelFunc
+	// attached are the places in networks that its container has.
+	attached []cluster.Address
+	// draining is set while the task is to stop and others may still send it something new.
+	draining bool
 	// retry is the timer of the next attempt and attempts how many there were.
 	retry    *time.Timer
 	attempts int
@@ -95,7 +109,9 @@ func newTaskSet(a *Agent, remembered *remembered) *taskSet {
 		changed:     make(map[string]chan struct{}),
 		described:   remembered.Described,
 		description: remembered.Description,
+		engine:      remembered.Engine,
 		sameMachine: remembered.Machine == a.machine(),
+		networks:    newNetworkSet(remembered),
 	}
 	for _, revision := range remembered.Revisions {
 		s.revisions[cluster.RevisionID(revision.ServiceID, revision.Number)] = revision
@@ -105,6 +121,7 @@ func newTaskSet(a *Agent, remembered *remembered) *taskSet {
 			assignment: s.assignment(known.Task),
 			status:     known.Status,
 			removing:   known.Removing,
+			attached:   known.Attached,
 		}
 	}
 	return s
@@ -112,6 +129,7 @@ func newTaskSet(a *Agent, remembered *remembered) *taskSet {
 
 // begin looks at all remembered tasks.
 func (s *taskSet) begin() {
+	s.networksNews()
 	first := s.agent.cfg.Now()
 	if s.sameMachine {
 		first = first.Add(firstLease)
@@ -155,7 +173,8 @@ func (s *taskSet) schedule(taskID string) {
 		t.again = true
 		return
 	}
-	if t.status.State.Terminal() && !t.removing {
+	tidies := t.over() && !t.removing && !t.tidied
+	if t.status.State.Terminal() && !t.removing && !tidies {
 		return
 	}
 	if t.retry != nil {
@@ -177,14 +196,26 @@ func (s *taskSet) schedule(taskID string) {
 	if status.State < cluster.StateReady && !removing {
 		s.attachSecrets(&assignment) // and nothing else of the task, so that what is dropped is gone
 	}
+	if !removing {
+		s.attachNetworks(t, &assignment)
+		assignment.Draining = t.draining && !t.fenced && !t.disowned
+	}
 	s.steps.Go(func() {
 		defer cancel()
-		if removing {
+		switch {
+		case removing:
 			s.agent.clear(ctx, assignment, status)
-		} else {
+		case tidies:
+			s.agent.tidy(ctx, taskID)
+		default:
 			s.agent.step(ctx, assignment, status)
 		}
 	})
+}
+
+// over tells whether the task has ended and is to be removed: nobody can ask for its log any more.
+func (t *taskState) over() bool {
+	return t.status.State.Terminal() && t.assignment.Task.Desired >= cluster.StateRemove
 }
 
 // interrupt has a task looked at, and calls off the step that is under way.
@@ -212,7 +243,7 @@ func (s *taskSet) stepped(taskID string, status cluster.TaskStatus, next Next, l
 	}
 	t.stepping, t.cancel = false, nil
 	switch {
-	case t.again || next == Again:
+	case t.again || next == Again || t.over():
 		s.schedule(taskID)
 	case next == Retry:
 		s.retryLater(t)
@@ -228,7 +259,11 @@ func (s *taskSet) setStatus(t *taskState, status cluster.TaskStatus) {
 		s.agent.log.Debug("task changed", "task", task.ID, "service", task.ServiceID,
 			"state", status.State.String(), "error", status.Err)
 	}
+	networks := len(task.Addresses) > 0 && (status.State != t.status.State || status.Message != t.status.Message)
 	t.status = status
+	if networks {
+		s.agent.networksChanged()
+	}
 	if s.outbox != nil && !t.removing {
 		s.outbox.report(task.ID, status)
 	}
@@ -256,16 +291,42 @@ func (s *taskSet) cleared(taskID string, err error) {
 		return
 	}
 	t.stepping, t.cancel = false, nil
-	if err != nil {
-		if !s.closed {
-			s.agent.log.Warn("removing a container will be tried again", "task", taskID, "error", err)
-		}
-		s.retryLater(t)
+	if !s.removed(t, err) {
 		return
 	}
 	delete(s.tasks, taskID)
+	s.agent.networksChanged()
 	s.wake(taskID)
 	s.agent.touch()
+}
+
+// tidied takes in the end of an attempt to remove the container of a task whose record stays.
+func (s *taskSet) tidied(taskID string, err error) {
+	t := s.tasks[taskID]
+	if t == nil {
+		return
+	}
+	t.stepping, t.cancel = false, nil
+	if t.again {
+		s.schedule(taskID) // The record is gone by now, mostly.
+		return
+	}
+	if s.removed(t, err) {
+		t.tidied, t.attempts = true, 0
+		s.wake(taskID)
+	}
+}
+
+// removed tells whether a container is gone; else that is tried again.
+func (s *taskSet) removed(t *taskState, err error) bool {
+	if err == nil {
+		return true
+	}
+	if !s.closed {
+		s.agent.log.Warn("removing a container will be tried again", "task", t.assignment.Task.ID, "error", err)
+	}
+	s.retryLater(t)
+	return false
 }
 
 // step takes one task through its steps until there is nothing to do, or it is
@@ -273,13 +334,21 @@ func (s *taskSet) cleared(taskID string, err error) {
 func (a *Agent) step(ctx context.Context, assignment Assignment, status cluster.TaskStatus) {
 	taskID := assignment.Task.ID
 	next, reported := Again, status
+	unconnected := a.reconnect(ctx, assignment)
 	for next == Again && ctx.Err() == nil {
 		if callsDriver(status) && status != reported {
 			reported = status
 			passed := status
 			a.post(func(s *taskSet) { s.stepped(taskID, passed, Again, false) })
 		}
-		status, next = Do(ctx, a.cfg.Driver, assignment, status, a.cfg.Now)
+		before := status
+		status, next = Do(ctx, a.driver, assignment, status, a.cfg.Now)
+		if before.State < cluster.StateReady && status.State == cluster.StateReady {
+			a.post(func(s *taskSet) { s.attached(taskID, assignment.Task.Addresses) })
+		}
+	}
+	if unconnected != "" && !status.State.Terminal() {
+		status.Err, next = unconnected, Retry
 	}
 	a.post(func(s *taskSet) { s.stepped(taskID, status, next, true) })
 }
@@ -293,15 +362,21 @@ func callsDriver(status cluster.TaskStatus) bool {
 	return false
 }
 
+// tidy removes the container of a task that has ended, before its record is gone.
+func (a *Agent) tidy(ctx context.Context, taskID string) {
+	err := a.driver.Remove(ctx, taskID)
+	a.post(func(s *taskSet) { s.tidied(taskID, err) })
+}
+
 // clear stops and removes the container of a task that is no more.
 func (a *Agent) clear(ctx context.Context, assignment Assignment, status cluster.TaskStatus) {
 	taskID := assignment.Task.ID
 	err := error(nil)
 	if !status.State.Terminal() {
-		_, err = a.cfg.Driver.Stop(ctx, taskID, assignment.Grace())
+		_, err = a.driver.Stop(ctx, taskID, assignment.Grace())
 	}
 	if err == nil || isNotFound(err) {
-		err = a.cfg.Driver.Remove(ctx, taskID)
+		err = a.driver.Remove(ctx, taskID)
 	}
 	a.post(func(s *taskSet) { s.cleared(taskID, err) })
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"reflect"
 	"runtime"
+	"slices"
 	"time"
 
 	"github.com/docker/docker/api/types/swarm"
@@ -79,13 +80,15 @@ const engineSilence = 2 * time.Second
 // resync looks at all tasks and at all containers.
 func (a *Agent) resync(ctx context.Context) {
 	a.post((*taskSet).scheduleAll)
-	containers, err := a.cfg.Driver.List(ctx, a.cfg.NodeID)
+	containers, err := a.driver.List(ctx, a.cfg.NodeID)
 	if err != nil {
 		// The stream is about to end too, which brings us here again.
 		a.log.Debug("list containers", "error", err)
 		return
 	}
 	a.post(func(s *taskSet) { s.found(containers) })
+	a.post(func(s *taskSet) { s.networks.lookAgain = true }) // Networks may be missing, too.
+	cluster.Notify(a.keep)
 }
 
 // engineAway tells whether the engine counts as away.
@@ -174,20 +177,56 @@ func (a *Agent) describeOnce(ctx context.Context) bool {
 	if a.cfg.Hostname != "" {
 		description.Hostname = a.cfg.Hostname
 	}
+	description.Engine.Plugins = a.carries(description.Engine.Plugins)
 	if a.cfg.TLSInfo != nil {
 		description.TLSInfo = a.cfg.TLSInfo()
 	}
+	uses, usesErr := a.addressUses(ctx)
+	if usesErr != nil {
+		a.log.Debug("look for addresses in use", "error", usesErr)
+	}
+	engine := ""
+	if named, is := a.cfg.Driver.(NamedEngine); is {
+		engine = named.EngineID()
+	}
 	a.call(func(s *taskSet) {
-		if s.described && reflect.DeepEqual(description, s.description) {
+		if engine != "" {
+			s.engine = engine
+		}
+		uses := s.networks.foreign(uses)
+		used := usesErr == nil && !slices.Equal(uses, s.networks.uses)
+		if used {
+			s.networks.uses = uses
+			s.networksNews()
+		}
+		if s.described && !used && reflect.DeepEqual(description, s.description) {
 			return
 		}
 		s.described, s.description = true, description
 		if s.outbox != nil {
-			s.outbox.describe(description)
+			s.outbox.describe(description, s.networks.keys, s.networks.uses)
 		}
 		a.touch()
 	})
 	return true
+}
+
+// addressUses are the ranges of addresses that the machine has in use, where that matters: none on
+// a node that carries no networks.
+func (a *Agent) addressUses(ctx context.Context) (uses []cluster.AddressUse, err error) {
+	if a.cfg.Plane == nil {
+		return nil, nil
+	}
+	for _, one := range []any{a.cfg.Driver, a.cfg.Plane} {
+		if user, is := one.(AddressUser); is {
+			more, err := user.AddressUses(ctx)
+			if err != nil {
+				return nil, err
+			}
+			uses = append(uses, more...)
+		}
+	}
+	return uses, nil
 }
 
 // isNotFound tells whether err says that something isn't there.

@@ -34,9 +34,9 @@ func CreateService(id string, spec swarm.ServiceSpec, auth string) Change {
 // the X-Registry-Auth value that tasks pull with from now on: the client's, or
 // the one of whichever revision the client named, or current.Auth.
 //
-// A spec that runs the same (equal TaskTemplate, EndpointSpec and host options)
-// keeps the revision, so that no task restarts; a changed auth or label is then put into
-// that same revision. A change of nothing but the number of replicas is also
+// A spec that runs the same (see CompareRevisions) keeps the revision, so that no task
+// restarts; a changed auth, label or port that all nodes publish is then put into that same
+// revision. A change of nothing but the number of replicas is also
 // made in the spec that a rollback goes back to, and so is no new rollback
 // target; nor is a request that changes nothing, by which users resume a paused
 // update. The rollout ends and the scheduler begins a new one if there is need,
@@ -65,13 +65,8 @@ func UpdateService(old *Service, current *Revision, rollout *Rollout, spec swarm
 		next.Previous, next.PreviousRevision = &previous, old.Revision
 	}
 
-	if current != nil && !next.Job() && sameTask(&current.Spec, current.Endpoint, &spec.TaskTemplate, spec.EndpointSpec) &&
-		sameHostOptions(current.ServiceLabels, spec.Labels) {
-		if auth != current.Auth || spec.Name != current.ServiceName || !sameJSON(spec.Labels, current.ServiceLabels) {
-			same := *current
-			same.Auth, same.ServiceName, same.ServiceLabels = auth, spec.Name, spec.Labels
-			change.Revision = &same
-		}
+	if current != nil && !next.Job() && runs(current, &spec) {
+		change.Revision = adjusted(current, &spec, auth)
 		if rollout != nil && rollout.Revision == next.Revision && !rollout.Done() && !rollout.Rebalance &&
 			(!rollout.Paused() || !resumes(&old.Spec, &spec)) {
 			kept := *rollout
@@ -105,16 +100,17 @@ func RollbackService(old *Service, previous *Revision, auth string, now time.Tim
 	// The name isn't part of what is rolled back, since clients found the service by it.
 	next.Spec.Name = old.Spec.Name
 	next.Revision, next.PreviousRevision = old.PreviousRevision, old.Revision
+	if auth == "" {
+		auth = previous.Auth
+	}
 	if next.Job() {
 		next.LastRevision++
 		next.Revision = next.LastRevision
-		if auth == "" {
-			auth = previous.Auth
-		}
 		return Change{Service: &next, Revision: newRevision(&next, auth)}, nil
 	}
-	change := Change{
-		Service: &next,
+	return Change{
+		Service:  &next,
+		Revision: adjusted(previous, &next.Spec, auth), // It may be the present one, with other labels or ports.
 		Rollout: &Rollout{
 			ServiceID: old.ID,
 			State:     swarm.UpdateStateRollbackStarted,
@@ -122,13 +118,7 @@ func RollbackService(old *Service, previous *Revision, auth string, now time.Tim
 			StartedAt: now,
 			Message:   "manually requested rollback",
 		},
-	}
-	if auth != "" && auth != previous.Auth {
-		same := *previous
-		same.Auth = auth
-		change.Revision = &same
-	}
-	return change, nil
+	}, nil
 }
 
 // AbandonUpdate goes back to the previous spec because the update to the present
@@ -188,24 +178,24 @@ func newRevision(s *Service, auth string) *Revision {
 	}
 }
 
+// runs tells whether a revision runs what spec asks for.
+func runs(r *Revision, spec *swarm.ServiceSpec) bool {
+	same, _ := CompareRevisions(r, &Revision{Spec: spec.TaskTemplate, Endpoint: spec.EndpointSpec, ServiceLabels: spec.Labels})
+	return same
+}
+
+// adjusted is the revision with what is spec's and makes no other one of it; nil when it
+// has all that.
+func adjusted(r *Revision, spec *swarm.ServiceSpec, auth string) *Revision {
+	if auth == r.Auth && spec.Name == r.ServiceName && sameJSON(spec.Labels, r.ServiceLabels) && sameJSON(spec.EndpointSpec, r.Endpoint) {
+		return nil
+	}
+	same := *r
+	same.Auth, same.ServiceName, same.ServiceLabels, same.Endpoint = auth, spec.Name, spec.Labels, spec.EndpointSpec
+	return &same
+}
+
 func replicated(m swarm.ServiceMode) bool { return m.Replicated != nil }
-
-// sameTask tells whether two revisions run the same.
-func sameTask(a *swarm.TaskSpec, aPorts *swarm.EndpointSpec, b *swarm.TaskSpec, bPorts *swarm.EndpointSpec) bool {
-	return sameJSON(a, b) && sameJSON(withMode(aPorts), withMode(bPorts))
-}
-
-// withMode says what an absent endpoint, or an absent mode, means.
-func withMode(e *swarm.EndpointSpec) swarm.EndpointSpec {
-	var endpoint swarm.EndpointSpec
-	if e != nil {
-		endpoint = *e
-	}
-	if endpoint.Mode == "" {
-		endpoint.Mode = swarm.ResolutionModeVIP
-	}
-	return endpoint
-}
 
 // sameJSON compares as clients do: an absent list and an empty one are the same,
 // whichever of the two an encoding left behind.

@@ -67,6 +67,25 @@ func TestUpdateService_AuthAndLabelsKeepTheRevision(t *testing.T) {
 	}
 }
 
+// Ports that all nodes publish are the revision's as it is kept, and go back with the spec.
+func TestUpdateService_PublishedPortsKeepTheRevision(t *testing.T) {
+	first := CreateService("s", changeSpec("app:1", 1), "auth")
+	spec := changeSpec("app:1", 1)
+	spec.EndpointSpec = &swarm.EndpointSpec{Ports: []swarm.PortConfig{{TargetPort: 80, PublishMode: swarm.PortConfigPublishModeIngress}}}
+	next := UpdateService(first.Service, first.Revision, &Rollout{ServiceID: "s", Revision: 1, State: swarm.UpdateStateUpdating}, spec, "auth")
+	if next.Service.Revision != 1 || next.Revision == nil || next.Revision.Number != 1 || len(next.Revision.Endpoint.Ports) != 1 || next.Rollout == nil {
+		t.Fatalf("published: %+v", next)
+	}
+	back, err := RollbackService(next.Service, next.Revision, "", time.Unix(1, 0))
+	if err != nil || back.Service.Revision != 1 || back.Revision == nil || back.Revision.Endpoint != nil || back.Service.Spec.EndpointSpec != nil || back.Revision.Auth != "auth" {
+		t.Fatalf("rolled back: %+v, %v", back, err)
+	}
+	spec.EndpointSpec = &swarm.EndpointSpec{Ports: []swarm.PortConfig{{TargetPort: 80, PublishMode: swarm.PortConfigPublishModeHost}}}
+	if next = UpdateService(first.Service, first.Revision, nil, spec, "auth"); next.Service.Revision != 2 {
+		t.Fatalf("published on the node: %+v", next)
+	}
+}
+
 // TestUpdateService_TheFenceIsPartOfWhatRuns holds that agents learn of a fence with
 // the task, and not in the middle of it.
 func TestUpdateService_TheFenceIsPartOfWhatRuns(t *testing.T) {

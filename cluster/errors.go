@@ -29,6 +29,8 @@ var (
 	ErrDenied = errors.New("permission denied")
 	// ErrRemoved: the leader doesn't know the node that asks: it was removed (503).
 	ErrRemoved = errors.New("this node was removed from the swarm")
+	// ErrLineage: a manager's database isn't a copy of the leader's, and can't become one (503).
+	ErrLineage = errors.New("the database is of another lineage")
 	// ErrNotManager: asked of a node that isn't a manager (503).
 	ErrNotManager = errors.New("this node is not a swarm manager")
 	// ErrNotLeader: only the leader can do this; ask it instead (503).

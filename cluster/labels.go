@@ -51,12 +51,20 @@ var (
 		"no task is placed on a node where one of these services has one, nor one of theirs where this service has one")
 	LabelFence = register(OnService, "skep.fence", readBool, "true",
 		"two tasks of a slot never run at the same time, see below")
+	LabelPublish = register(OnService, "skep.publish", readLocality, "prefer-local",
+		"who answers on ports that all nodes publish: `all` tasks, those of the node that was asked if it has any (`prefer-local`), or only those (`local`)")
+	LabelHostIP = register(OnService, "skep.publish.host-ip", readHostIPs, "10.0.0.5",
+		"the address of nodes that ports are published on, instead of all; for some ports only: `8080=10.0.0.5,53/udp=10.0.0.6`")
 	LabelRestartMaxDelay = register(OnService, "skep.restart.max-delay", readRestartDelay, "5m",
 		"the delay before a task that ended is replaced doubles with each end in a row, from `--restart-delay` up to this; at most 24h")
 	LabelRestartStable = register(OnService, "skep.restart.stable", readDuration, "10m",
 		"beside it: how long a task must run for its end to count as the first again; twice the longest delay without it")
 	LabelStartDeadline = register(OnService, "skep.start-deadline", readDuration, "90s",
 		"how long a task of an update may take to run before that counts as a failure; 5 minutes without it")
+	LabelStaticAddresses = register(OnService, "skep.static-addresses", readBool, "true",
+		"a task has the addresses of the one in whose place it comes, also on another node, and starts when that has ended")
+	LabelSticky = register(OnService, "skep.sticky", readBool, "true",
+		"a client's connections to the service's virtual IP or ports all go to one task, as long as the tasks are the same")
 )
 
 // The labels of nodes.
@@ -207,6 +215,18 @@ func readServices(text string) ([]string, error) {
 		}
 	}
 	return names, nil
+}
+
+func readLocality(text string) (PublishLocality, error) {
+	switch text {
+	case "all":
+		return PublishAnywhere, nil
+	case "prefer-local":
+		return PublishPreferLocal, nil
+	case "local":
+		return PublishLocal, nil
+	}
+	return 0, wants("all, prefer-local or local")
 }
 
 var cpuNumber = regexp.MustCompile(`^\d{1,6}(\.\d{1,9})?$`)

@@ -12,6 +12,9 @@ type Member struct {
 	NodeID string
 	Addr   string
 	// Suspect is set when probes of the member fail but it isn't given up yet. A
-	// member that was given up, or left, is not listed at all.
+	// member that was given up is not listed at all.
 	Suspect bool
+	// Left is set for half a minute after the member said that it goes, as a daemon does that
+	// is stopped in order.
+	Left bool
 }

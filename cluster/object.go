@@ -24,6 +24,10 @@ type Cluster struct {
 	Meta
 	ClusterLevel
 	Spec swarm.Spec
+	// Lineage names the row of writes that this database is the outcome of. A cluster that is
+	// restored from a backup, or goes on with one manager, begins another one: databases of two
+	// lineages have different entries under one index, so neither can become a copy of the other.
+	Lineage string `cbor:",omitempty"`
 	// RootCert and RootKey are the root CA, PEM encoded. They leave the database
 	// only as certificates.
 	RootCert, RootKey []byte
@@ -44,6 +48,8 @@ type Cluster struct {
 	ColdStart time.Time `cbor:",omitzero"`
 	// Rotation is set while another root CA takes the place of RootCert.
 	Rotation *RootRotation
+	// Networks are the settings as given: NetworkSettings has the defaults.
+	Networks NetworkSettings `cbor:",omitzero"`
 }
 
 // RootRotation is a change of the root CA: all nodes trust both roots, and get
@@ -91,6 +97,16 @@ type Node struct {
 	Awaited bool `cbor:",omitempty"`
 	// Copy is another machine with the node's identity, if there is one.
 	Copy NodeCopy `cbor:",omitzero"`
+	// Index is the node's number in networks, from 1; 0 when all were given out.
+	Index uint16 `cbor:",omitempty"`
+	// DataAddr is the IP address for packets of networks, where it isn't Status.Addr.
+	DataAddr string `cbor:",omitempty"`
+	// Engine is what the node's engine calls itself: nodes may share one.
+	Engine string `cbor:",omitempty"`
+	// WireKeys are what encrypted networks are sent to the node under.
+	WireKeys WireKeys `cbor:",omitzero"`
+	// Uses are the ranges of addresses that the node's machine has in use.
+	Uses []AddressUse `cbor:",omitempty"`
 }
 
 // NodeCopy is a machine that was cloned with a node's disk, and isn't that node.
@@ -164,6 +180,10 @@ type Service struct {
 	// so makes no new rollback target.
 	Previous         *swarm.ServiceSpec
 	PreviousRevision uint64
+	// VirtualIPs are its places in its networks, none with endpoint mode dnsrr.
+	VirtualIPs []Address `cbor:",omitempty"`
+	// Ports are those of Spec, with numbers for those published on all nodes without one.
+	Ports []swarm.PortConfig `cbor:",omitempty"`
 }
 
 // Global tells whether the service has one task on each node that is fit for it,
@@ -210,6 +230,9 @@ type Revision struct {
 	// Job is set when the service is a job; its slots are then shown from 0, as Swarm
 	// does.
 	Job bool
+	// LocalNetworks are those of Spec that each engine makes by itself. They are no part of what the
+	// database has: managers put them in for agents.
+	LocalNetworks []*Network `cbor:",omitempty"`
 	// Auth is the X-Registry-Auth value to pull the image with. It goes to the
 	// agents that run the revision and is never shown.
 	Auth string
@@ -327,6 +350,9 @@ type Task struct {
 	// Generic are the node's generic resources that the task has, from its assignment
 	// until it has ended.
 	Generic []Claim `cbor:"13,keyasint,omitempty"`
+	// Addresses are the task's places in its networks, from its assignment until 30 s after
+	// it ended, or until its record is gone.
+	Addresses []Address `cbor:"14,keyasint,omitempty"`
 }
 
 // Claim is what a task has of one kind of generic resource: some by name, or a
@@ -382,6 +408,10 @@ func (t *Task) Dead() bool {
 	return t.Status.State.Terminal() || !t.Live() && !t.Assigned()
 }
 
+// Gone tells whether the task has ended and is to be removed: nothing of it is left but its
+// record, which stays while its addresses rest.
+func (t *Task) Gone() bool { return t.Desired >= StateRemove && t.Status.State.Terminal() }
+
 // Live tells whether the task is wanted: it fills its slot. A job's task is wanted
 // to complete, and stays so when it has.
 func (t *Task) Live() bool { return t.Desired <= StateComplete }
@@ -392,6 +422,8 @@ func (t *Task) Live() bool { return t.Desired <= StateComplete }
 const (
 	ReasonMisplaced = "assigned node no longer meets constraints"
 	ReasonNoRoom    = "assigned node no longer has the resources that its tasks reserve"
+	// ReasonClash is why one is that can't start.
+	ReasonClash = "assigned node uses addresses of the task's networks for something else"
 )
 
 // Advance returns the task with status taken in at now, or nil when status would

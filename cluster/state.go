@@ -93,3 +93,7 @@ func (s NodeState) String() string {
 		return string(swarm.NodeStateUnknown)
 	}
 }
+
+// MessageUnhealthy is what the status of a task says whose container is unhealthy, and so is
+// about to be stopped.
+const MessageUnhealthy = "stopping: unhealthy container"

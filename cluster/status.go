@@ -37,6 +37,8 @@ type ManagerHealth struct {
 	Start string `cbor:",omitempty" json:",omitempty"`
 	// Build is which skep it runs; when it didn't answer, what it said last.
 	Build
+	// State is what it is in raft: "follower", "candidate", "leader" or "shutdown".
+	State                                string `cbor:",omitempty" json:",omitempty"`
 	Term                                 uint64
 	LastIndex, CommitIndex, AppliedIndex uint64
 	SnapshotIndex                        uint64

@@ -1,6 +1,10 @@
 package cluster
 
-import "github.com/docker/docker/api/types/swarm"
+import (
+	"net/netip"
+
+	"github.com/docker/docker/api/types/swarm"
+)
 
 // UpToDate tells whether a task of revision old, on node, needs no replacement
 // for its service to be at revision current: it is the same revision, or one
@@ -20,16 +24,36 @@ func UpToDate(old, current *Revision, node *Node) bool {
 
 // CompareRevisions tells whether two revisions run the same, or else whether
 // they would but for their placement.
+//
+// A container knows nothing of its service's endpoint but the ports that are published on
+// its own node: what else changes there, ports that all nodes publish and whether there are
+// virtual IPs, is no other run.
 func CompareRevisions(old, current *Revision) (same, exceptPlacement bool) {
-	if !sameHostOptions(old.ServiceLabels, current.ServiceLabels) {
+	if !sameHostOptions(old.ServiceLabels, current.ServiceLabels) || !sameJSON(bindings(old), bindings(current)) {
 		return false, false
 	}
-	if sameTask(&old.Spec, old.Endpoint, &current.Spec, current.Endpoint) {
+	if sameJSON(old.Spec, current.Spec) {
 		return true, false
 	}
 	moved := old.Spec
 	moved.Placement = current.Spec.Placement
-	return false, sameTask(&moved, old.Endpoint, &current.Spec, current.Endpoint)
+	return false, sameJSON(moved, current.Spec)
+}
+
+// binding is a port of a node that a container binds.
+type binding struct {
+	swarm.PortConfig
+	IP netip.Addr
+}
+
+func bindings(r *Revision) []binding {
+	var list []binding
+	ips, _ := LabelHostIP.Of(r.ServiceLabels)
+	for _, p := range HostPorts(r.Endpoint) {
+		p.Name = ""
+		list = append(list, binding{p, ips.Of(p)})
+	}
+	return list
 }
 
 // Satisfies tells whether a node meets the constraints and has a platform of

@@ -20,6 +20,14 @@ func TestUpToDate(t *testing.T) {
 	place := func(constraint string) func(*Revision) {
 		return func(r *Revision) { r.Spec.Placement = &swarm.Placement{Constraints: []string{constraint}} }
 	}
+	publish := func(mode swarm.PortConfigPublishMode, port uint32) func(*Revision) {
+		return func(r *Revision) {
+			r.Endpoint = &swarm.EndpointSpec{Ports: []swarm.PortConfig{{TargetPort: port, PublishedPort: port, PublishMode: mode}}}
+		}
+	}
+	at := func(ip string, set func(*Revision)) func(*Revision) {
+		return func(r *Revision) { set(r); r.ServiceLabels = map[string]string{LabelHostIP.Name: ip} }
+	}
 	current := revisionOf(2, nil)
 	for name, c := range map[string]struct {
 		old, current *Revision
@@ -29,7 +37,13 @@ func TestUpToDate(t *testing.T) {
 		"the same number":                              {revisionOf(2, func(r *Revision) { r.Auth = "old" }), current, node, true},
 		"another number, the same content":             {revisionOf(1, nil), current, nil, true},
 		"another image":                                {revisionOf(1, func(r *Revision) { r.Spec.ContainerSpec.Image = "app:0" }), current, node, false},
-		"another port":                                 {revisionOf(1, func(r *Revision) { r.Endpoint = &swarm.EndpointSpec{Ports: []swarm.PortConfig{{TargetPort: 80}}} }), current, node, false},
+		"another port of the node":                     {revisionOf(1, publish("host", 80)), current, node, false},
+		"the same port of the node":                    {revisionOf(1, publish("host", 80)), revisionOf(2, publish("host", 80)), node, true},
+		"a port that all nodes publish":                {revisionOf(1, publish("ingress", 80)), current, node, true},
+		"the same, in another mode":                    {revisionOf(1, publish("ingress", 80)), revisionOf(2, publish("host", 80)), node, false},
+		"another address of the node":                  {revisionOf(1, publish("host", 80)), revisionOf(2, at("10.0.0.5", publish("host", 80))), node, false},
+		"an address where all nodes publish":           {revisionOf(1, publish("ingress", 80)), revisionOf(2, at("10.0.0.5", publish("ingress", 80))), node, true},
+		"names instead of virtual IPs":                 {revisionOf(1, func(r *Revision) { r.Endpoint = &swarm.EndpointSpec{Mode: swarm.ResolutionModeDNSRR} }), current, node, true},
 		"no endpoint and the default endpoint":         {revisionOf(1, func(r *Revision) { r.Endpoint = &swarm.EndpointSpec{Mode: swarm.ResolutionModeVIP} }), current, node, true},
 		"forced":                                       {revisionOf(1, func(r *Revision) { r.Spec.ForceUpdate = 1 }), current, node, false},
 		"only auth differs":                            {revisionOf(1, func(r *Revision) { r.Auth = "other" }), current, node, true},

@@ -4,6 +4,7 @@ import (
 	"time"
 
 	"github.com/docker/docker/api/types/swarm"
+	"github.com/fxamacker/cbor/v2"
 )
 
 // Agents and managers talk over one mutual TLS connection per agent, opened by
@@ -56,6 +57,10 @@ type FromAgent struct {
 	// Warning is set in every message while something is wrong with the node though it
 	// works.
 	Warning string `cbor:"9,keyasint,omitempty"`
+	// WireKeys are the node's, beside Describe; none says nothing.
+	WireKeys WireKeys `cbor:"10,keyasint,omitzero"`
+	// Uses are as in Node, beside Describe.
+	Uses []AddressUse `cbor:"11,keyasint,omitempty"`
 }
 
 // Hello opens a session. Who speaks is in the certificate.
@@ -68,6 +73,14 @@ type Hello struct {
 	Build Build `cbor:"4,keyasint,omitzero"`
 	// Run names this start of the agent, after the machine's own start: MACHINE.RUN.
 	Run string `cbor:"5,keyasint,omitempty"`
+	// DataAddr is the IP address for packets of networks, where it isn't Addr.
+	DataAddr string `cbor:"6,keyasint,omitempty"`
+	// Engine is what the node's engine calls itself.
+	Engine string `cbor:"7,keyasint,omitempty"`
+	// WireKeys are the node's; none says nothing.
+	WireKeys WireKeys `cbor:"8,keyasint,omitzero"`
+	// Uses are as in Node.
+	Uses []AddressUse `cbor:"9,keyasint,omitempty"`
 }
 
 // Report is the news of one task.
@@ -95,6 +108,8 @@ type FromManager struct {
 	// Copy is set beside Refused for an agent whose machine is a copy of its node's: it
 	// must not run the node's tasks.
 	Copy bool `cbor:"9,keyasint,omitempty"`
+	// Networks are NetworkUpdates. They are taken in before Assignments.
+	Networks []cbor.RawMessage `cbor:"10,keyasint,omitempty"`
 }
 
 // Welcome accepts a session.
@@ -307,6 +322,12 @@ type NodeNews struct {
 	Addr        string                `cbor:"3,keyasint"`
 	// Build is what Hello said; zero when there is no news of it.
 	Build Build `cbor:"4,keyasint,omitzero"`
+	// DataAddr and Engine are what Hello said.
+	DataAddr string `cbor:"5,keyasint,omitempty"`
+	Engine   string `cbor:"6,keyasint,omitempty"`
+	// WireKeys and Uses are as the agent said last.
+	WireKeys WireKeys     `cbor:"7,keyasint,omitzero"`
+	Uses     []AddressUse `cbor:"8,keyasint,omitempty"`
 }
 
 // NodeReport is a report with its sender. A report about a task of another node

@@ -55,6 +55,41 @@ var bugs = []planted{
 		pkg: "./store", run: ".",
 	},
 	{
+		name: "an address is given to another task before it has rested",
+		file: "scheduler/address/task.go", old: "const Rest = 30 * time.Second", new: "const Rest = 29 * time.Second",
+		pkg: "./scheduler", run: "TestPlan_Properties",
+	},
+	{
+		name: "a task that is to stop stays among those that clients are led to",
+		file: "cluster/dispatch/networks/account.go", old: "\tcase !t.Live(), t.Status.State == cluster.StateRunning &&", new: "\tcase t.Status.State == cluster.StateRunning &&",
+		pkg: "./cluster/dispatch/networks", run: ".",
+	},
+	{
+		name: "packets of one node's connections have another node's mark",
+		file: "agent/network/desired.go", old: "\t\t\tmark := w.Marks.of(node.Index)\n", new: "\t\t\tmark := w.Marks.of(peers[0].Index)\n",
+		pkg: "./agent/network/simulate", run: "TestPlan_Scripts",
+	},
+	{
+		name: "nobody is told that a node's address has changed",
+		file: "cluster/dispatch/networks/hub.go", old: "\twas, is := standingOf(before), standingOf(after)\n", new: "\twas, is := standingOf(before), standingOf(after)\n\twas.addr = is.addr\n",
+		pkg: "./cluster/dispatch/networks", run: ".",
+	},
+	{
+		name: "what leads to a node stays as it is when the node's address changes",
+		file: "agent/network/plan.go", old: "\tcase Chain:\n\t\ty := b.(Chain)\n", new: "\tcase Forward:\n\t\treturn x.Link == b.(Forward).Link\n\tcase Chain:\n\t\ty := b.(Chain)\n",
+		pkg: "./agent/network/simulate", run: "TestPlan",
+	},
+	{
+		name: "names of networks that a container isn't on are answered",
+		file: "agent/network/dns/names.go", old: "\tfor _, id := range asker.Networks {\n\t\tnetwork := n.Networks[id]\n\t\tif network == nil {\n\t\t\tcontinue\n\t\t}\n\t\tif record, is :=", new: "\tfor _, network := range n.Networks {\n\t\tif record, is :=",
+		pkg: "./agent/network/dns", run: "TestAnswer",
+	},
+	{
+		name: "two services publish one port",
+		file: "store/service.go", old: "p.PublishMode == swarm.PortConfigPublishModeIngress && p.PublishedPort > 0 {\n", new: "p.PublishMode == swarm.PortConfigPublishModeIngress && p.PublishedPort > 1<<16 {\n",
+		pkg: "./scheduler/address", run: ".",
+	},
+	{
 		name: "a slot is filled twice",
 		file: "scheduler/scale.go", old: "w.slots[next].number == number && (w.slots[next].newest != nil || w.slots[next].created) {\n", new: "w.slots[next].number == number && w.slots[next].created {\n",
 		pkg: "./scheduler", run: "TestPlan",
@@ -103,8 +138,13 @@ var bugs = []planted{
 	},
 	{
 		name: "a manager that lost its database goes on voting",
-		file: "cluster/node/repair.go", old: "_, err := m.control().Lost(asking)", new: "err := asking.Err()",
+		file: "cluster/node/repair.go", old: "lineage, err = m.control().Lost(asking)", new: "err = asking.Err()",
 		pkg: "./cluster/clustertest", run: "TestRepair",
+	},
+	{
+		name: "a manager with a database of another lineage is let in",
+		file: "cluster/manager/admit.go", old: "request.Lineage != view.Cluster().Lineage && ", new: "false && ",
+		pkg: "./cluster/clustertest", run: "TestAlone",
 	},
 	{
 		name: "what another version wrote is forgotten",

@@ -83,7 +83,7 @@ func (l *loop) onChange(c store.Change) {
 	case *cluster.Service:
 		l.dirty.services.add(o.ID)
 		before, after := store.Sides[cluster.Service](c)
-		if l.ledger.ChangeService(before, after) {
+		if l.ledger.ChangeService(before, after) || before != nil && len(before.VirtualIPs) > 0 && (after == nil || !slices.Equal(before.VirtualIPs, after.VirtualIPs)) {
 			l.onRoomFreed()
 		}
 		l.onService(o.ID, after)
@@ -92,6 +92,17 @@ func (l *loop) onChange(c store.Change) {
 		l.ledger.ChangeRevision(before, after)
 	case *cluster.Rollout:
 		l.dirty.services.add(o.ServiceID)
+	case *cluster.Network:
+		l.onRoomFreed()
+		if c.After == nil {
+			for t := range l.view.TasksOfNetwork(o.VNI) {
+				l.dirty.services.add(t.ServiceID) // It leaves the network.
+			}
+		}
+	case *cluster.Attachment:
+		if c.After == nil {
+			l.onRoomFreed()
+		}
 	case *cluster.Secret, *cluster.Config:
 		if c.After == nil {
 			l.onReferenceRemoved()
@@ -99,11 +110,14 @@ func (l *loop) onChange(c store.Change) {
 	case *cluster.Task:
 		before, after := store.Sides[cluster.Task](c)
 		l.ledger.ChangeTask(before, after)
+		l.measure.task(l.view, before, after)
 		l.note(o.ID, before != nil && before.Status.State == cluster.StateOrphaned, after != nil && after.Status.State == cluster.StateOrphaned)
 		if matters(before, after) {
 			l.dirty.services.add(o.ServiceID)
 		}
 		if before != nil && before.NodeID != "" && !before.Status.State.Terminal() && (after == nil || after.Status.State.Terminal()) {
+			l.onRoomFreed()
+		} else if after == nil && len(before.Addresses) > 0 {
 			l.onRoomFreed()
 		}
 		if after != nil && after.Assigned() && (before == nil || !before.Assigned()) {
@@ -126,13 +140,16 @@ func (l *loop) note(id string, before, after bool) {
 }
 
 // matters tells whether a task's change can change the plan of its service. The
-// steps of a task on its way to running don't.
+// steps of a task on its way to running don't, nor does losing an address to another one.
 func matters(before, after *cluster.Task) bool {
 	if before == nil || after == nil {
 		return true
 	}
 	if before.Desired != after.Desired || before.NodeID != after.NodeID {
 		return true
+	}
+	if before.Status == after.Status && len(before.Addresses) > len(after.Addresses) {
+		return false
 	}
 	step := func(t *cluster.Task) bool {
 		return t.Status.State >= cluster.StateAssigned && t.Status.State < cluster.StateRunning && t.Desired >= cluster.StateRunning && t.Live()
@@ -200,7 +217,7 @@ func (l *loop) onService(id string, after *cluster.Service) {
 func fitnessChanged(before, after *cluster.Node) bool {
 	fitness := func(n *cluster.Node) any {
 		d := n.Description
-		return []any{n.Spec.Labels, n.Role, n.Status.Addr, d.Hostname, d.Platform, d.Resources, d.Engine.Labels}
+		return []any{n.Spec.Labels, n.Role, n.Status.Addr, d.Hostname, d.Platform, d.Resources, d.Engine.Labels, n.Uses}
 	}
 	return before.Schedulable() != after.Schedulable() || before.Lost() != after.Lost() ||
 		before.Status.State != after.Status.State || before.Spec.Availability != after.Spec.Availability ||

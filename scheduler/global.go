@@ -63,20 +63,27 @@ func (w *servicePlan) fillNodes() {
 		if w.blocker(s) != nil {
 			desired = cluster.StateReady
 		}
-		w.intend(&create{Task: w.newTask(s, desired)})
+		w.intend(&create{Task: w.newTask(s, desired), Networks: w.networking.supplies})
 		s.created = true
 	}
 }
 
 // misplaced says why a task that works must leave its node: the node changed, and
-// the service's constraints exclude it now. It is empty otherwise, also while it is
+// the service's constraints exclude it now, or it hasn't a container yet and can't get one, since
+// the node can't carry its networks. It is empty otherwise, also while it is
 // the service that changed: then the rollout moves its tasks, one by one.
 func (v *serviceView) misplaced(t *cluster.Task) string {
-	if v.requirement.Anywhere() || !t.Assigned() || !t.Live() || t.Status.State.Terminal() {
+	starts := t.Status.State < cluster.StateReady && t.Revision == v.current.Number && v.requirement.Networked()
+	if v.requirement.Anywhere() && !starts || !t.Assigned() || !t.Live() || t.Status.State.Terminal() {
 		return ""
 	}
 	n := v.Ledger.Node(t.NodeID)
-	if n == nil || n.Status.State == cluster.NodeDown || n.Spec.Availability != swarm.NodeAvailabilityActive || !v.requirement.Excludes(n) {
+	switch {
+	case n == nil || n.Status.State == cluster.NodeDown || n.Spec.Availability != swarm.NodeAvailabilityActive:
+		return ""
+	case starts && v.requirement.Clashes(n):
+		return cluster.ReasonClash
+	case !v.requirement.Excludes(n):
 		return ""
 	}
 	if t.Revision != v.current.Number {

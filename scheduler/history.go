@@ -10,7 +10,7 @@ import (
 // as the cluster's limit says, the wanted one included; more where the restart
 // policy counts attempts, the back-off ends in a row, or the running rollout
 // failures; and the first task that the rollout made in the slot, whose outcome
-// says how far it has come.
+// says how far it has come. A record stays while its addresses rest.
 func (w *servicePlan) reapHistory(r *rollout) {
 	if w.history < 0 {
 		return
@@ -34,7 +34,7 @@ func (w *servicePlan) reapHistory(r *rollout) {
 			}
 			keep--
 			// The newest one stays in any case: it may stand for a slot that is finished.
-			if keep >= 0 || t == s.newest || t == displaced || !t.Dead() || !w.stopped(t) || r.counts(s, t) || r.running && len(s.rolling) > 0 && t == s.rolling[0] {
+			if keep >= 0 || t == s.newest || t == displaced || !t.Dead() || !w.stopped(t) || r.counts(s, t) || r.running && len(s.rolling) > 0 && t == s.rolling[0] || w.resting(t) {
 				continue
 			}
 			w.intend(&reap{TaskID: t.ID})

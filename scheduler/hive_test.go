@@ -3,6 +3,7 @@ package scheduler
 import (
 	"context"
 	"fmt"
+	"net/netip"
 	"slices"
 	"strings"
 	"testing"
@@ -11,6 +12,7 @@ import (
 	"github.com/docker/docker/api/types/swarm"
 
 	"skep/cluster"
+	"skep/scheduler/address"
 	"skep/store"
 )
 
@@ -22,6 +24,10 @@ type hive struct {
 	now  time.Time
 	loop *loop
 	ids  int
+	// owners had the addresses when a property looked last.
+	owners map[cluster.Address]*cluster.Task
+	// indexes is how many node indexes were given out.
+	indexes uint16
 	// forgetful makes each plan one of a new leader, who lists everything anew.
 	forgetful bool
 }
@@ -103,15 +109,50 @@ func (h *hive) node(id string) *cluster.Node {
 	n.Description.Resources = swarm.Resources{NanoCPUs: 4e9, MemoryBytes: 4 << 30}
 	n.Status.State = cluster.NodeReady
 	n.Status.Since = h.now
+	n.Description.Engine.Plugins = []swarm.PluginDescription{{Type: "Network", Name: "overlay"}}
 	if old := h.db.View().Node(id); old != nil {
 		*n = *old
+		return n
 	}
+	h.indexes++
+	n.Index = h.indexes
 	return n
+}
+
+func (h *hive) holds(u cluster.Unique) bool {
+	_, held := h.db.View().Holder(u)
+	return held
+}
+
+// network makes a network that spans nodes.
+func (h *hive) network(id, subnet string, ingress bool) {
+	h.t.Helper()
+	prefix := netip.MustParsePrefix(subnet)
+	n := &cluster.Network{ID: id, VNI: cluster.FirstVNI, Subnets: []cluster.Subnet{{Prefix: prefix, Gateway: prefix.Addr().Next()}}}
+	n.Spec.Name, n.Spec.Ingress = id, ingress
+	for h.holds(cluster.UniqueVNI(n.VNI)) {
+		n.VNI++
+	}
+	h.put(n)
+}
+
+// holder gives addresses of a network to a service without tasks, as virtual IPs are.
+func (h *hive) holder(id, network string, first, last int64) {
+	h.t.Helper()
+	s := &cluster.Service{ID: id}
+	s.Spec.Name = id
+	for host := first; host <= last; host++ {
+		s.VirtualIPs = append(s.VirtualIPs, cluster.Address{VNI: h.db.View().Network(network).VNI, Host: cluster.Host(host)})
+	}
+	h.put(s)
 }
 
 func (h *hive) apply(change cluster.Change) {
 	h.t.Helper()
 	h.update(func(tx *store.Tx) error {
+		if err := address.Provide(tx.View, tx.Service(change.Service.ID), change.Service); err != nil {
+			return err
+		}
 		if change.Revision != nil {
 			if err := tx.Put(change.Revision); err != nil {
 				return err
@@ -324,6 +365,13 @@ func (h *hive) describe(service string) string {
 		}
 		if t.Status.Err != "" {
 			fmt.Fprintf(&b, " (%s)", t.Status.Err)
+		}
+		for _, a := range t.Addresses {
+			name := "?" // of a network that is gone
+			if n := v.NetworkOfVNI(a.VNI); n != nil {
+				name = n.Spec.Name
+			}
+			fmt.Fprintf(&b, " %s:%d", name, a.Host)
 		}
 		b.WriteString("\n")
 	}

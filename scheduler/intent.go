@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"skep/cluster"
+	"skep/scheduler/address"
 	"skep/scheduler/placement"
 	"skep/store"
 )
@@ -51,6 +52,8 @@ type create struct {
 	Stop []stop
 	// Beside are wanted tasks of the slot that go on for now.
 	Beside []string
+	// Networks are those that it gets addresses in when it has a node.
+	Networks []*address.Supply
 }
 
 // taken tells whether there is a wanted task in the place of the new one that the plan
@@ -93,7 +96,24 @@ func (c *create) Apply(tx *Tx) error {
 			return err
 		}
 	}
-	return tx.put("create", c.Task)
+	t := c.Task
+	if t.Assigned() && len(c.Networks) > 0 {
+		t.Addresses = nil // It may be applied again.
+		why, err := tx.give(t, s, c.Networks)
+		if err != nil {
+			return err
+		}
+		if why != "" {
+			task := *t
+			t = &task
+			t.Generic = nil
+			t.Status.State, t.Status.Message, t.Status.Err = cluster.StatePending, messagePending, why
+			if t.Slot > 0 {
+				t.NodeID = ""
+			}
+		}
+	}
+	return tx.put("create", t)
 }
 
 func (c *create) String() string {
@@ -131,13 +151,14 @@ type stop struct {
 }
 
 // Apply does it unless the task is to stop already. What was never assigned has
-// nothing to stop and nobody to report: it has ended, or disappears.
+// nothing to stop and nobody to report: it has ended, or disappears. What has ended stays while
+// its addresses rest.
 func (s *stop) Apply(tx *Tx) error {
 	old := tx.Task(s.TaskID)
 	if old == nil || old.Desired >= s.Desired {
 		return nil
 	}
-	if s.Desired == cluster.StateRemove && (!old.Assigned() || old.Status.State.Terminal()) {
+	if s.Desired == cluster.StateRemove && (!old.Assigned() || old.Status.State.Terminal()) && address.RestsUntil(old) <= cluster.At(tx.Now()) {
 		tx.Delete(old)
 		return nil
 	}
@@ -187,6 +208,8 @@ func (s *start) String() string { return "start " + s.TaskID }
 type assign struct {
 	TaskID string
 	placement.Choice
+	// Networks are those that it gets addresses in.
+	Networks []*address.Supply
 }
 
 // Apply does it while the task still waits and the node still takes tasks.
@@ -197,6 +220,16 @@ func (a *assign) Apply(tx *Tx) error {
 	}
 	t := *old
 	now := cluster.At(tx.Now())
+	if len(a.Networks) > 0 {
+		why, err := tx.give(&t, tx.Service(t.ServiceID), a.Networks)
+		if err != nil {
+			return err
+		}
+		if why != "" {
+			t.Status.Message, t.Status.Err = messagePending, why
+			return tx.put("explain", &t)
+		}
+	}
 	t.NodeID, t.Generic = a.NodeID, a.Generic
 	t.Status = cluster.TaskStatus{State: cluster.StateAssigned, Since: now, Applied: now, Message: messageAssigned}
 	return tx.put("assign", &t)

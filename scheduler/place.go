@@ -25,27 +25,49 @@ func (p *placer) release(t *cluster.Task) {
 	p.noRoomReason = ""
 }
 
-// place finds a node for one task of the current revision, or says why none can
+// place finds a node for one task of the current revision in the slot, or says why none can
 // take it.
-func (p *placer) place() (c placement.Choice, why string) {
-	if p.noRoomReason == "" {
-		c, p.noRoomReason = p.view.Ledger.PlaceOne(&p.view.requirement, p.view.Now)
+func (p *placer) place(s *slot) (c placement.Choice, why string) {
+	g := p.view.addresses(&p.view.networking, s)
+	if why = g.why; why == "" {
+		if p.noRoomReason == "" {
+			c, p.noRoomReason = p.view.Ledger.PlaceOne(&p.view.requirement, p.view.Now)
+		}
+		why = p.noRoomReason
 	}
-	p.waiting = p.waiting || p.noRoomReason != ""
-	return c, p.noRoomReason
+	p.note(g, why)
+	return c, why
+}
+
+// note takes in what came of placing a task.
+func (p *placer) note(g given, why string) {
+	if why != "" {
+		p.waiting = true
+		return
+	}
+	g.take()
 }
 
 // newTask makes a task of the current revision, with a node if one has room; in a
 // global service it is the slot's, and the task waits for it while there is no room.
 func (p *placer) newTask(s *slot, desired cluster.State) *cluster.Task {
 	if !p.view.global {
-		c, why := p.place()
+		c, why := p.place(s)
 		return p.view.taskOn(c, why, s.number, desired)
 	}
-	c, why := p.view.Ledger.PlaceOn(&p.view.requirement, s.node)
+	c, why := p.placeOn(s, &p.view.requirement, &p.view.networking, s.node)
 	c.NodeID = s.node
-	p.waiting = p.waiting || why != ""
 	return p.view.taskOn(c, why, 0, desired)
+}
+
+// placeOn places a task on the node that it is made for.
+func (p *placer) placeOn(s *slot, q *placement.Requirement, n *networking, nodeID string) (c placement.Choice, why string) {
+	g := p.view.addresses(n, s)
+	if why = g.why; why == "" {
+		c, why = p.view.Ledger.PlaceOn(q, nodeID)
+	}
+	p.note(g, why)
+	return c, why
 }
 
 // taskOn makes a task that is assigned to the node, unless why says that there was
@@ -68,8 +90,8 @@ func (v *serviceView) taskOn(c placement.Choice, why string, number uint32, desi
 }
 
 // awaitNode gives a node to a task that waits for one, or says why none has room.
-func (p *placer) awaitNode(t *cluster.Task) {
-	requirement := p.view.requirementOf(t)
+func (p *placer) awaitNode(s *slot, t *cluster.Task) {
+	requirement, networking := p.view.askOf(t)
 	if requirement == nil {
 		return
 	}
@@ -77,32 +99,34 @@ func (p *placer) awaitNode(t *cluster.Task) {
 	why := ""
 	switch {
 	case p.view.global:
-		c, why = p.view.Ledger.PlaceOn(requirement, t.NodeID)
+		c, why = p.placeOn(s, requirement, networking, t.NodeID)
 	case requirement == &p.view.requirement:
-		c, why = p.place()
+		c, why = p.place(s)
 	default:
-		c, why = p.view.Ledger.PlaceOne(requirement, p.view.Now)
+		g := p.view.addresses(networking, s)
+		if why = g.why; why == "" {
+			c, why = p.view.Ledger.PlaceOne(requirement, p.view.Now)
+		}
+		p.note(g, why)
 	}
 	switch {
 	case why == "":
-		p.view.intend(&assign{TaskID: t.ID, Choice: c})
-		return
+		p.view.intend(&assign{TaskID: t.ID, Choice: c, Networks: networking.supplies})
 	case why != t.Status.Err:
 		p.view.intend(&explain{TaskID: t.ID, State: t.Status.State, Message: messagePending, Err: why})
 	}
-	p.waiting = true
 }
 
-// requirementOf reads what the task's own revision asks of a node; nil when the
+// askOf reads what the task's own revision asks of nodes and networks; nil when the
 // revision is gone.
-func (v *serviceView) requirementOf(t *cluster.Task) *placement.Requirement {
+func (v *serviceView) askOf(t *cluster.Task) (*placement.Requirement, *networking) {
 	if t.Revision == v.current.Number {
-		return &v.requirement
+		return &v.requirement, &v.networking
 	}
 	r := v.revision(t)
 	if r == nil {
-		return nil
+		return nil, nil
 	}
-	requirement := v.Ledger.Require(r, v.around)
-	return &requirement
+	requirement, networking := v.ask(v.service, r)
+	return &requirement, &networking
 }

@@ -6,6 +6,7 @@ import (
 	"github.com/docker/docker/api/types/swarm"
 
 	"skep/cluster"
+	"skep/scheduler/address"
 	"skep/scheduler/placement"
 	"skep/store"
 )
@@ -110,8 +111,16 @@ type planner struct {
 	around    placement.Surroundings
 	// coldStart is the cluster's, 0 for none.
 	coldStart cluster.Time
-	result    Result
-	reused    servicePlan
+	// supplies are what the networks have left of addresses, by the networks' IDs.
+	supplies map[string]*address.Supply
+	// supplied are those of the service that was planned last, supplying their networks, and together is room for
+	// those of the next one.
+	supplied, together []*address.Supply
+	supplying          []*cluster.Network
+	ingress            *cluster.Network
+	ingressKnown       bool
+	result             Result
+	reused             servicePlan
 }
 
 func (p *planner) intend(i Intent) { p.result.Intents = append(p.result.Intents, i) }

@@ -6,6 +6,7 @@ import (
 	"github.com/docker/docker/api/types/swarm"
 
 	"skep/cluster"
+	"skep/scheduler/address"
 )
 
 // progress writes a service's rollout.
@@ -44,8 +45,11 @@ type abandon struct {
 	ServiceID string
 	// ServiceSeen and RolloutSeen are the versions that the plan knew.
 	ServiceSeen, RolloutSeen uint64
-	Message                  string
+	// Because says which failure it is for.
+	Because string
 }
+
+func (a *abandon) message() string { return "update rolled back " + a.Because }
 
 // Apply does it unless a user changed the service, or its update, in between, or
 // removed a secret or config that the previous spec needs.
@@ -54,9 +58,12 @@ func (a *abandon) Apply(tx *Tx) error {
 	if s == nil || s.Version != a.ServiceSeen || version(rollout) != a.RolloutSeen || missing(tx.View, s.Previous) != "" {
 		return nil
 	}
-	change, err := cluster.AbandonUpdate(s, a.Message, tx.Now())
+	change, err := cluster.AbandonUpdate(s, a.message(), tx.Now())
 	if err != nil {
 		return nil // There is nothing to go back to any more; the next plan pauses.
+	}
+	if err := address.Provide(tx.View, s, change.Service); err != nil {
+		return a.pause(tx, rollout, err)
 	}
 	if err := tx.Put(change.Service); err != nil {
 		return fmt.Errorf("roll back service %s: %w", a.ServiceID, err)
@@ -67,6 +74,21 @@ func (a *abandon) Apply(tx *Tx) error {
 	return nil
 }
 
+// pause leaves the update where it is, since the service can't go back: others have its
+// previous ports or addresses by now. Whether they do only the transaction knows.
+func (a *abandon) pause(tx *Tx, rollout *cluster.Rollout, why error) error {
+	if rollout == nil {
+		return nil
+	}
+	next := *rollout
+	next.State = swarm.UpdateStatePaused
+	next.Message = fmt.Sprintf("update paused %s; it isn't rolled back: %v", a.Because, why)
+	if err := tx.Put(&next); err != nil {
+		return fmt.Errorf("pause the update of service %s: %w", a.ServiceID, err)
+	}
+	return nil
+}
+
 func (a *abandon) String() string {
-	return fmt.Sprintf("rollout %s: %s (%s)", a.ServiceID, swarm.UpdateStateRollbackStarted, a.Message)
+	return fmt.Sprintf("rollout %s: %s (%s)", a.ServiceID, swarm.UpdateStateRollbackStarted, a.message())
 }

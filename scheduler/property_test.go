@@ -35,6 +35,10 @@ func TestPlan_Properties(t *testing.T) {
 			}
 			h.put(n)
 		}
+		// There are hardly more addresses than tasks in tight.
+		h.network("tight", "10.0.1.0/27", false)
+		h.network("wide", "10.0.2.0/24", false)
+		h.network("ingress", "10.0.0.0/26", true)
 		order := rapid.SampledFrom([]string{swarm.UpdateOrderStopFirst, swarm.UpdateOrderStartFirst}).Draw(r, "order")
 		services := []string{"a", "b", "global", "job", "globaljob"}
 		numbered := services[:2]
@@ -150,9 +154,17 @@ func randomSpec(r *rapid.T, s *swarm.ServiceSpec, order string) {
 	if cpus := rapid.Int64Range(0, 2).Draw(r, "cpus"); cpus > 0 {
 		s.TaskTemplate.Resources = &swarm.ResourceRequirements{Reservations: &swarm.Resources{NanoCPUs: cpus * 1e9}}
 	}
-	s.EndpointSpec = nil
+	s.EndpointSpec = &swarm.EndpointSpec{Mode: swarm.ResolutionModeDNSRR} // else there may be no address for the service itself
 	if rapid.IntRange(0, 3).Draw(r, "published") == 0 {
-		s.EndpointSpec = &swarm.EndpointSpec{Ports: cluster.ParsePorts("8080:80/tcp")}
+		s.EndpointSpec.Ports = cluster.ParsePorts("8080:80/tcp")
+	}
+	if rapid.IntRange(0, 2).Draw(r, "ingress") == 0 {
+		port := uint32(9000 + int(s.Name[len(s.Name)-1]) + len(s.Name)<<8) // its own
+		s.EndpointSpec.Ports = append(s.EndpointSpec.Ports, publish(port).Ports...)
+	}
+	s.TaskTemplate.Networks = nil
+	for _, id := range rapid.SampledFrom([][]string{nil, {"tight"}, {"tight", "wide"}, {"wide"}}).Draw(r, "networks") {
+		s.TaskTemplate.Networks = append(s.TaskTemplate.Networks, swarm.NetworkAttachmentConfig{Target: id})
 	}
 	if rapid.IntRange(0, 3).Draw(r, "generic") == 0 {
 		if s.TaskTemplate.Resources == nil {
@@ -187,6 +199,9 @@ func randomSpec(r *rapid.T, s *swarm.ServiceSpec, order string) {
 	if s.Name == "job" {
 		s.Labels[cluster.LabelAntiAffinity.Name] = "b"
 	}
+	if rapid.Bool().Draw(r, "static") {
+		s.Labels[cluster.LabelStaticAddresses.Name] = "true"
+	}
 	if rapid.Bool().Draw(r, "backoff") {
 		s.Labels[cluster.LabelRestartMaxDelay.Name] = "10s"
 	}
@@ -200,8 +215,44 @@ func slotOf(t *cluster.Task) string {
 	return fmt.Sprint(t.Slot)
 }
 
+// addresses checks that tasks have theirs while they run, and that nobody gets another's too
+// early.
+func (h *hive) addresses(r *rapid.T) {
+	v, now := h.db.View(), cluster.At(h.now)
+	owners := make(map[cluster.Address]*cluster.Task)
+	for t := range v.Tasks() {
+		for _, a := range t.Addresses {
+			owners[a] = t
+		}
+		if !t.Assigned() || t.Status.State.Terminal() || !t.Live() {
+			continue
+		}
+		for _, attachment := range v.Revision(t.ServiceID, t.Revision).Spec.Networks {
+			if n := v.Network(attachment.Target); cluster.AddressIn(t.Addresses, n.VNI) == 0 {
+				r.Fatalf("task %s has no address in network %s\n%s", t.ID, n.ID, h.describe(""))
+			}
+		}
+	}
+	for a, before := range h.owners {
+		t := owners[a]
+		if t != nil && t.ID == before.ID {
+			continue
+		}
+		if last := v.Task(before.ID); last != nil {
+			before = last
+		}
+		rested := before.Status.State.Terminal() && now.Sub(before.Status.Applied) >= 30*time.Second
+		inherited := t != nil && t.ServiceID == before.ServiceID && slotOf(t) == slotOf(before) && (before.Status.State.Terminal() || !before.Live())
+		if !rested && !inherited {
+			r.Fatalf("task %s loses its address %v too early\n%s", before.ID, a, h.describe(""))
+		}
+	}
+	h.owners = owners
+}
+
 // always is what holds at every moment.
 func (h *hive) always(r *rapid.T, order string) {
+	h.addresses(r)
 	v := h.db.View()
 	reserved := make(map[string]int64)
 	type place struct {
@@ -220,7 +271,7 @@ func (h *hive) always(r *rapid.T, order string) {
 				kept[t.NodeID] = true
 			}
 			unique := []string{}
-			if e := v.Revision(t.ServiceID, t.Revision).Endpoint; e != nil && len(e.Ports) > 0 {
+			if e := v.Revision(t.ServiceID, t.Revision).Endpoint; len(cluster.HostPorts(e)) > 0 {
 				unique = append(unique, t.NodeID+" port")
 			}
 			for _, c := range t.Generic {
@@ -354,10 +405,12 @@ func (h *hive) converges(r *rapid.T, nodes, services []string) {
 				s.Mode.Replicated.Replicas = &two // or there may be no node without it
 			}
 			// Of these there may be too few.
-			s.EndpointSpec = nil
+			s.EndpointSpec = &swarm.EndpointSpec{Mode: swarm.ResolutionModeDNSRR}
 			if r := s.TaskTemplate.Resources; r != nil {
 				r.Reservations.GenericResources = nil
 			}
+			// Addresses in tight may all be resting, for longer than the deadline of before.
+			s.Labels[cluster.LabelStartDeadline.Name] = "4m"
 		})
 	}
 	for end := h.now.Add(5 * time.Minute); h.now.Before(end); h.advance(end.Sub(h.now)) {

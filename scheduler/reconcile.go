@@ -118,7 +118,7 @@ func (w *servicePlan) unblockOrExplain(s *slot) {
 			continue
 		}
 		if !t.Assigned() {
-			w.awaitNode(t)
+			w.awaitNode(s, t)
 		}
 		if t.Desired != cluster.StateReady {
 			continue

@@ -56,6 +56,7 @@ func (w *servicePlan) replace(s *slot, r replacement) *cluster.Task {
 	// Whatever replaces another task has NotBefore, which tells it from the first task
 	// of a new slot.
 	c.Task.NotBefore = max(r.notBefore, w.now)
+	c.Networks = w.networking.supplies
 	w.intend(c)
 	s.created = true
 	return c.Task

@@ -9,6 +9,7 @@ import (
 	"github.com/docker/docker/api/types/swarm"
 
 	"skep/cluster"
+	"skep/scheduler/address"
 	"skep/store"
 )
 
@@ -45,7 +46,8 @@ func policyOf(s *cluster.Service, rollback bool) updatePolicy {
 		if config.FailureAction != "" {
 			p.action = config.FailureAction
 		}
-		p.startFirst = config.Order == swarm.UpdateOrderStartFirst
+		// The next task can't have the addresses of one that runs.
+		p.startFirst = config.Order == swarm.UpdateOrderStartFirst && !address.Static(s)
 	}
 	if d, ok := cluster.LabelStartDeadline.Of(s.Spec.Labels); ok {
 		p.deadline = d
@@ -205,7 +207,7 @@ func (r *rollout) checkFailures(slots []slot) (pause *cluster.Rollout, abandoned
 		}
 		r.view.intend(&abandon{
 			ServiceID: r.view.id, ServiceSeen: r.view.service.Version, RolloutSeen: version(r.Rollout),
-			Message: "update rolled back " + because,
+			Because: because,
 		})
 		return nil, true
 	}
@@ -228,7 +230,7 @@ func missing(view store.View, spec *swarm.ServiceSpec) string {
 	}
 	var list []string
 	for _, ref := range view.Missing(&spec.TaskTemplate) {
-		list = append(list, ref.Kind+" "+ref.Name)
+		list = append(list, ref.Kind+" "+cmp.Or(ref.Name, ref.ID))
 	}
 	return strings.Join(list, ", ")
 }

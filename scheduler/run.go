@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"skep/cluster"
+	"skep/cluster/telemetry"
 	"skep/scheduler/placement"
 	"skep/store"
 )
@@ -45,6 +46,8 @@ type Config struct {
 	NewID func() string
 	// Log takes what operators should know; slog.Default() by default.
 	Log *slog.Logger
+	// Metrics are what is measured; nothing by default.
+	Metrics telemetry.Scheduler
 }
 
 // Run is the leader's loop: it plans what has changed and writes the result, until
@@ -112,8 +115,9 @@ type loop struct {
 	global map[string]struct{}
 	forgot time.Time
 	// lost and began are as Input's.
-	lost  map[string]time.Time
-	began time.Time
+	lost    map[string]time.Time
+	began   time.Time
+	measure measure
 }
 
 func newLoop(config Config) *loop {
@@ -130,7 +134,7 @@ func newLoop(config Config) *loop {
 	if config.Log == nil {
 		config.Log = slog.Default()
 	}
-	return &loop{config: config, subscription: config.Store.Subscribe()}
+	return &loop{config: config, subscription: config.Store.Subscribe(), measure: newMeasure(config.Metrics)}
 }
 
 // relist forgets everything and looks at the whole database.
@@ -196,7 +200,9 @@ func (l *loop) plan() (Result, Input) {
 		View: l.view, Ledger: l.ledger, Services: services, Nodes: nodes, Limit: planLimit,
 		Now: l.config.Now(), Monotonic: l.config.Monotonic(), NewID: l.config.NewID, Lost: l.lost, LeaderSince: l.began,
 	}
+	began := l.config.Monotonic()
 	result := Plan(input)
+	l.measure.plan(l.config.Monotonic().Sub(began), result)
 	l.dirty.services.add(services[result.Planned:]...)
 	for _, id := range services[:result.Planned] {
 		l.wakes.drop(Wake{ServiceID: id})

@@ -20,8 +20,8 @@ func (w *servicePlan) fillSlots() {
 		missing = min(missing, w.Limit) // What this creates brings the next plan.
 	}
 	var chosen []placement.Choice
-	if w.noRoomReason == "" && missing > 1 {
-		chosen = w.Ledger.Place(&w.requirement, missing, w.Now)
+	if w.noRoomReason == "" && missing > 1 && !w.networking.static {
+		chosen = w.Ledger.Place(&w.requirement, w.networking.left(missing), w.Now)
 	}
 	next := 0 // of w.slots
 	for number := uint32(1); missing > 0; number++ {
@@ -31,18 +31,23 @@ func (w *servicePlan) fillSlots() {
 		if next < len(w.slots) && w.slots[next].number == number && (w.slots[next].newest != nil || w.slots[next].created) {
 			continue
 		}
+		var s *slot // what is left there
+		if next < len(w.slots) && w.slots[next].number == number {
+			s = &w.slots[next]
+		}
 		var c placement.Choice
 		why := ""
 		if len(chosen) > 0 {
 			c, chosen = chosen[0], chosen[1:]
+			given{supplies: w.networking.supplies}.take()
 		} else {
-			c, why = w.place()
+			c, why = w.place(s)
 		}
 		desired := w.wanted
-		if (w.job || w.current.Fenced()) && next < len(w.slots) && w.slots[next].number == number && w.blocker(&w.slots[next]) != nil {
+		if (w.job || w.current.Fenced()) && s != nil && w.blocker(s) != nil {
 			desired = cluster.StateReady
 		}
-		w.intend(&create{Task: w.taskOn(c, why, number, desired)})
+		w.intend(&create{Task: w.taskOn(c, why, number, desired), Networks: w.networking.supplies})
 		missing--
 	}
 }
@@ -86,13 +91,14 @@ func (w *servicePlan) scaleDown() {
 	w.slots = slices.DeleteFunc(w.slots, func(s slot) bool { return s.newest == nil })
 }
 
-// remove makes all tasks of a slot disappear, as soon as they have stopped.
+// remove makes all tasks of a slot disappear, as soon as they have stopped and their addresses
+// have rested.
 func (w *servicePlan) remove(s *slot) {
 	for _, t := range s.tasks {
 		switch {
 		case t.Dead() && !t.Live() && w.service != nil && !w.global && !w.stopped(t):
 			// What takes the slot next must know of it.
-		case t.Dead() && !t.Live():
+		case t.Dead() && !t.Live() && !w.resting(t):
 			w.intend(&reap{TaskID: t.ID})
 		case t.Desired != cluster.StateRemove:
 			w.intend(w.stop(s, cluster.StateRemove, "", t))
@@ -100,12 +106,12 @@ func (w *servicePlan) remove(s *slot) {
 	}
 }
 
-// reapRemoved deletes the tasks that were to be removed and have ended, and
-// leaves the others alone.
+// reapRemoved deletes the tasks that were to be removed and have ended, once their addresses
+// have rested, and leaves the others alone.
 func (w *servicePlan) reapRemoved() {
 	for i := range w.slots {
 		for _, t := range w.slots[i].tasks {
-			if t.Desired == cluster.StateRemove && t.Dead() && w.stopped(t) {
+			if t.Desired == cluster.StateRemove && t.Dead() && w.stopped(t) && !w.resting(t) {
 				w.intend(&reap{TaskID: t.ID})
 			}
 		}
@@ -117,8 +123,9 @@ func (w *servicePlan) removeAll() {
 	left := false
 	for i := range w.slots {
 		for _, t := range w.slots[i].tasks {
-			// A live task that has ended, or never got a node, goes at once.
-			left = left || !t.Status.State.Terminal() && t.Assigned()
+			// A live task that has ended, or never got a node, goes at once, unless its
+			// addresses are to rest.
+			left = left || !t.Status.State.Terminal() && t.Assigned() || w.resting(t)
 		}
 		w.remove(&w.slots[i])
 	}

@@ -3,6 +3,7 @@ package scheduler
 import (
 	"fmt"
 	"maps"
+	"net/netip"
 	"path/filepath"
 	"slices"
 	"strconv"
@@ -68,6 +69,31 @@ func (h *hive) script(d *datadriven.TestData) string {
 			h.setNode(&n, arg)
 		}
 		h.put(&n)
+	case "network":
+		subnet, ingress := "10.0.1.0/24", false
+		for _, arg := range d.CmdArgs[1:] {
+			if ingress = ingress || arg.Key == "ingress"; arg.Key == "subnet" {
+				subnet = arg.Vals[0]
+			}
+		}
+		if d.HasArg("driver") { // Each engine makes it by itself.
+			n := &cluster.Network{ID: name}
+			n.Spec.Name, n.Spec.DriverConfiguration = name, &swarm.Driver{Name: d.CmdArgs[1].Vals[0]}
+			h.put(n)
+			break
+		}
+		h.network(name, subnet, ingress)
+		if d.HasArg("encrypted") {
+			h.update(func(tx *store.Tx) error {
+				n := *tx.Network(name)
+				n.Spec.DriverConfiguration = &swarm.Driver{Name: cluster.OverlayDriver, Options: map[string]string{cluster.OptionEncrypted: ""}}
+				return tx.Put(&n)
+			})
+		}
+	case "rmnetwork":
+		h.update(func(tx *store.Tx) error { tx.Delete(tx.Network(name)); return nil })
+	case "holder": // has the addresses from first to last, until it is removed
+		h.holder(name, d.CmdArgs[1].Key, number[int64](h.t, d.CmdArgs[2]), number[int64](h.t, d.CmdArgs[3]))
 	case "secret":
 		secret := &cluster.Secret{ID: name}
 		secret.Spec.Name = name
@@ -212,6 +238,14 @@ func (h *hive) setNode(n *cluster.Node, arg datadriven.CmdArg) {
 			kind, name, _ := strings.Cut(value, ":")
 			n.Description.Engine.Plugins = append(n.Description.Engine.Plugins, swarm.PluginDescription{Type: kind, Name: name})
 		}
+	case "uses": // what its engine has; with a name behind it of a network of the cluster's
+		n.Uses = nil
+		for _, value := range arg.Vals {
+			prefix, of, _ := strings.Cut(value, ":")
+			if value != "none" {
+				n.Uses = append(n.Uses, cluster.AddressUse{Prefix: netip.MustParsePrefix(prefix), By: "old", Engine: true, NetworkID: of})
+			}
+		}
 	case "availability":
 		n.Spec.Availability = swarm.NodeAvailability(value)
 	case "state":
@@ -227,6 +261,8 @@ func (h *hive) setNode(n *cluster.Node, arg datadriven.CmdArg) {
 			delete(labels, label)
 		}
 		n.Spec.Labels = labels
+	case "index":
+		n.Index = uint16(number[uint64](h.t, arg))
 	case "arch":
 		n.Description.Platform.Architecture = value
 	case "role":
@@ -339,6 +375,20 @@ func (h *hive) setService(spec *swarm.ServiceSpec, arg datadriven.CmdArg) {
 		spec.TaskTemplate.ContainerSpec.Mounts = []mount.Mount{{Type: mount.TypeVolume, Target: "/v", VolumeOptions: &mount.VolumeOptions{DriverConfig: &mount.Driver{Name: value}}}}
 	case "publish": // as cluster.ParsePorts reads it
 		spec.EndpointSpec = &swarm.EndpointSpec{Ports: cluster.ParsePorts(strings.Join(arg.Vals, ","))}
+	case "ingress": // a port that is published on all nodes
+		spec.EndpointSpec = nil
+		if value != "none" {
+			port := swarm.PortConfig{PublishedPort: uint32(number[uint64](h.t, arg)), TargetPort: 80, Protocol: swarm.PortConfigProtocolTCP, PublishMode: swarm.PortConfigPublishModeIngress}
+			spec.EndpointSpec = &swarm.EndpointSpec{Ports: []swarm.PortConfig{port}}
+		}
+	case "network":
+		spec.TaskTemplate.Networks = nil
+		for _, id := range arg.Vals {
+			if id == "none" {
+				break
+			}
+			spec.TaskTemplate.Networks = append(spec.TaskTemplate.Networks, swarm.NetworkAttachmentConfig{Target: id})
+		}
 	case "spread":
 		spec.TaskTemplate.Placement.Preferences = nil
 		for _, descriptor := range arg.Vals {

@@ -18,6 +18,7 @@ type serviceView struct {
 	// current is the revision that the service wants.
 	current     *cluster.Revision
 	requirement placement.Requirement
+	networking  networking
 	// stored is the rollout to current as the plan finds it, nil when there is none.
 	stored *cluster.Rollout
 	same   map[uint64]sameness
@@ -43,7 +44,7 @@ func (p *planner) viewOf(id string) serviceView {
 	if v.current = p.View.Revision(id, v.service.Revision); v.current == nil {
 		return v // The API puts both in one transaction, so this is a database that was tampered with.
 	}
-	v.requirement = p.Ledger.Require(v.current, p.around)
+	v.requirement, v.networking = p.ask(v.service, v.current)
 	v.global, v.job = v.service.Global(), v.service.Job()
 	if v.job {
 		v.wanted = cluster.StateComplete
@@ -52,6 +53,13 @@ func (p *planner) viewOf(id string) serviceView {
 		v.stored = rollout
 	}
 	return v
+}
+
+// ask reads what a revision asks of nodes and networks.
+func (p *planner) ask(s *cluster.Service, r *cluster.Revision) (placement.Requirement, networking) {
+	n, around := p.networkingOf(s, r), p.around
+	around.Networks = n.networks
+	return p.Ledger.Require(r, around), n
 }
 
 // planService compares one service with its tasks.
@@ -111,6 +119,8 @@ func (w *servicePlan) plan() (waiting bool) {
 		w.fillSlots()
 	}
 	balanced := w.rebalance(&r)
+	w.leave()
+	w.publish()
 	for i := range w.slots {
 		w.unblockOrExplain(&w.slots[i])
 	}

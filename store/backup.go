@@ -14,7 +14,7 @@ import (
 	"skep/cluster"
 )
 
-// indexLeap is how far ahead of a backup the index of a restored database is. It
+// indexLeap is how far the index of a database of a new lineage is ahead of the one that it is made of. It
 // must be beyond whatever the old one had when it was lost, since agents do nothing
 // that a manager behind what they have seen tells them.
 const indexLeap = 1 << 32
@@ -63,7 +63,8 @@ func (v View) Backup(out io.Writer) error {
 	return nil
 }
 
-// Restored is a database that was read from a backup and isn't in use yet.
+// Restored is a database that begins a new lineage and isn't in use yet: it was read from a
+// backup, or is a copy.
 type Restored struct{ s *state }
 
 // ReadBackup reads what View.Backup wrote, whole or not at all.
@@ -114,6 +115,13 @@ func readBackup(in *cbor.Decoder) (*state, error) {
 	return s, nil
 }
 
+// Copy is a copy of the database that begins a new lineage.
+func (v View) Copy() *Restored {
+	s := v.s.copy()
+	s.applied += indexLeap
+	return &Restored{s}
+}
+
 // View is the database as it is now.
 func (r *Restored) View() View { return View{r.s} }
 
@@ -126,7 +134,7 @@ func (r *Restored) Edit(now time.Time, fn func(*Tx) error) error {
 		err = tx.refused
 	}
 	if err != nil {
-		return fmt.Errorf("edit backup: %w", err)
+		return fmt.Errorf("edit database: %w", err)
 	}
 	scratch.applied++
 	for _, c := range tx.changes {
@@ -135,7 +143,7 @@ func (r *Restored) Edit(now time.Time, fn func(*Tx) error) error {
 		}
 		f, err := c.record.finish(kinds[c.record.Kind-1], c.after, scratch.applied)
 		if err != nil {
-			return fmt.Errorf("edit backup: %w", err)
+			return fmt.Errorf("edit database: %w", err)
 		}
 		scratch.keep(c.record.Kind, c.after, f)
 	}
@@ -143,18 +151,19 @@ func (r *Restored) Edit(now time.Time, fn func(*Tx) error) error {
 	return nil
 }
 
-// Install writes the database as the only thing on an empty disk, with server as
-// raft's only voter: the manager that opens the disk next goes on from there.
-func (r *Restored) Install(disk *Disk, server raft.Server) error {
+// Install writes the database as a snapshot at a term of raft's, with server as its only
+// voter: the manager that opens the disk next goes on from there. The disk must have no
+// entries that raft would play on top of it.
+func (r *Restored) Install(disk *Disk, server raft.Server, term uint64) error {
 	group := raft.Configuration{Servers: []raft.Server{server}}
 	// Raft asks a transport how to write addresses for versions that don't exist any more.
 	_, transport := raft.NewInmemTransport(server.Address)
-	sink, err := disk.Snapshots.Create(raft.SnapshotVersionMax, r.s.applied, 1, group, r.s.applied, transport)
+	sink, err := disk.Snapshots.Create(raft.SnapshotVersionMax, r.s.applied, term, group, r.s.applied, transport)
 	if err != nil {
-		return fmt.Errorf("install backup: %w", err)
+		return fmt.Errorf("install database: %w", err)
 	}
 	if err := (snapshot{r.View()}).Persist(sink); err != nil {
-		return fmt.Errorf("install backup: %w", err)
+		return fmt.Errorf("install database: %w", err)
 	}
 	return nil
 }

@@ -15,6 +15,9 @@ const (
 	maxServices = 100_000
 	maxSecrets  = 20_000
 	maxConfigs  = 20_000
+	// maxNetworks is what there is room for in VXLAN identifiers, and more than pools of the
+	// usual size have.
+	maxNetworks = 50_000
 	// maxTasks is how many tasks all services may want: twice as many as skep is made for. Each
 	// takes about a kilobyte.
 	maxTasks = 2_000_000
@@ -61,6 +64,8 @@ func weighSecret(s *cluster.Secret) weight {
 func weighConfig(c *cluster.Config) weight {
 	return weight{bytes: len(c.Spec.Data) + annotationsSize(c.Spec.Annotations)}
 }
+
+func weighNetwork(n *cluster.Network) weight { return weight{bytes: encodedSize(&n.Spec)} }
 
 // encodedSize is how long a thing is in the log. What can't be written there isn't put.
 func encodedSize(v any) int {

@@ -12,6 +12,7 @@ import (
 	"github.com/hashicorp/raft"
 
 	"skep/cluster"
+	"skep/cluster/telemetry"
 	"skep/store/seal"
 )
 
@@ -51,6 +52,9 @@ type DiskConfig struct {
 	// Write, when a test sets it, runs each write: what is to be written, and the
 	// function that does it. It stands for a disk that is slow, full or broken.
 	Write func(what string, write func() error) error
+	// Metrics are what is measured, by Now (time.Now by default); nothing by default.
+	Metrics telemetry.Store
+	Now     func() time.Time
 	// Log takes what operators should know; slog.Default() by default.
 	Log *slog.Logger
 }
@@ -85,6 +89,9 @@ func OpenDisk(config DiskConfig) (*Disk, error) {
 	}
 	if config.Fatal == nil {
 		config.Fatal = exit(config.Log)
+	}
+	if config.Now == nil {
+		config.Now = time.Now
 	}
 	if config.StallLimit <= 0 {
 		config.StallLimit = defaultStall
@@ -140,7 +147,7 @@ func (d *Disk) open(config DiskConfig, path string) error {
 	d.log, d.snapshots = log, snapshots
 	d.Stable = &watchedStable{StableStore: d.bolt, dog: d.dog}
 	d.Snapshots = &notedSnapshots{Snapshots: snapshots, note: d.noteSnapshot}
-	d.Log = &recentLog{watchedLog: &watchedLog{Log: log, dog: d.dog}}
+	d.Log = &recentLog{watchedLog: &watchedLog{Log: log, dog: d.dog, fsync: config.Metrics.Fsync, now: config.Now}}
 	return nil
 }
 

@@ -207,6 +207,12 @@ func newConfig(id, name string) *cluster.Config {
 	return c
 }
 
+func newNetwork(id, name string) *cluster.Network {
+	n := &cluster.Network{ID: id}
+	n.Spec.Name = name
+	return n
+}
+
 // snapshotOf returns a view as a snapshot.
 func snapshotOf(t interface{ Fatal(...any) }, v View) []byte {
 	out := &sink{}

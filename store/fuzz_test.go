@@ -5,6 +5,7 @@ import (
 	"crypto/sha256"
 	"encoding/binary"
 	"errors"
+	"net/netip"
 	"runtime/metrics"
 	"testing"
 	"time"
@@ -36,8 +37,17 @@ func filled() []any {
 	task.Generic = []cluster.Claim{{Kind: "gpu", Names: []string{"g1"}}}
 	secret, config := newSecret("x1", "key"), newConfig("y1", "conf")
 	secret.Spec.Data, config.Spec.Data = []byte("secret"), []byte("data")
+	lan := newNetwork("w1", "lan")
+	lan.Spec.DriverConfiguration = &swarm.Driver{Name: "overlay", Options: map[string]string{"encrypted": ""}}
+	lan.VNI, lan.Subnets = 4097, []cluster.Subnet{{Prefix: netip.MustParsePrefix("10.0.1.0/24"), Gateway: netip.MustParseAddr("10.0.1.1")},
+		{Prefix: netip.MustParsePrefix("fd00::/64"), Range: netip.MustParsePrefix("fd00::/96"), Gateway: netip.MustParseAddr("fd00::1"), Aux: map[string]netip.Addr{"a": netip.MustParseAddr("fd00::2")}}}
+	web.VirtualIPs, task.Addresses = []cluster.Address{{VNI: 4097, Host: 2}}, []cluster.Address{{VNI: 4097, Host: 3}}
+	web.Ports = []swarm.PortConfig{{Protocol: "tcp", TargetPort: 80, PublishedPort: 8080, PublishMode: "ingress"}}
+	node.Index = 1
+	record.Networks = cluster.NetworkSettings{Pools: []netip.Prefix{cluster.DefaultPool}, SubnetBits: 24, DataPort: 4789, Seed: 1}
 	return []any{record, node, web, &cluster.Revision{ServiceID: "s1", Number: 1, ServiceName: "web", Spec: web.Spec.TaskTemplate, Auth: "e30="},
-		&cluster.Rollout{ServiceID: "s1", State: swarm.UpdateStateUpdating, Total: 3, StartedAt: at}, task, secret, config}
+		&cluster.Rollout{ServiceID: "s1", State: swarm.UpdateStateUpdating, Total: 3, StartedAt: at}, task, secret, config, lan,
+		&cluster.Attachment{ID: "v1", NodeID: "n1", NetworkID: "w1", Address: cluster.Address{VNI: 4097, Host: 4}, Name: "box", Aliases: []string{"b"}, Ended: 5}}
 }
 
 // FuzzApply gives an entry to two managers that hold the same: a row of bytes, and one

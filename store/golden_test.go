@@ -26,7 +26,7 @@ func TestGolden_EntriesAndSnapshotsAreWrittenAsBefore(t *testing.T) {
 	// Not in the order of their keys, and with numbers that aren't in the order of their digits.
 	objects := append(filled(), &cluster.Revision{ServiceID: "s1", Number: 10}, &cluster.Revision{ServiceID: "s1", Number: 9},
 		&cluster.Revision{ServiceID: "s", Number: 11}, &cluster.Rollout{ServiceID: "s"}, &cluster.Node{ID: "a1"}, service("s", "A"),
-		&cluster.Task{ID: "a1", ServiceID: "s"}, newSecret("a1", "other"), newConfig("a1", "other"))
+		&cluster.Task{ID: "a1", ServiceID: "s"}, newSecret("a1", "other"), newConfig("a1", "other"), newNetwork("a1", "other"), &cluster.Attachment{ID: "a1"})
 	err := s.Update(cluster.WithActor(t.Context(), "user"), func(tx *Tx) error {
 		for _, object := range objects {
 			if err := tx.Put(object); err != nil {

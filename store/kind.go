@@ -24,6 +24,8 @@ var kinds = [...]kind{
 	tasks,
 	secrets,
 	configs,
+	networks,
+	attachments,
 }
 
 // kindNumber is a kind in logs and snapshots: its place in kinds, from 1. It is never
@@ -72,6 +74,11 @@ type kindOf[T any] struct {
 	// references are the IDs and names of objects of the kind that tasks of a spec are
 	// given. Optional.
 	references func(*swarm.TaskSpec) iter.Seq2[string, string]
+	// refersByID is set when there are no names in references.
+	refersByID bool
+
+	// uniques are the numbers that an object has and no other object may have. Optional.
+	uniques func(*T) []cluster.Unique
 
 	// most is how many there may be, and weigh is what each counts for: see checkBounds.
 	// Optional.
@@ -129,6 +136,7 @@ type kind interface {
 	intern(in *interner, object any)
 	referencesIn(spec *swarm.TaskSpec) iter.Seq[Reference]
 	wordOf() string
+	uniquesOf(object any) []cluster.Unique
 	mostOf() int
 	weightOf(object any) weight
 }
@@ -151,6 +159,14 @@ func (k *kindOf[T]) setMeta(object any, m cluster.Meta) { k.meta.set(object.(*T)
 func (k *kindOf[T]) setVersion(object any, version uint64) { k.meta.setVersion(object.(*T), version) }
 
 func (k *kindOf[T]) wordOf() string { return k.word }
+
+// uniquesOf is nil for no object, too.
+func (k *kindOf[T]) uniquesOf(object any) []cluster.Unique {
+	if k.uniques == nil || object == nil {
+		return nil
+	}
+	return k.uniques(object.(*T))
+}
 
 func (k *kindOf[T]) mostOf() int { return k.most }
 

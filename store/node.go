@@ -17,6 +17,12 @@ var nodes = &kindOf[cluster.Node]{
 		return []time.Time{n.CreatedAt, n.UpdatedAt, n.Status.Since, n.Certificate.Ends}
 	},
 	share: func(in *interner, n *cluster.Node) { in.share(&n.ID) },
+	uniques: func(n *cluster.Node) []cluster.Unique {
+		if n.Index == 0 {
+			return nil
+		}
+		return []cluster.Unique{cluster.UniqueIndex(n.Index)}
+	},
 }
 
 // Node finds a node by its ID.

@@ -60,6 +60,29 @@ type leadership struct {
 // ErrUnknownOutcome when the write was under way as leadership or ctx ended.
 // A transaction without writes doesn't go through raft; it is no leadership check.
 func (s *Store) Update(ctx context.Context, fn func(*Tx) error) error {
+	if !s.metrics.Update.Any() {
+		return s.update(ctx, fn)
+	}
+	began := s.clock.machine()
+	err := s.update(ctx, fn)
+	s.metrics.Update.Of(resultOf(err)).Took(s.clock.machine().Sub(began))
+	return err
+}
+
+// resultOf is what an Update came to, as it is counted.
+func resultOf(err error) string {
+	switch {
+	case err == nil:
+		return "ok"
+	case errors.Is(err, cluster.ErrUnknownOutcome):
+		return "unknown"
+	case errors.Is(err, cluster.ErrNotLeader):
+		return "not_leader"
+	}
+	return "refused"
+}
+
+func (s *Store) update(ctx context.Context, fn func(*Tx) error) error {
 	lead := s.leading.Load()
 	if lead == nil {
 		return cluster.ErrNotLeader
@@ -168,7 +191,8 @@ func (s *Store) commit(ctx context.Context, r Raft, lead *leadership, first *req
 	if len(b.waiting) == 0 {
 		return nil
 	}
-	err := b.propose(ctx, r)
+	err := s.metrics.Commit.Measure(s.clock.machine, func() error { return b.propose(ctx, r) })
+	s.metrics.Batch.Was(len(b.waiting))
 	for _, request := range b.waiting {
 		if err != nil {
 			request.result = fmt.Errorf("update: %w", err)

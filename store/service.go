@@ -4,6 +4,8 @@ import (
 	"iter"
 	"time"
 
+	"github.com/docker/docker/api/types/swarm"
+
 	"skep/cluster"
 )
 
@@ -18,6 +20,18 @@ var services = &kindOf[cluster.Service]{
 	meta:   inMeta[cluster.Service](func(s *cluster.Service) *cluster.Meta { return &s.Meta }),
 	times:  func(s *cluster.Service) []time.Time { return []time.Time{s.CreatedAt, s.UpdatedAt} },
 	share:  func(in *interner, s *cluster.Service) { in.share(&s.ID) },
+	uniques: func(s *cluster.Service) []cluster.Unique {
+		var list []cluster.Unique
+		for _, a := range s.VirtualIPs {
+			list = append(list, cluster.UniqueAddress(a))
+		}
+		for _, p := range s.Ports {
+			if p.PublishMode == swarm.PortConfigPublishModeIngress && p.PublishedPort > 0 {
+				list = append(list, cluster.UniquePort(p.Protocol, p.PublishedPort))
+			}
+		}
+		return list
+	},
 }
 
 // Service finds a service by its ID.

@@ -133,6 +133,7 @@ func (s *state) add(n kindNumber, data []byte, intern *interner) error {
 	if s.table(n).find(object) != nil {
 		return errors.New("it is there twice")
 	}
+	s.renumber(n, nil, object)
 	s.table(n).put(nil, object)
 	known, err := cluster.Encode(object)
 	if err == nil && !bytes.Equal(known, data) {

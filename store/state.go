@@ -4,6 +4,8 @@ import (
 	"iter"
 
 	"github.com/tidwall/btree"
+
+	"skep/cluster"
 )
 
 // state is all tables at one index. Trees share structure between copies, so a
@@ -14,13 +16,15 @@ type state struct {
 	applied uint64
 	// tables has the objects of each kind, in the order of kinds.
 	tables []table
+	// uniques are who has which number, of all kinds.
+	uniques *btree.Map[cluster.Unique, owner]
 	// came are the objects of which this version would write something else than came:
 	// another version wrote them, with fields that this one doesn't know.
 	came *btree.Map[string, form] // by cameKey
 }
 
 func newState() *state {
-	s := &state{tables: make([]table, len(kinds)), came: new(btree.Map[string, form])}
+	s := &state{tables: make([]table, len(kinds)), uniques: new(btree.Map[cluster.Unique, owner]), came: new(btree.Map[string, form])}
 	for i, k := range kinds {
 		s.tables[i] = k.newTable()
 	}
@@ -30,7 +34,7 @@ func newState() *state {
 // copy returns a state that may be written to without being seen through s. It
 // must not run at the same time as a write to s.
 func (s *state) copy() *state {
-	c := &state{applied: s.applied, tables: make([]table, len(s.tables)), came: s.came.Copy()}
+	c := &state{applied: s.applied, tables: make([]table, len(s.tables)), uniques: s.uniques.Copy(), came: s.came.Copy()}
 	for i, t := range s.tables {
 		c.tables[i] = t.copy()
 	}
@@ -43,12 +47,14 @@ func (s *state) table(n kindNumber) table { return s.tables[n-1] }
 // put writes after, which is written as f, in the place of before, which may be nil: an
 // object with the same key.
 func (s *state) put(n kindNumber, before, after any, f form) {
+	s.renumber(n, before, after)
 	s.table(n).put(before, after)
 	s.keep(n, after, f)
 }
 
 // delete removes an object that is there.
 func (s *state) delete(n kindNumber, before any) {
+	s.renumber(n, before, nil)
 	s.table(n).delete(before)
 	s.keep(n, before, nil)
 }

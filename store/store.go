@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"skep/cluster"
+	"skep/cluster/telemetry"
 )
 
 // Config is what a Store needs from outside. The zero value works.
@@ -26,15 +27,18 @@ type Config struct {
 	// apart from the others. It must not return in production: by default it logs
 	// and exits. Where it returns (in tests), the Store applies nothing any more.
 	Fatal func(error)
+	// Metrics are what is measured; nothing by default.
+	Metrics telemetry.Store
 }
 
 // Store is one manager's copy of the database.
 type Store struct {
-	clock  clock
-	log    *slog.Logger
-	fatal  func(error)
-	build  cluster.Build
-	intern *interner // used by raft's FSM goroutine only
+	clock   clock
+	log     *slog.Logger
+	fatal   func(error)
+	build   cluster.Build
+	metrics telemetry.Store
+	intern  *interner // used by raft's FSM goroutine only
 
 	published atomic.Pointer[state]
 	leading   atomic.Pointer[leadership]
@@ -49,7 +53,7 @@ type Store struct {
 // New makes an empty Store; raft fills it through FSM.
 func New(config Config) *Store {
 	s := &Store{
-		clock: clock{machine: config.Now}, log: config.Log, fatal: config.Fatal, build: config.Build,
+		clock: clock{machine: config.Now}, log: config.Log, fatal: config.Fatal, build: config.Build, metrics: config.Metrics,
 		intern:        newInterner(),
 		subscriptions: make(map[*Subscription]struct{}),
 		waiters:       make(map[*waiter]struct{}),

@@ -198,10 +198,11 @@ func (t *tableOf[T]) nameTaken(object any) (word, name string, taken bool) {
 	return t.kind.word, t.kind.name(same), true
 }
 
-// has tells whether the object that ref refers to is there, under the name in ref.
+// has tells whether the object that ref refers to is there, under the name in ref
+// where references have names.
 func (t *tableOf[T]) has(ref Reference) bool {
 	object, ok := t.rows.Get(ref.ID)
-	return ok && t.kind.name(object) == ref.Name
+	return ok && (t.kind.refersByID || t.kind.name(object) == ref.Name)
 }
 
 // The lookups of View's methods.

@@ -23,6 +23,16 @@ var tasks = &kindOf[cluster.Task]{
 		in.share(&t.Status.Message)
 		in.share(&t.Status.Err)
 	},
+	uniques: func(t *cluster.Task) []cluster.Unique {
+		if len(t.Addresses) == 0 {
+			return nil
+		}
+		list := make([]cluster.Unique, len(t.Addresses))
+		for i, a := range t.Addresses {
+			list[i] = cluster.UniqueAddress(a)
+		}
+		return list
+	},
 	indexes: [maxIndexes]index[cluster.Task]{
 		tasksByService: {before: func(a, b *cluster.Task) bool {
 			if c := strings.Compare(a.ServiceID, b.ServiceID); c != 0 {

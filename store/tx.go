@@ -43,8 +43,8 @@ func (tx *Tx) Now() time.Time { return tx.now }
 
 // Put creates or replaces an object: a *cluster.Cluster, Node, or whatever else has a
 // kind. It stamps CreatedAt (when there was no such object) and UpdatedAt. It fails with
-// ErrNameTaken when another object of the kind has the name, with ErrPrecondition when a user
-// wants more than the database may hold, and with ErrVersion when something in it is of a level
+// ErrNameTaken when another object of the kind has the name, with ErrPrecondition when another
+// has a cluster.Unique of it or a user wants more than the database may hold, and with ErrVersion when something in it is of a level
 // that the cluster isn't at.
 func (tx *Tx) Put(object any) error {
 	n, ok := kindNumbers[reflect.TypeOf(object)]
@@ -76,7 +76,11 @@ func (tx *Tx) Put(object any) error {
 	if err != nil {
 		return fmt.Errorf("put %T %s: %w", object, id, err)
 	}
+	if u, other, taken := tx.s.renumber(n, before, object); taken {
+		return fmt.Errorf("put %s %s: %w: %s %s has %s", k.wordOf(), id, cluster.ErrPrecondition, other.holder().Kind, other.key, u)
+	}
 	if err := tx.add(before, object, record{Kind: n, Object: data}); err != nil {
+		tx.s.renumber(n, object, before)
 		return err
 	}
 	table.put(before, object)
@@ -135,7 +139,7 @@ func (tx *Tx) add(before, after any, r record) error {
 func (tx *Tx) undo() {
 	for i := len(tx.changes) - 1; i >= 0; i-- {
 		if c := tx.changes[i]; c.before == nil {
-			tx.s.table(c.record.Kind).delete(c.after)
+			tx.s.delete(c.record.Kind, c.after)
 		} else {
 			tx.s.put(c.record.Kind, c.after, c.before, c.form)
 		}

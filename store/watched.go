@@ -3,9 +3,11 @@ package store
 import (
 	"errors"
 	"fmt"
+	"time"
 
 	"github.com/hashicorp/raft"
 
+	"skep/cluster/telemetry"
 	"skep/store/seal"
 )
 
@@ -18,6 +20,9 @@ const largest, shortened = 1 << 20, 64
 type watchedLog struct {
 	*seal.Log
 	dog *watchdog
+	// fsync measures writes of entries, by now.
+	fsync telemetry.Timer
+	now   func() time.Time
 }
 
 var _ raft.MonotonicLogStore = (*watchedLog)(nil)
@@ -37,7 +42,9 @@ func (l *watchedLog) StoreLog(entry *raft.Log) error { return l.StoreLogs([]*raf
 func (l *watchedLog) StoreLogs(entries []*raft.Log) error {
 	for len(entries) > 0 {
 		part, size := firstEntries(entries, largest)
-		if err := l.dog.watch("write log", size, func() error { return l.Log.StoreLogs(part) }); err != nil {
+		if err := l.dog.watch("write log", size, func() error {
+			return l.fsync.Measure(l.now, func() error { return l.Log.StoreLogs(part) })
+		}); err != nil {
 			return err
 		}
 		entries = entries[len(part):]

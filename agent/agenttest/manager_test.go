@@ -14,6 +14,8 @@ import (
 	"github.com/docker/docker/api/types/swarm"
 
 	"skep/agent"
+	"skep/agent/network"
+	"skep/agent/network/dns"
 	"skep/agent/simulate"
 	"skep/cluster"
 )
@@ -70,6 +72,9 @@ type bench struct {
 	// missed is what gossip says of the manager.
 	missed atomic.Bool
 	peers  []cluster.Peers
+	// plane is nil where the node carries no networks; names is what the name server was told last.
+	plane  network.Plane
+	names  atomic.Pointer[dns.Names]
 	cancel context.CancelFunc
 	done   chan error
 }
@@ -90,6 +95,7 @@ func (b *bench) start() {
 	b.t.Helper()
 	a, err := agent.New(agent.Config{
 		NodeID: b.node, Addr: func() string { return "127.0.1.1" }, Driver: b.runs, Record: b.record,
+		ClusterID: "c", Plane: b.plane, Names: func(n *dns.Names) error { b.names.Store(n); return nil },
 		Connect: func(ctx context.Context) (net.Conn, error) {
 			b.dials.Add(1)
 			if b.refused.Load() {
@@ -152,6 +158,8 @@ type manager struct {
 	arrivals []time.Time
 	// engineAway is what the last message said.
 	engineAway bool
+	// warning likewise.
+	warning string
 	// leases are the stamps of messages that asked for one.
 	leases  []int64
 	leaving bool
@@ -195,7 +203,7 @@ func (m *manager) listen(met chan struct{}) {
 			m.mu.Unlock()
 			return
 		}
-		m.arrivals, m.engineAway = append(m.arrivals, time.Now()), message.EngineAway
+		m.arrivals, m.engineAway, m.warning = append(m.arrivals, time.Now()), message.EngineAway, message.Warning
 		if message.Lease != 0 {
 			m.leases = append(m.leases, message.Lease)
 		}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"runtime"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -36,6 +37,49 @@ func TestSession_RunsATask(t *testing.T) {
 		m.diff(11, 12, []string{"t1"})
 		if list, _ := b.driver.List(t.Context(), node); len(list) != 0 {
 			t.Errorf("containers left: %v", list)
+		}
+		b.stop()
+	})
+}
+
+// A task that is to be removed leaves no container when it has ended, though its record may
+// stay for a while.
+func TestSession_RemovesTheContainerBeforeTheRecordGoes(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBench(t)
+		b.start()
+		m := b.accept()
+		containers := func() (ids []string) {
+			list, _ := b.driver.List(t.Context(), node)
+			for _, c := range list {
+				ids = append(ids, c.TaskID)
+			}
+			return ids
+		}
+		m.full(10, task("t1", 10, cluster.StateRunning), task("t2", 10, cluster.StateRunning), task("t3", 10, cluster.StateRunning))
+		b.driver.Kill("t2", 3)
+		synctest.Wait()
+		m.expect("t2", cluster.StateFailed, "started", "task: non-zero exit (3)")
+		m.diff(10, 11, nil, task("t1", 11, cluster.StateRemove))
+		m.expect("t1", cluster.StateShutdown, "shutdown", "")
+		if got := containers(); !slices.Equal(got, []string{"t2", "t3"}) {
+			t.Errorf("there are containers of %v, want t2, t3", got)
+		}
+		b.driver.SetAway(true)
+		m.diff(11, 12, nil, task("t2", 12, cluster.StateRemove))
+		b.driver.SetAway(false)
+		m.beat(time.Second)
+		if got := containers(); !slices.Equal(got, []string{"t3"}) {
+			t.Errorf("there are containers of %v, want t3", got)
+		}
+		m.expect("t2", cluster.StateFailed, "started", "task: non-zero exit (3)")
+		// The records go later, one while its container is on the way.
+		b.driver.Kill("t3", 3)
+		synctest.Wait()
+		m.diff(12, 13, []string{"t1", "t2"}, task("t3", 13, cluster.StateRemove))
+		m.diff(13, 14, []string{"t3"})
+		if got := containers(); got != nil {
+			t.Errorf("there are containers of %v, want none", got)
 		}
 		b.stop()
 	})

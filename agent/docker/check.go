@@ -2,6 +2,7 @@ package docker
 
 import (
 	"path"
+	"slices"
 
 	"github.com/docker/docker/api/types/mount"
 	"github.com/docker/docker/api/types/swarm"
@@ -39,22 +40,23 @@ func Check(spec swarm.TaskSpec, endpoint *swarm.EndpointSpec) error {
 	return nil
 }
 
-// checkNetworks lets through what needs no network of the cluster.
+// checkNetworks refuses what an engine does: the node's own stack, or none, beside other networks.
 func checkNetworks(networks []swarm.NetworkAttachmentConfig, endpoint *swarm.EndpointSpec) error {
-	for _, n := range networks {
-		if _, ok := cluster.PredefinedNetwork(n.Target); !ok || len(networks) > 1 || len(n.Aliases) > 0 || len(n.DriverOpts) > 0 {
-			return cluster.Errorf(cluster.ErrUnsupported, "network %s: networks of the cluster are not supported yet; use host, bridge or none", n.Target)
+	for _, config := range networks {
+		n, predefined := cluster.PredefinedNetwork(config.Target)
+		if predefined && (len(config.Aliases) > 0 || len(config.DriverOpts) > 0) {
+			return cluster.Errorf(cluster.ErrUnsupported, "network %s: aliases and driver options are for networks of the cluster", n.Name)
 		}
-	}
-	if endpoint == nil {
-		return nil
-	}
-	for _, port := range endpoint.Ports {
-		if port.PublishMode != swarm.PortConfigPublishModeHost {
-			return cluster.Errorf(cluster.ErrUnsupported, "port %d: the ingress network is not supported yet: publish with mode=host", port.TargetPort)
+		if predefined && n.Name != "bridge" && (len(networks) > 1 || publishes(endpoint)) {
+			return cluster.Errorf(cluster.ErrUnsupported, "network %s: a task on it can be on no other network, and publish no port on all nodes", n.Name)
 		}
 	}
 	return nil
+}
+
+// publishes tells whether ports are published on all nodes, for which the ingress network is needed.
+func publishes(endpoint *swarm.EndpointSpec) bool {
+	return endpoint != nil && slices.ContainsFunc(endpoint.Ports, func(p swarm.PortConfig) bool { return p.PublishMode != swarm.PortConfigPublishModeHost })
 }
 
 // checkMount looks for what the engine would take for something else.

@@ -14,6 +14,8 @@ import (
 	"context"
 	"fmt"
 	"net/http"
+	"net/netip"
+	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -26,6 +28,7 @@ import (
 	"github.com/docker/docker/client"
 
 	"skep/agent"
+	bridges "skep/agent/network"
 	"skep/cluster"
 )
 
@@ -57,6 +60,13 @@ type Config struct {
 	// /run/skep/tasks), by node and task. If it isn't on a tmpfs, one is mounted below
 	// it. The engine must see it at the same path.
 	RuntimeDir string
+	// Bridge is the MTU of a bridge, and whether it is there: the engine's networks that are the
+	// cluster's adopt it (default: among this machine's links). One that says yes with an MTU of 0 has the
+	// engine make its own.
+	Bridge func(name string) (mtu int, there bool)
+	// SetMAC gives the interface that has an IPv4 address, of the network namespace of a process, a MAC. Nil where
+	// the engine's containers aren't this machine's: what needs it fails.
+	SetMAC func(pid int, addr netip.Addr, mac bridges.MAC) error
 	// Now is the clock to compare the engine's times with (default time.Now).
 	Now func() time.Time
 }
@@ -68,11 +78,19 @@ type Driver struct {
 	// slots holds a token for each call that may be under way.
 	slots chan struct{}
 	filer *filer
+	// mended are the engine's endpoints whose MAC Attached has set; only Attached uses it.
+	mended map[string]bool
 
-	mu    sync.Mutex // guards the fields below
-	known map[string]*known
+	mu       sync.Mutex // guards the fields below
+	engineID string
+	known    map[string]*known
+	// networks are the IDs of the engine's networks that the last KeepNetworks left there.
+	networks map[string]bool
 	// security is the engine's account of how it secures containers; nil until asked.
 	security []string
+	// share is the locked file that nodes on one engine have in common; nil while this one uses nothing of it.
+	share     *os.File
+	clusterID string
 }
 
 var _ agent.Driver = (*Driver)(nil)
@@ -100,6 +118,9 @@ func New(cfg Config) (*Driver, error) {
 	}
 	if cfg.RuntimeDir == "" {
 		cfg.RuntimeDir = "/run/skep/tasks"
+	}
+	if cfg.Bridge == nil {
+		cfg.Bridge = linkMTU
 	}
 	if cfg.Now == nil {
 		cfg.Now = time.Now
@@ -143,6 +164,9 @@ func (d *Driver) Describe(ctx context.Context) (swarm.NodeDescription, error) {
 			description.Engine.Labels[key] = value
 		}
 	}
+	d.mu.Lock()
+	d.engineID = info.ID
+	d.mu.Unlock()
 	add := func(kind string, names ...string) {
 		for _, name := range names {
 			plugin := swarm.PluginDescription{Type: kind, Name: name}
@@ -153,7 +177,8 @@ func (d *Driver) Describe(ctx context.Context) (swarm.NodeDescription, error) {
 	}
 	add("Authorization", info.Plugins.Authorization...)
 	add("Log", info.Plugins.Log...)
-	add("Network", append([]string{"overlay"}, info.Plugins.Network...)...)
+	// Whether the node carries networks that span nodes isn't the engine's to say.
+	add("Network", slices.DeleteFunc(info.Plugins.Network, func(name string) bool { return name == cluster.OverlayDriver })...)
 	add("Volume", info.Plugins.Volume...)
 	if err := d.describePlugins(ctx, add); err != nil {
 		return swarm.NodeDescription{}, err
@@ -165,6 +190,13 @@ func (d *Driver) Describe(ctx context.Context) (swarm.NodeDescription, error) {
 		return strings.Compare(a.Name, b.Name)
 	})
 	return description, nil
+}
+
+// EngineID is what the engine calls itself.
+func (d *Driver) EngineID() string {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.engineID
 }
 
 // describePlugins adds the managed plugins that are enabled.
@@ -245,9 +277,14 @@ func (d *Driver) slot(ctx context.Context) (release func(), err error) {
 	}
 }
 
-// lasting returns a context for a call that must not be cut off.
-func (d *Driver) lasting(ctx context.Context) (context.Context, context.CancelFunc) {
-	return context.WithTimeout(context.WithoutCancel(ctx), d.cfg.Timeout)
+// lasting waits for a slot, and returns a context for calls that must not be cut off, until end.
+func (d *Driver) lasting(ctx context.Context) (_ context.Context, end func(), err error) {
+	release, err := d.slot(ctx)
+	if err != nil {
+		return nil, nil, err
+	}
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), d.cfg.Timeout)
+	return ctx, func() { cancel(); release() }, nil
 }
 
 // recall returns what is remembered of a task's container, the zero value if

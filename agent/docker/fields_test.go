@@ -146,7 +146,7 @@ var elsewhere = map[string]string{
 	"Networks[].Target":         byNetworks,
 	"Networks[].Aliases":        byNetworks,
 	"Networks[].DriverOpts":     byNetworks,
-	"EndpointSpec.Mode":         "there is no network of the cluster to resolve names on: both modes mean the same",
+	"EndpointSpec.Mode":         "the names': agent/network/dns",
 	"EndpointSpec.Ports[].Name": "a word of the user's",
 
 	"TaskTemplate.ContainerSpec.StopGracePeriod":         byAgent,

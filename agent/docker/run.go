@@ -23,8 +23,12 @@ import (
 // Prepare creates the container, or takes over the one of that name. The image
 // is pulled only when the engine says that it lacks it.
 func (d *Driver) Prepare(ctx context.Context, a agent.Assignment) (agent.Container, error) {
+	endpoints, err := d.endpoints(ctx, a)
+	if err != nil {
+		return agent.Container{}, err
+	}
 	if id := d.recall(a.Task.ID).id; id != "" {
-		return agent.Container{TaskID: a.Task.ID, ID: id}, nil
+		return d.complete(ctx, a, id, endpoints)
 	}
 	settings, err := d.settings(a)
 	if err != nil {
@@ -37,17 +41,37 @@ func (d *Driver) Prepare(ctx context.Context, a agent.Assignment) (agent.Contain
 		id, failed := d.find(ctx, a.Task.ID)
 		switch {
 		case failed == nil:
-			return agent.Container{TaskID: a.Task.ID, ID: id}, nil
+			return d.complete(ctx, a, id, endpoints)
 		case !errors.Is(failed, cluster.ErrNotFound):
 			return agent.Container{}, failed
 		}
 		return agent.Container{}, err
 	}
 	settings.host.Mounts = append(settings.host.Mounts, files...)
+	rest := d.place(settings, endpoints)
 	id, err := d.make(ctx, a, settings)
 	if err != nil {
 		d.filer.forget(a.Task.ID) // Another attempt writes them again.
 		return agent.Container{}, err
+	}
+	if len(rest) > 0 {
+		return d.complete(ctx, a, id, endpoints)
+	}
+	return agent.Container{TaskID: a.Task.ID, ID: id}, nil
+}
+
+// complete connects a container that is there to the networks that it lacks: old engines take only one
+// at its creation.
+func (d *Driver) complete(ctx context.Context, a agent.Assignment, id string, endpoints []endpoint) (agent.Container, error) {
+	if len(endpoints) > 0 {
+		ctx, end, err := d.lasting(ctx)
+		if err != nil {
+			return agent.Container{}, err
+		}
+		defer end()
+		if err := d.connect(ctx, id, endpoints); err != nil {
+			return agent.Container{}, err
+		}
 	}
 	return agent.Container{TaskID: a.Task.ID, ID: id}, nil
 }
@@ -72,13 +96,11 @@ func (d *Driver) make(ctx context.Context, a agent.Assignment, settings *setting
 
 // create makes one attempt to create the container.
 func (d *Driver) create(ctx context.Context, a agent.Assignment, s *settings) (string, error) {
-	release, err := d.slot(ctx)
+	ctx, end, err := d.lasting(ctx)
 	if err != nil {
 		return "", err
 	}
-	defer release()
-	ctx, cancel := d.lasting(ctx)
-	defer cancel()
+	defer end()
 	made, err := d.client.ContainerCreate(ctx, s.config, s.host, s.network, nil, a.ContainerName())
 	switch {
 	case cerrdefs.IsConflict(err):
@@ -191,13 +213,11 @@ func familiar(raw string) string {
 
 // Start starts the container unless it ever ran.
 func (d *Driver) Start(ctx context.Context, taskID string) (agent.Container, error) {
-	release, err := d.slot(ctx)
+	ctx, end, err := d.lasting(ctx)
 	if err != nil {
 		return agent.Container{}, err
 	}
-	defer release()
-	ctx, cancel := d.lasting(ctx)
-	defer cancel()
+	defer end()
 	id, err := d.find(ctx, taskID)
 	if err != nil {
 		return agent.Container{}, err
@@ -313,13 +333,11 @@ func (d *Driver) Stop(ctx context.Context, taskID string, grace time.Duration) (
 
 // Remove kills and removes the container, with its anonymous volumes.
 func (d *Driver) Remove(ctx context.Context, taskID string) error {
-	release, err := d.slot(ctx)
+	ctx, end, err := d.lasting(ctx)
 	if err != nil {
 		return err
 	}
-	defer release()
-	ctx, cancel := d.lasting(ctx)
-	defer cancel()
+	defer end()
 	id, err := d.find(ctx, taskID)
 	if err == nil {
 		err = explain(d.client.ContainerRemove(ctx, id, container.RemoveOptions{RemoveVolumes: true, Force: true}))

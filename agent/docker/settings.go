@@ -40,11 +40,21 @@ func (d *Driver) settings(a agent.Assignment) (*settings, error) {
 		return nil, err
 	}
 	s := &settings{config: config(a, c), host: host(spec, c), network: &network.NetworkingConfig{}}
+	if err := attached(a); err != nil {
+		return nil, err
+	}
+	for _, at := range a.Networks {
+		// Names are answered at the gateway, also those that the service's own servers know.
+		if at.Network.Spans() {
+			s.host.DNS = []string{at.Network.Subnets[0].Gateway.String()}
+			break
+		}
+	}
 	if mode := cluster.NetworkMode(&spec); mode != "" {
 		s.host.NetworkMode = container.NetworkMode(mode)
 	}
 	if !s.host.NetworkMode.IsHost() { // else the task binds them itself
-		s.config.ExposedPorts, s.host.PortBindings = ports(a.Revision.Endpoint)
+		s.config.ExposedPorts, s.host.PortBindings = ports(a.Revision)
 	}
 	if s.host.ExtraHosts, err = hosts(c.Hosts); err != nil {
 		return nil, err
@@ -54,6 +64,23 @@ func (d *Driver) settings(a agent.Assignment) (*settings, error) {
 		return nil, err
 	}
 	return s, nil
+}
+
+// attached refuses a task without a place in one of the networks that it is to be on.
+func attached(a agent.Assignment) error {
+	for _, config := range a.Revision.Spec.Networks {
+		if _, predefined := cluster.PredefinedNetwork(config.Target); !predefined && !slices.ContainsFunc(a.Networks, func(at agent.Attachment) bool {
+			return config.Target == at.Network.ID || config.Target == at.Network.Spec.Name
+		}) {
+			return cluster.Errorf(cluster.ErrInvalid, "network %s: the task has no address in it", config.Target)
+		}
+	}
+	for _, at := range a.Networks {
+		if at.Network.Spans() && (at.Host == 0 || len(at.Network.Subnets) == 0) {
+			return cluster.Errorf(cluster.ErrInvalid, "network %s: the task has no address in it", at.Network.Spec.Name)
+		}
+	}
+	return nil
 }
 
 // checkVersion refuses what this engine is too old for and would leave out.
@@ -207,10 +234,11 @@ func security(p *swarm.Privileges) []string {
 	return options
 }
 
-// ports translates ports that are published on the host. The engine chooses where
-// no number is given.
-func ports(endpoint *swarm.EndpointSpec) (nat.PortSet, nat.PortMap) {
-	configs := cluster.HostPorts(endpoint)
+// ports translates ports that are published on the host, on all its addresses or the one that
+// a label says. The engine chooses where no number is given.
+func ports(r *cluster.Revision) (nat.PortSet, nat.PortMap) {
+	configs := cluster.HostPorts(r.Endpoint)
+	ips, _ := cluster.LabelHostIP.Of(r.ServiceLabels)
 	if len(configs) == 0 {
 		return nil, nil
 	}
@@ -220,6 +248,9 @@ func ports(endpoint *swarm.EndpointSpec) (nat.PortSet, nat.PortMap) {
 		binding := nat.PortBinding{}
 		if p.PublishedPort != 0 {
 			binding.HostPort = strconv.Itoa(int(p.PublishedPort))
+		}
+		if ip := ips.Of(p); ip.IsValid() {
+			binding.HostIP = ip.String()
 		}
 		exposed[port] = struct{}{}
 		bindings[port] = append(bindings[port], binding)

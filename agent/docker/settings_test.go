@@ -2,6 +2,7 @@ package docker
 
 import (
 	"errors"
+	"fmt"
 	"strings"
 	"testing"
 
@@ -47,8 +48,12 @@ func TestSettings_RefuseWhatTheyCannotTranslate(t *testing.T) {
 		"credential spec": {func(r *cluster.Revision) {
 			r.Spec.ContainerSpec.Privileges = &swarm.Privileges{CredentialSpec: &swarm.CredentialSpec{}}
 		}, cluster.ErrUnsupported},
-		"overlay network": {func(r *cluster.Revision) { r.Spec.Networks = []swarm.NetworkAttachmentConfig{{Target: "mynet"}} }, cluster.ErrUnsupported},
-		"ingress port": {func(r *cluster.Revision) {
+		"network without an address": {func(r *cluster.Revision) { r.Spec.Networks = []swarm.NetworkAttachmentConfig{{Target: "mynet"}} }, cluster.ErrInvalid},
+		"the node's network beside another": {func(r *cluster.Revision) {
+			r.Spec.Networks = []swarm.NetworkAttachmentConfig{{Target: "host"}, {Target: "mynet"}}
+		}, cluster.ErrUnsupported},
+		"ingress port of the node's network": {func(r *cluster.Revision) {
+			r.Spec.Networks = []swarm.NetworkAttachmentConfig{{Target: "host"}}
 			r.Endpoint = &swarm.EndpointSpec{Ports: []swarm.PortConfig{{TargetPort: 80}}}
 		}, cluster.ErrUnsupported},
 		"cluster volume": {func(r *cluster.Revision) {
@@ -67,6 +72,9 @@ func TestSettings_RefuseWhatTheyCannotTranslate(t *testing.T) {
 		"tmpfs with a source": {func(r *cluster.Revision) {
 			r.Spec.ContainerSpec.Mounts = []mount.Mount{{Type: mount.TypeTmpfs, Source: "x", Target: "/x"}}
 		}, cluster.ErrInvalid},
+		"a volume without a target": {func(r *cluster.Revision) {
+			r.Spec.ContainerSpec.Mounts = []mount.Mount{{Type: mount.TypeVolume, Target: "data"}}
+		}, cluster.ErrInvalid},
 		"a target that climbs": {func(r *cluster.Revision) {
 			r.Spec.ContainerSpec.Mounts = []mount.Mount{{Type: mount.TypeVolume, Source: "v", Target: "/x/../etc"}}
 		}, cluster.ErrInvalid},
@@ -84,6 +92,22 @@ func TestSettings_RefuseWhatTheyCannotTranslate(t *testing.T) {
 				t.Errorf("err = %v, want %v", err, test.kind)
 			}
 		})
+	}
+}
+
+// A port of a node is bound on the address that the service's label says, and on no other.
+func TestSettings_HostIP(t *testing.T) {
+	s, err := driver(t).settings(assignment(func(r *cluster.Revision) {
+		r.ServiceLabels = map[string]string{cluster.LabelHostIP.Name: "127.0.0.1,53/udp=fd00::1"}
+		r.Endpoint = &swarm.EndpointSpec{Ports: []swarm.PortConfig{
+			{TargetPort: 80, PublishedPort: 8080, Protocol: "tcp", PublishMode: "host"}, {TargetPort: 53, PublishedPort: 53, Protocol: "udp", PublishMode: "host"},
+		}}
+	}))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := fmt.Sprint(s.host.PortBindings); got != "map[53/udp:[{fd00::1 53}] 80/tcp:[{127.0.0.1 8080}]]" {
+		t.Error(got)
 	}
 }
 

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"fmt"
 	"hash/fnv"
+	"maps"
 	"math/bits"
 	"net/netip"
 	"slices"
@@ -13,7 +14,12 @@ import (
 
 // Layout is the number of the form that nftables' base chains have: a table of another
 // form is replaced as a whole, in one transaction.
-const Layout = 2
+const Layout = 6
+
+// NamesPort is where the node's name server listens at the gateways. What containers send to a
+// gateway's port 53 is led there, since a resolver of the node itself may have that port
+// at all addresses.
+const NamesPort = 27053
 
 const (
 	// localTable is Linux's table of the addresses that are this machine's.
@@ -43,37 +49,51 @@ func (o objects) add(objs ...Object) {
 	}
 }
 
-// Desired lists the kernel objects that a node needs, in no order. ports are the containers'
-// ports of bridges that there are now, by bridge: an engine makes them, and they need a setting.
+// Desired lists the kernel objects that a node needs, in no order, beside what others have made there:
+// containers' ports, which need a setting, and firewalls, which need a rule.
 // What makes no sense in the account is left out, and what depends on it; there is at most one
 // object of a key.
-func Desired(w *Wanted, ports map[string][]string) []Object {
-	if w = w.sound(); len(w.Networks) == 0 {
-		return nil
-	}
+func Desired(w *Wanted, existing Existing) []Object {
+	w = w.sound()
 	out := objects{}
+	if w.KeepBridges {
+		w.keepBridges(out, existing.Objects)
+	}
+	if len(w.Networks) == 0 {
+		return slices.Collect(maps.Keys(out))
+	}
 	var peers []Node
 	for _, n := range w.Nodes {
 		if n.Addr.Is6() == w.Self.Addr.Is6() { // A tunnel has one family.
 			peers = append(peers, n)
 		}
 	}
+	reached := w.wires(out, peers, existing.Objects)
 	for i := range w.Networks {
-		n := &w.Networks[i]
-		n.links(out, w, peers, ports[n.Bridge()])
+		n, at, peers := &w.Networks[i], w.Self.Addr, peers
+		if n.Encrypted {
+			at, peers = wireAddr(w.Self.Index), reached
+		}
+		n.links(out, w, at, peers, existing.Ports[n.Bridge()])
 		n.services(out, w)
 		if n.Ingress {
-			n.mesh(out, w, peers)
+			n.mesh(out, w, peers, existing.Guarded)
 		}
 	}
 	for _, v6 := range []bool{false, true} {
 		w.table(out, v6)
 	}
-	list := make([]Object, 0, len(out))
-	for o := range out {
-		list = append(list, o)
+	return slices.Collect(maps.Keys(out))
+}
+
+// keepBridges has the cluster's bridges stay that are no wanted network's.
+func (w *Wanted) keepBridges(out objects, existing []Object) {
+	for _, o := range existing {
+		b, is := o.(Bridge)
+		if is && strings.HasPrefix(b.Alias, "skep/"+w.Cluster+"/") && !slices.ContainsFunc(w.Networks, func(n Network) bool { return n.Bridge() == b.Name }) {
+			out.add(b)
+		}
 	}
-	return list
 }
 
 // table is the table of one family, unless nothing here has addresses of it.
@@ -100,16 +120,30 @@ func (w *Wanted) table(out objects, v6 bool) {
 			out.add(Element{IPv6: v6, Set: SetNodes, A: node.Addr.String()})
 		}
 	}
+	for i := range w.Networks {
+		if n := &w.Networks[i]; n.Encrypted {
+			out.add(n.secret(v6))
+		}
+	}
 	w.published(out, v6)
 }
 
-// links are the network's bridge, its tunnel, and where the others' addresses are.
-func (n *Network) links(out objects, w *Wanted, peers []Node, ports []string) {
+// secret has the network's packets neither come nor go in clear, by either family.
+func (n *Network) secret(v6 bool) Element {
+	return Element{IPv6: v6, Set: SetEncrypted, A: strconv.FormatUint(uint64(n.VNI), 10)}
+}
+
+// links are the network's bridge, its tunnel from this node's address, and where the others' addresses are.
+func (n *Network) links(out objects, w *Wanted, at netip.Addr, peers []Node, ports []string) {
 	bridge, tunnel := n.Bridge(), n.Tunnel()
 	alias := n.alias(w)
-	out.add(Bridge{Name: bridge, Alias: alias, MAC: BridgeMAC(n.VNI, w.Self.Index), MTU: n.MTU})
+	var own uint16 // Without a tunnel nobody else sees the MAC, and another node on the engine may come to carry this.
 	if w.carries() {
-		out.add(Tunnel{Name: tunnel, Alias: alias, Bridge: bridge, VNI: n.VNI, MTU: n.MTU, Local: w.Self.Addr, Port: w.DataPort})
+		own = w.Self.Index
+	}
+	out.add(Bridge{Name: bridge, Alias: alias, MAC: BridgeMAC(n.VNI, own), MTU: n.MTU})
+	if w.carries() {
+		out.add(Tunnel{Name: tunnel, Alias: alias, Bridge: bridge, VNI: n.VNI, MTU: n.MTU, Local: at, Port: w.DataPort})
 	}
 	for _, s := range n.Subnets {
 		v6 := s.Prefix.Addr().Is6()
@@ -121,6 +155,10 @@ func (n *Network) links(out objects, w *Wanted, peers []Node, ports []string) {
 		if n.Internal {
 			out.add(Element{IPv6: v6, Set: SetInternal, A: bridge})
 		}
+	}
+	for _, gateway := range n.Gateways {
+		// No address of the bridge: engines take one of these for the network's gateway.
+		out.add(Route{Dst: netip.PrefixFrom(gateway, gateway.BitLen()), Link: bridge, Table: localTable}, Element{Set: SetGateways, A: bridge, B: gateway.String()})
 	}
 	if n.Ingress {
 		// What a program of the node sends to 127.0.0.1 leaves by the bridge, translated.
@@ -148,6 +186,9 @@ func (n *Network) links(out objects, w *Wanted, peers []Node, ports []string) {
 		out.add(BridgeEntry{Link: tunnel, MAC: mac}, Forward{Link: tunnel, MAC: mac, Node: at})
 		for _, addr := range e.Addrs {
 			out.add(Neighbour{Link: bridge, Addr: addr, MAC: mac})
+			if e.Gone {
+				out.add(Element{IPv6: addr.Is6(), Set: SetGone, A: addr.String()})
+			}
 		}
 	}
 	for _, node := range peers {
@@ -184,11 +225,14 @@ func (w *Wanted) seed(affinity bool) uint32 {
 
 // mesh are the ways back to the nodes that connections come by: the reply leaves the task's
 // node by a table of routes whose default is that node.
-func (n *Network) mesh(out objects, w *Wanted, peers []Node) {
+func (n *Network) mesh(out objects, w *Wanted, peers []Node, guarded map[bool]bool) {
 	bridge := n.Bridge()
 	peers = slices.DeleteFunc(slices.Clone(peers), func(node Node) bool { return !w.Marks.holds(node.Index) })
 	for _, s := range n.Subnets {
 		v6 := s.Prefix.Addr().Is6()
+		if guarded[v6] {
+			out.add(Pass{IPv6: v6, Bridge: bridge}, Pass{IPv6: v6, Bridge: bridge, In: true})
+		}
 		if len(peers) > 0 {
 			// All other packets pass by the rules of the peers at once.
 			out.add(Rule{Priority: peerTables - 1, IPv6: v6, In: bridge, Not: true, Goto: mainRule})

@@ -22,7 +22,9 @@ type kind uint8
 
 const (
 	kindBridge kind = iota
+	kindWire
 	kindAddress
+	kindWirePeer
 	kindTunnel
 	kindSysctl
 	kindHairpin
@@ -32,8 +34,10 @@ const (
 	kindRoute
 	kindRule
 	kindTable
+	kindSecret // elements without which an encrypted network isn't safe
 	kindChain
 	kindElement
+	kindPass
 )
 
 // MAC is an Ethernet address.
@@ -67,7 +71,7 @@ func (b Bridge) String() string {
 	return fmt.Sprintf("bridge %s address %s mtu %d alias %s", b.Name, b.MAC, b.MTU, b.Alias)
 }
 
-// Address is an address of a bridge.
+// Address is an address of a bridge, or of a WireGuard device.
 type Address struct {
 	Link   string
 	Prefix netip.Prefix
@@ -161,12 +165,12 @@ func (n Neighbour) String() string {
 	return fmt.Sprintf("neigh %s lladdr %s dev %s", n.Addr, n.MAC, n.Link)
 }
 
-// Route is a virtual IP in the table of local addresses, or the way back to the node that
-// a connection through the mesh came by.
+// Route is a virtual IP in the table of local addresses, the way back to the node that
+// a connection through the mesh came by, or the WireGuard device by which a node is sent to.
 type Route struct {
-	// Dst is the virtual IP; the zero value is the default route.
+	// Dst is the virtual IP or the node; the zero value is the default route.
 	Dst netip.Prefix
-	// Via is the next hop; invalid for local addresses.
+	// Via is the next hop; invalid where there is none.
 	Via   netip.Addr
 	Link  string
 	Table uint32
@@ -176,6 +180,9 @@ type Route struct {
 func (r Route) Key() any   { return [4]any{r.Via.Is6(), r.Table, r.Dst, r.Link} }
 func (r Route) kind() kind { return kindRoute }
 func (r Route) String() string {
+	if !r.Via.IsValid() && r.Table == mainTable {
+		return fmt.Sprintf("route %s dev %s", r.Dst.Addr(), r.Link)
+	}
 	if !r.Via.IsValid() {
 		return fmt.Sprintf("route local %s dev %s table %d", r.Dst.Addr(), r.Link, r.Table)
 	}
@@ -308,11 +315,19 @@ const (
 	SetGateways Set = "gws"      // bridge . gateway
 	SetInternal Set = "internal" // bridge of an internal network
 	SetSame     Set = "same"     // the same bridge, twice
+	SetGone     Set = "gone"     // address of a task on a machine that is dead
+	// SetEncrypted has the VXLAN identifiers whose packets only WireGuard devices carry.
+	SetEncrypted Set = "encrypted"
 )
 
 // Key is all but the value.
-func (e Element) Key() any   { e.Value = ""; return e }
-func (e Element) kind() kind { return kindElement }
+func (e Element) Key() any { e.Value = ""; return e }
+func (e Element) kind() kind {
+	if e.Set == SetEncrypted {
+		return kindSecret
+	}
+	return kindElement
+}
 func (e Element) String() string {
 	s := fmt.Sprintf("element %s %s %s", family(e.IPv6), e.Set, e.A)
 	if e.B != "" {
@@ -322,4 +337,24 @@ func (e Element) String() string {
 		s += " : " + e.Value
 	}
 	return s
+}
+
+// Pass is a rule of the engine's firewall, in its chain for users' rules, by which packets of
+// published ports get to the ingress network's bridge, or with In what answers them gets away from it.
+type Pass struct {
+	IPv6   bool
+	Bridge string
+	In     bool
+	// Lacking is set in a listing when one of several firewalls lacks it.
+	Lacking bool
+}
+
+// Key is all but what it lacks.
+func (p Pass) Key() any   { p.Lacking = false; return p }
+func (p Pass) kind() kind { return kindPass }
+func (p Pass) String() string {
+	if p.In {
+		return fmt.Sprintf("pass %s what answers from %s", family(p.IPv6), p.Bridge)
+	}
+	return fmt.Sprintf("pass %s what is published to %s", family(p.IPv6), p.Bridge)
 }

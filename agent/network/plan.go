@@ -39,13 +39,12 @@ func (s Step) String() string {
 // Plan lists the steps from the objects that there are to those that there should be, in an
 // order in which each finds what it needs: first what is added and replaced, links before
 // what lies on them and chains before what leads to them, then what is removed, the other
-// way round. Unless complete is set, nothing is removed: what the node knows may lack
-// something that is there for a reason.
+// way round. Unless complete is set, nothing is removed or replaced: what the node knows may
+// be older than what is there, and lack something that is there for a reason.
 //
-// A table of nftables that is replaced takes all in it along, so that is added again; and
-// until complete is set the table stays as it is.
+// A table of nftables that is replaced takes all in it along, so that is added again.
 func Plan(desired, existing []Object, complete bool) []Step {
-	have := make(map[any]Object, len(existing))
+	have := make(map[ObjectKey]Object, len(existing)) // and, in the end, what isn't desired
 	for _, o := range existing {
 		have[KeyOf(o)] = o
 	}
@@ -57,46 +56,74 @@ func Plan(desired, existing []Object, complete bool) []Step {
 		}
 	}
 	var steps, removals []Step
-	wanted := make(map[any]struct{}, len(desired))
 	for _, o := range desired {
 		key := KeyOf(o)
-		wanted[key] = struct{}{}
 		was, there := have[key]
+		delete(have, key)
 		switch {
 		case !there || inTable(o, replaced):
 			steps = append(steps, Step{Do: Add, Object: o})
-		case o.kind() == kindTable && !complete:
-		case !same(was, o):
+		case complete && !same(was, o):
 			steps = append(steps, Step{Do: Replace, Object: o, Was: was})
 		}
 	}
-	slices.SortFunc(steps, func(a, b Step) int {
-		return cmp.Or(cmp.Compare(a.Object.kind(), b.Object.kind()), strings.Compare(a.Object.String(), b.Object.String()))
-	})
+	order(steps, cmp.Compare[kind])
 	if !complete {
 		return steps
 	}
-	for key, o := range have {
-		if _, keep := wanted[key]; !keep && !inTable(o, replaced) {
+	for _, o := range have {
+		if !inTable(o, replaced) {
 			removals = append(removals, Step{Do: Remove, Object: o})
 		}
 	}
-	slices.SortFunc(removals, func(a, b Step) int {
-		return cmp.Or(cmp.Compare(b.Object.kind(), a.Object.kind()), strings.Compare(a.Object.String(), b.Object.String()))
-	})
+	order(removals, func(a, b kind) int { return cmp.Compare(b, a) })
 	return append(steps, removals...)
 }
 
+// order sorts steps by their objects' kinds, and those of a kind by what they are called. There may be tens of
+// thousands: each is called so once.
+func order(steps []Step, kinds func(a, b kind) int) {
+	type called struct {
+		Step
+		text string
+	}
+	list := make([]called, len(steps))
+	for i, s := range steps {
+		list[i] = called{s, s.Object.String()}
+	}
+	slices.SortFunc(list, func(a, b called) int {
+		return cmp.Or(kinds(a.Object.kind(), b.Object.kind()), strings.Compare(a.text, b.text))
+	})
+	for i := range list {
+		steps[i] = list[i].Step
+	}
+}
+
 // KeyOf tells objects of all kinds apart.
-func KeyOf(o Object) any { return [2]any{o.kind(), o.Key()} }
+func KeyOf(o Object) ObjectKey { return ObjectKey{o.kind(), o.Key()} }
+
+// ObjectKey is what at most one object of all can have.
+type ObjectKey struct {
+	kind kind
+	key  any
+}
 
 // same tells whether two objects of a key are the same. Of a chain a kernel may know the
-// digest of its backends only.
+// digest of its backends only; a device's key and whom it has met are only listed.
 func same(a, b Object) bool {
-	if a, is := a.(Chain); is {
-		b := b.(Chain)
-		a.Backends, b.Backends = Digest(a.Backends), Digest(b.Backends)
-		return a == b
+	switch x := a.(type) {
+	case Chain:
+		y := b.(Chain)
+		x.Backends, y.Backends = Digest(x.Backends), Digest(y.Backends)
+		return x == y
+	case Wire:
+		y := b.(Wire)
+		x.Public, y.Public = [32]byte{}, [32]byte{}
+		return x == y
+	case WirePeer:
+		y := b.(WirePeer)
+		x.Met, y.Met = false, false
+		return x == y
 	}
 	return a == b
 }

@@ -15,10 +15,19 @@ type Plane interface {
 	Watch(ctx context.Context, changed func()) error
 }
 
+// Reserver is a Plane that can keep ports from programs of the machine: these and no others, until it is called
+// again or the process ends. It lists those that others have.
+type Reserver interface {
+	Reserve(ports []Port) (taken []string)
+}
+
 // Existing is what there is.
 type Existing struct {
 	Objects []Object
 	// Ports are the ports of the cluster's bridges that skep didn't make, by bridge:
 	// containers' ends.
 	Ports map[string][]string
+	// Guarded are the families (true: IPv6) whose forwarded packets an engine's firewall looks at.
+	// Others need no Pass.
+	Guarded map[bool]bool
 }

@@ -1,9 +1,12 @@
 package network
 
 import (
+	"encoding/binary"
 	"net/netip"
 	"slices"
 	"strings"
+
+	"skep/cluster"
 )
 
 const (
@@ -26,6 +29,7 @@ func (w *Wanted) sound() *Wanted {
 	s := *w
 	s.Self.Addr = usable(w.Self.Addr)
 	s.Nodes, s.Networks, s.Ports = nil, nil, nil
+	keys := map[[32]byte]bool{}
 	underlay := []netip.Addr{s.Self.Addr}
 	for _, node := range w.Nodes {
 		node.Addr = usable(node.Addr)
@@ -33,10 +37,19 @@ func (w *Wanted) sound() *Wanted {
 			slices.ContainsFunc(s.Nodes, func(n Node) bool { return n.Index == node.Index || n.Addr == node.Addr }) {
 			continue
 		}
+		for i, key := range node.Keys {
+			if keys[key.Public] {
+				node.Keys[i] = cluster.WireKey{}
+			}
+			keys[key.Public] = true
+		}
 		s.Nodes, underlay = append(s.Nodes, node), append(underlay, node.Addr)
 	}
 	if !s.carries() {
 		s.Nodes = nil
+	}
+	if s.MTU < leastMTU6+wireOverhead || s.MTU > mostMTU {
+		s.Generation = 0
 	}
 	for _, n := range w.Networks {
 		if n.VNI == 0 || n.VNI > lastVNI || n.MTU < leastMTU || n.MTU > mostMTU || n.ID == "" || len(n.alias(w)) > longestAlias ||
@@ -48,6 +61,9 @@ func (w *Wanted) sound() *Wanted {
 		if len(n.Subnets) == 0 {
 			continue
 		}
+		gateways := n.Gateways
+		n.Gateways = nil
+		n.Gateways = n.hosts(gateways, netip.Addr.Is4)
 		n.Endpoints, n.Services = n.soundEndpoints(), n.soundServices()
 		s.Networks = append(s.Networks, n)
 	}
@@ -86,45 +102,80 @@ func (n *Network) soundSubnets(others []Network, underlay []netip.Addr) (subnets
 	return subnets
 }
 
-// hosts are those of the addresses that the network's subnets have, but for the gateways'.
-func (n *Network) hosts(addrs []netip.Addr) (hosts []netip.Addr) {
-	for _, a := range addrs {
-		a = usable(a)
-		if slices.ContainsFunc(n.Subnets, func(s Subnet) bool { return s.Prefix.Contains(a) && a != s.Gateway }) {
+// host is an address that one of the network's subnets has, if it isn't a gateway's; else it is invalid.
+func (n *Network) host(a netip.Addr) netip.Addr {
+	a = usable(a)
+	for i := range n.Subnets {
+		if s := &n.Subnets[i]; s.Prefix.Contains(a) && a != s.Gateway && !slices.Contains(n.Gateways, a) {
+			return a
+		}
+	}
+	return netip.Addr{}
+}
+
+// hosts are those of the addresses that are hosts and that are wanted. Mostly all are, as they come, and it is the same list.
+func (n *Network) hosts(addrs []netip.Addr, wanted func(netip.Addr) bool) []netip.Addr {
+	same := func(a netip.Addr) bool { return a.IsValid() && n.host(a) == a && wanted(a) }
+	at := slices.IndexFunc(addrs, func(a netip.Addr) bool { return !same(a) })
+	if at < 0 {
+		return addrs
+	}
+	hosts := slices.Clone(addrs[:at])
+	for _, a := range addrs[at:] {
+		if a = n.host(a); a.IsValid() && wanted(a) {
 			hosts = append(hosts, a)
 		}
 	}
 	return hosts
 }
 
+func anyHost(netip.Addr) bool { return true }
+
+// addresses is a set, in rows of 64: who is in one mostly has others beside it.
+type addresses map[[2]uint64]uint64
+
+func (s addresses) place(a netip.Addr) (row [2]uint64, bit uint64) {
+	b := a.As16()
+	high, low := binary.BigEndian.Uint64(b[:8]), binary.BigEndian.Uint64(b[8:])
+	return [2]uint64{high, low / 64}, 1 << (low % 64)
+}
+
+func (s addresses) has(a netip.Addr) bool {
+	row, bit := s.place(a)
+	return s[row]&bit != 0
+}
+
+func (s addresses) add(a netip.Addr) {
+	row, bit := s.place(a)
+	s[row] |= bit
+}
+
 // soundEndpoints are those on a node, with addresses that no other one has.
-func (n *Network) soundEndpoints() (endpoints []Endpoint) {
-	seen := map[netip.Addr]bool{}
+func (n *Network) soundEndpoints() []Endpoint {
+	seen, endpoints := addresses{}, make([]Endpoint, 0, len(n.Endpoints))
 	for _, e := range n.Endpoints {
-		if e.Node == 0 || e.Node > lastIndex || len(e.Addrs) == 0 || len(n.hosts(e.Addrs[:1])) == 0 {
+		hosts := n.hosts(e.Addrs, anyHost)
+		if e.Node == 0 || e.Node > lastIndex || len(hosts) == 0 || hosts[0] != e.Addrs[0].Unmap() || slices.ContainsFunc(hosts, seen.has) {
 			continue // Without the first address the MAC isn't known.
 		}
-		e.Addrs = n.hosts(e.Addrs)
-		if slices.ContainsFunc(e.Addrs, func(a netip.Addr) bool { return seen[a] }) {
-			continue
-		}
+		e.Addrs = hosts
 		for _, a := range e.Addrs {
-			seen[a] = true
+			seen.add(a)
 		}
 		endpoints = append(endpoints, e)
 	}
 	return endpoints
 }
 
-func (n *Network) soundServices() (services []Service) {
-	seen := map[netip.Addr]bool{}
+func (n *Network) soundServices() []Service {
+	seen, services := addresses{}, make([]Service, 0, len(n.Services))
 	for _, s := range n.Services {
-		vip := n.hosts([]netip.Addr{s.VIP})
-		if len(vip) == 0 || seen[vip[0]] {
+		s.VIP = n.host(s.VIP)
+		if !s.VIP.IsValid() || seen.has(s.VIP) {
 			continue
 		}
-		s.VIP, seen[vip[0]] = vip[0], true
-		s.Backends = slices.DeleteFunc(n.hosts(s.Backends), func(a netip.Addr) bool { return a.Is6() != s.VIP.Is6() })
+		seen.add(s.VIP)
+		s.Backends = n.hosts(s.Backends, func(a netip.Addr) bool { return a.Is6() == s.VIP.Is6() })
 		services = append(services, s)
 	}
 	return services
@@ -150,7 +201,7 @@ func (w *Wanted) soundPorts(networks []Network) (ports []Port) {
 		p.Backends = nil
 		for i := range networks {
 			if networks[i].Ingress {
-				p.Backends = networks[i].hosts(backends)
+				p.Backends = networks[i].hosts(backends, anyHost)
 			}
 		}
 		ports = append(ports, p)

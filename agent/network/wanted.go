@@ -1,6 +1,10 @@
 package network
 
-import "net/netip"
+import (
+	"net/netip"
+
+	"skep/cluster"
+)
 
 // Wanted is what a node knows of the cluster's networks.
 type Wanted struct {
@@ -12,12 +16,18 @@ type Wanted struct {
 	Nodes []Node
 	// DataPort is the UDP port of VXLAN packets.
 	DataPort uint16
+	// MTU is that of the interface that packets between nodes use. Generation is that of the keys of
+	// encrypted networks.
+	MTU        int
+	Generation uint32
 	// Seed makes session affinity choose alike on all nodes.
 	Seed uint32
 	// Marks are the bits of packet marks that are skep's.
 	Marks Marks
 	// Networks are those that the node has tasks on, and the ingress network.
 	Networks []Network
+	// KeepBridges has bridges of other networks of the cluster stay: the engine's may stand on them.
+	KeepBridges bool
 	// Ports are the ports that are published on this node.
 	Ports []Port
 }
@@ -28,6 +38,8 @@ type Node struct {
 	Index uint16
 	// Addr is where the node takes VXLAN packets.
 	Addr netip.Addr
+	// Keys are what encrypted networks are sent to it under; of the node itself they aren't looked at.
+	Keys cluster.WireKeys
 }
 
 // Marks are bits of packet marks.
@@ -42,13 +54,16 @@ type Marks struct {
 type Network struct {
 	ID  string
 	VNI uint32
-	// Subnets has one subnet for each family.
-	Subnets []Subnet
+	// Subnets has one subnet for each family, and Gateways other addresses of IPv4 that the bridge answers at.
+	Subnets  []Subnet
+	Gateways []netip.Addr
 	// MTU is that of the containers.
 	MTU int
 	// Internal networks have no way out. Ingress is the one that published ports are
 	// carried by.
 	Internal, Ingress bool
+	// Encrypted networks are never carried in clear.
+	Encrypted bool
 	// Endpoints are all addresses of tasks, this node's as well.
 	Endpoints []Endpoint
 	// Services are the virtual IPs.
@@ -67,6 +82,8 @@ type Endpoint struct {
 	Addrs []netip.Addr
 	// Node is the index of the node that runs it.
 	Node uint16
+	// Gone is set when that node's machine is dead: who sends to the task is refused.
+	Gone bool
 }
 
 // Service is a virtual IP and those who answer it.

@@ -10,7 +10,8 @@
 //
 // Containers live in the Driver: an agent that is started again with the same
 // Driver finds them. Methods of the Driver beyond agent.Driver do what the world
-// does to containers: Kill, Vanish, SetHealth, SetAway, DropWatch.
+// does to containers: Kill, Vanish, SetHealth, SetAway, DropWatch; and Run and Discard what
+// users do with containers of their own.
 package simulate
 
 import (
@@ -43,6 +44,9 @@ type Config struct {
 	Behaviour Behaviour
 	// Now is the clock for log lines and times (default time.Now).
 	Now func() time.Time
+	// Bridges has the bridges of the cluster's networks; network/simulate.Plane is one. With
+	// nil there are all.
+	Bridges Bridges
 }
 
 // Driver is a simulated engine.
@@ -51,9 +55,13 @@ type Driver struct {
 
 	mu         sync.Mutex // guards the fields below
 	containers map[string]*container
+	users      map[string]*container // beside those of tasks, by name
 	watchers   map[*watcher]bool
 	away       error
 	made       int
+	networks   map[string]*cluster.Network
+	uses       []cluster.AddressUse
+	faults     []string
 }
 
 var _ agent.Driver = (*Driver)(nil)
@@ -69,9 +77,11 @@ type container struct {
 	// ports are those to be published.
 	ports []swarm.PortConfig
 	// files are what it sees of secrets and configs, until it ends.
-	files   []agent.File
-	started time.Time
-	ended   time.Time
+	files []agent.File
+	// attached are its places in networks.
+	attached []agent.Attachment
+	started  time.Time
+	ended    time.Time
 	// exit is the timer of the exit that Behaviour asks for.
 	exit *time.Timer
 	// removed containers are kept only for their exit code.
@@ -95,7 +105,7 @@ func New(cfg Config) *Driver {
 	if cfg.Now == nil {
 		cfg.Now = time.Now
 	}
-	return &Driver{cfg: cfg, containers: make(map[string]*container), watchers: make(map[*watcher]bool)}
+	return &Driver{cfg: cfg, containers: make(map[string]*container), users: make(map[string]*container), watchers: make(map[*watcher]bool), networks: make(map[string]*cluster.Network)}
 }
 
 // Describe returns the machine of Config.
@@ -169,6 +179,9 @@ func (d *Driver) Prepare(ctx context.Context, a agent.Assignment) (agent.Contain
 	if d.chance(taskID, "reject") < behaviour.RejectRate {
 		return agent.Container{}, cluster.Errorf(cluster.ErrNotFound, "No such image: %s", spec.Image)
 	}
+	if err := d.knowsLocked(a); err != nil {
+		return agent.Container{}, err
+	}
 	d.made++
 	c := &container{
 		Container: agent.Container{TaskID: taskID, ID: d.containerID(taskID)},
@@ -178,6 +191,7 @@ func (d *Driver) Prepare(ctx context.Context, a agent.Assignment) (agent.Contain
 		behaviour: behaviour,
 		ports:     boundPorts(a.Revision),
 		files:     files,
+		attached:  a.Networks,
 		done:      make(chan struct{}),
 	}
 	if spec.Healthcheck != nil && len(spec.Healthcheck.Test) > 0 && spec.Healthcheck.Test[0] != "NONE" {
@@ -218,6 +232,7 @@ func (d *Driver) Start(ctx context.Context, taskID string) (agent.Container, err
 	}
 	c.Phase, c.PID = agent.Running, 1000+d.made
 	c.started = d.cfg.Now()
+	d.plugLocked(c)
 	c.say(false, c.started, "simulate: "+c.name+" runs "+c.image)
 	if runFor, code, ends := d.fate(taskID, behaviour); ends {
 		c.exit = time.AfterFunc(runFor, func() { d.Kill(taskID, code) })
@@ -306,6 +321,7 @@ func (d *Driver) endLocked(c *container, code int) {
 	if c.exit != nil {
 		c.exit.Stop()
 	}
+	d.unplugLocked(c)
 	c.Phase, c.PID, c.ExitCode, c.Ports = agent.Exited, 0, code, ""
 	c.ended, c.files = d.cfg.Now(), nil
 	c.say(true, c.ended, fmt.Sprintf("simulate: %s exits with %d", c.name, code))

@@ -6,6 +6,7 @@ import (
 	"strings"
 	"unicode"
 
+	"github.com/docker/docker/api/types/network"
 	"github.com/docker/docker/api/types/swarm"
 
 	"skep/cluster"
@@ -106,7 +107,9 @@ var bounds = func() map[string]bound {
 			swarm.JoinRequest.ListenAddr swarm.JoinRequest.AdvertiseAddr swarm.JoinRequest.DataPathAddr swarm.JoinRequest.Availability
 			swarm.JoinRequest.JoinToken swarm.UnlockRequest.UnlockKey cluster.BackupRequest.Recipient
 			cluster.RestoreRequest.ListenAddr cluster.RestoreRequest.AdvertiseAddr cluster.RestoreRequest.Availability
-			runtime.PluginSpec.Name runtime.PluginPrivilege.Name api.networkAsked.Driver api.networkAsked.Scope`},
+			runtime.PluginSpec.Name runtime.PluginPrivilege.Name api.networkAsked.Name api.networkAsked.Driver api.networkAsked.Scope
+			network.CreateRequest.Name network.CreateOptions.Driver network.CreateOptions.Scope network.ConfigReference.Network network.IPAM.Driver
+			network.IPAMConfig.Subnet network.IPAMConfig.IPRange network.IPAMConfig.Gateway`},
 		{bound{0, maxLine, printable}, `swarm.ContainerSpec.Image swarm.ContainerSpec.Hostname swarm.ExternalCA.URL
 			runtime.PluginSpec.Remote runtime.PluginPrivilege.Description`},
 		{bound{0, maxPath, printable}, `swarm.ContainerSpec.Dir mount.Mount.Source mount.Mount.Target mount.VolumeOptions.Subpath mount.ImageOptions.Subpath
@@ -115,14 +118,16 @@ var bounds = func() map[string]bound {
 			swarm.NetworkAttachmentConfig.Aliases`},
 		{bound{maxListed, maxLine, printable}, `swarm.ContainerSpec.Hosts swarm.DNSConfig.Search swarm.DNSConfig.Options mount.TmpfsOptions.Options
 			runtime.PluginPrivilege.Value`},
-		{bound{maxAddresses, maxWord, printable}, `swarm.DNSConfig.Nameservers swarm.InitRequest.DefaultAddrPool swarm.JoinRequest.RemoteAddrs`},
+		{bound{maxAddresses, maxWord, printable}, `swarm.DNSConfig.Nameservers swarm.InitRequest.DefaultAddrPool swarm.JoinRequest.RemoteAddrs
+			network.IPAM.Config network.IPAMConfig.AuxAddress`},
 		{bound{cluster.MaxConstraints, maxPath, lines}, `swarm.Placement.Constraints`},
 		{bound{cluster.MaxPreferences, 0, printable}, `swarm.Placement.Preferences`},
 		{bound{cluster.MaxPorts, 0, printable}, `swarm.EndpointSpec.Ports`},
 		{bound{maxArguments, maxArgument, anything}, `swarm.ContainerSpec.Command swarm.ContainerSpec.Args swarm.ContainerSpec.Env v1.HealthcheckConfig.Test
 			runtime.PluginSpec.Env`},
 		{bound{maxListed, maxText, lines}, `swarm.Annotations.Labels swarm.ContainerSpec.Labels swarm.ContainerSpec.Sysctls mount.VolumeOptions.Labels
-			swarm.Driver.Options mount.Driver.Options swarm.NetworkAttachmentConfig.DriverOpts swarm.ExternalCA.Options`},
+			swarm.Driver.Options mount.Driver.Options swarm.NetworkAttachmentConfig.DriverOpts swarm.ExternalCA.Options
+			network.CreateOptions.Options network.CreateOptions.Labels network.IPAM.Options`},
 		{bound{maxListed, 0, printable}, `swarm.ContainerSpec.Mounts swarm.ContainerSpec.Secrets swarm.ContainerSpec.Configs swarm.ContainerSpec.Ulimits
 			swarm.Placement.Platforms swarm.Resources.GenericResources swarm.TaskSpec.Networks swarm.ServiceSpec.Networks
 			swarm.CAConfig.ExternalCAs runtime.PluginSpec.Privileges`},
@@ -150,6 +155,7 @@ var totals = map[reflect.Type]int{
 	reflect.TypeFor[cluster.BackupRequest]():  maxSettings,
 	reflect.TypeFor[cluster.RestoreRequest](): maxSettings,
 	reflect.TypeFor[networkAsked]():           maxSettings,
+	reflect.TypeFor[network.CreateRequest]():  maxSettings,
 }
 
 // checkBounds refuses what is beyond the bounds in what v points to. Its errors never

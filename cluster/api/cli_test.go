@@ -136,6 +136,9 @@ func (b *bench) schedule() {
 					}
 				}
 				for _, object := range put {
+					if task, ok := object.(*cluster.Task); ok {
+						give(tx, task)
+					}
 					if err := tx.Put(object); err != nil {
 						return err
 					}
@@ -195,7 +198,7 @@ func TestCLIServices(t *testing.T) {
 	c.docker(`^3 1 5\n$`, "service", "inspect", "-f", "{{.JobStatus.JobIteration.Index}} {{.Spec.Mode.ReplicatedJob.MaxConcurrent}} {{.Spec.Mode.ReplicatedJob.TotalCompletions}}", "sums")
 	c.refused(`(?i)update-\S+ is not supported|update config`, "service", "update", "--update-parallelism", "2", "sums")
 
-	c.refused(`Error response from daemon: EndpointSpec.Ports\[0\].PublishMode: ingress: not supported yet`, "service", "create", "-d", "-p", "80:80", "--no-resolve-image", "timecheck:1.0")
+	c.refused(`service needs ingress network, but no ingress network is present`, "service", "create", "-d", "-p", "80:80", "--no-resolve-image", "timecheck:1.0")
 	c.docker(`.`, "service", "create", "-d", "--name", "onhost", "--network", "host", "--publish", "mode=host,target=8080,published=8080", "--no-resolve-image", "timecheck:1.0")
 	c.docker(`Networks: host`, "service", "inspect", "--pretty", "onhost")
 	c.docker(`^skepnethost00000000000000\n$`, "service", "inspect", "-f", "{{range .Spec.TaskTemplate.Networks}}{{.Target}}{{end}}", "onhost")

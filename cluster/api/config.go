@@ -11,6 +11,7 @@ import (
 	"github.com/docker/docker/api/types/swarm"
 
 	"skep/cluster"
+	"skep/cluster/telemetry"
 	"skep/store"
 )
 
@@ -29,6 +30,8 @@ const notLeaderHeader = "Skep-Not-Leader"
 type Manager interface {
 	NodeID() string
 	Store() *store.Store
+	// Health is the manager's account of itself.
+	Health() cluster.ManagerHealth
 	// Leader waits until ctx ends for a leader to be known. Self means that this
 	// manager leads.
 	Leader(ctx context.Context) (peer cluster.Peer, self bool, err error)
@@ -83,6 +86,10 @@ type Node interface {
 	Restore(ctx context.Context, request cluster.RestoreRequest) (nodeID string, err error)
 	// Unlock starts a locked manager. It fails with ErrWrongKey, or with ErrNotLocked.
 	Unlock(ctx context.Context, key cluster.UnlockKey) error
+	// Attach asks the leader for a place of a container of this node in a network of the cluster, until
+	// ctx ends, and Detach tells it that such containers are gone.
+	Attach(ctx context.Context, request cluster.AttachRequest) (*cluster.Attached, error)
+	Detach(ctx context.Context, ids []string) error
 	// Info is what the node knows by itself: NodeID, NodeAddr, LocalNodeState,
 	// ControlAvailable, Error, RemoteManagers, Warnings.
 	Info() swarm.Info
@@ -107,5 +114,7 @@ type Config struct {
 	// (default crypto/rand).
 	Now    func() time.Time
 	Random io.Reader
-	Log    *slog.Logger
+	// Metrics are what is measured, and shown at /metrics; nil for nothing.
+	Metrics *telemetry.Metrics
+	Log     *slog.Logger
 }

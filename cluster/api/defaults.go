@@ -4,8 +4,6 @@ import (
 	"time"
 
 	"github.com/docker/docker/api/types/swarm"
-
-	"skep/cluster"
 )
 
 // normalize fills in what clients count on finding in what they sent: a number
@@ -65,7 +63,7 @@ func normalize(spec *swarm.ServiceSpec) {
 	}
 }
 
-// normalizeNetworks has networks where they belong, by their IDs, as Swarm does.
+// normalizeNetworks has networks where they belong, as Swarm does.
 func normalizeNetworks(spec *swarm.ServiceSpec) {
 	//lint:ignore SA1019 deprecated, but old clients send it
 	old := &spec.Networks
@@ -73,11 +71,6 @@ func normalizeNetworks(spec *swarm.ServiceSpec) {
 		spec.TaskTemplate.Networks = *old
 	}
 	*old = nil
-	for i := range spec.TaskTemplate.Networks {
-		if n, ok := cluster.PredefinedNetwork(spec.TaskTemplate.Networks[i].Target); ok {
-			spec.TaskTemplate.Networks[i].Target = n.ID
-		}
-	}
 }
 
 // modes counts the modes that are set.

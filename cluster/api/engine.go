@@ -143,11 +143,21 @@ func (e *engine) forget() {
 }
 
 // get asks the engine a small question and decodes the answer. The engine's own
-// refusal comes back as an *engineError.
+// refusal comes back as a *passedOn.
 func (e *engine) get(ctx context.Context, path string, header http.Header, v any) error {
 	ctx, cancel := context.WithTimeout(ctx, engineTimeout)
 	defer cancel()
 	answer, err := e.open(ctx, path, header)
+	if err != nil {
+		return err
+	}
+	defer answer.Body.Close()
+	return decodeAnswer(answer, v)
+}
+
+// ask has the engine do something, without a body, until ctx ends.
+func (e *engine) ask(ctx context.Context, method, path string, v any) error {
+	answer, err := e.exchange(ctx, method, path, nil)
 	if err != nil {
 		return err
 	}
@@ -165,10 +175,14 @@ func decodeAnswer(answer *http.Response, v any) error {
 
 // open asks the engine and returns its answer, to be read and closed.
 func (e *engine) open(ctx context.Context, path string, header http.Header) (*http.Response, error) {
+	return e.exchange(ctx, http.MethodGet, path, header)
+}
+
+func (e *engine) exchange(ctx context.Context, method, path string, header http.Header) (*http.Response, error) {
 	if e.address == "" {
 		return nil, e.away(nil)
 	}
-	request, err := http.NewRequestWithContext(ctx, http.MethodGet, e.base.String()+path, nil)
+	request, err := http.NewRequestWithContext(ctx, method, e.base.String()+path, nil)
 	if err != nil {
 		return nil, fmt.Errorf("ask the engine: %w", err)
 	}
@@ -185,15 +199,15 @@ func (e *engine) open(ctx context.Context, path string, header http.Header) (*ht
 		if err := json.NewDecoder(io.LimitReader(answer.Body, maxEngineAnswer)).Decode(&body); err != nil || body.Message == "" {
 			body.Message = "the local Docker Engine answered " + answer.Status
 		}
-		return nil, &engineError{status: answer.StatusCode, message: body.Message}
+		return nil, &passedOn{status: answer.StatusCode, message: body.Message}
 	}
 	return answer, nil
 }
 
-// engineError is the engine's own refusal, passed on with its status.
-type engineError struct {
+// passedOn is the refusal of another, of the engine or the leader, passed on with its status.
+type passedOn struct {
 	status  int
 	message string
 }
 
-func (e *engineError) Error() string { return e.message }
+func (e *passedOn) Error() string { return e.message }

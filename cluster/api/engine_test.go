@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/http"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -15,6 +16,7 @@ import (
 
 	"github.com/docker/docker/api/types"
 	"github.com/docker/docker/api/types/events"
+	"github.com/docker/docker/api/types/network"
 )
 
 // fakeEngine is an engine of API 1.41 that remembers what it was asked.
@@ -23,7 +25,12 @@ type fakeEngine struct {
 
 	mu    sync.Mutex
 	asked []string
-	hang  bool
+	// bodies are what it was sent of containers and endpoints, and refuses is set while it refuses these.
+	bodies  []string
+	refuses bool
+	hang    bool
+	// networks are what it lists. It doesn't filter them.
+	networks []network.Inspect
 }
 
 func newFakeEngine(t *testing.T) *fakeEngine {
@@ -48,9 +55,15 @@ func (e *fakeEngine) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	e.mu.Lock()
 	hang := e.hang
 	e.asked = append(e.asked, r.Method+" "+r.URL.RequestURI())
+	networks := append([]network.Inspect{}, e.networks...)
 	e.mu.Unlock()
 	path := r.URL.EscapedPath()
 	switch {
+	case strings.HasSuffix(path, "/containers/create") && e.attaches(w, r), strings.HasSuffix(path, "/connect") && e.attaches(w, r):
+	case strings.HasSuffix(path, "/containers/box/json"):
+		io.WriteString(w, `{"Id":"c0ffee","Name":"/box","Config":{"Labels":{}}}`)
+	case strings.HasSuffix(path, "/containers/task/json"):
+		io.WriteString(w, `{"Id":"c1","Name":"/web.1.x","Config":{"Labels":{"com.docker.swarm.task":""}}}`)
 	case path == "/version":
 		writeJSON(w, 200, types.Version{APIVersion: "1.41", MinAPIVersion: "1.12", Version: "20.10", Components: []types.ComponentVersion{{Name: "Engine", Version: "20.10"}}})
 	case hang:
@@ -59,6 +72,14 @@ func (e *fakeEngine) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		io.WriteString(w, "[]") // it is in no swarm
 	case path == "/v1.41/containers/json" && r.URL.Query().Has("filters") && r.URL.Query().Get("filters") == "" && !r.URL.Query().Has("limit"):
 		io.WriteString(w, `[{"ID":"t1","Labels":{"com.docker.swarm.task":""}},{"ID":"c1","Labels":{"a":"b"}},{"ID":"t2","Labels":{"com.docker.swarm.task":"","a":"b"}},{"ID":"c2","Labels":null}]`)
+	case strings.HasSuffix(path, "/networks") && r.Method == http.MethodGet:
+		writeJSON(w, 200, networks)
+	case strings.HasSuffix(path, "/networks/prune"):
+		writeJSON(w, 200, network.PruneReport{NetworksDeleted: []string{"of-engine"}})
+	case r.Method == http.MethodGet && slices.ContainsFunc(networks, func(n network.Inspect) bool { return strings.HasSuffix(path, "/networks/"+n.ID) }):
+		writeJSON(w, 200, networks[slices.IndexFunc(networks, func(n network.Inspect) bool { return strings.HasSuffix(path, "/networks/"+n.ID) })])
+	case strings.HasSuffix(path, "/networks/shared"):
+		writeJSON(w, 404, errorBody{Message: "network shared not found"})
 	case strings.HasSuffix(path, "/networks/create"):
 		body, _ := io.ReadAll(r.Body)
 		switch {
@@ -106,6 +127,23 @@ func (e *fakeEngine) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	default:
 		fmt.Fprintf(w, "engine: %s %s", r.Method, r.URL.RequestURI())
 	}
+}
+
+// attaches answers what puts a container on networks of the cluster; false for others.
+func (e *fakeEngine) attaches(w http.ResponseWriter, r *http.Request) bool {
+	body, _ := io.ReadAll(r.Body)
+	if !strings.Contains(string(body), "IPAMConfig") {
+		return false
+	}
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.bodies = append(e.bodies, string(body))
+	if e.refuses {
+		writeJSON(w, 409, errorBody{"the container name is in use"})
+	} else {
+		writeJSON(w, 201, map[string]string{"Id": "c0ffee"})
+	}
+	return true
 }
 
 func newEngineBench(t *testing.T) (*bench, *fakeEngine) {

@@ -48,6 +48,7 @@ var statuses = []struct {
 	{cluster.ErrVersion, http.StatusBadRequest},
 	{cluster.ErrDenied, http.StatusForbidden},
 	{cluster.ErrRemoved, http.StatusServiceUnavailable},
+	{cluster.ErrLineage, http.StatusServiceUnavailable},
 	{cluster.ErrNotManager, http.StatusServiceUnavailable},
 	{cluster.ErrNotLeader, http.StatusServiceUnavailable},
 	{cluster.ErrNoLeader, http.StatusServiceUnavailable},
@@ -60,7 +61,7 @@ var statuses = []struct {
 
 // statusOf is the only place where an error becomes a status.
 func statusOf(err error) int {
-	var refusal *engineError
+	var refusal *passedOn
 	if errors.As(err, &refusal) {
 		return refusal.status
 	}

@@ -87,6 +87,11 @@ func (m *fakeManager) Leader(ctx context.Context) (cluster.Peer, bool, error) {
 	}
 }
 
+func (m *fakeManager) Health() cluster.ManagerHealth {
+	leads := m.LeaderID() == m.id
+	return cluster.ManagerHealth{NodeID: m.id, State: "leader", Leader: leads, Ready: leads, Term: 3}
+}
+
 func (m *fakeManager) Trouble() string                                  { return "" }
 func (m *fakeManager) Quorum(context.Context) (answer, needed, all int) { return 1, 2, 3 }
 
@@ -185,11 +190,13 @@ type fakeNode struct {
 	// starting is why manager is nil, if it is to be there.
 	starting error
 	info     swarm.Info
-	init     swarm.InitRequest
-	join     swarm.JoinRequest
-	force    bool
-	unlock   cluster.UnlockKey
-	err      error
+	// ofManager has the database that Attach writes to.
+	ofManager *fakeManager
+	init      swarm.InitRequest
+	join      swarm.JoinRequest
+	force     bool
+	unlock    cluster.UnlockKey
+	err       error
 }
 
 func (n *fakeNode) Manager() Manager {
@@ -258,6 +265,19 @@ func (n *fakeNode) Unlock(_ context.Context, key cluster.UnlockKey) error {
 	return n.err
 }
 
+// Attach and Detach do what the leader does, at once.
+func (n *fakeNode) Attach(ctx context.Context, request cluster.AttachRequest) (answer *cluster.Attached, err error) {
+	err = n.ofManager.store.Update(ctx, func(tx *store.Tx) error {
+		answer, err = Attach(tx, nodeID(1), request)
+		return err
+	})
+	return answer, err
+}
+
+func (n *fakeNode) Detach(ctx context.Context, ids []string) error {
+	return n.ofManager.store.Update(ctx, func(tx *store.Tx) error { return Detach(tx, nodeID(1), ids) })
+}
+
 func (n *fakeNode) Info() swarm.Info {
 	n.mu.Lock()
 	defer n.mu.Unlock()
@@ -310,7 +330,7 @@ func newBench(t testing.TB, change ...func(*Config)) *bench {
 	t.Helper()
 	b := &bench{t: t}
 	b.manager = &fakeManager{id: nodeID(1), store: newStore(t), reachable: map[string]bool{nodeID(1): true}}
-	b.node = &fakeNode{manager: b.manager, info: swarm.Info{
+	b.node = &fakeNode{manager: b.manager, ofManager: b.manager, info: swarm.Info{
 		NodeID: nodeID(1), NodeAddr: "127.0.1.1", LocalNodeState: swarm.LocalNodeStateActive, ControlAvailable: true,
 	}}
 	config := Config{Node: b.node, Version: "0.1.0-test", Hostname: "n1", Random: &lockedRandom{}, Hold: 2 * time.Second}

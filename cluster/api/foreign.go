@@ -10,8 +10,8 @@ import (
 	"strings"
 )
 
-// errSpanning refuses networks of more than one node.
-var errSpanning = unsupported("networks that span nodes (driver overlay, scope swarm, ingress, plugins of global scope)", "services can be on the networks host, bridge and none: --network host, or in a stack networks: {hostnet: {external: true, name: host}}")
+// errSpanning refuses networks that a plugin carries between nodes.
+var errSpanning = unsupported("networks of plugins of global scope", "use --driver overlay, which spans nodes")
 
 // maxRefusal bounds what is read of a refusal of the engine.
 const maxRefusal = 64 << 10

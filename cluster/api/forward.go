@@ -22,6 +22,15 @@ const (
 	lateAnswer  = 2 * time.Second
 )
 
+// forwards is forward, counted.
+func (s *Server) forwards(w http.ResponseWriter, r *http.Request, c call, request *request, manager Manager, peer cluster.Peer) bool {
+	done := s.forward(w, r, c, request, manager, peer)
+	if s.Metrics != nil {
+		s.Metrics.API.Forwarded.Add(1, map[bool]string{true: "ok", false: "failed"}[done])
+	}
+	return done
+}
+
 // forward streams a request to the leader and the answer back. It returns false,
 // with nothing written, when the request may be tried again.
 func (s *Server) forward(w http.ResponseWriter, r *http.Request, c call, request *request, manager Manager, peer cluster.Peer) bool {

@@ -24,6 +24,12 @@ func checkLabels(spec *swarm.ServiceSpec) error {
 	if err := checkFence(spec); err != nil {
 		return err
 	}
+	if err := checkPublishing(spec); err != nil {
+		return err
+	}
+	if err := checkStaticAddresses(spec); err != nil {
+		return err
+	}
 	host := &container.HostConfig{}
 	if r := spec.TaskTemplate.Resources; r != nil && r.Limits != nil {
 		host.Memory = r.Limits.MemoryBytes
@@ -52,15 +58,73 @@ func checkBackoff(spec *swarm.ServiceSpec) error {
 
 // checkFence refuses what would run two tasks of a fenced slot side by side.
 func checkFence(spec *swarm.ServiceSpec) error {
-	if !cluster.Fenced(spec.Labels) {
-		return nil
-	}
-	for _, config := range []*swarm.UpdateConfig{spec.UpdateConfig, spec.RollbackConfig} {
-		if config != nil && config.Order == swarm.UpdateOrderStartFirst {
-			return fail(cluster.ErrInvalid, "label %s: a fenced service never runs two tasks of a slot, so it can't be updated in the order start-first: use stop-first", cluster.LabelFence.Name)
-		}
+	if cluster.Fenced(spec.Labels) && startsFirst(spec) {
+		return fail(cluster.ErrInvalid, "label %s: a fenced service never runs two tasks of a slot, so it can't be updated in the order start-first: use stop-first", cluster.LabelFence.Name)
 	}
 	return nil
+}
+
+// checkPublishing refuses labels about ports and virtual IPs that the service hasn't.
+func checkPublishing(spec *swarm.ServiceSpec) error {
+	endpoint := spec.EndpointSpec
+	if endpoint == nil {
+		endpoint = &swarm.EndpointSpec{}
+	}
+	if _, set := cluster.LabelPublish.Of(spec.Labels); set && !publishesOnAllNodes(endpoint) {
+		return fail(cluster.ErrInvalid, "label %s: it has no meaning without a port that all nodes publish: publish one without mode=host, or leave the label out", cluster.LabelPublish.Name)
+	}
+	sticky, _ := cluster.LabelSticky.Of(spec.Labels)
+	if sticky && (endpoint.Mode == swarm.ResolutionModeDNSRR || !spans(&spec.TaskTemplate) && !publishesOnAllNodes(endpoint)) {
+		return fail(cluster.ErrInvalid, "label %s: it has no meaning without a virtual IP or a port that all nodes publish: give the service a network that spans nodes and --endpoint-mode vip, or leave the label out", cluster.LabelSticky.Name)
+	}
+	ips, set := cluster.LabelHostIP.Of(spec.Labels)
+	if !set {
+		return nil
+	}
+	left := maps.Clone(ips)
+	for _, p := range endpoint.Ports {
+		name := cluster.PortName(p.PublishedPort, p.Protocol)
+		if _, own := ips[name]; !own {
+			name = ""
+		}
+		if delete(left, name); ips.Of(p).IsValid() && cluster.NetworkMode(&spec.TaskTemplate) == "host" {
+			return fail(cluster.ErrInvalid, "label %s: tasks on the network host bind the node's ports themselves: leave the label out", cluster.LabelHostIP.Name)
+		}
+	}
+	for _, name := range slices.Sorted(maps.Keys(left)) {
+		ip := ips[name]
+		if name == "" {
+			name = "any other one"
+		}
+		return fail(cluster.ErrInvalid, "label %s: the service publishes on %s no port, not %s: publish it, or leave it out of the label", cluster.LabelHostIP.Name, ip, name)
+	}
+	return nil
+}
+
+// checkStaticAddresses refuses what would run two tasks that are to have the same addresses,
+// and tasks that have none.
+func checkStaticAddresses(spec *swarm.ServiceSpec) error {
+	switch static, _ := cluster.LabelStaticAddresses.Of(spec.Labels); {
+	case static && startsFirst(spec):
+		return fail(cluster.ErrInvalid, "label %s: a task gets its addresses from the one before it, which must have stopped, so the service can't be updated in the order start-first: use stop-first", cluster.LabelStaticAddresses.Name)
+	case static && !spans(&spec.TaskTemplate) && !publishesOnAllNodes(spec.EndpointSpec):
+		return fail(cluster.ErrInvalid, "label %s: tasks have no addresses without a network that spans nodes: give the service one, or leave the label out", cluster.LabelStaticAddresses.Name)
+	}
+	return nil
+}
+
+// spans tells whether a task is on a network of the cluster's.
+func spans(task *swarm.TaskSpec) bool {
+	return len(task.Networks) > 0 && cluster.NetworkMode(task) == ""
+}
+
+func startsFirst(spec *swarm.ServiceSpec) bool {
+	for _, config := range []*swarm.UpdateConfig{spec.UpdateConfig, spec.RollbackConfig} {
+		if config != nil && config.Order == swarm.UpdateOrderStartFirst {
+			return true
+		}
+	}
+	return false
 }
 
 // checkNeighbours refuses labels about services that aren't there, or that no task

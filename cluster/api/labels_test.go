@@ -62,6 +62,22 @@ func TestFence_IsChecked(t *testing.T) {
 	create("false", "start-first").want(t, 201, "")
 }
 
+func TestStaticAddresses_AreChecked(t *testing.T) {
+	b := newBench(t)
+	b.createNetwork(overlay("front"))
+	create := func(value, order string) answer {
+		return b.do("POST", "/services/create", spec("only-"+value+order, func(s *swarm.ServiceSpec) {
+			s.Labels = map[string]string{"skep.static-addresses": value}
+			s.UpdateConfig = &swarm.UpdateConfig{Order: order}
+			s.TaskTemplate.Networks = []swarm.NetworkAttachmentConfig{{Target: "front"}}
+		}))
+	}
+	create("yes", "").want(t, 400, `label skep.static-addresses: \"yes\" won't do, it takes true or false`)
+	create("true", "start-first").want(t, 400, "so the service can't be updated in the order start-first: use stop-first")
+	create("true", "stop-first").want(t, 201, "")
+	create("false", "start-first").want(t, 201, "")
+}
+
 func TestRestartBackoff_IsChecked(t *testing.T) {
 	b := newBench(t)
 	delay := 20 * time.Second

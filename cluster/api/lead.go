@@ -7,6 +7,7 @@ import (
 	"errors"
 	"io"
 	"net/http"
+	"net/url"
 	"time"
 
 	"github.com/docker/docker/api/types/swarm"
@@ -33,6 +34,8 @@ const (
 // local serves a request on the node's own sockets.
 func (s *Server) local(w http.ResponseWriter, r *http.Request, c call) {
 	r = s.byUser(r)
+	began := s.Now()
+	defer func() { s.count(w, c, began) }()
 	if c.route == nil {
 		if swarmPaths[firstPart(c.path)] {
 			s.writeError(w, r, errPage)
@@ -90,9 +93,17 @@ func (s *Server) answer(w http.ResponseWriter, r *http.Request, c call, request 
 		r.ContentLength = int64(len(request.body))
 	}
 	if answer.engine {
+		if answer.after != nil {
+			recorder := &statusWriter{ResponseWriter: w}
+			defer func() { answer.after(recorder.status) }()
+			w = recorder
+		}
 		if err := s.refuseNewer(r.Context(), w, r, c); err != nil {
 			s.writeError(w, r, err)
 			return
+		}
+		if answer.path != "" {
+			r.URL = &url.URL{Path: answer.path, RawQuery: r.URL.RawQuery}
 		}
 	}
 	s.write(r.Context(), w, r, answer)
@@ -134,7 +145,7 @@ func (s *Server) onLeader(w http.ResponseWriter, r *http.Request, c call, reques
 				s.writeError(w, r, err)
 				return
 			}
-		} else if s.forward(w, r, c, request, manager, peer) {
+		} else if s.forwards(w, r, c, request, manager, peer) {
 			return
 		}
 		if !pause(hold, wait, changed) {

@@ -36,7 +36,9 @@ func (s *Server) serviceLogs(ctx context.Context, r *request) (response, error) 
 		func(view store.View) []*cluster.Task {
 			var tasks []*cluster.Task
 			for task := range view.TasksOfService(service.ID) {
-				tasks = append(tasks, task)
+				if !task.Gone() {
+					tasks = append(tasks, task)
+				}
 			}
 			return tasks
 		}), nil

@@ -58,15 +58,21 @@ func findNode(view store.View, ref string) (*cluster.Node, error) {
 }
 
 func findTask(view store.View, ref string) (*cluster.Task, error) {
-	if task := view.Task(ref); task != nil {
+	if task := view.Task(ref); task != nil && !task.Gone() {
 		return task, nil
 	}
 	for task := range view.TasksWithPrefix(lastPart(ref)) {
-		if taskName(view, task) == ref {
+		if taskName(view, task) == ref && !task.Gone() {
 			return task, nil
 		}
 	}
-	return only("task", ref, view.TasksWithPrefix(ref))
+	return only("task", ref, func(yield func(*cluster.Task) bool) {
+		for task := range view.TasksWithPrefix(ref) {
+			if !task.Gone() && !yield(task) {
+				return
+			}
+		}
+	})
 }
 
 // only returns the one object there is, or says that there are none or many.

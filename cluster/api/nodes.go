@@ -35,7 +35,9 @@ func (s *Server) inspectNode(ctx context.Context, r *request) (response, error) 
 	if err != nil {
 		return response{}, err
 	}
-	return response{body: renderNode(node, r.manager)}, nil
+	shown := renderNode(node, r.manager)
+	shown.Status.Message = cluster.Sentences(shown.Status.Message, node.Clashes(r.manager.Store().View().Networks()))
+	return response{body: shown}, nil
 }
 
 func (s *Server) updateNode(ctx context.Context, r *request) (response, error) {
@@ -138,6 +140,9 @@ func RemoveNode(tx *store.Tx, node *cluster.Node) error {
 		if err := tx.Put(task); err != nil {
 			return err
 		}
+	}
+	if err := endAttachmentsOf(tx, node.ID); err != nil {
+		return err
 	}
 	tx.Delete(node)
 	return nil

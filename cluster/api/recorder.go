@@ -160,6 +160,7 @@ func difference(before, after store.View) []store.Change {
 	changes := compare(nil, before.Services(), after.Services(), func(o *cluster.Service) (string, uint64) { return o.ID, o.Version })
 	changes = compare(changes, before.Nodes(), after.Nodes(), func(o *cluster.Node) (string, uint64) { return o.ID, o.Version })
 	changes = compare(changes, before.Secrets(), after.Secrets(), func(o *cluster.Secret) (string, uint64) { return o.ID, o.Version })
+	changes = compare(changes, before.Networks(), after.Networks(), func(o *cluster.Network) (string, uint64) { return o.ID, o.Version })
 	return compare(changes, before.Configs(), after.Configs(), func(o *cluster.Config) (string, uint64) { return o.ID, o.Version })
 }
 
@@ -210,8 +211,16 @@ func (s *Server) recordChange(names serviceNames, change store.Change) {
 		s.recordDatum(events.SecretEventType, change.Before == nil, secretAsData(after))
 	case *cluster.Config:
 		s.recordDatum(events.ConfigEventType, change.Before == nil, configAsData(after))
+	case *cluster.Network:
+		action := events.ActionUpdate
+		if change.Before == nil {
+			action = events.ActionCreate
+		}
+		s.emit(events.NetworkEventType, action, after.ID, after.UpdatedAt, map[string]string{"name": after.Spec.Name})
 	case nil:
 		switch before := change.Before.(type) {
+		case *cluster.Network:
+			s.emit(events.NetworkEventType, events.ActionRemove, before.ID, s.Now(), map[string]string{"name": before.Spec.Name})
 		case *cluster.Secret:
 			s.emit(events.SecretEventType, events.ActionRemove, before.ID, s.Now(), map[string]string{"name": before.Spec.Name})
 		case *cluster.Config:

@@ -1,6 +1,7 @@
 package api
 
 import (
+	"cmp"
 	"path"
 	"slices"
 	"strconv"
@@ -106,7 +107,7 @@ func checkPresent(view store.View, spec *swarm.ServiceSpec) error {
 	kind, names := missing[0].Kind, []string(nil)
 	for _, ref := range missing {
 		if ref.Kind == kind {
-			names = append(names, ref.Name)
+			names = append(names, cmp.Or(ref.Name, ref.ID))
 		}
 	}
 	if slices.Sort(names); len(names) > 1 {

@@ -22,10 +22,14 @@ func renderMeta(meta cluster.Meta) swarm.Meta {
 // renderCluster shows the cluster without anything secret: no signing key, no
 // token.
 func renderCluster(record *cluster.Cluster) swarm.ClusterInfo {
+	settings := record.NetworkSettings()
 	info := swarm.ClusterInfo{
 		ID: record.ID, Meta: renderMeta(record.Meta), Spec: record.Spec,
-		DefaultAddrPool: []string{"10.0.0.0/8"}, SubnetSize: 24, DataPathPort: 4789,
+		DefaultAddrPool: []string{}, SubnetSize: uint32(settings.SubnetBits), DataPathPort: uint32(settings.DataPort),
 		TLSInfo: renderTrust(record.Issuer()), RootRotationInProgress: record.Rotation != nil,
+	}
+	for _, pool := range settings.Pools {
+		info.DefaultAddrPool = append(info.DefaultAddrPool, pool.String())
 	}
 	info.Spec.Labels = orEmpty(record.Spec.Labels)
 	info.Spec.CAConfig.SigningCAKey, info.Spec.CAConfig.SigningCACert = "", ""
@@ -69,9 +73,7 @@ func renderNode(node *cluster.Node, manager Manager) swarm.Node {
 
 func renderService(view store.View, service *cluster.Service, defaults bool) swarm.Service {
 	shown := swarm.Service{ID: service.ID, Meta: renderMeta(service.Meta), Spec: service.Spec, PreviousSpec: service.Previous}
-	if service.Spec.EndpointSpec != nil {
-		shown.Endpoint = swarm.Endpoint{Spec: *service.Spec.EndpointSpec, Ports: service.Spec.EndpointSpec.Ports}
-	}
+	shown.Endpoint = renderEndpoint(view, service)
 	if rollout := view.Rollout(service.ID); rollout != nil {
 		shown.UpdateStatus = &swarm.UpdateStatus{
 			State: rollout.State, Message: rollout.Message,
@@ -147,7 +149,7 @@ func renderTask(view store.View, task *cluster.Task) swarm.Task {
 	}
 	if revision := view.Revision(task.ServiceID, task.Revision); revision != nil {
 		shown.Spec, shown.Slot = revision.Spec, revision.ShownSlot(task)
-		shown.NetworksAttachments = renderAttachments(&revision.Spec)
+		shown.NetworksAttachments = renderAttachments(view, task, &revision.Spec)
 		if revision.Job {
 			shown.JobIteration = &swarm.Version{Index: task.Revision}
 		}

@@ -38,6 +38,10 @@ type response struct {
 	stream func(ctx context.Context, w http.ResponseWriter)
 	// engine passes the request on to the local engine.
 	engine bool
+	// path, if it is set, is where the engine is asked in place of the request's; after hears the
+	// status of its answer, 0 when there is none.
+	path  string
+	after func(status int)
 }
 
 // handler serves one route. It must not have changed anything when it returns an

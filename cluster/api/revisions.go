@@ -62,13 +62,7 @@ func (s *Server) rollbackService(ctx context.Context, r *request) (response, err
 		if err := checkServiceSpec(&change.Service.Spec); err != nil {
 			return cluster.Change{}, err
 		}
-		if err := checkPresent(tx.View, &change.Service.Spec); err != nil {
-			return cluster.Change{}, err
-		}
-		if err := checkNeighbours(tx.View, old, &change.Service.Spec); err != nil {
-			return cluster.Change{}, err
-		}
-		if err := checkAllowed(tx, change.Service.Spec.Labels); err != nil {
+		if err := fit(tx, old, &change.Service.Spec); err != nil {
 			return cluster.Change{}, err
 		}
 		return change, nil

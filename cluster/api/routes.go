@@ -38,6 +38,7 @@ func (s *Server) table() []route {
 		{method: http.MethodHead, pattern: "/_ping", kind: local, handle: s.ping},
 		{method: http.MethodGet, pattern: "/version", kind: local, handle: s.showVersion},
 		{method: http.MethodGet, pattern: "/info", kind: local, handle: s.showInfo},
+		{method: http.MethodGet, pattern: "/metrics", kind: local, handle: s.showMetrics},
 		{method: http.MethodGet, pattern: "/events", kind: local, handle: s.streamEvents},
 		{method: http.MethodGet, pattern: "/distribution/{name}/json", kind: local, handle: s.inspectDistribution},
 		{method: http.MethodGet, pattern: "/skep/v1/status", kind: read, handle: s.showStatus, alone: true},
@@ -47,11 +48,21 @@ func (s *Server) table() []route {
 		{method: http.MethodPost, pattern: "/skep/v1/nodes/prune", kind: write, handle: s.pruneNodes},
 		{method: http.MethodPost, pattern: "/skep/v1/services/{id}/rollback", kind: write, handle: s.rollbackService},
 		{method: http.MethodPost, pattern: "/skep/v1/services/{id}/rebalance", kind: write, handle: s.rebalanceService},
+		{method: http.MethodGet, pattern: pathClusterNetworks, kind: read, handle: s.listClusterNetworks},
+		{method: http.MethodGet, pattern: pathClusterNetwork, kind: read, handle: s.inspectClusterNetwork},
+		{method: http.MethodPost, pattern: pathCreateNetwork, kind: write, handle: s.createClusterNetwork},
+		{method: http.MethodDelete, pattern: pathClusterNetwork, kind: write, handle: s.removeClusterNetwork},
+		{method: http.MethodPost, pattern: pathPruneNetworks, kind: write, handle: s.pruneClusterNetworks},
 
 		{method: http.MethodGet, pattern: "/containers/json", kind: local, handle: s.listContainers},
+		{method: http.MethodPost, pattern: "/containers/create", kind: local, handle: s.createContainer},
 		{method: http.MethodGet, pattern: "/networks", kind: local, handle: s.listNetworks},
 		{method: http.MethodGet, pattern: "/networks/{id}", kind: local, handle: s.inspectNetwork},
 		{method: http.MethodPost, pattern: "/networks/create", kind: local, handle: s.createNetwork},
+		{method: http.MethodDelete, pattern: "/networks/{id}", kind: local, handle: s.removeNetwork},
+		{method: http.MethodPost, pattern: "/networks/prune", kind: local, handle: s.pruneNetworks},
+		{method: http.MethodPost, pattern: "/networks/{id}/connect", kind: local, handle: s.connectContainer},
+		{method: http.MethodPost, pattern: "/networks/{id}/disconnect", kind: local, handle: s.disconnectContainer},
 
 		{method: http.MethodPost, pattern: "/swarm/init", kind: local, handle: s.initSwarm},
 		{method: http.MethodPost, pattern: "/swarm/join", kind: local, handle: s.joinSwarm},
@@ -93,7 +104,7 @@ func (s *Server) table() []route {
 // swarmPaths are the first segments of paths that are never passed on to the engine: it
 // may be in a swarm of its own, which must not be taken for this cluster.
 var swarmPaths = map[string]bool{
-	"_ping": true, "version": true, "info": true, "events": true, "distribution": true, "skep": true,
+	"_ping": true, "version": true, "info": true, "events": true, "distribution": true, "skep": true, "metrics": true,
 	"swarm": true, "nodes": true, "services": true, "tasks": true, "secrets": true, "configs": true,
 }
 

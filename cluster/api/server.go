@@ -16,6 +16,7 @@ import (
 
 	"github.com/docker/docker/api/types/registry"
 	"github.com/docker/docker/api/types/versions"
+	"github.com/prometheus/client_golang/prometheus"
 	"golang.org/x/sync/semaphore"
 
 	"skep/cluster"
@@ -27,6 +28,9 @@ type Server struct {
 	engine *engine
 	events *recorder
 	routes []route
+	// gather is all that scrape shows; nil where nothing is measured.
+	gather prometheus.Gatherer
+	scrape http.Handler
 
 	lists    chan struct{} // the places for large lists
 	listWait time.Duration // how long one waits for a place
@@ -59,6 +63,7 @@ func New(config Config) *Server {
 	s := &Server{Config: config, events: newRecorder(), lists: make(chan struct{}, maxLargeLists), listWait: listWait, logBytes: semaphore.NewWeighted(logBudget), patience: defaultPatience}
 	s.engine = newEngine(config.Engine, config.Log)
 	s.routes = s.table()
+	s.scrape = s.newScrape()
 	return s
 }
 
@@ -235,8 +240,8 @@ func brief(text string) string { return text[:min(len(text), 200)] }
 // writeError answers with an error.
 func (s *Server) writeError(w http.ResponseWriter, r *http.Request, err error) {
 	status := statusOf(err)
-	var engines *engineError // which is in the engine's log
-	if status == http.StatusInternalServerError && !errors.Is(err, cluster.ErrConflict) && !errors.As(err, &engines) {
+	var others *passedOn // which is in the log of who refused
+	if status == http.StatusInternalServerError && !errors.Is(err, cluster.ErrConflict) && !errors.As(err, &others) {
 		if unsaid, due := s.failures.Due(s.Now(), r.Method+brief(r.URL.Path)); due {
 			s.Log.Error("request failed", "method", r.Method, "path", brief(r.URL.Path), "error", err, "unsaid", unsaid)
 		}

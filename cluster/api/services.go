@@ -13,6 +13,7 @@ import (
 	"github.com/docker/docker/api/types/swarm"
 
 	"skep/cluster"
+	"skep/scheduler/address"
 	"skep/store"
 )
 
@@ -100,13 +101,7 @@ func (s *Server) createService(ctx context.Context, r *request) (response, error
 	auth := s.readAuth(r)
 	id := cluster.NewID(s.Random)
 	err = r.manager.Store().Update(ctx, func(tx *store.Tx) error {
-		if err := checkAllowed(tx, spec.Labels); err != nil {
-			return err
-		}
-		if err := checkPresent(tx.View, &spec); err != nil {
-			return err
-		}
-		if err := checkNeighbours(tx.View, nil, &spec); err != nil {
+		if err := fit(tx, nil, &spec); err != nil {
 			return err
 		}
 		for try := 0; generate && tx.ServiceNamed(spec.Name) != nil; try++ {
@@ -118,7 +113,7 @@ func (s *Server) createService(ctx context.Context, r *request) (response, error
 		if same := tx.ServiceNamed(spec.Name); same != nil {
 			return fail(cluster.ErrNameTaken, "rpc error: code = AlreadyExists desc = name conflicts with an existing object: service %s already exists", spec.Name)
 		}
-		return apply(tx, cluster.CreateService(id, spec, auth))
+		return apply(tx, nil, cluster.CreateService(id, spec, auth))
 	})
 	if err != nil {
 		return response{}, err
@@ -126,8 +121,27 @@ func (s *Server) createService(ctx context.Context, r *request) (response, error
 	return response{status: http.StatusCreated, body: swarm.ServiceCreateResponse{ID: id}}, nil
 }
 
-// apply writes what a request makes of a service.
-func apply(tx *store.Tx, change cluster.Change) error {
+// fit refuses a spec that doesn't go with what else the database has, and has it refer to
+// networks by their IDs. old is the service as it is, nil when it is to be made. It is called
+// in the transaction that writes the spec.
+func fit(tx *store.Tx, old *cluster.Service, spec *swarm.ServiceSpec) error {
+	if err := checkAllowed(tx, spec.Labels); err != nil {
+		return err
+	}
+	if err := attach(tx.View, spec); err != nil {
+		return err
+	}
+	if err := checkPresent(tx.View, spec); err != nil {
+		return err
+	}
+	return checkNeighbours(tx.View, old, spec)
+}
+
+// apply writes what a request makes of a service: of old, or of none.
+func apply(tx *store.Tx, old *cluster.Service, change cluster.Change) error {
+	if err := address.Provide(tx.View, old, change.Service); err != nil {
+		return err
+	}
 	if change.Revision != nil {
 		if err := tx.Put(change.Revision); err != nil {
 			return err
@@ -162,13 +176,10 @@ func (s *Server) updateService(ctx context.Context, r *request) (response, error
 			if old.Previous == nil {
 				return cluster.Change{}, fail(cluster.ErrPrecondition, "service %s does not have a previous spec", old.ID)
 			}
-			if err := checkAllowed(tx, old.Previous.Labels); err != nil {
+			previous := *old.Previous
+			if err := fit(tx, old, &previous); errors.Is(err, cluster.ErrDenied) {
 				return cluster.Change{}, err
-			}
-			if err := checkPresent(tx.View, old.Previous); err != nil {
-				return cluster.Change{}, fail(cluster.ErrPrecondition, "service %s can't go back to its previous spec: %v", old.Spec.Name, err)
-			}
-			if err := checkNeighbours(tx.View, old, old.Previous); err != nil {
+			} else if err != nil {
 				return cluster.Change{}, fail(cluster.ErrPrecondition, "service %s can't go back to its previous spec: %v", old.Spec.Name, err)
 			}
 			return cluster.RollbackService(old, tx.Revision(old.ID, old.PreviousRevision), auth, tx.Now())
@@ -198,7 +209,7 @@ func changeService(ctx context.Context, r *request, index uint64, verb string, c
 		if err != nil {
 			return err
 		}
-		return apply(tx, made)
+		return apply(tx, old, made)
 	})
 	if err != nil {
 		return response{}, err
@@ -226,13 +237,7 @@ func (s *Server) newSpec(r *request) (func(*store.Tx, *cluster.Service) (cluster
 		case modeName(spec.Mode) != modeName(old.Spec.Mode):
 			return cluster.Change{}, fail(cluster.ErrUnsupported, "service mode change is not allowed")
 		}
-		if err := checkAllowed(tx, spec.Labels); err != nil {
-			return cluster.Change{}, err
-		}
-		if err := checkPresent(tx.View, &spec); err != nil {
-			return cluster.Change{}, err
-		}
-		if err := checkNeighbours(tx.View, old, &spec); err != nil {
+		if err := fit(tx, old, &spec); err != nil {
 			return cluster.Change{}, err
 		}
 		current, auth := tx.Revision(old.ID, old.Revision), header

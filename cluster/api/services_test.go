@@ -96,7 +96,10 @@ func TestRefuseService(t *testing.T) {
 			s.TaskTemplate.ContainerSpec.Mounts = []mount.Mount{{Type: "bind", Source: "a", Target: "/a"}}
 		}},
 		{400, "invalid mount target, must be an absolute path: a", func(s *swarm.ServiceSpec) {
-			s.TaskTemplate.ContainerSpec.Mounts = []mount.Mount{{Type: "volume", Target: "a"}}
+			s.TaskTemplate.ContainerSpec.Mounts = []mount.Mount{{Type: "tmpfs", Target: "a"}}
+		}},
+		{400, "invalid mount target, must be an absolute path: ", func(s *swarm.ServiceSpec) {
+			s.TaskTemplate.ContainerSpec.Mounts = []mount.Mount{{Type: "volume", Source: "a"}}
 		}},
 		{400, "Interval in HealthConfig cannot be less than 1ms", func(s *swarm.ServiceSpec) {
 			s.TaskTemplate.ContainerSpec.Healthcheck = &container.HealthConfig{Interval: 1}
@@ -204,7 +207,7 @@ func TestRefuseService(t *testing.T) {
 		{400, "Maximum concurrent jobs must be at least 1", func(s *swarm.ServiceSpec) {
 			s.Mode = swarm.ServiceMode{ReplicatedJob: &swarm.ReplicatedJob{MaxConcurrent: ptr(uint64(0)), TotalCompletions: ptr(uint64(1))}}
 		}},
-		{400, "EndpointSpec.Ports[0].PublishMode: ingress: not supported yet", func(s *swarm.ServiceSpec) { s.EndpointSpec.Ports = []swarm.PortConfig{{TargetPort: 80}} }},
+		{400, "service needs ingress network, but no ingress network is present", func(s *swarm.ServiceSpec) { s.EndpointSpec.Ports = []swarm.PortConfig{{TargetPort: 80}} }},
 		{400, "EndpointSpec.Ports[0].PublishMode: invalid publish mode", func(s *swarm.ServiceSpec) {
 			s.EndpointSpec.Ports = []swarm.PortConfig{{TargetPort: 80, PublishMode: "mesh"}}
 		}},
@@ -241,10 +244,6 @@ func TestRefuseService(t *testing.T) {
 		{400, "port 80 can't be published as another one on the network host", func(s *swarm.ServiceSpec) {
 			s.TaskTemplate.Networks = []swarm.NetworkAttachmentConfig{{Target: "host"}}
 			s.EndpointSpec.Ports = []swarm.PortConfig{{PublishMode: "host", TargetPort: 80, PublishedPort: 8080}}
-		}},
-		{400, "PublishMode: ingress: not supported yet", func(s *swarm.ServiceSpec) {
-			s.TaskTemplate.Networks = []swarm.NetworkAttachmentConfig{{Target: "host"}}
-			s.EndpointSpec.Ports = []swarm.PortConfig{{TargetPort: 80, PublishedPort: 80}}
 		}},
 		{400, "malformed secret reference", func(s *swarm.ServiceSpec) { s.TaskTemplate.ContainerSpec.Secrets = []*swarm.SecretReference{nil} }},
 		{400, "malformed config reference", func(s *swarm.ServiceSpec) { s.TaskTemplate.ContainerSpec.Configs = []*swarm.ConfigReference{{}} }},

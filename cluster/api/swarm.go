@@ -41,12 +41,6 @@ func (s *Server) initSwarm(ctx context.Context, r *request) (response, error) {
 	if err := s.needListenAddr(wanted.ListenAddr); err != nil {
 		return response{}, err
 	}
-	switch {
-	case wanted.DataPathAddr != "" || wanted.DataPathPort != 0:
-		return response{}, unsupported("DataPathAddr and DataPathPort", "leave --data-path-addr and --data-path-port out: there are no networks across nodes")
-	case len(wanted.DefaultAddrPool) > 0 || (wanted.SubnetSize != 0 && wanted.SubnetSize != 24):
-		return response{}, unsupported("DefaultAddrPool and SubnetSize", "leave --default-addr-pool out: there are no networks across nodes")
-	}
 	if err := checkAvailability(wanted.Availability, true); err != nil {
 		return response{}, err
 	}
@@ -88,11 +82,8 @@ func (s *Server) joinSwarm(ctx context.Context, r *request) (response, error) {
 	if err := s.needListenAddr(wanted.ListenAddr); err != nil {
 		return response{}, err
 	}
-	switch {
-	case len(wanted.RemoteAddrs) == 0:
+	if len(wanted.RemoteAddrs) == 0 {
 		return response{}, fail(cluster.ErrInvalid, "at least 1 RemoteAddr is required to join")
-	case wanted.DataPathAddr != "":
-		return response{}, unsupported("DataPathAddr", "leave --data-path-addr out: there are no networks across nodes")
 	}
 	if wanted.JoinToken == "" {
 		return response{}, fail(cluster.ErrInvalid, "a join token is necessary to join a swarm: \"docker swarm join-token worker\" on a manager tells it")

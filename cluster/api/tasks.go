@@ -120,7 +120,7 @@ func each(keys map[string]bool, list func(string) iter.Seq[*cluster.Task]) iter.
 }
 
 func (f *taskFilter) includes(view store.View, task *cluster.Task) bool {
-	return (f.services == nil || f.services[task.ServiceID]) &&
+	return !task.Gone() && (f.services == nil || f.services[task.ServiceID]) &&
 		(f.nodes == nil || f.nodes[task.NodeID]) &&
 		anyPrefix(task.ID, f.ids) &&
 		(len(f.states) == 0 || hasState(f.states, task.Desired)) &&

@@ -25,6 +25,12 @@ func TestTasks(t *testing.T) {
 		task.NodeID = ""
 		task.Status = cluster.TaskStatus{State: cluster.StatePending, Message: "pending task scheduling", Err: "no suitable node"}
 	})
+	b.addTask(5, web, 3, 2, func(task *cluster.Task) { // Only its addresses rest.
+		task.Desired, task.Status.State = cluster.StateRemove, cluster.StateShutdown
+	})
+	b.do("GET", "/tasks/"+taskID(5), nil).want(t, 404, "not found")
+	b.do("GET", "/tasks/"+taskID(5)+"/logs?stdout=1", nil).want(t, 404, "not found")
+	b.do("GET", "/tasks/web.3."+taskID(5), nil).want(t, 404, "not found")
 	for filter, want := range map[string]int{
 		``: 4, `{"service":["web"]}`: 2, `{"service":{"` + web[:10] + `":true}}`: 2, `{"service":["web","db"]}`: 4, `{"node":["n2"]}`: 2,
 		`{"service":["web"],"node":["n2"]}`: 1, `{"desired-state":["running"]}`: 3, `{"desired-state":["shutdown","running"]}`: 4, `{"desired-state":["accepted"]}`: 0,

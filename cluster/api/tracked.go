@@ -32,6 +32,7 @@ type tracked struct {
 	patience patience
 
 	wrote   bool
+	status  int           // 0 for what wasn't said: 200
 	late    bool          // nothing was taken in time
 	limit   time.Duration // the patience there is now
 	began   time.Time
@@ -87,7 +88,7 @@ func cutOff(w http.ResponseWriter) {
 
 // WriteHeader implements http.ResponseWriter.
 func (t *tracked) WriteHeader(status int) {
-	t.wrote = true
+	t.wrote, t.status = true, status
 	t.ResponseWriter.WriteHeader(status)
 }
 

@@ -44,9 +44,6 @@ func checkServiceSpec(spec *swarm.ServiceSpec) error {
 			return err
 		}
 	}
-	if err := checkNetworks(spec); err != nil {
-		return err
-	}
 	return checkTask(&spec.TaskTemplate)
 }
 
@@ -159,7 +156,6 @@ func checkEndpoint(spec *swarm.ServiceSpec) error {
 			if endpoint.Mode == swarm.ResolutionModeDNSRR {
 				return fail(cluster.ErrInvalid, "EndpointSpec: port published with ingress mode can't be used with dnsrr mode")
 			}
-			return fail(cluster.ErrInvalid, "%s.PublishMode: ingress: not supported yet: publish on the nodes that the tasks are on, with --publish mode=host,target=%d", field, port.TargetPort)
 		default:
 			return fail(cluster.ErrInvalid, "%s.PublishMode: invalid publish mode %q", field, string(port.PublishMode))
 		}
@@ -167,7 +163,7 @@ func checkEndpoint(spec *swarm.ServiceSpec) error {
 		case port.TargetPort == 0 || port.TargetPort > maxPort:
 			return fail(cluster.ErrInvalid, "%s.TargetPort: invalid port %d: must be from 1 to %d", field, port.TargetPort, maxPort)
 		case port.PublishedPort > maxPort:
-			return fail(cluster.ErrInvalid, "%s.PublishedPort: invalid port %d: must be from 1 to %d, or 0 for the engine to choose", field, port.PublishedPort, maxPort)
+			return fail(cluster.ErrInvalid, "%s.PublishedPort: invalid port %d: must be from 1 to %d, or 0 to have one chosen", field, port.PublishedPort, maxPort)
 		case port.PublishedPort != 0 && seen[key]:
 			return fail(cluster.ErrInvalid, "EndpointSpec: duplicate published ports provided")
 		default:
@@ -416,6 +412,8 @@ func checkUlimits(spec *swarm.ContainerSpec) error {
 	return nil
 }
 
+// checkMounts accepts a volume whose target is no path from the root, since that is what a compose
+// file says by the name of a volume alone, and Swarm deploys it: nodes reject the tasks with the reason.
 func checkMounts(mounts []mount.Mount) error {
 	seen := map[string]bool{}
 	for _, m := range mounts {
@@ -427,7 +425,7 @@ func checkMounts(mounts []mount.Mount) error {
 			return fail(cluster.ErrInvalid, "ContainerSpec: invalid mount type %q", string(m.Type))
 		}
 		switch {
-		case !path.IsAbs(m.Target):
+		case m.Target == "" || !path.IsAbs(m.Target) && m.Type != mount.TypeVolume:
 			return fail(cluster.ErrInvalid, "invalid mount target, must be an absolute path: %s", m.Target)
 		case cluster.Climbs(m.Target):
 			return fail(cluster.ErrInvalid, "invalid mount target, must not have .. in it: %s", m.Target)

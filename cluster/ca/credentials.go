@@ -73,6 +73,16 @@ func (c *Credentials) Identity() cluster.Identity { return c.current.Load().id }
 // Leaf is the present certificate; it must not be changed.
 func (c *Credentials) Leaf() *x509.Certificate { return c.current.Load().leaf }
 
+// RootEnds is when the first of the trusted roots ends.
+func (c *Credentials) RootEnds() (ends time.Time) {
+	for _, root := range c.current.Load().roots {
+		if after := root.cert.NotAfter; ends.IsZero() || after.Before(ends) {
+			ends = after
+		}
+	}
+	return ends
+}
+
 func hold(trusted roots, certPEM, keyPEM []byte) (*held, error) {
 	certs, err := parseCerts(certPEM)
 	if err != nil {

@@ -5,12 +5,14 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
 	"github.com/docker/docker/api/types/swarm"
 
 	"skep/cluster"
+	"skep/cluster/node"
 )
 
 // Two of three managers are lost for good: the third goes on alone with all that
@@ -30,6 +32,9 @@ func TestCluster_GoesOnAlone(t *testing.T) {
 			if task.NodeID != nodeID(lost[0]) && task.NodeID != nodeID(lost[1]) {
 				kept[task.ID] = true
 			}
+		}
+		if err := last.Try(http.MethodPost, "/swarm/init", alone, nil); err == nil || !strings.Contains(err.Error(), "has a leader") {
+			t.Errorf("one manager of three that are well went on alone: %v", err)
 		}
 		worker := c.Machines[3]
 		if err := worker.Try(http.MethodPost, "/swarm/init", alone, nil); err == nil {
@@ -115,4 +120,86 @@ func TestCluster_GoesOnAlone(t *testing.T) {
 		c.Runs(30*time.Second, id, "app:1", 10)
 		c.Same()
 	})
+}
+
+// TestAlone_OneThatWasBehind: the manager that is left was off while the others wrote on. What
+// they wrote is lost with them, but agents have seen it: they follow the manager all the same.
+func TestAlone_OneThatWasBehind(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		c := Start(t, 3, 2, Options{})
+		last, lost := c.Machines[0], c.Machines[1:3]
+		id := last.Create(Spec("web", "app:1", 6))
+		c.Runs(10*time.Second, id, "app:1", 6)
+		last.Stop()
+		for n := range 100 {
+			lost[n%2].writes(fmt.Sprint("lost-", n), 10*time.Second)
+		}
+		lost[0].Update(id, func(spec *swarm.ServiceSpec) { spec.TaskTemplate.ContainerSpec.Image = "app:2" })
+		c.Runs(30*time.Second, id, "app:2", 6)
+		for _, m := range lost {
+			m.Crash()
+		}
+		last.Restart()
+		time.Sleep(time.Second)
+		last.Do(http.MethodPost, "/swarm/init", swarm.InitRequest{ForceNewCluster: true, ListenAddr: last.IP}, nil)
+		c.managers = 1
+		c.Runs(30*time.Second, id, "app:1", 6)
+		after := last.Create(Spec("after", "app:1", 6))
+		c.Runs(30*time.Second, after, "app:1", 6)
+	})
+}
+
+// TestAlone_PromotedBeforeItKnows: a lost manager is to be a manager again before it has heard
+// that it was none, with a database of its own time, or of another cluster that went on
+// alone, as when an operator tries one machine after the other. It gets the cluster's.
+func TestAlone_PromotedBeforeItKnows(t *testing.T) {
+	for _, other := range []bool{false, true} {
+		t.Run(fmt.Sprintf("another went on alone: %v", other), func(t *testing.T) {
+			bubble(t, func(t *testing.T) {
+				c := Start(t, 3, 0, Options{})
+				last, back, third := c.Machines[0], c.Machines[1], c.Machines[2]
+				last.Create(Spec("all", "app:1", 0))
+				c.Same()
+				written := []string{"all"}
+				write := func(by *Machine, prefix string) {
+					for n := range 10 {
+						written = append(written, fmt.Sprint(prefix, n))
+						by.writes(fmt.Sprint(prefix, n), 10*time.Second)
+					}
+				}
+				alone := func(m *Machine) {
+					m.Restart()
+					time.Sleep(time.Second)
+					m.Do(http.MethodPost, "/swarm/init", swarm.InitRequest{ForceNewCluster: true, ListenAddr: m.IP}, nil)
+				}
+				last.Stop()
+				write(back, "lost-")
+				if other {
+					back.Stop()
+					third.Stop()
+					alone(third)
+					third.setRole(back, swarm.NodeRoleManager)
+					back.Restart()
+					c.managers = 2
+					c.vote(2)
+					write(third, "other-")
+				}
+				third.Stop()
+				back.Stop()
+				alone(last)
+				written = written[:1]
+				write(last, "after-")
+				last.setRole(back, swarm.NodeRoleManager)
+				back.Flags = func(config *node.Config) { config.Join = []string{last.IP} }
+				back.Restart()
+				c.vote(2)
+				c.has(written)
+				for host, view := range c.Views() {
+					if view.ServiceNamed("lost-0") != nil || view.ServiceNamed("other-0") != nil {
+						t.Errorf("%s has what was written by those that were lost", host)
+					}
+				}
+			})
+		})
+	}
 }

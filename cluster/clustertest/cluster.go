@@ -16,12 +16,15 @@ import (
 	"runtime/pprof"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
 
 	"github.com/docker/docker/api/types/swarm"
 
+	"skep/agent/network/dns"
+	planes "skep/agent/network/simulate"
 	"skep/agent/simulate"
 	"skep/cluster"
 	"skep/cluster/gossip"
@@ -64,6 +67,12 @@ type Options struct {
 	// Public is the address of the NAT that the machine with the number is behind; nil
 	// and "" mean none.
 	Public func(number int) string
+	// Networks gives each machine a second interface, for packets of networks: those can't be for
+	// the loopback addresses that machines have otherwise.
+	Networks bool
+	// RealGossip has the machines gossip as nodes do, by memberlist, for what depends on when it
+	// notices something.
+	RealGossip bool
 	// Seed decides what the network loses.
 	Seed uint64
 }
@@ -76,7 +85,13 @@ type Machine struct {
 	Name, IP, Public string
 	// Driver holds the machine's containers.
 	Driver *simulate.Driver
-	clock  clock
+	// Plane holds what carries the cluster's networks on the machine.
+	Plane *planes.Plane
+	// data is the interface that packets of networks come in by.
+	data string
+	// names is what the machine's name server was told last.
+	names atomic.Pointer[dns.Names]
+	clock clock
 
 	// Build is which skep the daemon is when it starts next.
 	Build cluster.Build
@@ -89,8 +104,8 @@ type Machine struct {
 	daemon *daemon
 
 	mu sync.Mutex // guards the fields below, for clients and daemons that call meanwhile
-	// at is IP.
-	at string
+	// at is IP, and dataAddr the address of data.
+	at, dataAddr string
 	// node is the daemon, also when it is off; dead is set while it is.
 	node *node.Node
 	dead bool
@@ -125,7 +140,7 @@ func Start(t testing.TB, managers, workers int, options Options) *Cluster {
 	}
 	first := c.Machines[0]
 	listen, advertise := first.addresses()
-	first.Do(http.MethodPost, "/swarm/init", swarm.InitRequest{ListenAddr: listen, AdvertiseAddr: advertise, AutoLockManagers: options.AutoLock}, nil)
+	first.Do(http.MethodPost, "/swarm/init", swarm.InitRequest{ListenAddr: listen, AdvertiseAddr: advertise, DataPathAddr: first.data, AutoLockManagers: options.AutoLock}, nil)
 	for i, m := range c.Machines[1:] {
 		m.Join(first, i+1 < managers)
 	}
@@ -204,7 +219,12 @@ func (c *Cluster) add(number int) *Machine {
 	if c.options.Clock != nil {
 		m.SetClock(c.options.Clock(number))
 	}
-	m.Driver = simulate.New(simulate.Config{Seed: uint64(number), Hostname: m.Name, Generic: c.options.Generic, Now: m.clock.Now})
+	m.Plane = planes.New()
+	if c.options.Networks {
+		m.data, m.dataAddr = "eth1", fmt.Sprint("192.0.2.", number)
+		c.wire.also(m.dataAddr, m.IP)
+	}
+	m.Driver = simulate.New(simulate.Config{Bridges: m.Plane, Seed: uint64(number), Hostname: m.Name, Generic: c.options.Generic, Now: m.clock.Now})
 	c.Machines = append(c.Machines, m)
 	m.Restart()
 	return m
@@ -226,23 +246,37 @@ func (c *Cluster) stop() {
 // readyLimit is how long a start is waited for.
 const readyLimit = 5 * time.Second
 
+// config is what the machine's node is made of.
+func (m *Machine) config() node.Config {
+	c := m.cluster
+	return node.Config{
+		Machine: m.Name, DataDir: filepath.Join(c.dir, m.Name), Driver: m.Driver, Plane: m.Plane, Names: func(_ string, names *dns.Names) error { m.names.Store(names); return nil }, Hostname: m.Name, Build: m.Build,
+		UnlockKeyFile: m.UnlockKeyFile, Latency: c.options.Latency, Now: m.clock.Now,
+		Log:     c.log.With("host", m.Name),
+		Network: ofMachine{m}, Interfaces: m.interfaces, SnapshotEntries: c.options.SnapshotEntries, GossipKeyPeriod: c.options.GossipKeyPeriod,
+		Gossip: func(cfg gossip.Config) (node.Gossip, error) {
+			if c.options.RealGossip {
+				transport, err := c.air.plug(m.address())
+				if err != nil {
+					return nil, err
+				}
+				cfg.Transport = transport
+				return gossip.Start(cfg)
+			}
+			return c.air.join(cfg.NodeID, m.address(), cfg.Keys), nil
+		},
+	}
+}
+
 // Restart starts the machine's daemon, which is off.
 func (m *Machine) Restart() {
 	c := m.cluster
 	c.wire.revive(m.IP)
 	ctx, cancel := context.WithCancel(context.Background())
 	d := &daemon{cancel: cancel, dying: make(chan struct{}), ended: make(chan struct{})}
-	config := node.Config{
-		Machine: m.Name, DataDir: filepath.Join(c.dir, m.Name), Driver: m.Driver, Hostname: m.Name, Build: m.Build,
-		UnlockKeyFile: m.UnlockKeyFile, Latency: c.options.Latency, Now: m.clock.Now,
-		Log:     c.log.With("host", m.Name),
-		Fatal:   func(err error) { m.fatal(d, err) },
-		Write:   func(what string, write func() error) error { return m.write(d, what, write) },
-		Network: ofMachine{m}, Interfaces: m.interfaces, SnapshotEntries: c.options.SnapshotEntries, GossipKeyPeriod: c.options.GossipKeyPeriod,
-		Gossip: func(cfg gossip.Config) (node.Gossip, error) {
-			return c.air.join(cfg.NodeID, m.address(), cfg.Keys), nil
-		},
-	}
+	config := m.config()
+	config.Fatal = func(err error) { m.fatal(d, err) }
+	config.Write = func(what string, write func() error) error { return m.write(d, what, write) }
 	if m.Flags != nil {
 		m.Flags(&config)
 	}
@@ -322,7 +356,7 @@ func (m *Machine) Join(by *Machine, manager bool) {
 	listen, advertise := m.addresses()
 	_, remote := by.addresses()
 	m.Do(http.MethodPost, "/swarm/join", swarm.JoinRequest{
-		ListenAddr: listen, AdvertiseAddr: advertise, RemoteAddrs: []string{remote}, JoinToken: token,
+		ListenAddr: listen, AdvertiseAddr: advertise, DataPathAddr: m.data, RemoteAddrs: []string{remote}, JoinToken: token,
 	}, nil)
 }
 
@@ -349,12 +383,29 @@ func (m *Machine) address() string {
 	return m.at
 }
 
+// dataAddress is where the machine takes packets of networks.
+func (m *Machine) dataAddress() string {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.dataAddr
+}
+
+// MoveData gives the machine another address for packets of networks, as Move does.
+func (m *Machine) MoveData(ip string) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.dataAddr = ip
+}
+
 func (m *Machine) interfaces() ([]node.Interface, error) {
-	ip := net.ParseIP(m.address())
-	if ip == nil {
-		return []node.Interface{{Name: "eth0"}}, nil
+	list := []node.Interface{{Name: "eth0"}}
+	if ip := net.ParseIP(m.address()); ip != nil {
+		list[0].Networks = []net.IPNet{{IP: ip, Mask: net.CIDRMask(32, 32)}}
 	}
-	return []node.Interface{{Name: "eth0", Networks: []net.IPNet{{IP: ip, Mask: net.CIDRMask(32, 32)}}}}, nil
+	if ip := net.ParseIP(m.dataAddress()); ip != nil {
+		list = append(list, node.Interface{Name: m.data, Networks: []net.IPNet{{IP: ip, Mask: net.CIDRMask(24, 32)}}, MTU: 9000})
+	}
+	return list, nil
 }
 
 // Move gives the machine another address, also while its daemon runs, which isn't told;

@@ -16,7 +16,7 @@ import (
 )
 
 // watcher looks at the containers of all machines and notes when two of them are
-// alive for one slot of a service.
+// alive for one slot of a service, or at one place in a network.
 type watcher struct {
 	c *Cluster
 	// service is the ID of the one it looks at, or empty for all.
@@ -24,22 +24,29 @@ type watcher struct {
 	slots   map[string]place // by task, for ever: records are reaped
 	// doubled tells what was seen, and whether the service is fenced; wrong has those of
 	// them that must not be in any service: no node was given up, and no slot removed.
-	doubled, wrong map[string]bool
+	doubled map[string]bool
+	wrong   map[string]bool
+	// lost are tasks that managers gave up, as far as somebody else noticed: that may have been for a
+	// moment only.
+	lost map[string]bool
+	// twice tells of two live containers at one place in a network, though no node was given up.
+	twice map[string]bool
 	// most is how many containers were alive at a time.
 	most int
 }
 
 // place is a slot of a service. lost is set when managers once gave up the task that
-// it is of.
+// it is of, and paired when updates start one before they stop the other.
 type place struct {
 	service string
 	slot    uint32
 	fenced  bool
 	lost    bool
+	paired  bool
 }
 
 func watch(c *Cluster, service string) *watcher {
-	return &watcher{c: c, service: service, slots: map[string]place{}, doubled: map[string]bool{}, wrong: map[string]bool{}}
+	return &watcher{c: c, service: service, slots: map[string]place{}, doubled: map[string]bool{}, wrong: map[string]bool{}, twice: map[string]bool{}}
 }
 
 // rest sleeps for d and looks all the time.
@@ -56,8 +63,10 @@ func (w *watcher) look() {
 				continue
 			}
 			node := view.Node(t.NodeID)
-			lost := t.Desired == cluster.StateRemove || t.NodeID != "" && (node == nil || node.Status.State == cluster.NodeDown)
-			w.slots[t.ID] = place{t.ServiceID, t.Slot, view.Revision(t.ServiceID, t.Revision).Fenced(), lost || w.slots[t.ID].lost}
+			lost := t.Desired == cluster.StateRemove || t.NodeID != "" && (node == nil || node.Status.State == cluster.NodeDown) || w.lost[t.ID]
+			service := view.Service(t.ServiceID)
+			paired := service != nil && service.Spec.UpdateConfig != nil && service.Spec.UpdateConfig.Order == swarm.UpdateOrderStartFirst
+			w.slots[t.ID] = place{t.ServiceID, t.Slot, view.Revision(t.ServiceID, t.Revision).Fenced(), lost || w.slots[t.ID].lost, paired || w.slots[t.ID].paired}
 		}
 	}
 	type key struct {
@@ -87,12 +96,24 @@ func (w *watcher) look() {
 				w.c.log.Debug("two live containers", "what", what)
 			}
 			w.doubled[what] = at.fenced
-			if !at.lost && !w.slots[other].lost {
+			if !at.lost && !w.slots[other].lost && !at.paired && !w.slots[other].paired {
 				w.wrong[what] = true
 			}
 		}
 	}
 	w.most = max(w.most, count)
+	at := map[cluster.Address]string{}
+	for _, m := range w.c.Machines {
+		for id, places := range m.Driver.Places() {
+			for _, place := range places {
+				address := cluster.Address{VNI: place.Network.VNI, Host: place.Host}
+				other := at[address]
+				if at[address] = id; other != "" && !w.slots[id].lost && !w.slots[other].lost {
+					w.twice[fmt.Sprintf("%s and %s are at place %d of network %s", min(id, other), max(id, other), place.Host, place.Network.Spec.Name)] = true
+				}
+			}
+		}
+	}
 }
 
 func fencedSpec(replicas uint64, fence bool) swarm.ServiceSpec {

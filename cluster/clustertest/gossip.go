@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"fmt"
+	"maps"
 	"slices"
 	"sort"
 	"sync"
@@ -12,11 +13,12 @@ import (
 	"skep/cluster"
 )
 
-// How long after it fell silent a member is suspected, and given up: what
-// cluster/gossip shows on a small network.
+// How long after it fell silent a member is suspected, and given up, and how long one that left
+// is listed: what cluster/gossip shows on a small network.
 const (
 	suspectAfter = 400 * time.Millisecond
 	goneAfter    = time.Second
+	leftFor      = 30 * time.Second
 )
 
 // air is the gossip that all machines of a cluster share: a member hears of those
@@ -25,11 +27,14 @@ const (
 type air struct {
 	wire *wire
 
-	mu   sync.Mutex // guards the field below, and all ears' keys
-	ears map[string]*ear
+	mu    sync.Mutex // guards the fields below, and all ears' keys
+	ears  map[string]*ear
+	plugs map[string]*datagrams // of real gossip
 }
 
-func newAir(w *wire) *air { return &air{wire: w, ears: map[string]*ear{}} }
+func newAir(w *wire) *air {
+	return &air{wire: w, ears: map[string]*ear{}, plugs: map[string]*datagrams{}}
+}
 
 // join adds a machine; it is a member until it is closed.
 func (a *air) join(nodeID, ip string, keys [][]byte) *ear {
@@ -108,11 +113,11 @@ func (e *ear) update(now time.Time) {
 	var shown []cluster.Member
 	for id, h := range e.heard {
 		silence := now.Sub(h.at)
-		if silence >= goneAfter {
+		if silence >= leftFor || silence >= goneAfter && !h.member.Left {
 			delete(e.heard, id)
 			continue
 		}
-		h.member.Suspect = silence >= suspectAfter
+		h.member.Suspect = silence >= suspectAfter && !h.member.Left
 		shown = append(shown, h.member)
 	}
 	sort.Slice(shown, func(i, j int) bool { return shown[i].NodeID < shown[j].NodeID })
@@ -162,7 +167,22 @@ func (e *ear) understandsLocked(other *ear) bool {
 	return slices.ContainsFunc(e.keys, func(key []byte) bool { return bytes.Equal(key, other.keys[0]) })
 }
 
-func (e *ear) Leave(time.Duration) error { return e.Close() }
+// Leave tells those that the member reaches.
+func (e *ear) Leave(time.Duration) error {
+	e.air.mu.Lock()
+	ears := slices.Collect(maps.Values(e.air.ears))
+	e.air.mu.Unlock()
+	heardBy := slices.DeleteFunc(ears, func(other *ear) bool {
+		return other == e || !slices.Contains(e.air.reached(other.member.Addr), e.member)
+	})
+	err := e.Close()
+	for _, other := range heardBy {
+		other.mu.Lock()
+		other.heard[e.member.NodeID] = heard{cluster.Member{NodeID: e.member.NodeID, Left: true}, time.Now()}
+		other.mu.Unlock()
+	}
+	return err
+}
 
 func (e *ear) Close() error {
 	e.once.Do(func() {

@@ -72,7 +72,7 @@ func TestIsland(t *testing.T) {
 // TestIsland_TheAgentsThatItsManagerHad cuts off the manager that has the most workers'
 // sessions, alone: those workers are told nothing until they have found another manager,
 // so that tasks which move to them don't start. Gossip misses the manager long before its
-// silence alone says enough.
+// silence alone says enough, and before they call it again: a machine without power doesn't refuse.
 func TestIsland_TheAgentsThatItsManagerHad(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		c := Start(t, 3, 8, Options{})
@@ -87,6 +87,7 @@ func TestIsland_TheAgentsThatItsManagerHad(t *testing.T) {
 				lost, rest = m, []*Machine{c.Machines[0], c.Machines[2-i]}
 			}
 		}
+		time.Sleep(20 * time.Second) // Then it isn't one that was called a moment ago.
 		c.Partition(lost)
 		cut := time.Now()
 		c.Eventually(time.Minute, "all agents beyond the cut have a session there", func() error {

@@ -17,13 +17,15 @@ type mirror struct {
 	objects map[string]any
 	index   uint64
 	updates *updates
+	// lost takes the IDs of tasks whose node was called down.
+	lost map[string]bool
 	// told is what happened to services, in order; relisted is set when that has gaps.
 	told     []string
 	relisted bool
 }
 
-func newMirror(of Manager) *mirror {
-	m := &mirror{of: of, sub: of.Store().Subscribe()}
+func newMirror(of Manager, lost map[string]bool) *mirror {
+	m := &mirror{of: of, sub: of.Store().Subscribe(), lost: lost}
 	_, view, _ := m.sub.Take()
 	m.relist(view)
 	return m
@@ -67,6 +69,13 @@ func (m *mirror) follow() error {
 			delete(m.objects, key)
 		}
 		m.updates.take(change.Before, change.After, m.objects)
+		if node, is := change.After.(*cluster.Node); is && node.Status.State == cluster.NodeDown {
+			for _, object := range m.objects {
+				if t, is := object.(*cluster.Task); is && t.NodeID == node.ID {
+					m.lost[t.ID] = true
+				}
+			}
+		}
 		m.tell(change)
 	}
 	if wrong := m.updates.check(m.objects); wrong != nil {
@@ -144,6 +153,12 @@ func list(view store.View) map[string]any {
 	for o := range view.Configs() {
 		add(o)
 	}
+	for o := range view.Networks() {
+		add(o)
+	}
+	for o := range view.Attachments() {
+		add(o)
+	}
 	return objects
 }
 
@@ -160,10 +175,12 @@ type onlooker struct {
 	digests map[uint64][32]byte
 	leaders map[uint64]string
 	wrong   map[string]bool
+	// lost are tasks whose node was called down.
+	lost map[string]bool
 }
 
 func look(c *Cluster, random *rand.Rand) *onlooker {
-	return &onlooker{c: c, random: random, mirrors: map[*Machine]*mirror{}, audiences: map[*Machine]*audience{}, digests: map[uint64][32]byte{}, leaders: map[uint64]string{}, wrong: map[string]bool{}}
+	return &onlooker{c: c, random: random, mirrors: map[*Machine]*mirror{}, audiences: map[*Machine]*audience{}, digests: map[uint64][32]byte{}, leaders: map[uint64]string{}, wrong: map[string]bool{}, lost: map[string]bool{}}
 }
 
 func (o *onlooker) look() {
@@ -179,7 +196,7 @@ func (o *onlooker) look() {
 			continue
 		}
 		if seen == nil {
-			o.mirrors[m] = newMirror(running)
+			o.mirrors[m] = newMirror(running, o.lost)
 			o.audiences[m] = attend(m, rand.New(rand.NewPCG(o.random.Uint64(), 0)))
 		} else if err := seen.follow(); err != nil {
 			o.wrong[fmt.Sprintf("%s: %v", m.Name, err)] = true

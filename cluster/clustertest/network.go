@@ -29,7 +29,7 @@ type wire struct {
 	cut  map[[2]string]bool
 	down map[string]bool
 	// gone has the addresses that are nobody's any more, and public the private ones of
-	// those that a NAT has.
+	// those that a NAT has, or that lead to the same machine.
 	gone   map[string]bool
 	public map[string]string
 	// mute has the pairs of which the second hears nothing from the first.
@@ -169,12 +169,24 @@ func (w *wire) kill(ip string) {
 	w.breakLocked(func(c *conn) bool { return c.local.host == ip || c.remote.host == ip })
 }
 
+// also has a second address lead to a machine, as a NAT's does.
+func (w *wire) also(addr, ip string) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.public[addr] = ip
+}
+
 // move gives a machine another address: nothing gets to or from the one of before. What
 // there was with the new one is over, since it was somebody else's.
 func (w *wire) move(from, to string) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.gone[from] = true
+	for addr, ip := range w.public {
+		if ip == from {
+			w.public[addr] = to
+		}
+	}
 	for addr, l := range w.listeners {
 		if l.addr.host == to {
 			delete(w.listeners, addr)

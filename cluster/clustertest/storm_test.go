@@ -37,6 +37,7 @@ type storm struct {
 	builds  *rand.Rand
 	newest  map[*Machine]bool
 	raised  bool
+	mu      sync.Mutex // guards log, for users
 	log     []string
 	history *history
 	eye     *onlooker
@@ -49,10 +50,13 @@ type storm struct {
 	// it got.
 	mover   *Machine
 	moves   int
+	guests  guests
 	clients sync.WaitGroup
 }
 
 func (s *storm) note(format string, args ...any) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
 	s.log = append(s.log, fmt.Sprintf("%8s ", time.Since(s.began).Round(time.Millisecond))+fmt.Sprintf(format, args...))
 }
 
@@ -177,6 +181,7 @@ func (s *storm) move(m *Machine) {
 	}
 	s.moves++
 	m.Move(fmt.Sprint("127.0.2.", s.moves))
+	m.MoveData(fmt.Sprint("192.0.2.", 100+s.moves))
 	s.note("%s is at %s now, %s", m.Name, m.IP, how)
 }
 
@@ -207,10 +212,13 @@ func (s *storm) anew(m *Machine) {
 		for _, container := range containers {
 			m.Driver.Vanish(container.TaskID)
 		}
+		s.evict(m)
 		s.note("%s is installed anew", m.Name)
 		m.Build, s.newest[m] = after, true
 		m.reinstall()
 	} else {
+		s.evict(m)
+		m.Driver.SetAway(false) // What an engine that is away has of a node that left, nobody knows any more.
 		err := m.Try(http.MethodPost, "/swarm/leave?force=1", nil, nil)
 		s.note("%s leaves: %v", m.Name, err)
 	}
@@ -247,7 +255,7 @@ func (s *storm) comeBack(m, by *Machine, old string) error {
 			return err
 		}
 		return errors.Join(m.Try(http.MethodPost, "/swarm/join", swarm.JoinRequest{
-			ListenAddr: listen, AdvertiseAddr: advertise, RemoteAddrs: []string{remote}, JoinToken: of.JoinTokens.Manager,
+			ListenAddr: listen, AdvertiseAddr: advertise, DataPathAddr: m.data, RemoteAddrs: []string{remote}, JoinToken: of.JoinTokens.Manager,
 		}, nil), errors.New("see whether it is in"))
 	}
 	if now.NodeID == old {
@@ -385,14 +393,16 @@ func weather(t *testing.T, seed uint64, faults int) {
 		builds: rand.New(rand.NewPCG(seed, 3)), newest: map[*Machine]bool{},
 	}
 	s.c = Start(t, 3+2*int(seed%3/2), 3, Options{
-		SnapshotEntries: 60, Seed: seed, Build: before, Clock: func(int) time.Duration { return s.clock() },
+		Networks: true, SnapshotEntries: 60, Seed: seed, Build: before, Clock: func(int) time.Duration { return s.clock() },
 	})
 	c := s.c
 	fenced := fencedSpec(3, true)
 	fenced.TaskTemplate.Placement = &swarm.Placement{Constraints: []string{"node.role==worker"}}
 	only := c.Machines[0].Create(fenced)
 	c.Runs(time.Minute, only, "app:1", 3)
+	c.Runs(time.Minute, c.mesh(), "app:1", 4)
 	s.slots, s.eye = watch(c, ""), look(c, rand.New(rand.NewPCG(seed, 2)))
+	s.slots.lost = s.eye.lost
 	h := &history{began: time.Now()}
 	s.began, s.history = h.began, h
 	defer func() {
@@ -406,6 +416,9 @@ func weather(t *testing.T, seed uint64, faults int) {
 	stop := make(chan struct{})
 	for i := range 4 {
 		s.clients.Go(func() { h.client(c, i, rand.New(rand.NewPCG(seed, uint64(100+i))), stop) })
+	}
+	for i := range 2 {
+		s.clients.Go(func() { s.networkUser(rand.New(rand.NewPCG(seed, uint64(200+i))), stop) })
 	}
 	for range faults {
 		s.harm()
@@ -431,6 +444,9 @@ func weather(t *testing.T, seed uint64, faults int) {
 	for what := range s.eye.wrong {
 		t.Error(what)
 	}
+	for what := range s.slots.twice {
+		t.Error(what)
+	}
 	for what, fenced := range s.slots.doubled {
 		if s.gentle && fenced || !fenced && s.slots.wrong[what] {
 			t.Errorf("two live containers of a slot: %s", what)
@@ -439,6 +455,8 @@ func weather(t *testing.T, seed uint64, faults int) {
 	s.whole()
 	c.vote(c.managers)
 	s.noOrphans()
+	s.placesAreTheirs()
+	c.Carry()
 	s.levelIsThatOfTheOldest()
 	s.rollsBackExactly(only)
 }
@@ -592,7 +610,9 @@ var kept = []struct {
 	found string
 }{
 	{0, "two containers of a fenced slot: a new leader counted from the time that the one before wrote"},
-	{1, "a rollback that did nothing: a new leader's clock was behind, so old tasks were the newest"},
+	{1, "a rollback that did nothing: a new leader's clock was behind, so old tasks were the newest; a bridge that went before the engine's network, since another one had its subnet"},
+	{6, "an ingress network that nodes kept for tasks that had been published, though it was removed"},
+	{9, "bridges that went before the engine's networks, below a container that the agent didn't know any more"},
 	{125, "events that a client who was away for less than a second never heard of: 256 were kept"},
 	{160, "two managers whose logs were called damaged though they were well: a page was full to its last byte"},
 }

@@ -28,6 +28,8 @@ type assignmentSet struct {
 	// index is the To of the last message.
 	index uint64
 	tasks map[string]*cluster.Task
+	// vnis are the networks that tasks have addresses in, with how many have.
+	vnis map[uint32]int
 	// revisions are those that tasks refer to. One that no task refers to any more is
 	// forgotten, and would be sent again.
 	revisions map[revisionKey]*heldRevision
@@ -44,6 +46,7 @@ type heldRevision struct {
 // full makes the complete set of the node's tasks, with all revisions they refer to.
 func (a *assignmentSet) full(view store.View) *cluster.Assignments {
 	a.tasks = make(map[string]*cluster.Task)
+	a.vnis = make(map[uint32]int)
 	a.revisions = make(map[revisionKey]*heldRevision)
 	a.refs = newSecretRefs()
 	message := &cluster.Assignments{Full: true, To: view.Index()}
@@ -76,7 +79,7 @@ func (a *assignmentSet) difference(view store.View, changed pending) *cluster.As
 		case sent == nil || !sameOrders(sent, now):
 			a.add(message, view, now)
 		default:
-			a.tasks[id] = now
+			a.hold(now)
 			if !needs(now) {
 				a.refs.release(id)
 			}
@@ -85,7 +88,7 @@ func (a *assignmentSet) difference(view store.View, changed pending) *cluster.As
 	// Removals come last, so that a revision that goes from one task to the next
 	// isn't forgotten in between.
 	for _, task := range gone {
-		delete(a.tasks, task.ID)
+		a.unhold(task.ID)
 		a.release(task)
 		a.refs.release(task.ID)
 		message.Removed = append(message.Removed, task.ID)
@@ -118,7 +121,7 @@ func (a *assignmentSet) add(message *cluster.Assignments, view store.View, task 
 	if sent := a.tasks[task.ID]; sent != nil {
 		a.release(sent)
 	}
-	a.tasks[task.ID] = task
+	a.hold(task)
 	message.Tasks = append(message.Tasks, task)
 	a.refresh(message, view, key)
 	a.refs.release(task.ID)
@@ -127,9 +130,32 @@ func (a *assignmentSet) add(message *cluster.Assignments, view store.View, task 
 	}
 }
 
+// hold keeps a task, in the place of what there was of it.
+func (a *assignmentSet) hold(task *cluster.Task) {
+	a.unhold(task.ID)
+	a.tasks[task.ID] = task
+	for _, address := range task.Addresses {
+		a.vnis[address.VNI]++
+	}
+}
+
+func (a *assignmentSet) unhold(taskID string) {
+	task := a.tasks[taskID]
+	if task == nil {
+		return
+	}
+	delete(a.tasks, taskID)
+	for _, address := range task.Addresses {
+		if a.vnis[address.VNI]--; a.vnis[address.VNI] == 0 {
+			delete(a.vnis, address.VNI)
+		}
+	}
+}
+
 // refresh puts a revision that is in use into the message unless the agent has
 // it as it is now. The cluster's default log driver is in it where the service has
-// none: a container keeps the one it was made with.
+// none: a container keeps the one it was made with. So are the networks of the cluster that engines
+// make by themselves, which stay as they are while a service is on them.
 func (a *assignmentSet) refresh(message *cluster.Assignments, view store.View, key revisionKey) {
 	held := a.revisions[key]
 	now := view.Revision(key.serviceID, key.number)
@@ -144,12 +170,16 @@ func (a *assignmentSet) refresh(message *cluster.Assignments, view store.View, k
 		return
 	}
 	held.version, held.logging = now.Version, logging
+	completed := *now
 	if logging != nil {
-		completed := *now
 		completed.Spec.LogDriver = logging
-		now = &completed
 	}
-	message.Revisions = append(message.Revisions, now)
+	for _, attachment := range now.Spec.Networks {
+		if n := view.Network(attachment.Target); n != nil && !n.Spans() {
+			completed.LocalNetworks = append(completed.LocalNetworks, n)
+		}
+	}
+	message.Revisions = append(message.Revisions, &completed)
 }
 
 func (a *assignmentSet) release(task *cluster.Task) {
@@ -168,7 +198,7 @@ func sameOrders(a, b *cluster.Task) bool {
 		return false // A manager's word, like Orphaned, is news to the agent.
 	}
 	return a.Revision == b.Revision && a.ServiceID == b.ServiceID && a.Slot == b.Slot &&
-		a.Desired == b.Desired && a.NotBefore == b.NotBefore
+		a.Desired == b.Desired && a.NotBefore == b.NotBefore && slices.Equal(a.Addresses, b.Addresses)
 }
 
 // agents tells whether the state is one that agents write.

@@ -251,7 +251,7 @@ func TestAttack_PropertyWhatIsSaidIsBounded(t *testing.T) {
 		}
 		plain(t, "warning", boundWarning(text(t, "warning")), maxWarning)
 		plain(t, "version", cluster.Build{Version: text(t, "version")}.Bounded().Version, 64)
-		plain(t, "run", boundRun(text(t, "run")), maxRun)
+		plain(t, "run", boundName(text(t, "run")), maxName)
 		name := text(t, "name")
 		description := swarm.NodeDescription{
 			Hostname: name, Platform: swarm.Platform{OS: name, Architecture: name},

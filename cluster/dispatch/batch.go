@@ -126,6 +126,9 @@ func (b *batch) apply(tx *store.Tx) error {
 	for _, n := range b.news {
 		if node := tx.Node(n.NodeID); node != nil {
 			if next := describe(node, n); next != nil {
+				if next.WireKeys != node.WireKeys {
+					next.WireKeys = ownKeys(tx.View, next)
+				}
 				if err := tx.Put(next); err != nil {
 					return err
 				}
@@ -159,6 +162,19 @@ func (b *batch) apply(tx *store.Tx) error {
 	return nil
 }
 
+// ownKeys are a node's keys without those that another node has: it would be sent what is that one's.
+func ownKeys(view store.View, node *cluster.Node) cluster.WireKeys {
+	keys := node.WireKeys
+	for other := range view.Nodes() {
+		for i, key := range keys {
+			if other.ID != node.ID && key.Generation != 0 && slices.ContainsFunc(other.WireKeys[:], func(k cluster.WireKey) bool { return k.Public == key.Public }) {
+				keys[i] = cluster.WireKey{}
+			}
+		}
+	}
+	return keys
+}
+
 // describe gives the node with the news in it, or nil when there is none.
 func describe(node *cluster.Node, n cluster.NodeNews) *cluster.Node {
 	if n.Addr == "" {
@@ -167,11 +183,18 @@ func describe(node *cluster.Node, n cluster.NodeNews) *cluster.Node {
 	if n.Build == (cluster.Build{}) {
 		n.Build = node.Build
 	}
-	if node.Status.Addr == n.Addr && node.Build == n.Build && equalEncoding(node.Description, n.Description) {
+	if n.Engine == "" {
+		n.Engine = node.Engine // It can't be asked now.
+	}
+	if n.WireKeys == (cluster.WireKeys{}) {
+		n.WireKeys = node.WireKeys // The agent has just started, and its devices go on. Or it needs none: nobody sends there.
+	}
+	if node.Status.Addr == n.Addr && node.Build == n.Build && node.DataAddr == n.DataAddr && node.Engine == n.Engine && node.WireKeys == n.WireKeys && slices.Equal(node.Uses, n.Uses) && equalEncoding(node.Description, n.Description) {
 		return nil
 	}
 	next := *node
 	next.Status.Addr, next.Description, next.Build = n.Addr, n.Description, n.Build
+	next.DataAddr, next.Engine, next.WireKeys, next.Uses = n.DataAddr, n.Engine, n.WireKeys, n.Uses
 	return &next
 }
 

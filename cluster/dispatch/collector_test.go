@@ -28,7 +28,7 @@ func TestReports_ReachTheStoreFromAnyManager(t *testing.T) {
 			w.addNode(nodeID)
 			w.addTask(taskID, nodeID)
 			a := w.connect(nodeID, managerID)
-			if node := w.node(nodeID); node.Status.State != cluster.NodeReady || node.Description.Hostname != nodeID || node.Status.Addr != "10.0.0.1" || node.Status.Since.IsZero() {
+			if node := w.node(nodeID); node.Status.State != cluster.NodeReady || node.Description.Hostname != nodeID || node.Status.Addr != fmt.Sprint("10.0.0.", i) || node.Status.Since.IsZero() {
 				t.Fatalf("node with a session on %s: %+v", managerID, node)
 			}
 			before := time.Now()

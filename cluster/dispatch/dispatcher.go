@@ -12,6 +12,8 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"skep/cluster"
+	"skep/cluster/dispatch/networks"
+	"skep/cluster/telemetry"
 	"skep/store"
 )
 
@@ -54,6 +56,8 @@ type Config struct {
 	// SuspectAfter is how long gossip may suspect a node without a session before it counts
 	// as dead. The default is three seconds.
 	SuspectAfter time.Duration
+	// Metrics are what is measured; nothing by default.
+	Metrics telemetry.Dispatch
 	// Now is the clock; the default is time.Now.
 	Now func() time.Time
 	// Log is where noteworthy things go; the default is nowhere.
@@ -68,6 +72,9 @@ const (
 	leastIsolated    = 3 * time.Second
 	// silentHeartbeats is after how many missed heartbeats a session ends.
 	silentHeartbeats = 3
+	// lateTwentieths is after how much of a heartbeat gossip looks after the node; agents speak after
+	// eighteen twentieths.
+	lateTwentieths = 21
 )
 
 // Dispatcher is a manager's side of its agents.
@@ -77,6 +84,8 @@ type Dispatcher struct {
 	outbox *outbox
 	// started is closed when the hub listens to the store: sessions wait for it.
 	started chan struct{}
+	// networks notes what changes in networks.
+	networks *networks.Hub
 	// refusals counts reports that sessions refused.
 	refusals cluster.Seldom
 
@@ -125,6 +134,7 @@ func New(config Config) *Dispatcher {
 		config:   config,
 		epoch:    cluster.NewID(config.Random),
 		outbox:   newOutbox(),
+		networks: networks.NewHub(),
 		started:  make(chan struct{}),
 		sessions: make(map[string]*session),
 		unopened: make(map[string]int),
@@ -188,6 +198,14 @@ func (d *Dispatcher) Sessions() map[string]string {
 		sessions[nodeID] = d.config.NodeID
 	}
 	return sessions
+}
+
+// Figures tells how many agents have a session with this manager, and how many of their reports wait
+// for the leader.
+func (d *Dispatcher) Figures() (sessions, reports int) {
+	d.outbox.mu.Lock()
+	defer d.outbox.mu.Unlock()
+	return len(d.outbox.sessions), d.outbox.pending
 }
 
 // session finds the live session of a node on this manager.

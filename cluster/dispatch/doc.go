@@ -3,7 +3,7 @@
 //
 // Every manager runs one Dispatcher (Run). It serves its agents from the manager's own
 // replica of the database, so the loss of the leader disturbs no agent of another manager.
-// What agents report it relays to the leader, in its own name. On the leader, Lead runs
+// What agents are told of networks is made by package networks. What agents report it relays to the leader, in its own name. On the leader, Lead runs
 // beside Run: it collects the relays of all managers, writes what changes an object, and has
 // package liveness decide which nodes are ready or down.
 //
@@ -17,7 +17,7 @@
 //   - reader (one per session, ServeSession itself) reads the agent's frames. It writes to
 //     the outbox and to the buffers of log streams, and never waits for consensus.
 //   - writer (one per session) is the only one that writes to the connection. It alone owns
-//     the assignment set: what the agent was sent.
+//     the assignment set and the Reader of networks: what the agent was sent.
 //   - collector (one, in Lead) owns what the leader knows of managers, sessions and gossip.
 //     It has at most one batch with the committer.
 //   - committer (at most one, started by collector for each batch) is in store.Update.
@@ -27,6 +27,9 @@
 //   - The assignments that a session sends are, after each message, exactly the node's tasks
 //     at a store index, and the index never goes back. No change is skipped between two
 //     messages. A change of nothing but what the agent itself reported isn't sent back to it.
+//   - What a session tells of a network is numbered in the same way, comes before the first task
+//     that has an address in it, and ends after the last. A change of a network costs a session
+//     that hears of it a wake-up, and bytes that are made once for all sessions.
 //   - An agent's reports are bounded in size and printable (report.go), concern its own
 //     node's tasks only, and take no other node's share of a relay. At most as many wait as
 //     its node has tasks, twice over, and a few thousand.

@@ -19,6 +19,7 @@ func (d *Dispatcher) fanOut(ctx context.Context) error {
 	d.mu.Lock()
 	d.published = d.config.Store.View()
 	d.managers = managersIn(d.published)
+	d.networks.Record(nil, d.published, true)
 	d.mu.Unlock()
 	close(d.started)
 	seen := d.members()
@@ -116,6 +117,13 @@ func (d *Dispatcher) publish(changes []store.Change, view store.View, lost bool)
 			d.marksOf(todo, nodeID).all()
 		}
 	}
+	if woken := d.networks.Record(changes, view, lost); len(woken) > 0 {
+		for nodeID, s := range d.sessions {
+			if _, concerned := woken[s.networks]; concerned {
+				d.marksOf(todo, nodeID).networks()
+			}
+		}
+	}
 	for s, m := range todo {
 		s.mark(view, m)
 	}
@@ -148,7 +156,7 @@ func (d *Dispatcher) watchMembers(before map[string]cluster.Member) map[string]c
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	for nodeID, s := range d.sessions {
-		if _, seen := now[nodeID]; seen {
+		if member, seen := now[nodeID]; seen && !member.Left {
 			s.silence.setLimit(s.silenceLimit())
 		} else if _, seen := before[nodeID]; seen {
 			s.silence.setLimit(s.silenceLimit() / 2)

@@ -47,16 +47,18 @@ func (t *idleTimer) pause() {
 
 func (t *idleTimer) stop() { t.timer.Stop() }
 
-// observedReader resets the timer with each read that brings something.
+// observedReader resets timers with each read that brings something.
 type observedReader struct {
 	io.Reader
-	silence *idleTimer
+	timers []*idleTimer
 }
 
 func (r *observedReader) Read(p []byte) (int, error) {
 	n, err := r.Reader.Read(p)
 	if n > 0 {
-		r.silence.reset()
+		for _, t := range r.timers {
+			t.reset()
+		}
 	}
 	return n, err
 }

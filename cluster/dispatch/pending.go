@@ -18,6 +18,8 @@ type pending struct {
 	defaultsToo bool
 	// peersToo is for managers, gossip keys and the node's role.
 	peersToo bool
+	// networksToo is for the networks that the node hears of.
+	networksToo bool
 	// touch has an empty message sent, with the index that this replica has reached.
 	touch bool
 }
@@ -50,6 +52,12 @@ func (m *pending) peers() {
 	}
 }
 
+func (m *pending) networks() {
+	if m != nil {
+		m.networksToo = true
+	}
+}
+
 func (m *pending) defaults() {
 	if m != nil {
 		m.defaultsToo = true
@@ -72,6 +80,7 @@ func (m *pending) limit() {
 // join adds other to m.
 func (m *pending) join(other *pending) {
 	m.peersToo = m.peersToo || other.peersToo
+	m.networksToo = m.networksToo || other.networksToo
 	m.touch = m.touch || other.touch
 	m.defaultsToo = m.defaultsToo || other.defaultsToo
 	switch {
@@ -94,9 +103,12 @@ func (m *pending) join(other *pending) {
 func (s *session) mark(view store.View, m *pending) {
 	s.mu.Lock()
 	if view.Index() > s.due.view.Index() {
-		s.due.view = view
+		s.due.view, s.due.ahead = view, false
 	}
 	s.due.marks.join(m)
+	if s.d.config.Metrics.Assign.Any() && s.due.since.IsZero() && len(m.tasks) > 0 {
+		s.due.since = s.d.config.Now()
+	}
 	s.mu.Unlock()
 	s.wakeWriter()
 }
@@ -133,6 +145,6 @@ func (s *session) take() outgoing {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	taken := s.due
-	s.due = outgoing{view: taken.view}
+	s.due = outgoing{view: taken.view, ahead: taken.ahead}
 	return taken
 }

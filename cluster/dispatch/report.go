@@ -19,7 +19,7 @@ const (
 	maxIDLength    = 64
 	maxTextLength  = 4 << 10
 	maxDescription = 256 << 10
-	maxRun         = 128
+	maxName        = 128
 	maxWarning     = 512
 	// maxPortsLength has room for some 300 ports: what is said of a task that this replica
 	// doesn't know yet. A task that it knows may have as many ports as its service
@@ -113,6 +113,31 @@ func checkAddr(text string) (string, bool) {
 	return addr.String(), true
 }
 
+// checkDataAddr gives the address for packets of networks that an agent may say its node has; ""
+// is none of its own.
+func checkDataAddr(text string) string {
+	addr, ok := checkAddr(text)
+	if parsed, _ := netip.ParseAddr(addr); !ok || !parsed.IsGlobalUnicast() && !parsed.IsLoopback() {
+		return ""
+	}
+	return addr
+}
+
+// believeLoopback tells whether an agent that called from an address may have one of loopback:
+// then it is on this manager's machine. Nodes with such addresses share an engine when they say
+// that they do, and who shares it answers for the others' tasks, so nobody from elsewhere
+// may be taken for one of them.
+func believeLoopback(from string) bool {
+	addr, err := netip.ParseAddr(from)
+	return err != nil || addr.Unmap().IsLoopback() // It has no address where managers and agents are in one process.
+}
+
+// isLoopback tells whether a text is an address of loopback.
+func isLoopback(text string) bool {
+	addr, err := netip.ParseAddr(text)
+	return err == nil && addr.Unmap().IsLoopback()
+}
+
 // checkDescription gives the size of a description, or an error when it is too large.
 // It replaces control characters, which a terminal would interpret.
 func checkDescription(description *swarm.NodeDescription) (int, error) {
@@ -149,12 +174,22 @@ func boundWarning(text string) string {
 	return shorten(text)
 }
 
-// boundRun leaves out the name of a run that is none.
-func boundRun(run string) string {
-	if len(run) > maxRun || strings.ContainsFunc(run, unprintable) {
+// boundUses leaves out ranges of addresses that can't be, and those that are too many.
+func boundUses(uses []cluster.AddressUse) (bound []cluster.AddressUse) {
+	for _, u := range uses {
+		if u.Prefix.IsValid() && u.Prefix == u.Prefix.Masked() && len(u.NetworkID) <= maxIDLength && len(u.By) <= maxName {
+			bound = append(bound, cluster.AddressUse{Prefix: u.Prefix, By: shorten(u.By), Engine: u.Engine, NetworkID: boundName(u.NetworkID)})
+		}
+	}
+	return cluster.SortAddressUses(bound)
+}
+
+// boundName leaves out what is no name that a machine gives a run or an engine.
+func boundName(name string) string {
+	if len(name) > maxName || strings.ContainsFunc(name, unprintable) {
 		return ""
 	}
-	return run
+	return name
 }
 
 // unprintable tells of control characters, such as those that turn the direction of text,

@@ -14,6 +14,7 @@ import (
 	"github.com/docker/docker/api/types/swarm"
 
 	"skep/cluster"
+	"skep/cluster/dispatch/networks"
 	"skep/store"
 )
 
@@ -32,6 +33,25 @@ var (
 	errRestless = errors.New("the agent said too often that the state of its node is another one")
 	errTooMuch  = errors.New("more reports are waiting for the leader than this manager holds")
 )
+
+// causes are what the ends of sessions are counted by; the first that fits, or else "connection".
+var causes = []struct {
+	err  error
+	name string
+}{
+	{errReplaced, "replaced"}, {errStopping, "stopping"}, {errCopy, "copy"}, {errIsolated, "isolated"}, {errSilent, "silent"},
+	{errStalled, "stalled"}, {errHalting, "halting"}, {errLeft, "left"}, {errPace, "pace"}, {errRestless, "restless"}, {errTooMuch, "too_much"},
+	{cluster.ErrDenied, "refused"},
+}
+
+func causeOf(end error) string {
+	for _, cause := range causes {
+		if errors.Is(end, cause.err) {
+			return cause.name
+		}
+	}
+	return "connection"
+}
 
 const (
 	// maxMarks is how many tasks may wait to be sent before a complete set replaces them.
@@ -58,8 +78,9 @@ type session struct {
 	nodeID string
 	// run is the agent's, and warning what it warned of last; the reader's.
 	run, warning string
-	// addr is the address the node gives itself.
-	addr string
+	// addr is the address the node gives itself, dataAddr another one for packets of networks,
+	// and engine what its engine calls itself.
+	addr, dataAddr, engine string
 	// build is what Hello said.
 	build cluster.Build
 	// engineAway is what the agent said last; the reader's.
@@ -70,9 +91,13 @@ type session struct {
 	ctx       context.Context
 	cancel    context.CancelCauseFunc
 	silence   *idleTimer
-	wake      chan struct{}
+	// late has gossip look after a node whose heartbeat is overdue: it may have lost its power.
+	late *idleTimer
+	wake chan struct{}
 	// beaten has a signal after a heartbeat of the agent's.
 	beaten chan struct{}
+	// networks is what the agent is told of networks; the writer's.
+	networks *networks.Reader
 
 	mu  sync.Mutex // guards the fields below
 	due outgoing
@@ -86,9 +111,13 @@ type session struct {
 
 // outgoing is what the writer has to send.
 type outgoing struct {
-	// view is what the marks are up to, all of them.
-	view     store.View
-	marks    pending
+	// view is what the marks are up to, all of them; ahead is set when it has changes that
+	// fanOut hasn't got to yet.
+	view  store.View
+	ahead bool
+	marks pending
+	// since is when the oldest mark was made; zero where nothing is measured.
+	since    time.Time
 	requests []cluster.LogRequest
 	lease    int64
 	cancels  []uint64
@@ -118,9 +147,14 @@ func (d *Dispatcher) ServeSession(ctx context.Context, conn net.Conn, id cluster
 	}
 	s.silence = newIdleTimer(d.config.Now, s.silenceLimit(), func() { cancel(errSilent) })
 	defer s.silence.stop()
+	s.late = newIdleTimer(d.config.Now, s.heartbeat*lateTwentieths/20, func() { d.config.Probe(s.nodeID) })
+	defer s.late.stop()
 	err := s.serve()
 	if cause := context.Cause(ctx); cause != nil {
 		err = cause
+	}
+	if s.networks != nil { // It was one.
+		d.config.Metrics.Ends.Add(1, causeOf(err))
 	}
 	return fmt.Errorf("serve session of node %s: %w", s.nodeID, err)
 }
@@ -133,7 +167,7 @@ func (s *session) serve() error {
 		s.d.opening(s.nodeID, -1)
 		return errCrowd
 	}
-	in := bufio.NewReader(&observedReader{s.conn, s.silence})
+	in := bufio.NewReader(&observedReader{s.conn, []*idleTimer{s.silence, s.late}})
 	hello, err := s.open(in)
 	s.d.opening(s.nodeID, -1)
 	if err != nil {
@@ -155,6 +189,7 @@ func (s *session) serve() error {
 	s.unregister(err)
 	s.cancel(err)
 	<-written
+	s.networks.Close()
 	s.endStreams()
 	return err
 }
@@ -177,13 +212,9 @@ func (s *session) open(in io.Reader) (*cluster.Hello, error) {
 	if _, err := checkDescription(&hello.Description); err != nil {
 		return nil, s.reject(refusal{reason: err.Error()})
 	}
-	s.run, s.warning = boundRun(hello.Run), boundWarning(first.Warning)
+	s.run, s.warning = boundName(hello.Run), boundWarning(first.Warning)
 	s.build, s.engineAway = hello.Build.Bounded(), first.EngineAway
-	if addr, ok := checkAddr(hello.Addr); ok {
-		s.addr = addr
-	} else {
-		s.addr = remoteIP(s.conn)
-	}
+	s.locate(hello, remoteIP(s.conn))
 	select {
 	case <-s.d.started:
 	case <-s.ctx.Done():
@@ -198,6 +229,20 @@ func (s *session) open(in io.Reader) (*cluster.Hello, error) {
 		}
 	}
 	return hello, nil
+}
+
+// locate takes in where the node is, as Hello says, which came from an address. An agent from
+// elsewhere isn't on loopback.
+func (s *session) locate(hello *cluster.Hello, from string) {
+	if addr, ok := checkAddr(hello.Addr); ok && (!isLoopback(addr) || believeLoopback(from)) {
+		s.addr = addr
+	} else {
+		s.addr = from
+	}
+	if addr := checkDataAddr(hello.DataAddr); addr != s.addr && (!isLoopback(addr) || believeLoopback(from)) {
+		s.dataAddr = addr
+	}
+	s.engine = boundName(hello.Engine)
 }
 
 // awaitNode waits for the node to be in this replica: one that joined a moment
@@ -269,6 +314,7 @@ func (s *session) register(hello *cluster.Hello) error {
 	}
 	// Changes up to here may be marked again by the hub; that does no harm.
 	s.due = outgoing{view: d.config.Store.View(), marks: pending{full: true, peersToo: true}}
+	s.due.ahead = s.due.view.Index() > d.published.Index()
 	if d.heartbeat(s.due.view) != s.heartbeat {
 		return errPace
 	}
@@ -283,17 +329,18 @@ func (s *session) register(hello *cluster.Hello) error {
 		old.cancel(errReplaced)
 	}
 	d.sessions[s.nodeID] = s
+	s.networks = d.networks.NewReader(s.nodeID)
 	d.outbox.setRun(s.nodeID, s.run)
 	d.outbox.setWarning(s.nodeID, s.warning)
-	d.outbox.addSession(s.describe(hello.Description, size), size, s.engineAway)
+	d.outbox.addSession(s.describe(hello.Description, hello.WireKeys, hello.Uses, size), size, s.engineAway)
 	return nil
 }
 
 // describe notes the agent's description of its node.
-func (s *session) describe(of swarm.NodeDescription, size int) cluster.NodeNews {
+func (s *session) describe(of swarm.NodeDescription, keys cluster.WireKeys, uses []cluster.AddressUse, size int) cluster.NodeNews {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.described, s.size = cluster.NodeNews{NodeID: s.nodeID, Description: of, Addr: s.addr, Build: s.build}, size
+	s.described, s.size = cluster.NodeNews{NodeID: s.nodeID, Description: of, Addr: s.addr, Build: s.build, DataAddr: s.dataAddr, Engine: s.engine, WireKeys: keys, Uses: boundUses(uses)}, size
 	return s.described
 }
 
@@ -351,7 +398,7 @@ func (s *session) read(in io.Reader) error {
 			if err != nil {
 				return err
 			}
-			s.d.outbox.addNode(s.describe(*m.Describe, size), size)
+			s.d.outbox.addNode(s.describe(*m.Describe, m.WireKeys, m.Uses, size), size)
 		}
 		if len(m.Reports) > 0 {
 			if err := s.report(m.Reports); err != nil {

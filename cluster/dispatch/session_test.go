@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"net/netip"
 	"slices"
 	"strings"
 	"sync/atomic"
@@ -13,6 +14,7 @@ import (
 
 	"github.com/docker/docker/api/types/swarm"
 	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
 	"pgregory.net/rapid"
 
 	"skep/cluster"
@@ -447,8 +449,26 @@ func followTheStore(t *testing.T, seed uint64) {
 		}
 		agents[nodeID] = a
 	}
-	for _, nodeID := range nodes {
+	w.update(func(tx *store.Tx) error {
+		for i, id := range []string{"w1", "w2", "ingress"} {
+			n := &cluster.Network{ID: id, VNI: cluster.FirstVNI + uint32(i)}
+			n.Spec.Name, n.Spec.Ingress = id, id == "ingress"
+			if err := tx.Put(n); err != nil {
+				return err
+			}
+		}
+		// Without a port that all nodes publish nobody hears of the ingress network.
+		published := &cluster.Service{ID: "published", Ports: []swarm.PortConfig{{Protocol: swarm.PortConfigProtocolTCP, TargetPort: 80, PublishedPort: 8080, PublishMode: swarm.PortConfigPublishModeIngress}}}
+		published.Spec.Name = "published"
+		return tx.Put(published)
+	})
+	for i, nodeID := range nodes {
 		w.addNode(nodeID)
+		w.update(func(tx *store.Tx) error {
+			n := *tx.Node(nodeID)
+			n.Index = uint16(i + 1)
+			return tx.Put(&n)
+		})
 		connect(nodeID)
 	}
 	for step := range 40 {
@@ -486,6 +506,15 @@ func followTheStore(t *testing.T, seed uint64) {
 		if diff := cmp.Diff(want, agents[nodeID].holds()); diff != "" {
 			t.Errorf("node %s (-store +agent): %s", nodeID, diff)
 		}
+		was := agents[nodeID].knowsOf()
+		again := w.connect(nodeID, "m1") // It is told everything anew.
+		time.Sleep(time.Second)
+		if diff := cmp.Diff(again.knowsOf(), was, cmpopts.EquateComparable(netip.Addr{})); diff != "" {
+			t.Errorf("node %s, of networks (-new agent +old agent): %s", nodeID, diff)
+		}
+		if len(was) < 2 || len(was[""]) != len(nodes) {
+			t.Errorf("node %s knows only %+v", nodeID, was)
+		}
 	}
 }
 
@@ -509,6 +538,9 @@ func disturb(tx *store.Tx, random *rand.Rand, step int, nodes []string) error {
 				// The others wait for their node: agents don't hear of them.
 				task.Status.State = []cluster.State{cluster.StatePending, cluster.StateAssigned, cluster.StateAssigned}[random.IntN(3)]
 			}
+			for place := range uint32(random.IntN(4)) {
+				task.Addresses = append(task.Addresses, cluster.Address{VNI: cluster.FirstVNI + place, Host: cluster.Host(1 + step*3 + i)})
+			}
 			if err := tx.Put(task); err != nil {
 				return err
 			}
@@ -518,10 +550,12 @@ func disturb(tx *store.Tx, random *rand.Rand, step int, nodes []string) error {
 		if tx.Task(task.ID) == nil {
 			continue
 		}
-		switch random.IntN(4) {
+		switch random.IntN(5) {
 		case 0:
 			tx.Delete(&task)
 			continue
+		case 4:
+			task.Addresses = nil
 		case 1:
 			task.Desired = []cluster.State{cluster.StateRunning, cluster.StateShutdown, cluster.StateRemove}[random.IntN(3)]
 		case 2:
@@ -537,7 +571,12 @@ func disturb(tx *store.Tx, random *rand.Rand, step int, nodes []string) error {
 			return err
 		}
 	}
-	return nil
+	web := &cluster.Service{ID: "s"}
+	web.Spec.Name = fmt.Sprintf("web%d", random.IntN(2))
+	for i := range random.IntN(3) {
+		web.Spec.TaskTemplate.Networks = append(web.Spec.TaskTemplate.Networks, swarm.NetworkAttachmentConfig{Target: fmt.Sprintf("w%d", i+1)})
+	}
+	return tx.Put(web)
 }
 
 // A message of a type that this version doesn't know is a heartbeat.

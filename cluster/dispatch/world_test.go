@@ -433,14 +433,16 @@ type testAgent struct {
 	tasks     map[string]*cluster.Task
 	revisions map[string]*cluster.Revision
 	// data has the secrets and configs, by ID, and "gone" for those that are.
-	data    map[string]string
-	peers   *cluster.Peers
-	to      uint64
-	refused string
-	fulls   int
-	taken   int
-	ended   bool
-	lenient bool
+	data map[string]string
+	// networks is what it knows of each network.
+	networks map[string]*knownNetwork
+	peers    *cluster.Peers
+	to       uint64
+	refused  string
+	fulls    int
+	taken    int
+	ended    bool
+	lenient  bool
 	// pause, when set, is how long the agent takes over each message.
 	pause func() time.Duration
 	stop  chan struct{}
@@ -451,7 +453,7 @@ type testAgent struct {
 func (w *world) connect(nodeID, managerID string) *testAgent {
 	a := w.dial(nodeID, managerID)
 	a.send(cluster.FromAgent{Hello: &cluster.Hello{
-		Format: cluster.WireFormat, Addr: "10.0.0.1", Description: swarm.NodeDescription{Hostname: nodeID},
+		Format: cluster.WireFormat, Addr: "10.0.0." + nodeID[len(nodeID)-1:], Description: swarm.NodeDescription{Hostname: nodeID},
 	}})
 	go a.beat()
 	synctest.Wait()
@@ -472,7 +474,7 @@ func (w *world) dial(nodeID, managerID string) *testAgent {
 	a := &testAgent{
 		t: w.t, nodeID: nodeID, conn: near, served: make(chan error, 1), stop: make(chan struct{}), done: make(chan struct{}),
 		tasks: make(map[string]*cluster.Task), revisions: make(map[string]*cluster.Revision),
-		data: make(map[string]string),
+		data: make(map[string]string), networks: make(map[string]*knownNetwork),
 	}
 	m := w.managers[managerID]
 	go func() { a.served <- m.ServeSession(context.Background(), far, cluster.Identity{NodeID: nodeID}) }()
@@ -539,6 +541,9 @@ func (a *testAgent) take(m cluster.FromManager) {
 	if m.Peers != nil {
 		a.peers = m.Peers
 	}
+	for _, update := range m.Networks {
+		a.takeNetwork(update)
+	}
 	if m.Assignments == nil {
 		return
 	}
@@ -578,6 +583,11 @@ func (a *testAgent) take(m cluster.FromManager) {
 			a.t.Errorf("node %s: task %s without its revision", a.nodeID, task.ID)
 		}
 		a.tasks[task.ID] = task
+		for _, address := range task.Addresses {
+			if !a.hears(address.VNI) {
+				a.t.Errorf("node %s: task %s before its network %d", a.nodeID, task.ID, address.VNI)
+			}
+		}
 	}
 	for _, id := range as.Removed {
 		if a.tasks[id] == nil {
@@ -586,6 +596,86 @@ func (a *testAgent) take(m cluster.FromManager) {
 		delete(a.tasks, id)
 	}
 	a.takeData(as)
+}
+
+// knownNetwork is what an agent knows of a network.
+type knownNetwork struct {
+	to      uint64
+	network *cluster.Network
+	// parts are services, endpoints and nodes.
+	parts map[string]any
+}
+
+func (a *testAgent) takeNetwork(data []byte) {
+	var u cluster.NetworkUpdate
+	if err := cluster.Decode(data, &u); err != nil {
+		a.t.Errorf("node %s: %v", a.nodeID, err)
+		return
+	}
+	known := a.networks[u.NetworkID]
+	switch {
+	case u.Dropped:
+		if known == nil {
+			a.t.Errorf("node %s: unknown network %s dropped", a.nodeID, u.NetworkID)
+		}
+		for _, task := range a.tasks {
+			for _, address := range task.Addresses {
+				if known != nil && known.network.VNI == address.VNI {
+					a.t.Errorf("node %s: network %s dropped before task %s", a.nodeID, u.NetworkID, task.ID)
+				}
+			}
+		}
+		delete(a.networks, u.NetworkID)
+		return
+	case u.Full:
+		known = &knownNetwork{parts: make(map[string]any)}
+		a.networks[u.NetworkID] = known
+	case known == nil || known.to != u.From:
+		a.t.Errorf("node %s: gap in network %s: difference from %d after %+v", a.nodeID, u.NetworkID, u.From, known)
+		return
+	}
+	if known.to = u.To; u.Network != nil {
+		known.network = u.Network
+	}
+	for _, part := range u.Services {
+		known.parts[part.ID] = part
+	}
+	for _, part := range u.Endpoints {
+		known.parts[part.ID] = part
+	}
+	for _, part := range u.Nodes {
+		known.parts[fmt.Sprint(part.Index)] = part
+	}
+	for _, id := range u.Gone {
+		delete(known.parts, id)
+	}
+	for _, index := range u.GoneNodes {
+		delete(known.parts, fmt.Sprint(index))
+	}
+}
+
+// hears tells whether the agent was told of the network with this number.
+func (a *testAgent) hears(vni uint32) bool {
+	for _, known := range a.networks {
+		if known.network != nil && known.network.VNI == vni {
+			return true
+		}
+	}
+	return false
+}
+
+// knowsOf is what the agent knows of networks.
+func (a *testAgent) knowsOf() map[string]map[string]any {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	all := make(map[string]map[string]any)
+	for id, known := range a.networks {
+		all[id] = maps.Clone(known.parts)
+		if known.network != nil {
+			all[id]["network"] = fmt.Sprintf("%+v", known.network)
+		}
+	}
+	return all
 }
 
 func (a *testAgent) takeData(as *cluster.Assignments) {

@@ -11,6 +11,7 @@ import (
 	"github.com/fxamacker/cbor/v2"
 
 	"skep/cluster"
+	"skep/cluster/dispatch/networks"
 	"skep/store"
 )
 
@@ -34,7 +35,11 @@ func (s *session) write() error {
 	touch := time.NewTimer(touchAfter)
 	defer touch.Stop()
 	for {
-		messages := s.compose(sent, s.take())
+		due := s.take()
+		messages, err := s.compose(sent, due)
+		if err != nil {
+			return err
+		}
 		for _, m := range messages {
 			if err := s.send(m); err != nil {
 				return err
@@ -44,6 +49,9 @@ func (s *session) write() error {
 			}
 		}
 		if len(messages) > 0 {
+			if !due.since.IsZero() {
+				s.d.config.Metrics.Assign.Took(s.d.config.Now().Sub(due.since))
+			}
 			quiet.Reset(heartbeat)
 			continue
 		}
@@ -69,9 +77,9 @@ func (s *session) write() error {
 }
 
 // compose makes the messages for what is due.
-func (s *session) compose(sent *assignmentSet, due outgoing) []cluster.FromManager {
+func (s *session) compose(sent *assignmentSet, due outgoing) ([]cluster.FromManager, error) {
 	if due.refused != nil {
-		return []cluster.FromManager{due.refused.message()}
+		return []cluster.FromManager{due.refused.message()}, nil
 	}
 	var messages []cluster.FromManager
 	if due.lease != 0 {
@@ -86,8 +94,20 @@ func (s *session) compose(sent *assignmentSet, due outgoing) []cluster.FromManag
 	} else {
 		assignments = sent.difference(due.view, due.marks)
 	}
+	var news networks.News
+	if due.marks.full || due.marks.networksToo || due.marks.touch || len(due.marks.tasks) > 0 {
+		var err error
+		if news, err = s.networks.Next(due.view, !due.ahead, due.marks.touch, maps.Keys(sent.vnis)); err != nil {
+			return nil, err
+		}
+	}
+	messages = appendNetworks(messages, news.Updates)
 	if assignments != nil {
 		messages = append(messages, cluster.FromManager{Assignments: assignments})
+	}
+	messages = appendNetworks(messages, news.Dropped)
+	if news.Behind {
+		s.mark(s.d.view(), &pending{networksToo: true})
 	}
 	for _, request := range due.requests {
 		messages = append(messages, cluster.FromManager{Logs: &request})
@@ -97,6 +117,24 @@ func (s *session) compose(sent *assignmentSet, due outgoing) []cluster.FromManag
 	}
 	for _, id := range due.cancels {
 		messages = append(messages, cluster.FromManager{CancelLogs: id})
+	}
+	return messages, nil
+}
+
+// maxNetworksMessage is how many bytes of updates of networks go into a message: enough to be
+// few, and far below a frame's limit even with one more.
+const maxNetworksMessage = 2 << 20
+
+// appendNetworks appends messages that have the updates, in their order.
+func appendNetworks(messages []cluster.FromManager, updates []cbor.RawMessage) []cluster.FromManager {
+	for len(updates) > 0 {
+		some, size := 1, len(updates[0])
+		for some < len(updates) && size+len(updates[some]) <= maxNetworksMessage {
+			size += len(updates[some])
+			some++
+		}
+		messages = append(messages, cluster.FromManager{Networks: updates[:some]})
+		updates = updates[some:]
 	}
 	return messages
 }

@@ -9,7 +9,8 @@
 // It is a hint, never the truth. All nodes share the keys, and memberlist has no
 // protection against replay, so any node can make up any other. So: who a node
 // is, its role and its address come from the store; a member that the store
-// doesn't know is ignored; nothing is done to a node on gossip's word alone.
+// doesn't know is ignored; nothing is done to a node on gossip's word alone, but that others lead
+// clients elsewhere while it is missed, where a service has tasks elsewhere.
 //
 // # Guarantees
 //
@@ -24,7 +25,7 @@
 //     members of each level send, which every later version takes.
 //   - A node that stops answering is suspect after about half a second and not
 //     listed any more after about a second, on all others; one that leaves in order
-//     is gone at once. Who loses several at once first doubts itself, and may take
+//     is listed as left at once, for half a minute. Who loses several at once first doubts itself, and may take
 //     some seconds for the last of them.
 //   - Changed never blocks anybody and never misses the last change: receive, then
 //     read Members. Several changes may be one signal.

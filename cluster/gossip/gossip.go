@@ -24,7 +24,7 @@ import (
 
 const (
 	// DefaultPort is where nodes gossip, over both UDP and TCP.
-	DefaultPort = 7946
+	DefaultPort = cluster.GossipPort
 
 	// exchangeInterval is how often each node compares its whole list with another's:
 	// the news of a join is sent to a few members at random and may miss one.
@@ -85,6 +85,8 @@ type Gossip struct {
 
 	mu      sync.Mutex        // guards the fields below
 	members map[string]string // node ID → IP:port, this node included
+	told    map[string]bool   // who was suspected when watch looked last
+	passed  bool              // set when Members showed other suspects than those since then
 	seeds   []cluster.Member  // of the last Join
 	twins   map[string]twin   // by node ID
 	left    bool
@@ -206,16 +208,23 @@ func (g *Gossip) memberlistConfig(logger *log.Logger) *memberlist.Config {
 	return c
 }
 
-// Members lists the nodes that are here, this one included, in order of their
-// IDs. Addr is IP:port. Nodes that were given up, or left, are not in it.
+// Members lists the nodes that are here, this one included, and those that left a
+// moment ago, in order of their IDs. Addr is IP:port. Nodes that were given up are not in it.
 func (g *Gossip) Members() []cluster.Member {
-	suspects := g.states.Load().suspects()
+	states := g.states.Load()
+	suspects, left := states.in(memberlist.StateSuspect), states.in(memberlist.StateLeft)
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	members := make([]cluster.Member, 0, len(g.members))
-	for _, id := range slices.Sorted(maps.Keys(g.members)) {
+	g.passed = g.passed || !maps.Equal(suspects, g.told)
+	members := make([]cluster.Member, 0, len(g.members)+len(left))
+	for id := range g.members {
+		delete(left, id)
 		members = append(members, cluster.Member{NodeID: id, Addr: g.members[id], Suspect: suspects[id]})
 	}
+	for id := range left {
+		members = append(members, cluster.Member{NodeID: id, Left: true})
+	}
+	slices.SortFunc(members, func(a, b cluster.Member) int { return strings.Compare(a.NodeID, b.NodeID) })
 	return members
 }
 

@@ -85,7 +85,17 @@ func await(t *testing.T, limit time.Duration, g *Gossip, ok func([]cluster.Membe
 }
 
 func has(members []cluster.Member, id string) bool {
-	return slices.ContainsFunc(members, func(m cluster.Member) bool { return m.NodeID == id })
+	return slices.ContainsFunc(members, func(m cluster.Member) bool { return m.NodeID == id && !m.Left })
+}
+
+// here counts those that haven't left.
+func here(members []cluster.Member) (count int) {
+	for _, m := range members {
+		if !m.Left {
+			count++
+		}
+	}
+	return count
 }
 
 func TestMembers_IncludeSelfAndAddress(t *testing.T) {
@@ -160,6 +170,11 @@ func TestLeave_SeenAtOnce(t *testing.T) {
 		await(t, 2*time.Second, g, func(m []cluster.Member) bool { return !has(m, "node5") })
 	}
 	took := time.Since(began)
+	for _, g := range all[:4] { // It isn't taken for one that died.
+		if !slices.ContainsFunc(g.Members(), func(m cluster.Member) bool { return m.NodeID == "node5" && m.Left }) {
+			t.Errorf("%s sees %v", g.config.NodeID, g.Members())
+		}
+	}
 	t.Logf("seen by all after %v", took)
 	if took > time.Second {
 		t.Errorf("leave seen by all after %v", took)
@@ -378,8 +393,8 @@ func TestChanged_Conflates(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	await(t, 2*time.Second, all[1], func(m []cluster.Member) bool { return len(m) == 2 })
-	await(t, 2*time.Second, all[0], func(m []cluster.Member) bool { return len(m) == 2 })
+	await(t, 2*time.Second, all[1], func(m []cluster.Member) bool { return here(m) == 2 })
+	await(t, 2*time.Second, all[0], func(m []cluster.Member) bool { return here(m) == 2 })
 }
 
 type lines struct {

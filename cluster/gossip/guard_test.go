@@ -200,7 +200,7 @@ func TestGuard_UnderstandsMemberlist(t *testing.T) {
 	if err := theirs.Leave(time.Second); err != nil {
 		t.Error(err)
 	}
-	await(t, 5*time.Second, g, func(m []cluster.Member) bool { return len(m) == 1 })
+	await(t, 5*time.Second, g, func(m []cluster.Member) bool { return here(m) == 1 })
 }
 
 // TestGuard_TakesAllMembersAtOnce: an exchange of all members that a node keeps in mind

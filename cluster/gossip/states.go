@@ -56,22 +56,22 @@ func newsTicker(list *memberlist.Memberlist) (*time.Ticker, error) {
 	return (*time.Ticker)(tickers.Index(1).UnsafePointer()), nil
 }
 
-// suspects gives the IDs of the members that are suspect now.
-func (s states) suspects() map[string]bool {
+// in gives the IDs of the members that are in a state now.
+func (s states) in(state memberlist.NodeStateType) map[string]bool {
 	s.lock.RLock()
 	defer s.lock.RUnlock()
-	var suspects map[string]bool
+	var ids map[string]bool
 	for i := range s.nodes.Len() {
 		node := s.nodes.Index(i).Elem()
-		if memberlist.NodeStateType(node.FieldByIndex(s.state).Int()) != memberlist.StateSuspect {
+		if memberlist.NodeStateType(node.FieldByIndex(s.state).Int()) != state {
 			continue
 		}
-		if suspects == nil {
-			suspects = make(map[string]bool)
+		if ids == nil {
+			ids = make(map[string]bool)
 		}
-		suspects[node.FieldByIndex(s.name).String()] = true
+		ids[node.FieldByIndex(s.name).String()] = true
 	}
-	return suspects
+	return ids
 }
 
 // incarnation is the number of a node's last word about itself: whoever suspects it says

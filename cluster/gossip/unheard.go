@@ -25,7 +25,7 @@ func (g *Gossip) Unheard(ctx context.Context) []string {
 	slots := make(chan struct{}, unheardAtOnce)
 	for _, m := range g.Members() {
 		addr, err := netip.ParseAddrPort(m.Addr)
-		if err != nil || m.NodeID == g.config.NodeID {
+		if err != nil || m.Left || m.NodeID == g.config.NodeID {
 			continue
 		}
 		select {

@@ -78,7 +78,7 @@ func (e events) NotifyAlive(n *memberlist.Node) error {
 func (g *Gossip) watch() {
 	defer close(g.watched)
 	// Nobody is suspected but after trouble, and memberlist doesn't tell when.
-	every := g.config.Timing.ProbeInterval / 2
+	every := g.config.Timing.GossipInterval
 	look := time.NewTimer(every)
 	defer look.Stop()
 	looking := true
@@ -86,7 +86,6 @@ func (g *Gossip) watch() {
 	defer rejoin.Stop()
 	joining := make(chan struct{}, 1) // holds a token while a seed is being tried
 	next := 0
-	var before map[string]bool
 	for {
 		select {
 		case <-g.done:
@@ -97,9 +96,12 @@ func (g *Gossip) watch() {
 				looking = true
 			}
 		case <-look.C:
-			now := g.states.Load().suspects()
-			if !maps.Equal(now, before) {
-				before = now
+			now := g.states.Load().in(memberlist.StateSuspect)
+			g.mu.Lock()
+			changed := g.passed || !maps.Equal(now, g.told)
+			g.told, g.passed = now, false
+			g.mu.Unlock()
+			if changed {
 				g.signal()
 			}
 			if looking = len(now) > 0 || g.calm.troubled(); looking {

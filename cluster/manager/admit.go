@@ -52,6 +52,8 @@ type Admission struct {
 	// version of the cluster's record that says so. Workers aren't told.
 	UnlockKey     cluster.UnlockKey `cbor:"7,keyasint,omitzero"`
 	UnlockVersion uint64            `cbor:"8,keyasint,omitempty"`
+	// Lineage is that of the database of which a manager gets a copy.
+	Lineage string `cbor:"9,keyasint,omitempty"`
 }
 
 // ReadyRequest tells the leader that a manager listens and may be made a voter:
@@ -61,6 +63,8 @@ type ReadyRequest struct {
 	Addr string `cbor:"1,keyasint"`
 	// Build is which skep the node runs.
 	Build cluster.Build `cbor:"2,keyasint,omitzero"`
+	// Lineage is that of the database of which the manager has a copy, or will have one.
+	Lineage string `cbor:"3,keyasint,omitempty"`
 }
 
 // statusMisdirected sends the caller to the leader, named in leaderHeader.
@@ -86,23 +90,23 @@ func (m *Manager) misdirected(w http.ResponseWriter) bool {
 
 // onLeader makes a route of what a leader does with one kind of request. Another
 // manager sends the caller to the leader.
-func onLeader[T any](m *Manager, do func(r *http.Request, request T) (*Admission, error)) http.Handler {
+func onLeader[T, A any](m *Manager, do func(r *http.Request, request T) (*A, error)) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if m.misdirected(w) {
 			return
 		}
 		var request T
 		err := readBody(w, r, &request)
-		var admission *Admission
+		var answer *A
 		if err == nil {
-			admission, err = do(r, request)
+			answer, err = do(r, request)
 		}
 		if err != nil {
 			m.logRefusal(r, err)
 			refuse(w, err)
 			return
 		}
-		writeBody(w, admission)
+		writeBody(w, answer)
 	})
 }
 
@@ -188,6 +192,7 @@ func (m *Manager) admit(r *http.Request, request JoinRequest) (*Admission, error
 				return err
 			}
 		}
+		node.Index = chooseIndex(tx.View, node.ID)
 		return tx.Put(node)
 	})
 	// Whoever doesn't know whether it was written counts it.
@@ -273,6 +278,7 @@ func (m *Manager) admission(node *cluster.Node, chain []byte) *Admission {
 		},
 	}
 	if node.Role == swarm.NodeRoleManager {
+		admission.Lineage = view.Cluster().Lineage
 		admission.UnlockKey, admission.UnlockVersion = view.Cluster().UnlockKey, view.Cluster().Version
 	}
 	for peer := range view.Nodes() {
@@ -285,10 +291,12 @@ func (m *Manager) admission(node *cluster.Node, chain []byte) *Admission {
 
 // ready takes a manager's control address in, if it is reached there; followRoles does the rest.
 func (m *Manager) ready(r *http.Request, request ReadyRequest) (*Admission, error) {
-	return m.take(r.Context(), callerOf(r), request.Addr, request.Build.Bounded())
+	request.Build = request.Build.Bounded()
+	return m.take(r.Context(), callerOf(r), request)
 }
 
-func (m *Manager) take(ctx context.Context, id cluster.Identity, addr string, build cluster.Build) (*Admission, error) {
+func (m *Manager) take(ctx context.Context, id cluster.Identity, request ReadyRequest) (*Admission, error) {
+	addr, build := request.Addr, request.Build
 	if err := checkAddr(addr); err != nil {
 		return nil, err
 	}
@@ -296,8 +304,11 @@ func (m *Manager) take(ctx context.Context, id cluster.Identity, addr string, bu
 	isToBe := func(node *cluster.Node) bool {
 		return node != nil && node.Role == swarm.NodeRoleManager && node.Spec.Role == swarm.NodeRoleManager
 	}
-	if node := m.store.View().Node(id.NodeID); !isToBe(node) {
+	view := m.store.View()
+	if node := view.Node(id.NodeID); !isToBe(node) {
 		return nil, denied
+	} else if request.Lineage != view.Cluster().Lineage && id.NodeID != m.cfg.NodeID {
+		return nil, fmt.Errorf("add manager %s: %w", id.NodeID, cluster.ErrLineage)
 	} else if node.ManagerAddr != addr {
 		if err := m.reachManager(ctx, id.NodeID, addr); err != nil {
 			m.waits.say(id.NodeID, err.Error())
@@ -450,6 +461,7 @@ var refusals = []struct {
 	{cluster.ErrVersion, http.StatusUpgradeRequired},
 	{cluster.ErrDenied, http.StatusForbidden},
 	{cluster.ErrRemoved, http.StatusGone},
+	{cluster.ErrLineage, http.StatusPreconditionFailed},
 	{cluster.ErrInvalid, http.StatusBadRequest},
 	{cluster.ErrPrecondition, http.StatusConflict},
 	{cluster.ErrNoLeader, http.StatusServiceUnavailable},

@@ -8,7 +8,6 @@ import (
 	"time"
 
 	"filippo.io/age"
-	"github.com/docker/docker/api/types/swarm"
 	"github.com/hashicorp/raft"
 
 	"skep/cluster"
@@ -69,28 +68,10 @@ func ReadBackup(in io.Reader, key []byte) (*Backup, error) {
 // Cluster is the record of the cluster that the backup is of.
 func (b *Backup) Cluster() *cluster.Cluster { return b.database.View().Cluster() }
 
-// Install writes the database to the empty disk in dir, with first as the only
-// manager. The managers of the time become workers: should one of them still be
-// there, it has a certificate and may come back as that.
-func (b *Backup) Install(dir string, ring *seal.Ring, first *cluster.Node, now time.Time) (err error) {
-	err = b.database.Edit(now, func(tx *store.Tx) error {
-		var changed []*cluster.Node
-		for node := range tx.Nodes() {
-			if node.Role != swarm.NodeRoleManager && node.Spec.Role != swarm.NodeRoleManager {
-				continue
-			}
-			next := *node
-			next.Role, next.Spec.Role, next.ManagerAddr = swarm.NodeRoleWorker, swarm.NodeRoleWorker, ""
-			changed = append(changed, &next)
-		}
-		for _, node := range append(changed, first) {
-			if err := tx.Put(node); err != nil {
-				return err
-			}
-		}
-		return nil
-	})
-	if err != nil {
+// Install writes the database to the empty disk in dir, as the beginning of a lineage with
+// first as the only manager.
+func (b *Backup) Install(dir string, ring *seal.Ring, lineage string, first *cluster.Node, now time.Time) (err error) {
+	if err := beginLineage(b.database, lineage, first, now); err != nil {
 		return err
 	}
 	disk, err := store.OpenDisk(store.DiskConfig{Dir: dir, Ring: ring, ClusterID: b.Cluster().ID})
@@ -98,5 +79,5 @@ func (b *Backup) Install(dir string, ring *seal.Ring, first *cluster.Node, now t
 		return err
 	}
 	defer func() { err = errors.Join(err, disk.Close()) }()
-	return b.database.Install(disk, raft.Server{ID: raft.ServerID(first.ID), Address: raft.ServerAddress(first.ManagerAddr)})
+	return b.database.Install(disk, raft.Server{ID: raft.ServerID(first.ID), Address: raft.ServerAddress(first.ManagerAddr)}, 1)
 }

@@ -99,6 +99,12 @@ func (c *changeLog) of(change store.Change, view store.View) []logLine {
 	case *cluster.Config:
 		before, after := sidesOf[*cluster.Config](change)
 		return ofData("config", before != nil, after != nil, object.Spec.Name, object.ID, change.By)
+	case *cluster.Network:
+		before, after := sidesOf[*cluster.Network](change)
+		return ofNetwork(before != nil, after != nil, object, change.By)
+	case *cluster.Attachment:
+		before, after := sidesOf[*cluster.Attachment](change)
+		return c.ofAttachment(before, after, view)
 	}
 	return nil
 }
@@ -329,7 +335,7 @@ func (c *changeLog) ofCluster(before, after *cluster.Cluster, by string) []logLi
 	return lines
 }
 
-// ofData is about a secret or a config: never what is in it.
+// ofData is about a secret, a config or a network: never what is in it.
 func ofData(kind string, was, is bool, name, id, by string) []logLine {
 	what := " updated"
 	switch {
@@ -339,4 +345,31 @@ func ofData(kind string, was, is bool, name, id, by string) []logLine {
 		what = " removed"
 	}
 	return []logLine{infoLine(kind+what, asked(by, "name", name, kind, id)...)}
+}
+
+func ofNetwork(was, is bool, n *cluster.Network, by string) []logLine {
+	lines := ofData("network", was, is, n.Spec.Name, n.ID, by)
+	for _, s := range n.Subnets {
+		lines[0].args = append(lines[0].args, "subnet", s.Prefix)
+	}
+	return lines
+}
+
+// ofAttachment says when a container comes on a network, and when it has left it: what becomes of the
+// record afterwards is nobody's matter.
+func (c *changeLog) ofAttachment(before, after *cluster.Attachment, view store.View) []logLine {
+	what := "container attached to a network"
+	switch {
+	case after == nil, before != nil && !before.Ended.IsZero():
+		return nil
+	case !after.Ended.IsZero():
+		what = "container left a network"
+	case before != nil:
+		return nil
+	}
+	name := after.NetworkID
+	if n := view.Network(after.NetworkID); n != nil {
+		name = n.Spec.Name
+	}
+	return []logLine{infoLine(what, "container", after.Name, "network", name, "node", after.NodeID, "attachment", after.ID)}
 }

@@ -129,6 +129,8 @@ func (m *Manager) routes() http.Handler {
 	mux.Handle("POST /v1/join", onLeader(m, m.admit))
 	mux.Handle("POST /v1/renew", m.allowRenewal(onLeader(m, m.renew)))
 	mux.Handle("POST /v1/leave", m.allow(anyNode, onLeader(m, m.leave)))
+	mux.Handle("POST /v1/attach", m.allow(anyNode, onLeader(m, m.attach)))
+	mux.Handle("POST /v1/detach", m.allow(anyNode, onLeader(m, m.detach)))
 	mux.Handle("POST /v1/manager", m.allow(managers, onLeader(m, m.ready)))
 	mux.Handle("POST /v1/here", m.allow(managers, onAny(m, m.here)))
 	mux.Handle("POST /v1/lost", m.allow(managers, onLeader(m, m.lost)))

@@ -10,6 +10,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"slices"
 	"sync"
 	"time"
 
@@ -38,18 +39,18 @@ type ControlClient struct {
 // Join asks for admission.
 func (a ControlClient) Join(ctx context.Context, request JoinRequest) (*Admission, error) {
 	request.Build = a.Build
-	return a.call(ctx, "/v1/join", request)
+	return call[Admission](ctx, a, "/v1/join", request)
 }
 
 // Renew asks for a new certificate.
 func (a ControlClient) Renew(ctx context.Context, csr []byte) (*Admission, error) {
 	a.TLS = a.RenewTLS
-	return a.call(ctx, "/v1/renew", RenewRequest{CSR: csr, Build: a.Build})
+	return call[Admission](ctx, a, "/v1/renew", RenewRequest{CSR: csr, Build: a.Build})
 }
 
 // Ready tells that a manager listens at addr.
-func (a ControlClient) Ready(ctx context.Context, addr string) (*Admission, error) {
-	return a.call(ctx, "/v1/manager", ReadyRequest{Addr: addr, Build: a.Build})
+func (a ControlClient) Ready(ctx context.Context, addr, lineage string) (*Admission, error) {
+	return call[Admission](ctx, a, "/v1/manager", ReadyRequest{Addr: addr, Build: a.Build, Lineage: lineage})
 }
 
 // Here tells each of the managers, not the leader only, where the asker's manager is.
@@ -66,20 +67,40 @@ func (a ControlClient) Here(ctx context.Context, addr string) {
 }
 
 // Lost has the vote of the asker's manager taken away, whose database is lost. When
-// it returns nil, nobody counts on what that manager knew.
-func (a ControlClient) Lost(ctx context.Context) (*Admission, error) {
-	return a.call(ctx, "/v1/lost", struct{}{})
+// it returns nil, nobody counts on what that manager knew, and it will get a copy of the
+// database of that lineage.
+func (a ControlClient) Lost(ctx context.Context) (lineage string, err error) {
+	admission, err := call[Admission](ctx, a, "/v1/lost", struct{}{})
+	if err != nil {
+		return "", err
+	}
+	return admission.Lineage, nil
 }
 
 // Leave tells that the node leaves the cluster for good.
 func (a ControlClient) Leave(ctx context.Context) error {
-	_, err := a.call(ctx, "/v1/leave", struct{}{})
+	_, err := call[Admission](ctx, a, "/v1/leave", struct{}{})
 	return err
+}
+
+// Attach asks for a container's place in a network.
+func (a ControlClient) Attach(ctx context.Context, request cluster.AttachRequest) (*cluster.Attached, error) {
+	return call[cluster.Attached](ctx, a, "/v1/attach", request)
+}
+
+// Detach tells that containers are gone, or have left their networks.
+func (a ControlClient) Detach(ctx context.Context, ids []string) error {
+	for some := range slices.Chunk(ids, cluster.MaxDetach) {
+		if _, err := call[cluster.DetachRequest](ctx, a, "/v1/detach", cluster.DetachRequest{IDs: some}); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // call tries the managers in turn, following to the leader, until ctx ends. What
 // trying again can't mend is returned at once.
-func (a ControlClient) call(ctx context.Context, path string, request any) (*Admission, error) {
+func call[T any](ctx context.Context, a ControlClient, path string, request any) (*T, error) {
 	body, err := cluster.Encode(request)
 	if err != nil {
 		return nil, err
@@ -88,22 +109,28 @@ func (a ControlClient) call(ctx context.Context, path string, request any) (*Adm
 	for wait := askFirst; ; wait = min(2*wait, askLast) {
 		managers := a.Managers
 		if own := a.own(); own != nil {
-			admission, err := own.answerOwn(ctx, request)
-			if err == nil || final(err) {
-				return admission, err
+			answer, err := own.answerOwn(ctx, request)
+			if err == nil {
+				return answer.(*T), nil
+			}
+			if final(err) {
+				return nil, err
 			}
 			if peer, self, ok, _ := own.leads(); ok && !self {
 				managers = append([]string{peer.Addr}, managers...)
 			}
 		}
 		for _, addr := range managers {
-			admission, err := a.post(ctx, addr, path, body)
+			data, err := a.post(ctx, addr, path, body)
 			var elsewhere errElsewhere
 			if errors.As(err, &elsewhere) {
-				admission, err = a.post(ctx, elsewhere.addr, path, body)
+				data, err = a.post(ctx, elsewhere.addr, path, body)
 			}
 			if err == nil {
-				return admission, nil
+				answer := new(T)
+				if err = cluster.Decode(data, answer); err == nil {
+					return answer, nil
+				}
 			}
 			if final(err) {
 				return nil, err
@@ -127,14 +154,14 @@ func (a ControlClient) own() *Manager {
 
 // final tells whether trying again can't mend it.
 func final(err error) bool {
-	return errors.Is(err, cluster.ErrDenied) || errors.Is(err, cluster.ErrRemoved) || errors.Is(err, cluster.ErrVersion) || errors.Is(err, cluster.ErrInvalid) || errors.Is(err, cluster.ErrPrecondition)
+	return errors.Is(err, cluster.ErrDenied) || errors.Is(err, cluster.ErrRemoved) || errors.Is(err, cluster.ErrLineage) || errors.Is(err, cluster.ErrVersion) || errors.Is(err, cluster.ErrInvalid) || errors.Is(err, cluster.ErrPrecondition)
 }
 
 // askFirst to askLast are the pauses before the managers are asked again, doubling: after a
 // power cut all nodes may ask managers that can't answer yet.
 const askFirst, askLast = 100 * time.Millisecond, time.Second
 
-func (a ControlClient) post(ctx context.Context, addr, path string, body []byte) (*Admission, error) {
+func (a ControlClient) post(ctx context.Context, addr, path string, body []byte) ([]byte, error) {
 	ctx, cancel := context.WithTimeout(ctx, readTimeout)
 	defer cancel()
 	client := &http.Client{Transport: &http.Transport{
@@ -158,8 +185,7 @@ func (a ControlClient) post(ctx context.Context, addr, path string, body []byte)
 	}
 	switch response.StatusCode {
 	case http.StatusOK:
-		admission := new(Admission)
-		return admission, cluster.Decode(data, admission)
+		return data, nil
 	case statusMisdirected:
 		return nil, errElsewhere{response.Header.Get(leaderHeader)}
 	}

@@ -24,16 +24,21 @@ func (m *Manager) sendHeartbeats(ctx context.Context) (err error) {
 			err = failed
 		}
 	}()
+	doubted := map[raft.ServerID]time.Time{}
 	for ctx.Err() == nil {
 		well, changed := m.transport.Steady()
 		if !well {
 			if err := m.setHeartbeat(m.cfg.HeartbeatTimeout); err != nil {
 				return err
 			}
+			m.doubtSilent(doubted)
+			timer := time.NewTimer(m.cfg.HeartbeatTimeout / 2)
 			select {
+			case <-timer.C:
 			case <-changed:
 			case <-ctx.Done():
 			}
+			timer.Stop()
 			continue
 		}
 		// Raft's own come when these don't.
@@ -50,6 +55,18 @@ func (m *Manager) sendHeartbeats(ctx context.Context) (err error) {
 		timer.Stop()
 	}
 	return ctx.Err()
+}
+
+// doubtSilent has gossip look after followers that don't answer, once each: while all is well it
+// takes seconds until it comes to them by itself. Doubted is when each had answered last.
+func (m *Manager) doubtSilent(doubted map[raft.ServerID]time.Time) {
+	now := m.cfg.Now()
+	for id, p := range m.transport.Progress(m.raft.CurrentTerm()) {
+		if at, before := doubted[id]; now.Sub(p.Heard) > m.cfg.HeartbeatTimeout/2 && (!before || !at.Equal(p.Heard)) {
+			doubted[id] = p.Heard
+			m.cfg.Doubt(string(id))
+		}
+	}
 }
 
 // useRaftHeartbeats leaves heartbeats to raft for a while, as when leadership is handed over: how long

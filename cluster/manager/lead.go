@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"time"
 
-	"github.com/docker/docker/api/types/swarm"
 	"golang.org/x/sync/errgroup"
 
 	"skep/cluster"
@@ -41,9 +40,6 @@ func (m *Manager) leaderWork(ctx context.Context, term uint64, untold *store.Sub
 		if err := m.bootstrap(ctx); err != nil {
 			return err
 		}
-		if err := m.demoteOthers(ctx); err != nil {
-			return err
-		}
 		if err := m.noteColdStart(ctx); err != nil {
 			return err
 		}
@@ -57,7 +53,7 @@ func (m *Manager) leaderWork(ctx context.Context, term uint64, untold *store.Sub
 		g.Go(func() error {
 			return scheduler.Run(ctx, scheduler.Config{
 				Store: m.store, Now: m.store.Now, Monotonic: m.cfg.Now, Log: m.log,
-				NewID: func() string { return cluster.NewID(m.cfg.Random) },
+				NewID: func() string { return cluster.NewID(m.cfg.Random) }, Metrics: m.cfg.Metrics.Scheduler,
 			})
 		})
 		g.Go(func() error { return m.dispatch.Lead(ctx) })
@@ -66,6 +62,8 @@ func (m *Manager) leaderWork(ctx context.Context, term uint64, untold *store.Sub
 		g.Go(func() error { return m.forget(ctx) })
 		g.Go(func() error { return m.finishRoot(ctx) })
 		g.Go(func() error { return m.raiseLevel(ctx) })
+		g.Go(func() error { return m.numberNodes(ctx) })
+		g.Go(func() error { return m.freeAttachments(ctx) })
 		return m.followRoles(ctx)
 	})
 	return g.Wait()
@@ -87,7 +85,12 @@ func (m *Manager) bootstrap(ctx context.Context) error {
 		if err := tx.Put(&first); err != nil {
 			return err
 		}
-		return tx.Put(&node)
+		node.Index = chooseIndex(tx.View, node.ID)
+		if err := tx.Put(&node); err != nil || m.cfg.Bootstrap.Ingress == nil {
+			return err
+		}
+		ingress := *m.cfg.Bootstrap.Ingress
+		return tx.Put(&ingress)
 	})
 	if err != nil {
 		return fmt.Errorf("write the new cluster's first objects: %w", err)
@@ -123,40 +126,6 @@ func (m *Manager) followed() bool {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	return m.warm
-}
-
-// demoteOthers makes workers of the other managers, once after the order to go on
-// without them: one that comes back learns so, and drops its copy of the database.
-func (m *Manager) demoteOthers(ctx context.Context) error {
-	if !m.forceNewCluster {
-		return nil
-	}
-	err := m.store.Update(ctx, func(tx *store.Tx) error {
-		var changed []*cluster.Node
-		for node := range tx.Nodes() {
-			next := *node
-			switch {
-			case node.ID == m.cfg.NodeID:
-				next.ManagerAddr = m.cfg.Addr
-			case node.Role == swarm.NodeRoleManager || node.Spec.Role == swarm.NodeRoleManager:
-				next.Role, next.Spec.Role, next.ManagerAddr = swarm.NodeRoleWorker, swarm.NodeRoleWorker, ""
-			default:
-				continue
-			}
-			changed = append(changed, &next)
-		}
-		for _, node := range changed {
-			if err := tx.Put(node); err != nil {
-				return err
-			}
-		}
-		return nil
-	})
-	if err != nil {
-		return fmt.Errorf("make workers of the lost managers: %w", err)
-	}
-	m.forceNewCluster = false
-	return nil
 }
 
 // keepUp takes a step at once, after each change of the store, when the last one said so

@@ -54,6 +54,7 @@ func (m *Manager) watch(ctx context.Context) error {
 	said, unnamed := "", time.Time{}
 	for {
 		addr, id := m.raft.LeaderWithID()
+		m.elections.leads(string(id), m.cfg.Now())
 		m.transport.Forget()
 		m.setLeader(cluster.Peer{NodeID: string(id), Addr: m.transport.Addr(string(id), string(addr))})
 		var missing error
@@ -77,6 +78,9 @@ func (m *Manager) watch(ctx context.Context) error {
 			return ctx.Err()
 		case o := <-observations:
 			m.reachable.observe(o)
+			if state, is := o.Data.(raft.RaftState); is {
+				m.elections.became(state)
+			}
 			m.mu.Lock()
 			m.noticeLocked()
 			m.mu.Unlock()

@@ -21,6 +21,7 @@ import (
 	"skep/cluster/dispatch"
 	"skep/cluster/manager/campaign"
 	"skep/cluster/manager/peers"
+	"skep/cluster/telemetry"
 	"skep/store"
 	"skep/store/seal"
 )
@@ -56,10 +57,11 @@ type Config struct {
 	// Bootstrap has the objects that a new cluster begins with; nil everywhere but
 	// on its first manager at its first start.
 	Bootstrap *Bootstrap
-	// ForceNewCluster makes this manager the only one, whatever the log says of others: all
-	// that is on its disk counts as committed, and the other managers become workers.
-	ForceNewCluster bool
-	Network         Network
+	// NewLineage makes this manager the only one, whatever the log says of others: all that
+	// is on its disk counts as committed, the other managers become workers, and the database
+	// begins a lineage of that name. Empty everywhere but after the order to go on alone.
+	NewLineage string
+	Network    Network
 	// Peers are the managers that this node was last told of; nil means none.
 	Peers func() []cluster.Peer
 	// Members and MembersChanged are gossip's view.
@@ -82,9 +84,11 @@ type Config struct {
 	// GossipKeyPeriod is how long one gossip key sends before the next one does.
 	// 0 means 12 hours.
 	GossipKeyPeriod time.Duration
-	Now             func() time.Time
-	Random          io.Reader
-	Log             *slog.Logger
+	// Metrics are what is measured; nil for nothing.
+	Metrics *telemetry.Metrics
+	Now     func() time.Time
+	Random  io.Reader
+	Log     *slog.Logger
 	// Fatal ends the process: see store.Config.
 	Fatal func(error)
 }
@@ -97,6 +101,8 @@ var ErrDamaged = store.ErrDamaged
 type Bootstrap struct {
 	Cluster *cluster.Cluster
 	Node    *cluster.Node
+	// Ingress is the network by which published ports are carried, or nil.
+	Ingress *cluster.Network
 }
 
 // Manager is one manager. Its methods may be called by any goroutine.
@@ -118,13 +124,12 @@ type Manager struct {
 	// turnedAway counts those whose certificate, or request, isn't one for here.
 	turnedAway cluster.Seldom
 	joins      joins
+	elections  elections
 	waits      waitReasons
 	// start names this start of the manager.
 	start string
 	// opened is set when all of the above is there.
 	opened atomic.Bool
-	// forceNewCluster is Config.ForceNewCluster until it is done; only lead uses it.
-	forceNewCluster bool
 	// stuck is the term in which leadership couldn't be handed over.
 	stuck atomic.Uint64
 	// reloading is held while raft's configuration is read, changed and set.
@@ -145,21 +150,26 @@ func Open(cfg Config) (_ *Manager, err error) {
 	if cfg.Doubt == nil {
 		cfg.Doubt = func(string) {}
 	}
+	if cfg.Metrics == nil {
+		cfg.Metrics = &telemetry.Metrics{}
+	}
 	cfg.HeartbeatTimeout = defaulted(cfg.HeartbeatTimeout, 300*time.Millisecond)
 	cfg.SnapshotBytes = defaulted(cfg.SnapshotBytes, 32<<20)
 	cfg.GossipKeyPeriod = defaulted(cfg.GossipKeyPeriod, 12*time.Hour)
 	m := &Manager{
 		cfg: cfg, log: cfg.Log, changed: make(chan struct{}), noticed: make(chan struct{}), reachable: newReachability(),
-		forceNewCluster: cfg.ForceNewCluster, start: cluster.NewID(cfg.Random),
+		start: cluster.NewID(cfg.Random),
 	}
-	m.store = store.New(store.Config{Now: cfg.Now, Log: cfg.Log, Build: cfg.Build, Fatal: m.cfg.Fatal})
+	m.store = store.New(store.Config{Now: cfg.Now, Log: cfg.Log, Build: cfg.Build, Fatal: m.cfg.Fatal, Metrics: cfg.Metrics.Store})
 	m.fsm.FSM = m.store.FSM()
+	m.elections.metrics = cfg.Metrics.Raft
 	if m.port, err = peers.Listen(cfg.Network, cfg.Listen); err != nil {
 		return nil, err
 	}
 	m.transport = peers.New(peers.Config{
 		NodeID: cfg.NodeID, Addr: cfg.Addr, Network: cfg.Network, Credentials: cfg.Credentials, KnownManager: cfg.KnownManager, Told: cfg.Peers,
 		HeartbeatTimeout: cfg.HeartbeatTimeout, Believe: m.believe, Heard: func() { m.campaign.Heard() },
+		HandedOver: func() { m.elections.stands(causeHandOver) },
 		Ask: func(ctx context.Context, addr string) error {
 			_, err := m.askHealth(ctx, addr)
 			return err
@@ -182,14 +192,14 @@ func Open(cfg Config) (_ *Manager, err error) {
 	m.dispatch = dispatch.New(dispatch.Config{
 		NodeID: cfg.NodeID, Store: m.store, Members: cfg.Members, MembersChanged: cfg.MembersChanged, Probe: cfg.Doubt,
 		Leader: m.dispatchLeader, LeaderChanged: m.LeaderChanged, Verify: m.ReadBarrier, Client: m.transport.Client(),
-		LastContact: m.lastContact, ContactFor: max(heardFor, 2*cfg.HeartbeatTimeout), IsolatedAfter: 4 * cfg.HeartbeatTimeout, SuspectAfter: 5 * cfg.HeartbeatTimeout / 2, Now: cfg.Now, Log: cfg.Log, Random: cfg.Random,
+		Metrics: cfg.Metrics.Dispatch, LastContact: m.lastContact, ContactFor: max(heardFor, 2*cfg.HeartbeatTimeout), IsolatedAfter: 4 * cfg.HeartbeatTimeout, SuspectAfter: 5 * cfg.HeartbeatTimeout / 2, Now: cfg.Now, Log: cfg.Log, Random: cfg.Random,
 	})
 	if m.raft, err = m.startRaft(); err != nil {
 		return nil, err
 	}
 	m.campaign = campaign.New(campaign.Config{
 		NodeID: cfg.NodeID, Raft: m.raft, HeartbeatTimeout: cfg.HeartbeatTimeout, Servers: m.servers, Dial: cfg.Network.Dial,
-		Ask: m.askRefusal, Stand: m.transport.Stand, Lost: m.transport.Lost(), Doubt: cfg.Doubt, Now: cfg.Now, Log: cfg.Log,
+		Ask: m.askRefusal, Stand: m.stand, Lost: m.transport.Lost(), Doubt: cfg.Doubt, Now: cfg.Now, Log: cfg.Log,
 	})
 	m.opened.Store(true)
 	return m, nil
@@ -203,7 +213,7 @@ const stallLimit = 1500 * time.Millisecond
 func (m *Manager) openDisk() (*store.Disk, error) {
 	return store.OpenDisk(store.DiskConfig{
 		Dir: m.cfg.Dir, Ring: m.cfg.Ring, ClusterID: m.cfg.ClusterID, Expected: m.cfg.Expected,
-		StallLimit: max(stallLimit, 4*m.cfg.HeartbeatTimeout), Fatal: m.fatal, Dispensable: m.othersSuffice, Write: m.cfg.Write, Log: m.cfg.Log,
+		StallLimit: max(stallLimit, 4*m.cfg.HeartbeatTimeout), Fatal: m.fatal, Dispensable: m.othersSuffice, Write: m.cfg.Write, Log: m.cfg.Log, Metrics: m.cfg.Metrics.Store, Now: m.cfg.Now,
 	})
 }
 
@@ -249,6 +259,20 @@ func (m *Manager) Run(ctx context.Context) error {
 	return err
 }
 
+// stand stands for election for want of a leader: it is silent, or nobody listens at its port.
+func (m *Manager) stand(refused bool) error {
+	cause := causeSilence
+	if refused {
+		cause = causeConnection
+	}
+	m.elections.stands(cause)
+	err := m.transport.Stand()
+	if err != nil {
+		m.elections.stands("")
+	}
+	return err
+}
+
 const (
 	// successorLimit is how long a manager that stops waits until its successor takes
 	// writes. Its last news, such as its agent's farewell, then reach that one; and the
@@ -288,6 +312,10 @@ func (m *Manager) Isolated() bool { return m.dispatch.Isolated() }
 // Sessions tells which manager has the session of each node, as far as this one
 // knows; the leader knows all.
 func (m *Manager) Sessions() map[string]string { return m.dispatch.Sessions() }
+
+// Figures tells how many agents have a session with this manager, and how many of their reports wait
+// for the leader.
+func (m *Manager) Figures() (sessions, reports int) { return m.dispatch.Figures() }
 
 // NodeID is this manager's node.
 func (m *Manager) NodeID() string { return m.cfg.NodeID }

@@ -16,7 +16,6 @@ import (
 
 	"skep/cluster"
 	"skep/cluster/manager/peers"
-	"skep/store"
 )
 
 // startRaft restores the last snapshot and joins the group of managers.
@@ -36,18 +35,9 @@ func (m *Manager) startRaft() (*raft.Raft, error) {
 	config.SnapshotInterval = 24 * time.Hour
 	config.TrailingLogs = m.keeping().Trailing
 	alone := raft.Configuration{Servers: []raft.Server{{ID: config.LocalID, Address: raft.ServerAddress(m.cfg.Addr)}}}
-	if m.cfg.ForceNewCluster {
-		was, err := resetTerm(m.disk.Log, m.disk.Stable, m.disk.Snapshots)
-		if err != nil {
-			return nil, fmt.Errorf("make raft's group this manager alone: %w", err)
-		}
-		if was != 0 {
-			m.log.Warn("take an absurd term back", "node", m.cfg.NodeID, "term", was)
-		}
-		// It plays the log into a store of its own, and what it makes of it is read again below.
-		scratch := store.New(store.Config{Now: m.cfg.Now, Log: m.log, Build: m.cfg.Build, Fatal: m.cfg.Fatal})
-		if err := raft.RecoverCluster(config, scratch.FSM(), m.disk.Log, m.disk.Stable, m.disk.Snapshots, m.transport, alone); err != nil {
-			return nil, fmt.Errorf("make raft's group this manager alone: %w", err)
+	if m.cfg.NewLineage != "" {
+		if err := m.goOnAlone(config, alone); err != nil {
+			return nil, fmt.Errorf("go on without the other managers: %w", err)
 		}
 	}
 	if m.cfg.Bootstrap != nil {

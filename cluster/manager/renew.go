@@ -132,7 +132,7 @@ func (m *Manager) certify(ctx context.Context, id cluster.Identity, asked cluste
 
 // answerOwn answers what this manager's own node asks, without the network: a leader
 // whose certificate has ended renews it so. ErrNotLeader says to ask others.
-func (m *Manager) answerOwn(ctx context.Context, request any) (*Admission, error) {
+func (m *Manager) answerOwn(ctx context.Context, request any) (any, error) {
 	if _, self, _, _ := m.leads(); !self {
 		return nil, cluster.ErrNotLeader
 	}
@@ -141,7 +141,11 @@ func (m *Manager) answerOwn(ctx context.Context, request any) (*Admission, error
 	case RenewRequest:
 		return m.certify(ctx, id, m.cfg.Credentials.Key(), request)
 	case ReadyRequest:
-		return m.take(ctx, id, request.Addr, request.Build)
+		return m.take(ctx, id, request)
+	case cluster.AttachRequest:
+		return m.attachOf(ctx, id.NodeID, request)
+	case cluster.DetachRequest:
+		return m.detachOf(ctx, id.NodeID, request)
 	}
 	return nil, cluster.ErrNotLeader
 }

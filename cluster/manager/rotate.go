@@ -44,6 +44,7 @@ func nextRing(c *cluster.Cluster, now time.Time, period time.Duration, newKey fu
 		last := len(keys) - 1
 		next.GossipKeys = slices.Concat(keys[last:], keys[:last])
 		next.NextGossipKey = false
+		next.Networks.Generation = max(c.NetworkSettings().Generation+1, 1) // Nodes make their own keys.
 	case age < period-spread(period):
 		return nil, period - spread(period) - age
 	default:

@@ -29,7 +29,7 @@ func (m *Manager) Health() cluster.ManagerHealth {
 	snapshot, _ := strconv.ParseUint(stats["last_snapshot_index"], 10, 64)
 	health := cluster.ManagerHealth{
 		NodeID: m.cfg.NodeID, Addr: m.cfg.Addr, Reachable: true,
-		Leader: m.raft.State() == raft.Leader, Term: m.raft.CurrentTerm(),
+		Leader: m.raft.State() == raft.Leader, State: strings.ToLower(m.raft.State().String()), Term: m.raft.CurrentTerm(),
 		Start: m.start, LastIndex: m.raft.LastIndex(), CommitIndex: m.raft.CommitIndex(), AppliedIndex: m.raft.AppliedIndex(),
 		SnapshotIndex: snapshot, HeartbeatTimeout: m.cfg.HeartbeatTimeout, Build: m.cfg.Build,
 	}
@@ -166,9 +166,13 @@ func (m *Manager) Status(ctx context.Context, digests bool) (cluster.Status, err
 	}
 	gossip := map[string]string{}
 	for _, member := range m.cfg.Members() {
-		gossip[member.NodeID] = "alive"
-		if member.Suspect {
+		switch {
+		case member.Left:
+			gossip[member.NodeID] = "left"
+		case member.Suspect:
 			gossip[member.NodeID] = "suspect"
+		default:
+			gossip[member.NodeID] = "alive"
 		}
 	}
 	if m.cfg.Unheard != nil {
@@ -187,7 +191,7 @@ func (m *Manager) Status(ctx context.Context, digests bool) (cluster.Status, err
 			State: node.Status.State.String(), Availability: string(node.Spec.Availability),
 			Gossip: defaulted(gossip[node.ID], "absent"), Session: sessions[node.ID], Build: node.Build,
 		}
-		health.Reason = node.Status.Message
+		health.Reason = cluster.Sentences(node.Status.Message, node.Clashes(view.Networks()))
 		status.Nodes = append(status.Nodes, health)
 	}
 	status.Autolock = locks(view.Cluster())

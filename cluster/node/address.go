@@ -9,9 +9,8 @@ import (
 )
 
 const (
-	// controlPort and gossipPort are as users of Swarm know them.
-	controlPort = 2377
-	gossipPort  = 7946
+	controlPort = cluster.ControlPort
+	gossipPort  = cluster.GossipPort
 )
 
 // addresses is where a node listens and where others find it.
@@ -26,15 +25,20 @@ type addresses struct {
 	// NAT, and the node can't see it change.
 	Own       bool   `cbor:"5,keyasint,omitempty"`
 	Interface string `cbor:"6,keyasint,omitempty"`
+	// Data is where packets of networks are taken, if it isn't IP, and DataGiven how the user
+	// named it: by an address, or by an interface whose address may change.
+	Data      string `cbor:"8,keyasint,omitempty"`
+	DataGiven string `cbor:"9,keyasint,omitempty"`
 	// Flags are what the daemon's command line said when the addresses were settled: one
 	// that says something new is obeyed.
 	Flags addressFlags `cbor:"7,keyasint,omitzero"`
 }
 
-// addressFlags are --listen-addr and --advertise-addr.
+// addressFlags are --listen-addr, --advertise-addr and --data-path-addr.
 type addressFlags struct {
 	Listen    string `cbor:"1,keyasint,omitempty"`
 	Advertise string `cbor:"2,keyasint,omitempty"`
+	Data      string `cbor:"3,keyasint,omitempty"`
 }
 
 // resolve settles a node's addresses. Both texts may be an IP address or an
@@ -74,6 +78,27 @@ func resolve(listen, advertise string, known interfaces) (addresses, error) {
 		Control: net.JoinHostPort(ip.String(), strconv.Itoa(port)),
 		Bind:    bind.String(), IP: ip.String(), Own: own, Interface: known.of(ip),
 	}, nil
+}
+
+// resolveData settles where packets of networks are taken: at an address of this machine, or
+// at an interface's. None is given for where other nodes find this one anyway.
+func (a addresses) resolveData(given string, known interfaces) (addresses, error) {
+	a.Data, a.DataGiven = "", given
+	if given == "" {
+		return a, nil
+	}
+	if _, _, err := net.SplitHostPort(given); err == nil {
+		return a, cluster.Errorf(cluster.ErrInvalid, "data path address must be an IP address or network interface, without a port: %q (the port is the cluster's: --data-path-port of init)", given)
+	}
+	ip, _, err := parseAddr(given, 0, known)
+	if err != nil {
+		return a, fmt.Errorf("read data path address: %w", err)
+	}
+	if ip == nil || !reachable(ip) || !known.has(ip) {
+		return a, cluster.Errorf(cluster.ErrInvalid, "data path address must be a non-zero IP address of this machine, or one of its network interfaces: %q is none", given)
+	}
+	a.Data = ip.String()
+	return a, nil
 }
 
 // reachable tells whether an address can be that of a node at all.

@@ -75,6 +75,7 @@ func (n *Node) enterOnce(ctx context.Context) error {
 	}
 	_, err = n.Init(ctx, swarm.InitRequest{
 		ListenAddr: n.cfg.ListenAddr, AdvertiseAddr: n.cfg.AdvertiseAddr, Availability: swarm.NodeAvailability(n.cfg.Availability),
+		DataPathAddr: n.cfg.DataPathAddr, DefaultAddrPool: n.cfg.DefaultAddrPool, SubnetSize: n.cfg.SubnetSize, DataPathPort: n.cfg.DataPathPort,
 	})
 	return err
 }
@@ -101,7 +102,7 @@ func (n *Node) enterByToken(ctx context.Context, token string) error {
 	}
 	return n.Join(ctx, swarm.JoinRequest{
 		ListenAddr: n.cfg.ListenAddr, AdvertiseAddr: n.cfg.AdvertiseAddr, Availability: swarm.NodeAvailability(n.cfg.Availability),
-		RemoteAddrs: n.cfg.Join, JoinToken: token,
+		RemoteAddrs: n.cfg.Join, JoinToken: token, DataPathAddr: n.cfg.DataPathAddr,
 	})
 }
 

@@ -75,5 +75,12 @@ func (m *member) warn(warning string) {
 func (m *member) warned() string {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	return m.warning
+	lack := ""
+	switch cfg := &m.node.cfg; {
+	case cfg.NoPlane != "":
+		lack = "it carries no networks: " + cfg.NoPlane
+	case cfg.Plane != nil && cfg.NoEncryption != "":
+		lack = "it carries no encrypted networks: " + cfg.NoEncryption
+	}
+	return cluster.Sentences(m.warning, lack)
 }

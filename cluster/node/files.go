@@ -145,6 +145,10 @@ type record struct {
 	// Database is set before this node's first term as a manager and until its database
 	// is removed: that it is gone is damage then.
 	Database bool `cbor:"5,keyasint,omitempty"`
+	// Lineage is that of the database, or of the one of which this node will get a copy: see
+	// cluster.Cluster. It stands here since what is on the disk isn't played before there is
+	// a leader.
+	Lineage string `cbor:"6,keyasint,omitempty"`
 
 	// came is how it was read, and known what this version would have written then; with
 	// them a record that is written keeps what another version wrote and this one doesn't
@@ -156,6 +160,7 @@ type record struct {
 type fresh struct {
 	Cluster *cluster.Cluster `cbor:"1,keyasint"`
 	Node    *cluster.Node    `cbor:"2,keyasint"`
+	Ingress *cluster.Network `cbor:"3,keyasint,omitempty"`
 }
 
 func readRecord(file sealedFile) (record, error) {

@@ -13,6 +13,8 @@ type Interface struct {
 	Name     string
 	Networks []net.IPNet
 	Loopback bool
+	// MTU is 0 when it isn't known.
+	MTU int
 	// Engine is set for a bridge of the Docker Engine: its addresses are the machine's,
 	// but other machines have the same.
 	Engine bool
@@ -37,7 +39,7 @@ func localInterfaces() ([]Interface, error) {
 		if err != nil {
 			return nil, fmt.Errorf("list addresses of %s: %w", iface.Name, err)
 		}
-		one := Interface{Name: iface.Name, Loopback: iface.Flags&net.FlagLoopback != 0, Engine: ofEngine.MatchString(iface.Name)}
+		one := Interface{Name: iface.Name, MTU: iface.MTU, Loopback: iface.Flags&net.FlagLoopback != 0, Engine: ofEngine.MatchString(iface.Name)}
 		for _, addr := range addrs {
 			if network, ok := addr.(*net.IPNet); ok {
 				one.Networks = append(one.Networks, *network)

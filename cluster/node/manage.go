@@ -56,14 +56,16 @@ func (m *member) manageOnce(ctx context.Context) error {
 		Listen: known.Addresses.Listen, Addr: known.Addresses.Control,
 		Build:       cfg.Build,
 		Credentials: m.credentials, KnownManager: m.knownManager, Ring: m.ring, Dir: m.node.files.raft(), Write: cfg.Write,
-		Network: known.Addresses.home(cfg.Network), Peers: m.managers, Members: m.gossip.Members, MembersChanged: m.gossip.Changed(), Doubt: m.gossip.Doubt, Unheard: m.gossip.Unheard, Twins: m.gossip.Twins, API: m.node.api.Remote(),
+		Network: known.Addresses.home(cfg.Network), Peers: m.managers, Members: m.gossip.Members, MembersChanged: m.seen, Doubt: m.gossip.Doubt, Unheard: m.gossip.Unheard, Twins: m.gossip.Twins, API: m.node.api.Remote(),
 		HeartbeatTimeout: m.node.timing.HeartbeatTimeout, SnapshotBytes: cfg.SnapshotBytes, SnapshotEntries: cfg.SnapshotEntries, GossipKeyPeriod: cfg.GossipKeyPeriod,
-		Now: cfg.Now, Random: cfg.Random, Log: cfg.Log, Fatal: cfg.Fatal,
+		Metrics: m.node.metrics, Now: cfg.Now, Random: cfg.Random, Log: cfg.Log, Fatal: cfg.Fatal,
 	}
 	if known.Fresh != nil {
-		config.Bootstrap = &manager.Bootstrap{Cluster: known.Fresh.Cluster, Node: known.Fresh.Node}
+		config.Bootstrap = &manager.Bootstrap{Cluster: known.Fresh.Cluster, Node: known.Fresh.Node, Ingress: known.Fresh.Ingress}
 	}
-	config.ForceNewCluster = known.Alone
+	if known.Alone {
+		config.NewLineage = known.Lineage
+	}
 	// A new cluster's first manager has promised nothing yet.
 	config.Expected = known.Database && known.Fresh == nil
 	if !known.Database {
@@ -82,6 +84,16 @@ func (m *member) manageOnce(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("start manager: %w", err)
 	}
+	err = m.runManager(ctx, running)
+	if errors.Is(err, cluster.ErrLineage) {
+		return m.repair(ctx, err)
+	}
+	return err
+}
+
+// runManager runs a manager until ctx ends, this node is to be none any more, or its database
+// can't become a copy of the leader's (cluster.ErrLineage).
+func (m *member) runManager(ctx context.Context, running *manager.Manager) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	g, ctx := errgroup.WithContext(ctx)
@@ -113,7 +125,7 @@ func (m *member) setManager(running *manager.Manager) {
 }
 
 // report makes the leader know where this manager listens, and finishes what a
-// new manager has to do once there is a leader.
+// new manager has to do once there is a leader. It fails with cluster.ErrLineage only.
 func (m *member) report(ctx context.Context, running *manager.Manager) error {
 	known := m.currentRecord()
 	defer m.setDamage(nil)
@@ -130,6 +142,9 @@ func (m *member) report(ctx context.Context, running *manager.Manager) error {
 				}
 				if ctx.Err() != nil {
 					return nil
+				}
+				if errors.Is(err, cluster.ErrLineage) {
+					return err
 				}
 				failing.About(err, "the leader can't be told that this manager is ready; trying again", "")
 				if errors.Is(err, cluster.ErrPrecondition) {
@@ -167,7 +182,7 @@ func (m *member) tell(ctx context.Context, running *manager.Manager, addr string
 		}
 	}
 	go all.Here(ctx, addr)
-	admission, err := all.Ready(ctx, addr)
+	admission, err := all.Ready(ctx, addr, m.currentRecord().Lineage)
 	if err == nil {
 		m.takeManagers(admission.Peers)
 	}
@@ -187,8 +202,12 @@ func (m *member) recheckRole(ctx context.Context, running *manager.Manager) erro
 			err := m.renewOnce(ctx)
 			if err == nil && m.credentials.Identity().Role == swarm.NodeRoleManager {
 				asking, cancel := context.WithTimeout(ctx, renewLimit)
-				_, err = m.control().Ready(asking, m.currentRecord().Addresses.Control)
+				known := m.currentRecord()
+				_, err = m.control().Ready(asking, known.Addresses.Control, known.Lineage)
 				cancel()
+			}
+			if errors.Is(err, cluster.ErrLineage) {
+				return err
 			}
 			if err != nil {
 				m.node.log.Debug("ask for this node's role", "err", err)

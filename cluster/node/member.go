@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"hash/fnv"
 	"net"
+	"net/netip"
 	"slices"
 	"sort"
 	"sync"
@@ -17,6 +18,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"skep/agent"
+	"skep/agent/network/dns"
 	"skep/cluster"
 	"skep/cluster/ca"
 	"skep/cluster/gossip"
@@ -41,6 +43,8 @@ type member struct {
 	tasks       sealedFile
 	agent       *agent.Agent
 	gossip      Gossip
+	// gossips is set when gossip is there.
+	gossips atomic.Bool
 	// manager is nil while the node runs none.
 	manager atomic.Pointer[manager.Manager]
 	// ready is closed when the agent has first been welcomed and, on a manager, the
@@ -53,9 +57,9 @@ type member struct {
 	// refused tells renew that a manager refused the agent's session.
 	refused chan struct{}
 	// wake tells renew that the role may have changed, moved tells gossiping that the
-	// managers may have, and certified tells manage that the certificate has. Each
-	// holds one signal.
-	wake, moved, certified chan struct{}
+	// managers may have, and certified tells manage that the certificate has. seen tells the
+	// manager, and missing the agent, that what gossip sees has changed. Each holds one signal.
+	wake, moved, certified, seen, missing chan struct{}
 
 	cancel context.CancelFunc
 	done   chan struct{}
@@ -110,7 +114,7 @@ func (n *Node) load(key cluster.UnlockKey) (*member, error) {
 	id := credentials.Identity()
 	m := &member{
 		node: n, keys: keys, credentials: credentials, ring: dataRing(keys.DataKeys),
-		lastDial: map[string]time.Time{}, ready: make(chan struct{}), managerStarted: make(chan struct{}), asking: make(chan struct{}, 1), changing: make(chan struct{}, 1), wake: make(chan struct{}, 1), refused: make(chan struct{}, 1), moved: make(chan struct{}, 1), certified: make(chan struct{}, 1), done: make(chan struct{}),
+		lastDial: map[string]time.Time{}, ready: make(chan struct{}), managerStarted: make(chan struct{}), asking: make(chan struct{}, 1), changing: make(chan struct{}, 1), wake: make(chan struct{}, 1), refused: make(chan struct{}, 1), moved: make(chan struct{}, 1), certified: make(chan struct{}, 1), seen: make(chan struct{}, 1), missing: make(chan struct{}, 1), done: make(chan struct{}),
 	}
 	m.file = n.sealedFile(n.files.known(), m.ring, id.ClusterID, recordKind)
 	m.tasks = n.sealedFile(n.files.tasks(), m.ring, id.ClusterID, tasksKind)
@@ -124,18 +128,42 @@ func (n *Node) load(key cluster.UnlockKey) (*member, error) {
 			return nil, err
 		}
 	}
+	var names func(*dns.Names) error
+	if n.cfg.Names != nil {
+		names = func(known *dns.Names) error { return n.cfg.Names(id.ClusterID, known) }
+	}
 	m.agent, err = agent.New(agent.Config{
-		NodeID: id.NodeID, Hostname: n.cfg.Hostname, Addr: func() string { return m.currentRecord().Addresses.IP }, Build: n.cfg.Build, Driver: n.cfg.Driver,
-		Record:  m.tasks,
+		NodeID: id.NodeID, Hostname: n.cfg.Hostname, Addr: func() string { return m.currentRecord().Addresses.IP }, DataAddr: func() string { return m.currentRecord().Addresses.Data }, Build: n.cfg.Build, Driver: n.cfg.Driver,
+		ClusterID: id.ClusterID, Plane: n.cfg.Plane, NoEncryption: n.cfg.NoEncryption, SlowEncryption: n.cfg.SlowEncryption, Names: names, MTU: m.dataMTU,
+		Members: func() []cluster.Member { return m.gossip.Members() }, MembersChanged: m.missing, SuspectAfter: objections * n.timing.GossipInterval, Knock: n.knock,
+		Record: m.tasks, Detach: n.Detach,
 		Halting: n.cfg.Halting,
 		Warning: m.warned, Run: n.cfg.Machine + "." + cluster.NewID(n.cfg.Random), OnCopy: m.onCopy,
 		Connect: m.connect, Missed: m.missed, OnPeers: m.onPeers, OnRefused: m.onRefused, TLSInfo: credentials.TLSInfo,
-		Now: n.cfg.Now, Random: n.cfg.Random, Log: n.log,
+		Metrics: n.metrics.Agent, Now: n.cfg.Now, Random: n.cfg.Random, Log: n.log,
 	})
 	if err != nil {
 		return nil, err
 	}
 	return m, nil
+}
+
+// dataMTU is that of the interface with this node's address; 0 when none has it.
+func (m *member) dataMTU() int {
+	list, err := m.node.cfg.Interfaces()
+	if err != nil {
+		return 0
+	}
+	known := m.currentRecord().Addresses
+	own := net.ParseIP(cmp.Or(known.Data, known.IP))
+	for _, one := range list {
+		for _, network := range one.Networks {
+			if network.IP.Equal(own) {
+				return one.MTU
+			}
+		}
+	}
+	return 0
 }
 
 // start runs the membership until stop, or until it fails; ended hears of it.
@@ -187,6 +215,7 @@ func (m *member) inDatabase(nodeID string) (known bool, nodes int) {
 
 // run is the membership's life.
 func (m *member) run(ctx context.Context) (err error) {
+	m.node.share(ctx, m.credentials.Identity().ClusterID)
 	if err := m.takeAddresses(ctx); err != nil {
 		return err
 	}
@@ -202,6 +231,7 @@ func (m *member) run(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
+	m.gossips.Store(true)
 	defer func() {
 		err = errors.Join(err, m.gossip.Close())
 	}()
@@ -223,7 +253,7 @@ func (m *member) run(ctx context.Context) (err error) {
 		}
 		return nil
 	})
-	for _, part := range []func(context.Context) error{m.renew, m.manage, m.gossiping, m.watchEngineSwarm} {
+	for _, part := range []func(context.Context) error{m.renew, m.manage, m.gossiping, m.watchMembers, m.watchEngineSwarm} {
 		g.Go(func() error {
 			if err := part(restCtx); restCtx.Err() == nil {
 				return err
@@ -330,6 +360,9 @@ func (m *member) connect(ctx context.Context) (net.Conn, error) {
 		}
 		return rank(id.NodeID, managers[i].NodeID) < rank(id.NodeID, managers[j].NodeID)
 	})
+	// To call a machine without power takes until the limit. Nobody is left out: gossip may be wrong.
+	well := wellOf(m.gossip.Members())
+	sort.SliceStable(managers, func(i, j int) bool { return well[managers[i].NodeID] && !well[managers[j].NodeID] })
 	config := m.credentials.ClientTLS(cluster.Identity{Role: swarm.NodeRoleManager}, cluster.ProtocolSession)
 	last := cluster.Errorf(cluster.ErrUnavailable, "open session: no manager's address is known")
 	now := m.node.cfg.Now()
@@ -385,11 +418,43 @@ func (m *member) missed() bool {
 // misses tells whether one manager is gone from gossip, or suspected, while another one
 // is well. When none is, the fault may be this node's, and there is nobody to turn to.
 func misses(host string, managers []cluster.Peer, members []cluster.Member) bool {
-	well := map[string]bool{}
-	for _, member := range members {
-		well[member.NodeID] = !member.Suspect
-	}
+	well := wellOf(members)
 	return host != "" && !well[host] && slices.ContainsFunc(managers, func(peer cluster.Peer) bool { return well[peer.NodeID] })
+}
+
+// wellOf are the nodes that gossip sees, and doesn't suspect.
+func wellOf(members []cluster.Member) map[string]bool {
+	well := make(map[string]bool, len(members))
+	for _, member := range members {
+		well[member.NodeID] = !member.Suspect && !member.Left
+	}
+	return well
+}
+
+// knock connects to gossip's port of a machine, which firewalls must let through on all.
+func (n *Node) knock(ctx context.Context, addr netip.Addr) error {
+	conn, err := n.cfg.Network.Dial(ctx, netip.AddrPortFrom(addr, gossipPort).String())
+	if err == nil {
+		conn.Close()
+	}
+	return err
+}
+
+// objections is for how many rounds of gossip a suspect may object before others are led elsewhere:
+// it hears of it within one, and is heard in the next.
+const objections = 3
+
+// watchMembers passes on that what gossip sees has changed.
+func (m *member) watchMembers(ctx context.Context) error {
+	for {
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-m.gossip.Changed():
+			cluster.Notify(m.seen)
+			cluster.Notify(m.missing)
+		}
+	}
 }
 
 // rank orders managers differently for each node.

@@ -1,6 +1,7 @@
 package node
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -62,8 +63,20 @@ func (a addresses) settleAgain(now surroundings) (addresses, error) {
 		advertise = net.JoinHostPort(ip.String(), port)
 	}
 	next, err := resolve(listen, advertise, now.local)
+	if err != nil {
+		return next, err
+	}
 	next.Flags = now.flags
-	return next, err
+	if newFlags && now.flags.Data != "" {
+		return next.resolveData(now.flags.Data, now.local)
+	}
+	settled, err := next.resolveData(a.DataGiven, now.local)
+	if err != nil {
+		// Its interface may get an address again; until then it calls itself as before.
+		next.Data, next.DataGiven = a.Data, a.DataGiven
+		return next, nil
+	}
+	return settled, nil
 }
 
 // pickOther picks the machine's address to advertise after the one of before is gone: the
@@ -113,11 +126,8 @@ const (
 
 // resolve settles the addresses of a node that is to become a member, by its order and,
 // where that says nothing, by the command line.
-func (n *Node) resolve(ctx context.Context, listen, advertise string) (addresses, error) {
-	flags := n.flags()
-	if advertise == "" {
-		advertise = flags.Advertise
-	}
+func (n *Node) resolve(ctx context.Context, asked addressFlags) (addresses, error) {
+	flags, listen := n.flags(), asked.Listen
 	if listen == "" || listen == net.JoinHostPort(net.IPv4zero.String(), strconv.Itoa(controlPort)) {
 		listen = flags.Listen // Docker's clients always say the other.
 	}
@@ -125,13 +135,17 @@ func (n *Node) resolve(ctx context.Context, listen, advertise string) (addresses
 	if err != nil {
 		return addresses{}, err
 	}
-	addrs, err := resolve(listen, advertise, n.markEngines(ctx, local))
+	local = n.markEngines(ctx, local)
+	addrs, err := resolve(listen, cmp.Or(asked.Advertise, flags.Advertise), local)
+	if err != nil {
+		return addresses{}, err
+	}
 	addrs.Flags = flags
-	return addrs, err
+	return addrs.resolveData(cmp.Or(asked.Data, flags.Data), local)
 }
 
 func (n *Node) flags() addressFlags {
-	return addressFlags{Listen: n.cfg.ListenAddr, Advertise: n.cfg.AdvertiseAddr}
+	return addressFlags{Listen: n.cfg.ListenAddr, Advertise: n.cfg.AdvertiseAddr, Data: n.cfg.DataPathAddr}
 }
 
 // markEngines asks the engine which interfaces are its own, whatever their names.

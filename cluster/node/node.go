@@ -18,10 +18,13 @@ import (
 	"github.com/docker/docker/api/types/swarm"
 
 	"skep/agent"
+	"skep/agent/network"
+	"skep/agent/network/dns"
 	"skep/cluster"
 	"skep/cluster/api"
 	"skep/cluster/ca"
 	"skep/cluster/gossip"
+	"skep/cluster/telemetry"
 	"skep/store/seal"
 )
 
@@ -35,6 +38,21 @@ type Config struct {
 	Engine string
 	// Driver runs the containers.
 	Driver agent.Driver
+	// Plane carries the cluster's networks on this machine; nil where NoPlane says why it can't.
+	Plane   network.Plane
+	NoPlane string
+	// NoEncryption says why encrypted networks aren't among them; "" when they are.
+	NoEncryption string
+	// SlowEncryption says why they are slow; "" when they aren't.
+	SlowEncryption string
+	// Names is as in agent.Config, of a cluster, and is told nil when the node has left it.
+	Names func(clusterID string, names *dns.Names) error
+	// EndHelpers ends what outlives the daemon to carry a cluster's networks: the engine's last node has left it. nil
+	// where there is nothing.
+	EndHelpers func(clusterID string) error
+	// StopTasks has the node's containers stop with it when it stops in order, as with a machine's halt, and what
+	// its networks consist of go with the last node of an engine: it makes all of it again when it starts.
+	StopTasks bool
 	// Halting tells whether the machine is being stopped; nil means that nobody knows.
 	Halting func() bool
 	// Hostname is the node's name; empty means the system's.
@@ -51,6 +69,11 @@ type Config struct {
 	Join                                    []string
 	TokenFile                               string
 	AdvertiseAddr, ListenAddr, Availability string
+	// DataPathAddr is where packets of networks are taken, if that isn't AdvertiseAddr.
+	// DefaultAddrPool, SubnetSize and DataPathPort are for a new cluster, as in swarm init.
+	DataPathAddr             string
+	DefaultAddrPool          []string
+	SubnetSize, DataPathPort uint32
 	// UnlockKeyFile has the unlock key with which a locked manager starts by itself;
 	// empty leaves it to swarm unlock.
 	UnlockKeyFile string
@@ -65,7 +88,11 @@ type Config struct {
 	SnapshotBytes, SnapshotEntries uint64
 	GossipKeyPeriod                time.Duration
 
-	Log *slog.Logger
+	// MetricsPort is a port of its own for metrics.
+	MetricsPort MetricsPort
+	// Metrics are what is measured; nil means that it has its own.
+	Metrics *telemetry.Metrics
+	Log     *slog.Logger
 	// Fatal ends the process after a fault that must not be survived, such as a disk
 	// that lost a write; nil logs the error and exits with status 1.
 	Fatal func(error)
@@ -98,6 +125,8 @@ type Node struct {
 	log   *slog.Logger
 	files files
 	api   *api.Server
+	// metrics are what is measured here.
+	metrics *telemetry.Metrics
 	// timing is what Config.Latency names.
 	timing cluster.Timing
 	// operations lets one init, join or leave happen at a time.
@@ -129,6 +158,9 @@ var _ api.Node = (*Node)(nil)
 func New(cfg Config) (*Node, error) {
 	if cfg.DataDir == "" || cfg.Driver == nil {
 		return nil, cluster.Errorf(cluster.ErrInvalid, "make node: a data directory and a driver are needed")
+	}
+	if err := cfg.MetricsPort.Check(); err != nil {
+		return nil, fmt.Errorf("make node: %w", err)
 	}
 	timing, err := cluster.TimingFor(cfg.Latency)
 	if err != nil {
@@ -174,9 +206,13 @@ func New(cfg Config) (*Node, error) {
 		cfg.Gossip = func(c gossip.Config) (Gossip, error) { return gossip.Start(c) }
 	}
 	n := &Node{cfg: cfg, timing: timing, log: cfg.Log, files: files{cfg.DataDir}, operations: make(chan struct{}, 1), ready: make(chan struct{}), serving: make(chan struct{}), failed: make(chan error, 1), managing: make(chan struct{})}
+	if n.metrics = cfg.Metrics; n.metrics == nil {
+		n.metrics = telemetry.New()
+	}
+	n.metrics.OnScrape(n.measure)
 	n.api = api.New(api.Config{
 		Node: n, Engine: cfg.Engine, Version: cfg.Build.Version, Hostname: cfg.Hostname,
-		Now: cfg.Now, Random: cfg.Random, Log: cfg.Log,
+		Now: cfg.Now, Random: cfg.Random, Metrics: n.metrics, Log: cfg.Log,
 	})
 	return n, nil
 }
@@ -193,7 +229,7 @@ func (n *Node) Run(ctx context.Context) (err error) {
 	// The API outlives the membership, so that a request under way can be answered.
 	serving, stopServing := context.WithCancel(context.WithoutCancel(ctx))
 	defer stopServing()
-	servers := make(chan error, len(n.cfg.Hosts)+1)
+	servers := make(chan error, len(n.cfg.Hosts)+2)
 	running := 0
 	for _, host := range n.cfg.Hosts {
 		listener, err := listenAPI(host)
@@ -207,6 +243,15 @@ func (n *Node) Run(ctx context.Context) (err error) {
 			handler = n.api.Loopback()
 		}
 		go func() { servers <- api.Serve(serving, listener, handler) }()
+	}
+	if port := n.cfg.MetricsPort; port.Addr != "" {
+		listener, err := n.listenMetrics()
+		if err != nil {
+			return err
+		}
+		running++
+		n.log.Info("serve metrics", "addr", listener.Addr().String(), "tls", port.TLS, "token", port.Token != "")
+		go func() { servers <- api.ServeScrapes(serving, listener, n.api.Scrape(port.Token, !port.NoServices)) }()
 	}
 	running++
 	go func() { servers <- n.api.Run(serving) }()
@@ -250,6 +295,9 @@ func (n *Node) Run(ctx context.Context) (err error) {
 	if member != nil {
 		member.stop()
 	}
+	if n.cfg.StopTasks && ctx.Err() != nil {
+		err = errors.Join(err, n.stopTasks(ctx, member))
+	}
 	stopServing()
 	for ; running > 0; running-- {
 		if end := <-servers; end != nil && !errors.Is(end, context.Canceled) {
@@ -257,6 +305,21 @@ func (n *Node) Run(ctx context.Context) (err error) {
 		}
 	}
 	return err
+}
+
+// stopTasks stops what a member runs that has stopped, or one that is locked.
+func (n *Node) stopTasks(ctx context.Context, m *member) error {
+	id := n.locked()
+	if m != nil {
+		own := m.credentials.Identity()
+		id = &own
+	}
+	if id == nil {
+		return nil
+	}
+	clearing, cancel := context.WithTimeout(context.WithoutCancel(ctx), clearLimit)
+	defer cancel()
+	return n.clear(clearing, *id)
 }
 
 // restore finds the membership that an earlier run left.
@@ -332,6 +395,7 @@ func (n *Node) Failure() error {
 // end stops a membership and forgets it.
 func (n *Node) end(m *member) error {
 	m.stop()
+	n.unshare(m.credentials.Identity().ClusterID)
 	n.mu.Lock()
 	n.member, n.failure = nil, nil
 	n.mu.Unlock()
@@ -438,6 +502,14 @@ func splitRemote(addr string) (string, error) {
 // Ready is closed when orders may be given: Run has taken the directory and goes
 // on with the membership that it found there.
 func (n *Node) Ready() <-chan struct{} { return n.ready }
+
+// CarriesFor is the cluster whose networks this node carries; "" while it carries none.
+func (n *Node) CarriesFor() string {
+	if m := n.current(); m != nil && m.agent.Carries() {
+		return m.credentials.Identity().ClusterID
+	}
+	return ""
+}
 
 // API serves what the node's sockets serve.
 func (n *Node) API() http.Handler { return n.api.Local() }

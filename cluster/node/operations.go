@@ -1,6 +1,7 @@
 package node
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -9,6 +10,7 @@ import (
 	"github.com/docker/docker/api/types/swarm"
 	"golang.org/x/sync/errgroup"
 
+	"skep/agent/network"
 	"skep/cluster"
 	"skep/cluster/ca"
 	"skep/cluster/manager"
@@ -45,6 +47,10 @@ func (n *Node) Init(ctx context.Context, request swarm.InitRequest) (string, err
 	if err := refuseInit(request); err != nil {
 		return "", err
 	}
+	settings, err := networkSettings(request)
+	if err != nil {
+		return "", err
+	}
 	ctx, cancel := context.WithTimeout(ctx, orderLimit)
 	defer cancel()
 	done, err := n.beginOperation(ctx)
@@ -61,14 +67,20 @@ func (n *Node) Init(ctx context.Context, request swarm.InitRequest) (string, err
 		}
 		return n.goOnAlone(ctx, member, request)
 	}
-	return n.startCluster(ctx, "initialize swarm", request.ListenAddr, request.AdvertiseAddr,
-		func(addrs addresses) (*member, error) { return n.bootstrap(request, addrs) })
+	asked := addressFlags{Listen: request.ListenAddr, Advertise: request.AdvertiseAddr, Data: request.DataPathAddr}
+	return n.startCluster(ctx, "initialize swarm", asked, func(addrs addresses) (*member, error) {
+		ingress, err := n.firstIngress(ctx, settings)
+		if err != nil {
+			return nil, err
+		}
+		return n.bootstrap(request, addrs, settings, ingress)
+	})
 }
 
 // startCluster makes this node the first manager of a cluster whose files install writes,
 // and returns its ID. It runs within an operation, on a node that is in no cluster.
-func (n *Node) startCluster(ctx context.Context, operation, listen, advertise string, install func(addresses) (*member, error)) (string, error) {
-	addrs, err := n.resolve(ctx, listen, advertise)
+func (n *Node) startCluster(ctx context.Context, operation string, asked addressFlags, install func(addresses) (*member, error)) (string, error) {
+	addrs, err := n.resolve(ctx, asked)
 	if err != nil {
 		return "", err
 	}
@@ -96,24 +108,37 @@ func (n *Node) goOnAlone(ctx context.Context, m *member, request swarm.InitReque
 	if m.credentials.Identity().Role != swarm.NodeRoleManager {
 		return "", cluster.Errorf(cluster.ErrUnavailable, "force a new cluster: this node is a worker and has no copy of the cluster's database; do it on one that was a manager")
 	}
+	if running := m.manager.Load(); running != nil && running.LeaderID() != "" && len(running.Elsewhere()) > 0 {
+		// They would go on without this one, and there would be two clusters.
+		return "", cluster.Errorf(cluster.ErrPrecondition, "force a new cluster: this one has a leader, node %s: demote the managers that are lost (\"node demote\"), and remove them", running.LeaderID())
+	}
+	if len(request.DefaultAddrPool) > 0 || request.DataPathPort != 0 {
+		return "", cluster.Errorf(cluster.ErrInvalid, "force a new cluster: it keeps its address pools and its data path port; leave --default-addr-pool and --data-path-port out")
+	}
 	addrs := m.currentRecord().Addresses
-	if request.AdvertiseAddr != "" {
+	if request.AdvertiseAddr != "" || request.DataPathAddr != "" {
+		asked := addressFlags{Listen: request.ListenAddr, Advertise: request.AdvertiseAddr, Data: cmp.Or(request.DataPathAddr, addrs.DataGiven)}
+		if request.AdvertiseAddr == "" {
+			asked.Listen, asked.Advertise = addrs.Listen, addrs.Control
+		}
 		var err error
-		if addrs, err = n.resolve(ctx, request.ListenAddr, request.AdvertiseAddr); err != nil {
+		if addrs, err = n.resolve(ctx, asked); err != nil {
 			return "", err
 		}
 	}
 	n.log.Warn("go on without the other managers", "node", m.credentials.Identity().NodeID)
-	if err := m.change(func(r *record) { r.Alone, r.Addresses = true, addrs }); err != nil {
-		return "", fmt.Errorf("force a new cluster: %w", err)
-	}
+	// The manager of the membership so far must have ended: it would go on alone as well.
 	m.stop()
+	lineage := cluster.NewID(n.cfg.Random)
+	ordered := m.change(func(r *record) { r.Alone, r.Lineage, r.Addresses = true, lineage, addrs })
 	next, err := n.load(m.lock())
 	if err != nil {
-		return "", fmt.Errorf("force a new cluster: %w", err)
+		return "", fmt.Errorf("force a new cluster: %w", errors.Join(ordered, err))
 	}
 	n.begin(next)
-	err = next.wait(ctx)
+	if err = ordered; err == nil {
+		err = next.wait(ctx)
+	}
 	if running := next.manager.Load(); err == nil && running != nil {
 		_, _, err = running.Leader(ctx)
 	}
@@ -130,9 +155,6 @@ func (n *Node) goOnAlone(ctx context.Context, m *member, request swarm.InitReque
 
 // Join makes the node part of the cluster of a manager at one of the addresses.
 func (n *Node) Join(ctx context.Context, request swarm.JoinRequest) error {
-	if request.DataPathAddr != "" {
-		return cluster.Errorf(cluster.ErrUnsupported, "join swarm: overlay networks aren't there yet; leave the data path's address out")
-	}
 	token, err := cluster.ParseJoinToken(request.JoinToken)
 	if err != nil {
 		return err
@@ -197,7 +219,7 @@ func (n *Node) join(ctx context.Context, request swarm.JoinRequest, token cluste
 			advertise = ip
 		}
 	}
-	addrs, err := n.resolve(ctx, request.ListenAddr, advertise)
+	addrs, err := n.resolve(ctx, addressFlags{Listen: request.ListenAddr, Advertise: advertise, Data: request.DataPathAddr})
 	if err != nil {
 		return nil, err
 	}
@@ -231,7 +253,7 @@ func (n *Node) join(ctx context.Context, request swarm.JoinRequest, token cluste
 		CertPEM: admission.Certificate, KeyPEM: keyPEM, RootPEM: roots,
 		DataKeys: [][32]byte{seal.NewKey(n.cfg.Random)},
 		Lock:     admission.UnlockKey, LockVersion: admission.UnlockVersion,
-	}, record{Addresses: addrs, Peers: admission.Peers}, nil)
+	}, record{Addresses: addrs, Peers: admission.Peers, Lineage: admission.Lineage}, nil)
 }
 
 // answer has this node found at the control port it will have if it is let in as a
@@ -279,6 +301,24 @@ func (n *Node) install(keys ca.Keys, known record, more func() error) (*member, 
 	return n.load(keys.Lock)
 }
 
+// Attach asks the leader for a container's place in a network.
+func (n *Node) Attach(ctx context.Context, request cluster.AttachRequest) (*cluster.Attached, error) {
+	member := n.current()
+	if member == nil {
+		return nil, cluster.Errorf(cluster.ErrUnavailable, "This node is not part of a swarm")
+	}
+	return member.control().Attach(ctx, request)
+}
+
+// Detach tells the leader that containers are gone, or have left their networks.
+func (n *Node) Detach(ctx context.Context, ids []string) error {
+	member := n.current()
+	if member == nil {
+		return cluster.Errorf(cluster.ErrUnavailable, "This node is not part of a swarm")
+	}
+	return member.control().Detach(ctx, ids)
+}
+
 // Leave ends the membership and removes the node's files.
 func (n *Node) Leave(ctx context.Context, force bool) error {
 	done, err := n.beginOperation(ctx)
@@ -315,7 +355,7 @@ func (n *Node) Leave(ctx context.Context, force bool) error {
 	}
 	clearing, cancel := context.WithTimeout(context.WithoutCancel(ctx), clearLimit)
 	defer cancel()
-	if err := n.clear(clearing, member.credentials.Identity().NodeID); err != nil {
+	if err := n.clear(clearing, member.credentials.Identity()); err != nil {
 		n.log.Warn("remove this node's containers", "err", err)
 	}
 	return n.end(member)
@@ -328,7 +368,7 @@ func (n *Node) leaveLocked(ctx context.Context, id cluster.Identity, force bool)
 	}
 	clearing, cancel := context.WithTimeout(context.WithoutCancel(ctx), clearLimit)
 	defer cancel()
-	if err := n.clear(clearing, id.NodeID); err != nil {
+	if err := n.clear(clearing, id); err != nil {
 		n.log.Warn("remove this node's containers", "err", err)
 	}
 	if err := n.files.wipe(); err != nil {
@@ -338,11 +378,20 @@ func (n *Node) leaveLocked(ctx context.Context, id cluster.Identity, force bool)
 	return nil
 }
 
-// clear stops and removes all containers of a node that leaves. What they see of
-// secrets goes in any case, also when the engine doesn't answer: nobody will look
-// after it any more.
-func (n *Node) clear(ctx context.Context, nodeID string) (err error) {
-	defer func() { err = errors.Join(err, n.cfg.Driver.Forget(nodeID)) }()
+// clear stops and removes all containers of a node that leaves, then, if it is the last one on its engine,
+// what all of them have in common. What containers see of secrets goes in any case, also when the engine doesn't
+// answer: nobody will look after it any more. So do networks.
+func (n *Node) clear(ctx context.Context, id cluster.Identity) (err error) {
+	nodeID := id.NodeID
+	defer func() {
+		err = errors.Join(err, n.cfg.Driver.Forget(nodeID))
+		clear := func() error { return n.clearNetworks(ctx, id) }
+		if engine, ok := n.cfg.Driver.(sharedEngine); ok {
+			err = errors.Join(err, engine.Unshare(id.ClusterID, clear))
+		} else {
+			err = errors.Join(err, clear())
+		}
+	}()
 	containers, err := n.cfg.Driver.List(ctx, nodeID)
 	if err != nil {
 		return err
@@ -358,6 +407,47 @@ func (n *Node) clear(ctx context.Context, nodeID string) (err error) {
 		})
 	}
 	return g.Wait()
+}
+
+// clearNetworks removes the engine's networks, then what they consist of; unless containers of another node are on
+// them, which was killed and will be back.
+func (n *Node) clearNetworks(ctx context.Context, id cluster.Identity) error {
+	shared, err := n.cfg.Driver.ClearNetworks(ctx, id.NodeID)
+	if shared || n.cfg.Plane == nil {
+		return err
+	}
+	err = errors.Join(err, network.Clear(ctx, n.cfg.Plane, id.ClusterID))
+	if n.cfg.Names != nil {
+		err = errors.Join(err, n.cfg.Names(id.ClusterID, nil))
+	}
+	if n.cfg.EndHelpers != nil {
+		err = errors.Join(err, n.cfg.EndHelpers(id.ClusterID))
+	}
+	return err
+}
+
+// sharedEngine is a driver whose engine several nodes may have, and so networks in common.
+type sharedEngine interface {
+	// Share notes that this node uses them, until Unshare or the process's end.
+	Share(ctx context.Context, clusterID string) error
+	// Unshare ends that, and runs clear if no other node uses them.
+	Unshare(clusterID string, clear func() error) error
+}
+
+// share notes that this node uses what nodes on its engine have in common.
+func (n *Node) share(ctx context.Context, clusterID string) {
+	if engine, ok := n.cfg.Driver.(sharedEngine); ok {
+		if err := engine.Share(ctx, clusterID); err != nil {
+			n.log.Warn("other nodes on the engine may take this one for gone when they leave", "err", err)
+		}
+	}
+}
+
+// unshare ends that when there is nothing to clear.
+func (n *Node) unshare(clusterID string) {
+	if engine, ok := n.cfg.Driver.(sharedEngine); ok {
+		_ = engine.Unshare(clusterID, func() error { return nil })
+	}
 }
 
 // clearLimit bounds the removal of a leaving node's containers.

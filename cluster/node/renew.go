@@ -177,6 +177,9 @@ func (m *member) renewOnce(ctx context.Context) error {
 		})
 		keys.RootPEM = trust.Roots
 	}
+	if admission.Role == swarm.NodeRoleManager && !m.currentRecord().Database {
+		m.keep(func(r *record) { r.Lineage = admission.Lineage })
+	}
 	// A new manager is locked from its first moment, a former one opened: workers
 	// start by themselves.
 	keys, _ = keys.WithLock(admission.UnlockKey, admission.UnlockVersion, m.newDataKey)

@@ -14,7 +14,9 @@ import (
 
 // A manager whose database is damaged may have promised what it doesn't know any more,
 // so it never votes on what is left. It has the others take its vote away first; then it
-// begins anew, as one that was just promoted. Each step may be repeated.
+// begins anew, as one that was just promoted. Each step may be repeated. The same goes for a
+// database of another lineage, as of a manager that was lost when another one went on alone:
+// nothing that the leader sends could make a copy of the leader's of it.
 
 // repairLimit bounds one attempt to have the vote taken away, repairEvery is the pause
 // until the next one.
@@ -23,7 +25,8 @@ const (
 	repairEvery = 2 * time.Second
 )
 
-// repair removes this manager's database, which is damaged, once it has no vote.
+// repair removes this manager's database, which is damaged or of another lineage, once it
+// has no vote.
 func (m *member) repair(ctx context.Context, damage error) error {
 	log := m.node.log.With("node", m.credentials.Identity().NodeID)
 	switch known := m.currentRecord(); {
@@ -33,15 +36,17 @@ func (m *member) repair(ctx context.Context, damage error) error {
 		return fmt.Errorf("start manager: %w; no other manager has a copy: %s, and restore a backup with \"skep cluster restore\"",
 			damage, m.node.startOver())
 	}
-	log.Error("this manager's database is damaged; it will be replaced by a copy of the other managers'", "err", damage)
+	log.Error("this manager's database can't be used; it will be replaced by a copy of the other managers'", "err", damage)
 	m.setDamage(fmt.Errorf("%w; waiting for the other managers to replace it", damage))
 	defer m.setDamage(nil)
+	lineage := ""
 	for {
 		if m.credentials.Identity().Role != swarm.NodeRoleManager {
 			return nil // The caller removes the database, as any former manager's.
 		}
 		asking, cancel := context.WithTimeout(ctx, repairLimit)
-		_, err := m.control().Lost(asking)
+		var err error
+		lineage, err = m.control().Lost(asking)
 		cancel()
 		if err == nil {
 			break
@@ -49,7 +54,7 @@ func (m *member) repair(ctx context.Context, damage error) error {
 		if ctx.Err() != nil {
 			return ctx.Err()
 		}
-		log.Warn("replace this manager's damaged database: waiting for a leader to take its vote away", "err", err)
+		log.Warn("replace this manager's database: waiting for a leader to take its vote away", "err", err)
 		if errors.Is(err, cluster.ErrDenied) {
 			if err := m.renewOnce(ctx); err != nil {
 				log.Warn("ask for this node's role", "err", err)
@@ -62,8 +67,8 @@ func (m *member) repair(ctx context.Context, damage error) error {
 	if err := m.dropDatabase(); err != nil {
 		return err
 	}
-	log.Info("removed the damaged database; the other managers will send theirs")
-	return nil
+	log.Info("removed the database; the other managers will send theirs")
+	return m.change(func(r *record) { r.Lineage = lineage })
 }
 
 // dropDatabase removes the database, and then notes that there is none.

@@ -34,7 +34,7 @@ func (n *Node) Restore(ctx context.Context, request cluster.RestoreRequest) (str
 	if n.current() != nil {
 		return "", errMember
 	}
-	return n.startCluster(ctx, "restore cluster", request.ListenAddr, request.AdvertiseAddr, func(addrs addresses) (*member, error) {
+	return n.startCluster(ctx, "restore cluster", addressFlags{Listen: request.ListenAddr, Advertise: request.AdvertiseAddr}, func(addrs addresses) (*member, error) {
 		backup, err := readBackup(request)
 		if err != nil {
 			return nil, err
@@ -113,8 +113,8 @@ func (n *Node) refound(backup *manager.Backup, addrs addresses, availability swa
 	keys := ca.Keys{CertPEM: chain, KeyPEM: keyPEM, RootPEM: root.CertPEM(), DataKeys: [][32]byte{seal.NewKey(n.cfg.Random)},
 		Lock: record.UnlockKey, LockVersion: record.Version}
 	known := firstRecord(addrs, first, record.GossipKeys)
-	known.Database, known.Peers.Cluster = true, record.ClusterLevel
+	known.Database, known.Lineage, known.Peers.Cluster = true, cluster.NewID(n.cfg.Random), record.ClusterLevel
 	return n.install(keys, known, func() error {
-		return backup.Install(n.files.raft(), dataRing(keys.DataKeys), first, now)
+		return backup.Install(n.files.raft(), dataRing(keys.DataKeys), known.Lineage, first, now)
 	})
 }

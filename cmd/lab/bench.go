@@ -70,6 +70,8 @@ var measurements = []measurement{
 	{"writes", false, benchWrites},
 	{"plan", false, benchPlan},
 	{"heap", false, benchHeap},
+	{"networks", false, benchNetworks},
+	{"overlay", true, benchOverlay},
 	{"idle", false, benchIdle},
 }
 

@@ -12,11 +12,11 @@ import (
 // requireDocker makes a missing engine a failure instead of a reason to skip.
 const requireDocker = "SKEP_REQUIRE_DOCKER"
 
-// binaries builds what the lab runs, once for all tests.
-func binaries(t *testing.T) string {
+// binaries builds what the lab runs, and more if need be.
+func binaries(t *testing.T, more ...string) string {
 	t.Helper()
 	dir := t.TempDir()
-	build := exec.Command("go", "build", "-trimpath", "-o", dir+string(filepath.Separator), "skep/cmd/skep", "skep/cmd/timecheck")
+	build := exec.Command("go", append([]string{"build", "-trimpath", "-o", dir + string(filepath.Separator), "skep/cmd/skep", "skep/cmd/timecheck"}, more...)...)
 	build.Env = append(os.Environ(), "CGO_ENABLED=0")
 	if out, err := build.CombinedOutput(); err != nil {
 		t.Fatalf("build: %v\n%s", err, out)

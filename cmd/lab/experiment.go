@@ -34,8 +34,11 @@ type experiment struct {
 	dir    string
 	fabric *fabric // nil when the nodes have loopback addresses
 	block  int     // of those addresses
-	bound  map[string][]string
-	loops  []*process
+	// outside is the machine of the services' users, nil where there are none.
+	outside     *namespace
+	outsideAddr string
+	bound       map[string][]string
+	loops       []*process
 	// say shows what is going on.
 	say func(string)
 
@@ -109,7 +112,11 @@ func (x *experiment) do(ctx context.Context) error {
 	for w := range x.scenario.Load.Writers {
 		around.Go(func() { x.write(busy, w, managers[w%len(managers)]) })
 	}
-	err := x.steps(ctx)
+	end, err := x.ask(ctx)
+	if err == nil {
+		err = x.steps(ctx)
+	}
+	end()
 	x.mu.Lock()
 	x.round.Length = x.now()
 	x.mu.Unlock()
@@ -144,6 +151,11 @@ func (x *experiment) form(ctx context.Context) error {
 	} else {
 		var err error
 		if x.block, err = freeBlock(total); err != nil {
+			return err
+		}
+	}
+	if x.scenario.Needs().Hosts {
+		if err := x.newOutside(); err != nil {
 			return err
 		}
 	}
@@ -217,6 +229,9 @@ func (x *experiment) nodes(ctx context.Context, m *member) ([]swarm.Node, error)
 
 // createServices creates what the scenario runs and waits until it does.
 func (x *experiment) createServices(ctx context.Context) error {
+	if err := x.networks(ctx); err != nil {
+		return err
+	}
 	t := timer{api: x.members[0].api}
 	for _, s := range x.scenario.Services {
 		x.say("starting " + s.Name)
@@ -239,6 +254,17 @@ func specOf(s scenario.Service) swarm.ServiceSpec {
 	spec.TaskTemplate.ContainerSpec.Labels = map[string]string{}
 	if s.StartDelay > 0 {
 		spec.TaskTemplate.ContainerSpec.Labels[cluster.LabelSimulate+"start-delay"] = s.StartDelay.String()
+	}
+	if s.Network != "" {
+		spec.TaskTemplate.Networks = []swarm.NetworkAttachmentConfig{{Target: s.Network}}
+	}
+	if s.Publish != 0 || s.Network != "" {
+		spec.TaskTemplate.ContainerSpec.Image = checkedImage(1)
+		spec.TaskTemplate.ContainerSpec.Args = []string{"serve"}
+		spec.TaskTemplate.ContainerSpec.Env = []string{"TASK={{.Task.Name}}"}
+	}
+	if s.Publish != 0 {
+		spec.EndpointSpec = &swarm.EndpointSpec{Ports: []swarm.PortConfig{{PublishedPort: uint32(s.Publish), TargetPort: 80}}}
 	}
 	return spec
 }
@@ -364,6 +390,9 @@ func (x *experiment) close() error {
 	}
 	errs = append(errs, group.Wait())
 	buryOrphans()
+	if x.outside != nil {
+		x.outside.close()
+	}
 	if x.fabric != nil {
 		x.fabric.close()
 	}
@@ -371,6 +400,9 @@ func (x *experiment) close() error {
 	defer cancel()
 	if x.driver == "docker" && !x.swarm {
 		errs = append(errs, removeContainersOf(ctx, x.lab.engine, x.ids))
+	}
+	if x.scenario.Needs().Hosts {
+		errs = append(errs, removeGroups(x.dir))
 	}
 	// The last mounts go with the last processes, which takes the kernel a moment.
 	errs = append(errs, until(ctx, 30*time.Second, "the directory to go", func(context.Context) error { return os.RemoveAll(x.dir) }))

@@ -102,6 +102,27 @@ func (f *fabric) attach(n *namespace, name string) (addr string, err error) {
 	if int(number) > mostNodes {
 		return "", fmt.Errorf("connect %s: the lab's network has room for %d nodes", name, mostNodes)
 	}
+	return f.plug(n, name, number)
+}
+
+// replug connects a namespace in the place of the one that the node of that name had.
+func (f *fabric) replug(n *namespace, name string) (addr string, err error) {
+	f.mu.Lock()
+	number := byte(0)
+	for _, p := range f.ports {
+		if p.name == name {
+			number = p.number
+			_ = p.device.Close()
+		}
+	}
+	f.mu.Unlock()
+	if number == 0 {
+		return "", fmt.Errorf("connect %s again: it wasn't connected", name)
+	}
+	return f.plug(n, name, number)
+}
+
+func (f *fabric) plug(n *namespace, name string, number byte) (addr string, err error) {
 	addr = fmt.Sprintf("%s%d", fabricPrefix, number)
 	var device *os.File
 	err = n.do(func() error {

@@ -23,9 +23,8 @@ import (
 
 // solo is one node with the real engine, and Docker's command to speak to it.
 type solo struct {
-	*testing.T
+	console
 	cluster *processes
-	config  string // DOCKER_CONFIG of the command
 	images  []string
 	volumes []string
 }
@@ -48,7 +47,7 @@ func newSolo(t *testing.T, programs ...string) *solo {
 	if err != nil {
 		t.Fatal(err)
 	}
-	b := &solo{T: t, cluster: cluster, config: t.TempDir()}
+	b := &solo{console: console{t, cluster.nodes[0].socket(), t.TempDir()}, cluster: cluster}
 	t.Cleanup(func() {
 		if t.Failed() {
 			t.Logf("the log of the node ends:\n%s", cluster.nodes[0].lastLog())
@@ -98,80 +97,6 @@ func (b *solo) engineBefore(version string) bool {
 		b.Fatal(err)
 	}
 	return versions.LessThan(info.APIVersion, version)
-}
-
-// run runs Docker's command against the node and returns all that it printed.
-func (b *solo) run(args ...string) (string, error) {
-	return b.command("docker", args...)
-}
-
-// command runs a program whose Docker is the node.
-func (b *solo) command(program string, args ...string) (string, error) {
-	b.Helper()
-	ctx, cancel := context.WithTimeout(b.Context(), 2*time.Minute)
-	defer cancel()
-	cmd := exec.CommandContext(ctx, program, args...)
-	cmd.WaitDelay = time.Second
-	cmd.Env = append(os.Environ(), "DOCKER_HOST="+b.cluster.nodes[0].socket(), "DOCKER_CONFIG="+b.config, "DOCKER_CONTEXT=", "DOCKER_CLI_HINTS=false")
-	output, err := cmd.CombinedOutput()
-	return string(output), err
-}
-
-// docker runs Docker's command, which must succeed, and returns what it printed.
-func (b *solo) docker(args ...string) string {
-	b.Helper()
-	output, err := b.run(args...)
-	if err != nil {
-		tasks, _ := b.run("node", "ps", "--no-trunc", "--format", "{{.Name}} {{.CurrentState}} {{.Error}}")
-		b.Fatalf("docker %s: %v\n%s\nthe tasks:\n%s", strings.Join(args, " "), err, output, tasks)
-	}
-	return strings.TrimSpace(output)
-}
-
-// refused runs Docker's command, which must fail and say so.
-func (b *solo) refused(says string, args ...string) {
-	b.Helper()
-	if output, err := b.run(args...); err == nil || !strings.Contains(output, says) {
-		b.Errorf("docker %s: %v\n%s\nwant a failure that says %q", strings.Join(args, " "), err, output, says)
-	}
-}
-
-// eventually waits until the command prints what contains part.
-func (b *solo) eventually(part string, args ...string) string {
-	b.Helper()
-	var output string
-	if err := until(b.Context(), patience, "docker "+strings.Join(args, " "), func(context.Context) error {
-		var err error
-		if output, err = b.run(args...); err != nil || !strings.Contains(output, part) {
-			return fmt.Errorf("want %q: %v\n%s", part, err, output)
-		}
-		return nil
-	}); err != nil {
-		b.Fatal(err)
-	}
-	return output
-}
-
-// object decodes what `docker inspect` prints of one object.
-func (b *solo) object(args ...string) any {
-	b.Helper()
-	var list []any
-	if err := json.Unmarshal([]byte(b.docker(args...)), &list); err != nil || len(list) != 1 {
-		b.Fatalf("docker %s: %d objects, %v", strings.Join(args, " "), len(list), err)
-	}
-	return list[0]
-}
-
-// container is what `docker inspect` says of the container of a service's first task.
-func (b *solo) container(service string, filter ...string) any {
-	b.Helper()
-	args := []string{"service", "ps", "-q", "--no-trunc", "--filter", "name=" + service + "."}
-	task := strings.Fields(b.docker(append(args, append(filter, service)...)...))
-	if len(task) == 0 {
-		b.Fatalf("service %s has no task", service)
-	}
-	id := b.docker("inspect", "--type", "task", "-f", "{{.Status.ContainerStatus.ContainerID}}", task[0])
-	return b.object("inspect", "--type", "container", id)
 }
 
 // field follows a path such as Spec/Labels/x or Mounts/[Target=|t]/Type, where | is a
@@ -559,7 +484,7 @@ func TestFlags_OfServices(t *testing.T) {
 	}, "service", "create", image)
 
 	t.Run("Refused", func(t *testing.T) {
-		b := &solo{T: t, cluster: b.cluster, config: b.config}
+		b := &solo{console: console{t, b.socket, b.config}, cluster: b.cluster}
 		refuse := func(says, flag, value string) {
 			b.refused(says, "service", "create", "-d", "--no-resolve-image", flag, value, image)
 			b.refused(says, "service", "update", "-d", "--no-resolve-image", flag, value, "agent")

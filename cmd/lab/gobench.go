@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -85,7 +86,7 @@ func benchHeap(ctx context.Context, b *bench) error {
 	return nil
 }
 
-// goBench runs one Go benchmark once, of the package and with the options that args
+// goBench runs one Go benchmark, once unless -benchtime says how often, of the package and with the options that args
 // end and begin with, and returns its values by unit.
 func goBench(ctx context.Context, name string, args ...string) (map[string]float64, error) {
 	// Each element of the name is a pattern of its own.
@@ -95,7 +96,10 @@ func goBench(ctx context.Context, name string, args ...string) (map[string]float
 	}
 	options, pkg := args[:len(args)-1], args[len(args)-1]
 	command := append([]string{"test"}, options...) // -C must come first
-	command = append(command, "-run", "^$", "-bench", strings.Join(parts, "/"), "-benchtime", "1x", "-count", "1", pkg)
+	if !slices.Contains(options, "-benchtime") {
+		command = append(command, "-benchtime", "1x")
+	}
+	command = append(command, "-run", "^$", "-bench", strings.Join(parts, "/"), "-count", "1", pkg)
 	cmd := exec.CommandContext(ctx, "go", command...)
 	var stderr bytes.Buffer
 	cmd.Stderr = &stderr

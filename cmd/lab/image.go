@@ -4,12 +4,14 @@ import (
 	"archive/tar"
 	"bytes"
 	"context"
+	"debug/elf"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"os"
 	"path/filepath"
+	"slices"
 	"time"
 
 	"github.com/docker/docker/api/types/build"
@@ -73,7 +75,7 @@ func buildImage(ctx context.Context, engine, tag, dockerfile string, files ...st
 	err := add(w, "Dockerfile", 0o644, []byte(dockerfile))
 	for _, file := range files {
 		content, readErr := os.ReadFile(file)
-		err = errors.Join(err, readErr, add(w, filepath.Base(file), 0o755, content))
+		err = errors.Join(err, readErr, standsAlone(file, content), add(w, filepath.Base(file), 0o755, content))
 	}
 	if err = errors.Join(err, w.Close()); err != nil {
 		return fmt.Errorf("build image %s: %w", tag, err)
@@ -95,6 +97,19 @@ func buildImage(ctx context.Context, engine, tag, dockerfile string, files ...st
 	// What lost its name to the new image is of no use, unless it is in use.
 	if now, err := c.ImageInspect(ctx, tag); oldErr == nil && err == nil && now.ID != old.ID {
 		_, _ = c.ImageRemove(ctx, old.ID, image.RemoveOptions{PruneChildren: true})
+	}
+	return nil
+}
+
+// standsAlone refuses a program that needs what an image with nothing else in it lacks: its containers would end as soon as
+// they start, which looks like anything else.
+func standsAlone(name string, content []byte) error {
+	program, err := elf.NewFile(bytes.NewReader(content))
+	if err != nil {
+		return nil // It is no program.
+	}
+	if slices.ContainsFunc(program.Progs, func(p *elf.Prog) bool { return p.Type == elf.PT_INTERP }) {
+		return fmt.Errorf("%s is linked dynamically, so it can't start in an image of its own: build it with \"make build\", or with CGO_ENABLED=0", name)
 	}
 	return nil
 }

@@ -60,3 +60,11 @@ func TestRun_FindsTheBinaries(t *testing.T) {
 		t.Errorf("from below: %s, %v", dir, err)
 	}
 }
+
+// A program that needs others of the machine's files is refused before it is in an image, which has none.
+func TestBuildImage_OfAProgramThatCantStart(t *testing.T) {
+	err := buildImage(t.Context(), "unix:///nowhere.sock", "guest:1", "FROM scratch\nCOPY sh /guest\n", "/bin/sh")
+	if err == nil || !strings.Contains(err.Error(), "make build") {
+		t.Errorf("with a shell of the machine's: %v", err)
+	}
+}

@@ -22,10 +22,12 @@ type member struct {
 	start func(context.Context) error
 	// setClock decides what time the daemon will see; nil for Docker Swarm's.
 	setClock func(ahead time.Duration)
-	// in is its namespace, disk and engine are its own; each nil when it has none.
+	// in is its namespace, disk and engine are its own, and so is the host, which then has the
+	// others; each nil when it has none.
 	in     *namespace
 	disk   *disk
 	engine *engine
+	host   *rackHost
 	// away is set while the node is dead, stopped, cut off or the like: it isn't asked.
 	away bool
 }
@@ -49,6 +51,10 @@ func refuse(s setting, root bool) error {
 		return fmt.Errorf("run %s: it is for --driver %s only", name, s.scenario.Driver)
 	case needs.Engine && s.driver != "docker":
 		return fmt.Errorf("run %s: it restarts an engine, and simulated tasks have none: use --driver docker", name)
+	case needs.Hosts && (needs.Disks || needs.Engine || needs.Clocks):
+		return fmt.Errorf("run %s: nodes with networks have no disks, engines or clocks that steps can disturb", name)
+	case needs.Hosts && (!root || !s.isolated):
+		return fmt.Errorf("run %s: its services have networks, so each node is a machine with an engine, which needs root, namespaces, iproute2 and /dev/net/tun", name)
 	case !root && (needs.Links || needs.Disks || needs.Engine):
 		return fmt.Errorf("run %s: it disturbs links, disks or engines, which needs root", name)
 	case !s.isolated && (needs.Links || needs.Disks || needs.Engine):
@@ -98,6 +104,9 @@ func (x *experiment) add(ctx context.Context, role string) (*member, error) {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, err
 	}
+	if x.scenario.Needs().Hosts {
+		return m, x.addHost(ctx, m, dir)
+	}
 	if x.fabric != nil {
 		var err error
 		if m.in, err = newNamespace(m.name); err != nil {
@@ -137,6 +146,30 @@ func (x *experiment) add(ctx context.Context, role string) (*member, error) {
 	return m, nil
 }
 
+// addHost makes the node a machine with an engine.
+func (x *experiment) addHost(ctx context.Context, m *member, dir string) error {
+	h, err := newRackHost(x.fabric, m.name, dir, x.bin, "--latency", x.latency)
+	if err != nil {
+		return err
+	}
+	h.resolver, m.host, m.engine = x.outsideAddr, h, h.engine
+	if err := h.plug(x.fabric.attach); err != nil {
+		return err
+	}
+	m.in, m.addr, m.proc = h.in, h.addr, &h.node.process
+	m.start = func(ctx context.Context) error {
+		if h.first.running() {
+			return h.node.start(ctx)
+		}
+		err := h.restore(ctx)
+		m.in = h.in
+		return err
+	}
+	err = h.boot(ctx)
+	m.api = h.node.api
+	return err
+}
+
 // addEngine starts an engine of the node's own with the lab's images in it. For Docker
 // Swarm that engine is the node.
 func (x *experiment) addEngine(ctx context.Context, m *member, dir string) error {
@@ -169,6 +202,10 @@ func (x *experiment) addEngine(ctx context.Context, m *member, dir string) error
 
 // close ends all that the node is, and gives up what it had.
 func (m *member) close() error {
+	if m.host != nil {
+		m.host.close()
+		return nil
+	}
 	var errs []error
 	if m.disk != nil {
 		errs = append(errs, m.disk.thaw()) // what waits for a disk can't even be killed

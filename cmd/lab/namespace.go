@@ -20,6 +20,9 @@ import (
 type namespace struct {
 	work chan func()
 	id   string // what the kernel calls its network
+	// led is set once its processes have one of their own to end with, the first in a process
+	// namespace. They see no parent outside, and would take it for dead.
+	led bool
 }
 
 // newNamespace makes one with the host name, on a thread of its own. It needs root.

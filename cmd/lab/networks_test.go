@@ -61,7 +61,7 @@ networks:
 	}
 	b.docker("stack", "rm", "st")
 	b.eventually("", "service", "ls", "-q")
-	if got := b.docker("network", "ls", "--filter", "scope=swarm", "-q"); got != "" {
+	if got := b.docker("network", "ls", "--filter", "scope=swarm", "--format", "{{.Name}}"); got != "ingress" {
 		t.Errorf("networks of the cluster: %s", got)
 	}
 }

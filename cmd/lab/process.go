@@ -37,6 +37,9 @@ func (p *process) run(program string, args ...string) error {
 	// what it runs in order; and nothing outlives the lab, however the lab ends.
 	p.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
 	start := p.cmd.Start
+	if p.in != nil && p.in.led {
+		p.cmd.SysProcAttr.Pdeathsig = 0
+	}
 	if p.in != nil {
 		start = func() error { return p.in.do(p.cmd.Start) }
 	}

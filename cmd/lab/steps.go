@@ -52,7 +52,7 @@ func (x *experiment) act(ctx context.Context, s scenario.Step) error {
 	members := x.named(names)
 	done := report.Step{Line: s.Line, Verb: s.Verb, Text: s.Text, Nodes: names, Service: s.Service, Measures: s.Measures, Agents: agents, Began: x.now()}
 	switch s.Verb {
-	case "kill", "stop", "pause", "cut", "fill", "freeze", "leave", "move":
+	case "kill", "stop", "pause", "cut", "fill", "freeze", "leave", "move", "cut-power":
 		x.setAway(members, true)
 	}
 	names, err = x.acts(ctx, s, members)
@@ -158,6 +158,18 @@ func (x *experiment) acts(ctx context.Context, s scenario.Step, members []*membe
 			}
 			return m.start(ctx)
 		})
+	case "restart":
+		for range s.Times {
+			if err := each(func(m *member) error { return errors.Join(m.proc.stop(), m.start(ctx)) }); err != nil {
+				return nil, err
+			}
+		}
+	case "cut-power":
+		return nil, each(func(m *member) error {
+			m.host.cut()
+			<-m.proc.ended
+			return nil
+		})
 	case "pause":
 		return nil, each(func(m *member) error { return m.proc.cmd.Process.Signal(syscall.SIGSTOP) })
 	case "resume":
@@ -211,7 +223,7 @@ func (x *experiment) acts(ctx context.Context, s scenario.Step, members []*membe
 	case "update":
 		return nil, x.change(ctx, s.Service, "", func(spec *swarm.ServiceSpec) {
 			container := spec.TaskTemplate.ContainerSpec
-			container.Image = map[string]string{"old": oldImage, "new": newImage, "missing": missingImage}[s.Image]
+			container.Image = x.images()[s.Image]
 			delete(container.Labels, cluster.LabelSimulate+"reject-rate")
 			if s.Image == "missing" {
 				container.Labels[cluster.LabelSimulate+"reject-rate"] = "1"
@@ -229,6 +241,14 @@ func (x *experiment) acts(ctx context.Context, s scenario.Step, members []*membe
 		return nil, fmt.Errorf("nobody knows how to %s", s.Verb)
 	}
 	return nil, nil
+}
+
+// images are what the words of scenarios stand for.
+func (x *experiment) images() map[string]string {
+	if x.scenario.Needs().Hosts {
+		return map[string]string{"old": checkedImage(1), "new": checkedImage(2), "missing": missingImage}
+	}
+	return map[string]string{"old": oldImage, "new": newImage, "missing": missingImage}
 }
 
 // missingImage is one that no engine and no registry has.

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -34,6 +35,11 @@ type engine struct {
 	index int
 	dir   string
 	api   *client.Client
+	// flags are its own; without any it makes no networks.
+	flags []string
+	// proc has its processes, when its host has a first process that buries them; empty for
+	// this machine's /proc.
+	proc string
 }
 
 func (e *engine) socket() string    { return "unix://" + filepath.Join(e.dir, "docker.sock") }
@@ -118,8 +124,11 @@ func (s *realSwarm) up(ctx context.Context) error {
 // start runs the dockerd and waits until it answers. The machine's own settings for
 // dockerd are left aside: it shall do nothing but what the experiment asks of it.
 func (e *engine) start(ctx context.Context) error {
-	settings := filepath.Join(e.dir, "daemon.json")
-	if err := os.WriteFile(settings, []byte(`{"storage-driver": "vfs"}`), 0o600); err != nil {
+	settings, flags := filepath.Join(e.dir, "daemon.json"), e.flags
+	if flags == nil {
+		flags = []string{"--storage-driver", "vfs", "--iptables=false", "--bridge=none"}
+	}
+	if err := os.WriteFile(settings, []byte("{}"), 0o600); err != nil {
 		return err
 	}
 	// What a kill leaves would keep the next one from starting.
@@ -128,8 +137,8 @@ func (e *engine) start(ctx context.Context) error {
 		return err
 	}
 	command := []string{"dockerd", "--config-file", settings, "-H", e.socket(),
-		"--data-root", filepath.Join(e.dir, "data"), "--exec-root", filepath.Join(e.dir, "exec"), "-p", filepath.Join(e.dir, "pid"),
-		"--iptables=false", "--bridge=none"}
+		"--data-root", filepath.Join(e.dir, "data"), "--exec-root", filepath.Join(e.dir, "exec"), "-p", filepath.Join(e.dir, "pid")}
+	command = append(command, flags...)
 	if e.in == nil { // the bench's namespaces have names
 		command = append([]string{"nsenter", "--net=/var/run/netns/" + e.namespace()}, command...)
 	}
@@ -150,8 +159,10 @@ func (e *engine) containerdGone(ctx context.Context) error {
 		return nil // there was none
 	}
 	return until(ctx, 30*time.Second, "the last containerd of "+e.name+" to end", func(context.Context) error {
-		buryOrphans()
-		if _, err := os.Stat(filepath.Join("/proc", strings.TrimSpace(string(pid)))); err == nil {
+		if e.proc == "" {
+			buryOrphans()
+		}
+		if _, err := os.Stat(filepath.Join(cmp.Or(e.proc, "/proc"), strings.TrimSpace(string(pid)))); err == nil {
 			return errors.New("it is still there")
 		}
 		return nil

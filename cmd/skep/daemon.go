@@ -18,6 +18,7 @@ import (
 	"github.com/spf13/pflag"
 
 	"skep/cluster"
+	"skep/cluster/node"
 )
 
 // daemonOptions are what the flags of `skep daemon` say.
@@ -30,19 +31,31 @@ type daemonOptions struct {
 	latency  string
 	// runtimeDir is where the docker driver keeps secrets and configs, on a tmpfs.
 	runtimeDir string
+	// hostRoot is where the machine's root directory is, for a daemon in a container; "" is /.
+	hostRoot string
 
 	logLevel  string
 	logFormat string
 
 	init          bool
+	stopTasks     bool
 	join          []string
 	tokenFile     string
 	tokenDir      string
 	advertiseAddr string
 	listenAddr    string
 	availability  string
+	dataPathAddr  string
+
+	// For a new cluster.
+	addrPools                []string
+	subnetSize, dataPathPort uint32
 
 	unlockKeyFile string
+
+	metrics node.MetricsPort
+	// metricsTokenFile has Token of metrics, and metricsDetail says what there is in them.
+	metricsTokenFile, metricsDetail string
 
 	// clockAhead is for experiments: how far the daemon's clock is ahead of the machine's.
 	clockAhead time.Duration
@@ -76,12 +89,19 @@ running.`,
 	return cmd
 }
 
-func (o *daemonOptions) install(fs *pflag.FlagSet) {
+// installPlaces has the flags that say where what is of the node on its machine.
+func (o *daemonOptions) installPlaces(fs *pflag.FlagSet) {
 	fs.StringVar(&o.dataDir, "data-dir", "/var/lib/skep", "Where the node keeps its state")
-	fs.StringArrayVarP(&o.hosts, "host", "H", []string{defaultHost}, "Socket to serve the API on; may be repeated")
 	fs.StringVar(&o.engine, "engine", "unix:///var/run/docker.sock", "The machine's Docker Engine")
-	fs.StringVar(&o.driver, "driver", "docker", `What runs tasks ("docker", or "simulate": nothing runs, but behaves)`)
 	fs.StringVar(&o.runtimeDir, "runtime-dir", "/run/skep/tasks", "Where tasks' secrets and configs are, in memory only; the engine must see it at the same path")
+	fs.StringVar(&o.hostRoot, "host-root", "", "In a container on the machine's network, where the machine's root directory is, for networks: its iptables are run, and its /proc/sys is written")
+}
+
+func (o *daemonOptions) install(fs *pflag.FlagSet) {
+	o.installPlaces(fs)
+	fs.BoolVar(&o.stopTasks, "stop-tasks", false, "Stop the node's containers when the daemon stops in order, as a machine does that is halted, and remove its networks with the engine's last node")
+	fs.StringArrayVarP(&o.hosts, "host", "H", []string{defaultHost}, "Socket to serve the API on; may be repeated")
+	fs.StringVar(&o.driver, "driver", "docker", `What runs tasks ("docker", or "simulate": nothing runs, but behaves)`)
 	fs.StringVar(&o.hostname, "hostname", "", "Name of the node (default the machine's)")
 	fs.StringVar(&o.latency, "latency", cluster.LatencyLAN, `How far apart the cluster's nodes are ("local", "lan", "wan"): how long they wait before they act; the same for all of them`)
 	fs.StringVarP(&o.logLevel, "log-level", "l", "info", `Least level to log ("debug", "info", "warn", "error")`)
@@ -92,8 +112,17 @@ func (o *daemonOptions) install(fs *pflag.FlagSet) {
 	fs.StringVar(&o.tokenDir, "token-dir", "", "While a manager, keep the cluster's join tokens in this directory, as \"manager\" and \"worker\"")
 	fs.StringVar(&o.advertiseAddr, "advertise-addr", "", "Address other nodes reach this one at (ADDRESS|INTERFACE[:PORT])")
 	fs.StringVar(&o.listenAddr, "listen-addr", "", "Address to listen at for other nodes (ADDRESS|INTERFACE[:PORT], default the advertised one)")
+	fs.StringVar(&o.dataPathAddr, "data-path-addr", "", "Address or interface for packets of networks that span nodes (ADDRESS|INTERFACE, default the advertised one)")
+	fs.StringSliceVar(&o.addrPools, "default-addr-pool", nil, "With --init, what subnets of networks are cut from (default 10.0.0.0/8)")
+	fs.Uint32Var(&o.subnetSize, "default-addr-pool-mask-length", cluster.DefaultSubnetBits, "With --init, the length of the subnets' prefixes")
+	fs.Uint32Var(&o.dataPathPort, "data-path-port", 0, "With --init, the UDP port for packets of networks that span nodes (1024 to 49151, default 4789)")
 	fs.StringVar(&o.availability, "availability", "active", `Availability to join with ("active", "pause", "drain")`)
 	fs.StringVar(&o.unlockKeyFile, "unlock-key-file", "", "File with the unlock key, for a manager of an autolocked cluster to start by itself; best not on the disk of --data-dir")
+	fs.StringVar(&o.metrics.Addr, "metrics-addr", "", "Serve metrics for Prometheus here (IP:PORT), and nothing else; they are at /metrics of the API's sockets anyway")
+	fs.BoolVar(&o.metrics.TLS, "metrics-tls", false, "Serve them with the node's certificate; without --metrics-token-file, clients need one of the cluster, too")
+	fs.StringVar(&o.metricsTokenFile, "metrics-token-file", "", "File with what clients must show as a bearer token")
+	fs.BoolVar(&o.metrics.Insecure, "metrics-insecure", false, "Serve them to anybody, also beyond this machine, or a token without TLS")
+	fs.StringVar(&o.metricsDetail, "metrics-detail", "service", `What they tell of there ("service", or "node": nothing that names services)`)
 	fs.DurationVar(&o.clockAhead, "clock-ahead", 0, "For experiments: how far the daemon's clock is ahead of the machine's")
 	if err := fs.MarkHidden("clock-ahead"); err != nil {
 		panic(err) // it is there
@@ -114,16 +143,18 @@ func (o *daemonOptions) check() error {
 		oneOf("log-format", o.logFormat, "text", "json"),
 		oneOf("latency", o.latency, cluster.LatencyLocal, cluster.LatencyLAN, cluster.LatencyWAN),
 		oneOf("availability", o.availability, "active", "pause", "drain"),
+		oneOf("metrics-detail", o.metricsDetail, "service", "node"),
 		checkHosts(o.hosts),
 		o.checkEngine(),
 	); err != nil {
 		return err
 	}
+	if err := errors.Join(o.checkDirs(), o.checkMetrics()); err != nil {
+		return err
+	}
 	switch {
-	case o.dataDir == "":
-		return errors.New("--data-dir is empty")
-	case !filepath.IsAbs(o.runtimeDir) || filepath.Clean(o.runtimeDir) == "/":
-		return fmt.Errorf("--runtime-dir %q: want an absolute path below the root", o.runtimeDir)
+	case !o.init && (len(o.addrPools) > 0 || o.dataPathPort != 0 || o.subnetSize != cluster.DefaultSubnetBits):
+		return errors.New("--default-addr-pool, --default-addr-pool-mask-length and --data-path-port are for a new cluster: they need --init")
 	case o.tokenFile != "" && len(o.join) == 0:
 		return errors.New("--token-file needs --join HOST[:PORT]")
 	}
@@ -137,7 +168,34 @@ func (o *daemonOptions) check() error {
 		}
 		o.hostname = name
 	}
-	var err error
+	return nil
+}
+
+// checkMetrics reads the token for metrics, and refuses what would leave them open.
+func (o *daemonOptions) checkMetrics() error {
+	o.metrics.NoServices = o.metricsDetail == "node"
+	if o.metricsTokenFile != "" {
+		text, err := os.ReadFile(o.metricsTokenFile)
+		if err != nil {
+			return fmt.Errorf("--metrics-token-file: %w", err)
+		}
+		if o.metrics.Token = strings.TrimSpace(string(text)); o.metrics.Token == "" {
+			return fmt.Errorf("--metrics-token-file %s is empty", o.metricsTokenFile)
+		}
+	}
+	return o.metrics.Check()
+}
+
+// checkDirs refuses directories that can't be meant, and has the data directory's whole path.
+func (o *daemonOptions) checkDirs() (err error) {
+	switch {
+	case o.dataDir == "":
+		return errors.New("--data-dir is empty")
+	case !filepath.IsAbs(o.runtimeDir) || filepath.Clean(o.runtimeDir) == "/":
+		return fmt.Errorf("--runtime-dir %q: want an absolute path below the root", o.runtimeDir)
+	case o.hostRoot != "" && (!filepath.IsAbs(o.hostRoot) || filepath.Clean(o.hostRoot) == "/"):
+		return fmt.Errorf("--host-root %q: want an absolute path below the root", o.hostRoot)
+	}
 	o.dataDir, err = filepath.Abs(o.dataDir)
 	return err
 }

@@ -56,6 +56,8 @@ func newRoot(dockerCLI *command.DockerCli) *root {
 
 	cmd.AddCommand(
 		newDaemonCommand(),
+		newDNSCommand(),
+		newWireCommand(),
 		newClusterCommand(dockerCLI),
 		newUpgradeCommand(dockerCLI),
 

@@ -4,15 +4,20 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"os"
 	"runtime/debug"
 	"time"
 
 	"skep/agent"
 	"skep/agent/docker"
+	"skep/agent/network"
+	"skep/agent/network/linux"
+	planes "skep/agent/network/simulate"
 	"skep/agent/simulate"
 	"skep/cluster"
 	"skep/cluster/node"
+	"skep/cluster/telemetry"
 )
 
 // runDaemon puts the parts of a node together and runs it until ctx ends, which is an
@@ -27,7 +32,9 @@ func runDaemon(ctx context.Context, o daemonOptions) error {
 		// writes was collecting garbage.
 		debug.SetGCPercent(200)
 	}
-	driver, err := o.newDriver()
+	carries := o.newPlane(log)
+	plane := carries.plane
+	driver, err := o.newDriver(plane)
 	if err != nil {
 		return err
 	}
@@ -42,27 +49,49 @@ func runDaemon(ctx context.Context, o daemonOptions) error {
 	if err != nil {
 		return err
 	}
+	metrics := telemetry.New()
+	if err := metrics.OfProcess(); err != nil {
+		return fmt.Errorf("skep daemon: %w", err)
+	}
 	n, err := node.New(node.Config{
-		Now:           func() time.Time { return time.Now().Add(o.clockAhead) },
-		DataDir:       o.dataDir,
-		Hosts:         o.hosts,
-		Engine:        o.engine,
-		Driver:        driver,
-		Hostname:      o.hostname,
-		Halting:       halting,
-		Latency:       o.latency,
-		Build:         cluster.NewBuild(version),
-		Init:          o.init,
-		Join:          o.join,
-		TokenFile:     o.tokenFile,
-		AdvertiseAddr: o.advertiseAddr,
-		ListenAddr:    o.listenAddr,
-		Availability:  o.availability,
+		Metrics:        metrics,
+		MetricsPort:    o.metrics,
+		Now:            func() time.Time { return time.Now().Add(o.clockAhead) },
+		DataDir:        o.dataDir,
+		Hosts:          o.hosts,
+		Engine:         o.engine,
+		Driver:         driver,
+		Plane:          plane,
+		NoPlane:        carries.lack,
+		NoEncryption:   carries.noEncryption,
+		SlowEncryption: carries.slowEncryption,
+		Names:          o.passNames(plane),
+		EndHelpers:     o.endHelpers,
+		Hostname:       o.hostname,
+		StopTasks:      o.stopTasks,
+		Halting:        func() bool { return o.stopTasks || halting() },
+		Latency:        o.latency,
+		Build:          cluster.NewBuild(version),
+		Init:           o.init,
+		Join:           o.join,
+		TokenFile:      o.tokenFile,
+		AdvertiseAddr:  o.advertiseAddr,
+		ListenAddr:     o.listenAddr,
+		Availability:   o.availability,
+
+		DataPathAddr:    o.dataPathAddr,
+		DataPathPort:    o.dataPathPort,
+		DefaultAddrPool: o.addrPools,
+		SubnetSize:      o.subnetSize,
+
 		UnlockKeyFile: o.unlockKeyFile,
 		Log:           log,
 	})
 	if err != nil {
 		return fmt.Errorf("skep daemon: %w", err)
+	}
+	if plane != nil && o.driver == "docker" {
+		go o.keepHelpers(ctx, n.CarriesFor, log)
 	}
 	told := make(chan struct{})
 	go func() {
@@ -83,9 +112,35 @@ func runDaemon(ctx context.Context, o daemonOptions) error {
 	return nil
 }
 
-func (o *daemonOptions) newDriver() (agent.Driver, error) {
+// carrier is what carries networks on a machine, or why nothing does, or nothing encrypted ones, or only slowly.
+type carrier struct {
+	plane                              network.Plane
+	lack, noEncryption, slowEncryption string
+}
+
+func (o *daemonOptions) newPlane(log *slog.Logger) carrier {
 	if o.driver == "simulate" {
-		return simulate.New(simulate.Config{Hostname: o.hostname}), nil
+		return carrier{plane: planes.New()}
 	}
-	return docker.New(docker.Config{Host: o.engine, RuntimeDir: o.runtimeDir})
+	linux.UseHost(o.hostRoot)
+	if err := linux.Check(); err != nil {
+		return carrier{lack: err.Error()}
+	}
+	c := carrier{plane: linux.New(log.With("part", "networks"), o.wiresFile)}
+	slow, err := linux.CheckEncryption()
+	switch {
+	case err != nil:
+		c.noEncryption = err.Error()
+	case slow:
+		c.slowEncryption = "the kernel has no WireGuard, and a process does its work: load the module wireguard"
+	}
+	return c
+}
+
+func (o *daemonOptions) newDriver(plane network.Plane) (agent.Driver, error) {
+	if o.driver == "simulate" {
+		bridges, _ := plane.(simulate.Bridges)
+		return simulate.New(simulate.Config{Hostname: o.hostname, Bridges: bridges}), nil
+	}
+	return docker.New(docker.Config{Host: o.engine, RuntimeDir: o.runtimeDir, SetMAC: linux.SetMAC})
 }

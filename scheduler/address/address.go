@@ -1,101 +1,138 @@
 package address
 
 import (
-	"encoding/binary"
-	"hash/fnv"
-	"net/netip"
+	"slices"
+
+	"skep/cluster"
 )
 
-// Host is the number of an address in its subnet: 1 for 10.0.1.1 in 10.0.1.0/24.
-type Host uint32
-
-// Range is what addresses of a subnet are taken from.
+// Range is the numbers that a network's addresses are given by: each stands for an address
+// in each family that it has. The zero value has none.
 type Range struct {
-	// Subnet is the whole.
-	Subnet netip.Prefix
-	// From is the part of it that is handed out; the zero value means all.
-	From netip.Prefix
+	// spans are what numbers are chosen from, in their order.
+	spans []span
+	// reserved are the numbers in them that nobody is given, in their order.
+	reserved []cluster.Host
 }
 
-// hostBits is at most how many bits of a subnet addresses are numbered by: as many as a Host has, but for the
-// last.
-const hostBits = 31
+// span is the numbers from the first to the last.
+type span struct{ first, last cluster.Host }
 
-// bounds are the first and the last number that are handed out. The first address of a subnet stands for the
-// subnet, and the last one of IPv4 for all of it.
-func (r Range) bounds() (first, last Host) {
-	bits := r.Subnet.Addr().BitLen() - r.Subnet.Bits()
-	whole := Host(1)<<min(bits, hostBits) - 1
-	first, last = 1, whole
-	if r.Subnet.Addr().Is4() && last > 0 {
-		last--
-	}
-	if r.From.IsValid() {
-		begin, inside := Number(r.Subnet, r.From.Masked().Addr())
-		if !inside {
-			return 1, 0
-		}
-		end := begin + Host(1)<<min(r.From.Addr().BitLen()-r.From.Bits(), hostBits) - 1
-		first, last = max(first, begin), min(last, end)
-	}
-	return first, last
-}
+func (s span) has(n cluster.Host) bool { return s.first <= n && n <= s.last }
 
-// Size is how many addresses there are, used ones and the gateway's included.
-func (r Range) Size() int {
-	first, last := r.bounds()
-	if last < first {
+func (s span) size() int {
+	if s.last < s.first {
 		return 0
 	}
-	return int(last-first) + 1
+	return int(s.last-s.first) + 1
 }
 
+// hostBits is at most how many bits of a subnet addresses are numbered by: as many as a
+// cluster.Host has, but for the last.
+const hostBits = 31
+
+// Of is what a network gives addresses from: it has no size when the network has no subnet,
+// or when the ranges of its subnets have no number in common.
+func Of(n *cluster.Network) (r Range) {
+	if len(n.Subnets) == 0 {
+		return r
+	}
+	spans := []span{{1, 1<<hostBits - 1}}
+	for _, s := range n.Subnets {
+		var both []span
+		for _, part := range s.Given() {
+			own := bounds(s, part)
+			for _, other := range spans {
+				if common := (span{max(own.first, other.first), min(own.last, other.last)}); common.size() > 0 {
+					both = append(both, common)
+				}
+			}
+		}
+		spans = both
+	}
+	r.spans = spans
+	for _, s := range n.Subnets {
+		for _, part := range s.Given() {
+			r.reserve(s.Number(part.Gateway))
+			for _, addr := range part.Aux {
+				r.reserve(s.Number(addr))
+			}
+		}
+	}
+	slices.Sort(r.reserved)
+	r.reserved = slices.Compact(r.reserved)
+	return r
+}
+
+func (r *Range) reserve(n cluster.Host, ok bool) {
+	if ok && slices.ContainsFunc(r.spans, func(s span) bool { return s.has(n) }) {
+		r.reserved = append(r.reserved, n)
+	}
+}
+
+// bounds are the numbers in a subnet that a part of it has for addresses. The part's first
+// address stands for the part, and the last one of IPv4 for all of it.
+func bounds(s, part cluster.Subnet) span {
+	base, numbered := s.Number(part.Prefix.Masked().Addr())
+	if !numbered {
+		return span{1, 0}
+	}
+	bits := min(part.Prefix.Addr().BitLen()-part.Prefix.Bits(), hostBits)
+	own := span{base + 1, base + cluster.Host(1)<<bits - 1}
+	if part.Prefix.Addr().Is4() && own.last > base {
+		own.last--
+	}
+	if !part.Range.IsValid() {
+		return own
+	}
+	begin, inside := s.Number(part.Range.Masked().Addr())
+	if !inside {
+		return span{1, 0}
+	}
+	size := cluster.Host(1) << min(part.Range.Addr().BitLen()-part.Range.Bits(), hostBits)
+	return span{max(own.first, begin), min(own.last, begin+(size-1))}
+}
+
+// Size is how many addresses can be given, used ones included.
+func (r Range) Size() (size int) {
+	for _, s := range r.spans {
+		size += s.size()
+	}
+	return size - len(r.reserved)
+}
+
+// leaps is in how many places Choose looks before it goes from one number to the next: what one
+// plan gives is many numbers in a row.
+const leaps = 16
+
 // Choose finds a number that isn't taken for the object of an ID; false when all are.
-func (r Range) Choose(id string, taken func(Host) bool) (Host, bool) {
-	size := r.Size()
-	first, _ := r.bounds()
-	for i, begin := 0, start(id, size); i < size; i++ {
-		if n := first + Host((begin+i)%size); !taken(n) {
-			return n, true
+func (r Range) Choose(id string, taken func(cluster.Host) bool) (cluster.Host, bool) {
+	for _, s := range r.spans { // none is empty
+		begin, leap := start(id, s.size()), s.size()/leaps
+		for i := range leaps + s.size() {
+			at := begin + i
+			if i < leaps {
+				at = begin + i*leap
+			}
+			if n := s.first + cluster.Host(at%s.size()); r.has(n) && !taken(n) {
+				return n, true
+			}
 		}
 	}
 	return 0, false
 }
 
+// has tells whether the range has a number for somebody.
+func (r Range) has(n cluster.Host) bool {
+	_, reserved := slices.BinarySearch(r.reserved, n)
+	return !reserved && slices.ContainsFunc(r.spans, func(s span) bool { return s.has(n) })
+}
+
 // start is where the search for an object's own begins.
 func start(id string, size int) int {
-	if size == 0 {
-		return 0
+	h := uint64(14695981039346656037) // FNV-1a, without the memory that hash/fnv takes
+	for i := range len(id) {
+		h = (h ^ uint64(id[i])) * 1099511628211
 	}
-	h := fnv.New64a()
-	h.Write([]byte(id))
-	return int(h.Sum64() % uint64(size))
-}
-
-// Addr is the address of a number. Number is the other way round; false for what isn't in
-// the subnet or has no number.
-func Addr(subnet netip.Prefix, n Host) netip.Addr {
-	b := subnet.Masked().Addr().As16()
-	low := binary.BigEndian.Uint32(b[12:])
-	binary.BigEndian.PutUint32(b[12:], low|uint32(n))
-	addr := netip.AddrFrom16(b)
-	if subnet.Addr().Is4() {
-		return addr.Unmap()
-	}
-	return addr
-}
-
-// Number is the number of an address in its subnet.
-func Number(subnet netip.Prefix, addr netip.Addr) (Host, bool) {
-	if !subnet.Contains(addr) {
-		return 0, false
-	}
-	base, b := subnet.Masked().Addr().As16(), addr.As16()
-	for i := range 12 {
-		if b[i] != base[i] {
-			return 0, false // of a subnet of IPv6, far behind its first addresses
-		}
-	}
-	n := binary.BigEndian.Uint32(b[12:]) &^ binary.BigEndian.Uint32(base[12:])
-	return Host(n), n>>hostBits == 0
+	return int(h % uint64(size))
 }

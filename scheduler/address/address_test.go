@@ -2,6 +2,7 @@ package address_test
 
 import (
 	"errors"
+	"maps"
 	"net/netip"
 	"slices"
 	"strings"
@@ -13,35 +14,73 @@ import (
 	"skep/scheduler/address"
 )
 
+// network is one of the subnets in text: each a prefix, and behind it the words range=,
+// gateway= and aux=.
+func network(text string) *cluster.Network {
+	n := &cluster.Network{ID: "n1", VNI: cluster.FirstVNI}
+	for _, part := range strings.Split(text, ", ") {
+		words := strings.Fields(part)
+		s := cluster.Subnet{Prefix: netip.MustParsePrefix(words[0]), Aux: map[string]netip.Addr{}}
+		for _, word := range words[1:] {
+			switch key, value, _ := strings.Cut(word, "="); key {
+			case "range":
+				s.Range = netip.MustParsePrefix(value)
+			case "gateway":
+				s.Gateway = netip.MustParseAddr(value)
+			default:
+				s.Aux[value] = netip.MustParseAddr(value)
+			}
+		}
+		n.Subnets = append(n.Subnets, s)
+	}
+	return n
+}
+
 func TestRange_Size(t *testing.T) {
-	for subnet, want := range map[string]int{
+	for text, want := range map[string]int{
 		"10.0.0.0/24": 254, "10.0.0.0/29": 6, "10.0.0.0/30": 2, "10.0.0.0/16": 65534, "10.0.0.0/8": 1<<24 - 2, "fd00::/64": 1<<31 - 1,
-		"10.0.0.0/24 10.0.0.0/28": 15, "10.0.0.0/24 10.0.0.16/28": 16, "10.0.0.0/24 10.0.0.240/28": 15, "10.0.0.0/24 10.1.0.0/28": 0,
-		"10.0.0.0/31": 0, "10.0.0.0/32": 0,
+		"10.0.0.0/24 range=10.0.0.0/28": 15, "10.0.0.0/24 range=10.0.0.16/28": 16, "10.0.0.0/24 range=10.0.0.240/28": 15,
+		"10.0.0.0/24 range=10.1.0.0/28": 0, "10.0.0.0/31": 0, "10.0.0.0/32": 0, "fd00::/64 range=fd00::1:0:0:0/80": 0,
+		"10.0.0.0/24 gateway=10.0.0.1": 253, "10.0.0.0/24 gateway=10.0.0.1 aux=10.0.0.7 aux=10.0.0.9": 251,
+		"10.0.0.0/24 gateway=10.0.0.1 aux=10.0.0.1":                       253,
+		"10.0.0.0/24 range=10.0.0.16/28 gateway=10.0.0.1 aux=10.0.0.20":   15,
+		"10.0.0.0/24 gateway=10.0.0.1, fd00::/64 gateway=fd00::1":         253,
+		"10.0.0.0/24 gateway=10.0.0.1, fd00::/64 gateway=fd00::2":         252,
+		"10.0.0.0/24, fd00::/64 range=fd00::10/124":                       16,
+		"10.0.0.0/24, fd00::/64 range=fd00::1:0/112":                      0,
+		"10.0.0.0/24 gateway=10.0.0.1, fd00::/64 gateway=fd00::1:0:0:0:1": 253,
 	} {
-		r := address.Range{}
-		whole, from, _ := strings.Cut(subnet, " ")
-		r.Subnet = netip.MustParsePrefix(whole)
-		if from != "" {
-			r.From = netip.MustParsePrefix(from)
+		if got := address.Of(network(text)).Size(); got != want {
+			t.Errorf("%s has %d addresses, want %d", text, got, want)
 		}
-		if got := r.Size(); got != want {
-			t.Errorf("%s has %d addresses, want %d", subnet, got, want)
-		}
+	}
+	if got := address.Of(&cluster.Network{}).Size(); got != 0 {
+		t.Errorf("a network without subnets has %d addresses", got)
 	}
 }
 
 // TestRange_Choose hands addresses out and takes them back, at random: none has two owners,
-// none is outside of the range, and all are handed out before one says that there is none.
+// all are what the network says may be given, and all are handed out before one says that
+// there is none.
 func TestRange_Choose(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
-		r := address.Range{Subnet: netip.PrefixFrom(netip.MustParseAddr("10.20.30.0"), rapid.IntRange(24, 30).Draw(t, "bits"))}
+		draw4 := rapid.Custom(func(t *rapid.T) netip.Addr { return netip.AddrFrom4([4]byte{10, 20, 30, rapid.Byte().Draw(t, "byte")}) })
+		n := &cluster.Network{Subnets: []cluster.Subnet{{
+			Prefix: netip.PrefixFrom(netip.MustParseAddr("10.20.30.0"), rapid.IntRange(24, 30).Draw(t, "bits")), Gateway: draw4.Draw(t, "gateway"),
+			Aux: map[string]netip.Addr{"a": draw4.Draw(t, "aux")},
+		}}}
 		if rapid.Bool().Draw(t, "range") {
-			r.From = netip.PrefixFrom(netip.MustParseAddr("10.20.30.0"), rapid.IntRange(r.Subnet.Bits(), 32).Draw(t, "from"))
+			n.Subnets[0].Range = netip.PrefixFrom(draw4.Draw(t, "from"), rapid.IntRange(n.Subnets[0].Prefix.Bits(), 32).Draw(t, "from bits")).Masked()
 		}
-		owners := map[address.Host]string{}
+		if rapid.Bool().Draw(t, "IPv6") {
+			n.Subnets = append(n.Subnets, cluster.Subnet{
+				Prefix: netip.MustParsePrefix("fd00::/64"), Gateway: netip.MustParseAddr("fd00::1"), Aux: map[string]netip.Addr{"b": netip.MustParseAddr("fd00::5")},
+				Range: netip.PrefixFrom(netip.MustParseAddr("fd00::"), rapid.IntRange(118, 126).Draw(t, "bits of IPv6")),
+			})
+		}
+		r, owners := address.Of(n), map[cluster.Host]string{}
 		for _, id := range rapid.SliceOfN(rapid.StringN(1, 25, 25), 1, 300).Draw(t, "ids") {
-			n, ok := r.Choose(id, func(n address.Host) bool { return owners[n] != "" })
+			h, ok := r.Choose(id, func(n cluster.Host) bool { return owners[n] != "" })
 			if !ok {
 				if len(owners) != r.Size() {
 					t.Fatalf("no address, and %d of %d are in use", len(owners), r.Size())
@@ -49,16 +88,18 @@ func TestRange_Choose(t *testing.T) {
 				clear(owners)
 				continue
 			}
-			if owners[n] != "" {
-				t.Fatalf("%d has two owners", n)
+			if owners[h] != "" {
+				t.Fatalf("%d has two owners", h)
 			}
-			owners[n] = id
-			addr := address.Addr(r.Subnet, n)
-			if !r.Subnet.Contains(addr) || r.From.IsValid() && !r.From.Contains(addr) || addr == r.Subnet.Addr() {
-				t.Fatalf("%s isn't one of %v", addr, r)
-			}
-			if back, ok := address.Number(r.Subnet, addr); !ok || back != n {
-				t.Fatalf("%s is number %d, %v, want %d", addr, back, ok, n)
+			owners[h] = id
+			for _, s := range n.Subnets {
+				addr := s.Addr(h)
+				if !s.Prefix.Contains(addr) || s.Range.IsValid() && !s.Range.Contains(addr) || addr == s.Prefix.Addr() || addr == s.Gateway || slices.Contains(slices.Collect(maps.Values(s.Aux)), addr) {
+					t.Fatalf("%s isn't one of %v", addr, s)
+				}
+				if back, ok := s.Number(addr); !ok || back != h {
+					t.Fatalf("%s is number %d, %v, want %d", addr, back, ok, h)
+				}
 			}
 		}
 	})
@@ -66,10 +107,10 @@ func TestRange_Choose(t *testing.T) {
 
 // A task that comes in the place of another doesn't get its address while there are others.
 func TestRange_FreedAddressesRest(t *testing.T) {
-	r, again := address.Range{Subnet: netip.MustParsePrefix("10.0.0.0/24")}, 0
-	var before address.Host
+	r, again := address.Of(network("10.0.0.0/24 gateway=10.0.0.1")), 0
+	var before cluster.Host
 	for i := range 1000 {
-		n, _ := r.Choose(strings.Repeat("x", i%7)+string(rune('a'+i%26))+strings.Repeat("y", i%11), func(address.Host) bool { return false })
+		n, _ := r.Choose(strings.Repeat("x", i%7)+string(rune('a'+i%26))+strings.Repeat("y", i%11), func(cluster.Host) bool { return false })
 		if n == before {
 			again++
 		}
@@ -82,13 +123,13 @@ func TestRange_FreedAddressesRest(t *testing.T) {
 
 func TestAddr_OfIPv6(t *testing.T) {
 	subnet := netip.MustParsePrefix("fd00:1:2:3::/64")
-	if got := address.Addr(subnet, 300); got != netip.MustParseAddr("fd00:1:2:3::12c") {
+	if got := (cluster.Subnet{Prefix: subnet}).Addr(300); got != netip.MustParseAddr("fd00:1:2:3::12c") {
 		t.Error(got)
 	}
-	if _, ok := address.Number(subnet, netip.MustParseAddr("fd00:1:2:3:1::")); ok {
+	if _, ok := (cluster.Subnet{Prefix: subnet}).Number(netip.MustParseAddr("fd00:1:2:3:1::")); ok {
 		t.Error("an address that nobody is given has a number")
 	}
-	if _, ok := address.Number(subnet, netip.MustParseAddr("10.0.0.1")); ok {
+	if _, ok := (cluster.Subnet{Prefix: subnet}).Number(netip.MustParseAddr("10.0.0.1")); ok {
 		t.Error("an address of another family has a number")
 	}
 }

@@ -45,20 +45,25 @@ func (p Pools) Subnet(used []netip.Prefix) (netip.Prefix, error) {
 	}
 	slices.SortFunc(used, func(a, b netip.Prefix) int { return a.Addr().Compare(b.Addr()) })
 	for _, pool := range p.Prefixes {
-		for at := pool.Addr(); at.IsValid() && pool.Contains(at); {
-			subnet := netip.PrefixFrom(at, p.Bits)
-			i := slices.IndexFunc(used, subnet.Overlaps)
-			if i < 0 {
-				return subnet, nil
+		at := pool.Addr()
+		for _, u := range used {
+			if last(u).Compare(at) < 0 || u.Addr().Is4() != at.Is4() {
+				continue
 			}
-			// On to the first subnet behind both.
-			at = last(subnet).Next()
-			if end := last(used[i]).Next(); end.Compare(at) > 0 {
-				at = netip.PrefixFrom(end, p.Bits).Masked().Addr()
-				if at.Compare(end) < 0 {
-					at = last(netip.PrefixFrom(end, p.Bits).Masked()).Next()
-				}
+			if u.Addr().Compare(last(netip.PrefixFrom(at, p.Bits))) > 0 {
+				break // and so are all that follow
 			}
+			// On to the first subnet behind it.
+			end := last(u).Next()
+			if at = netip.PrefixFrom(end, p.Bits).Masked().Addr(); at.Compare(end) < 0 {
+				at = last(netip.PrefixFrom(end, p.Bits).Masked()).Next()
+			}
+			if !at.IsValid() || !pool.Contains(at) {
+				break
+			}
+		}
+		if at.IsValid() && pool.Contains(at) {
+			return netip.PrefixFrom(at, p.Bits), nil
 		}
 	}
 	return netip.Prefix{}, fmt.Errorf("choose a subnet: %w", cluster.Errorf(cluster.ErrInvalid,
@@ -87,9 +92,9 @@ func last(p netip.Prefix) netip.Addr {
 const (
 	// firstVNI is the first VXLAN identifier: Docker Swarm's begin one before it, and may be on
 	// the same machines.
-	firstVNI = 4097
+	firstVNI = cluster.FirstVNI
 	// vnis is how many there are: those of 16 bits, since the MACs of bridges have room for them.
-	vnis = 1<<16 - firstVNI
+	vnis = cluster.LastVNI + 1 - firstVNI
 )
 
 // VNI finds an identifier that isn't taken for the network of an ID; false when all are.

@@ -21,6 +21,12 @@ func (q *Requirement) Excludes(node *cluster.Node) bool {
 	return !q.eligible.unreadable && !q.Meets(node)
 }
 
+// Networked tells whether the tasks are on networks of the cluster.
+func (q *Requirement) Networked() bool { return len(q.eligible.networks) > 0 }
+
+// Clashes tells whether the node's machine uses addresses of the tasks' networks for something else.
+func (q *Requirement) Clashes(node *cluster.Node) bool { return q.eligible.clashes(node) != "" }
+
 // Anywhere tells whether the requirement allows every node.
 func (q *Requirement) Anywhere() bool {
 	return len(q.eligible.conditions) == 0 && len(q.eligible.platforms) == 0

@@ -66,7 +66,18 @@ func (p *eligibleNodes) meets(node *cluster.Node) bool {
 }
 
 func (p *eligibleNodes) admits(node *cluster.Node) bool {
-	return p.meets(node) && cluster.PlatformMatches(node, p.platforms) && p.lacks(node) == ""
+	return p.meets(node) && cluster.PlatformMatches(node, p.platforms) && p.lacks(node) == "" && p.clashes(node) == ""
+}
+
+// clashes names the first network whose addresses the node's machine uses for something else; empty
+// when there is none.
+func (p *eligibleNodes) clashes(node *cluster.Node) string {
+	for _, n := range p.networks {
+		if n.Clash(node.Uses) != "" {
+			return n.Spec.Name
+		}
+	}
+	return ""
 }
 
 // look finds out about one node.

@@ -43,6 +43,14 @@ var filters = []filter{
 		explain: func(lack, nodes string) string { return "missing " + lack + " on " + nodes },
 	},
 	{
+		fixed: true,
+		check: func(_ *Ledger, q *Requirement, n *Node) (string, bool) {
+			name := q.eligible.clashes(n.node)
+			return name, name == ""
+		},
+		explain: func(lack, nodes string) string { return "addresses of network " + lack + " in other use on " + nodes },
+	},
+	{
 		fixed:   true,
 		check:   func(_ *Ledger, q *Requirement, n *Node) (string, bool) { return "", q.eligible.meets(n.node) },
 		explain: func(_, nodes string) string { return "scheduling constraints not satisfied on " + nodes },

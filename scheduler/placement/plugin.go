@@ -1,6 +1,7 @@
 package placement
 
 import (
+	"fmt"
 	"slices"
 
 	"github.com/docker/docker/api/types/mount"
@@ -15,17 +16,34 @@ type plugin struct{ kind, name string }
 const (
 	pluginLog    = "Log"
 	pluginVolume = "Volume"
+	// pluginNetwork is listed by nodes that can carry networks of a driver.
+	pluginNetwork = "Network"
 )
 
 // builtIn are the log drivers that engines have without a plugin.
 var builtIn = []string{"awslogs", "etwlogs", "fluentd", "gcplogs", "gelf", "journald", "json-file", "local", "logentries", "splunk", "syslog"}
 
-// plugins lists what a revision needs; logDriver is that of tasks that have none.
-func plugins(r *cluster.Revision, logDriver string) []plugin {
+// overlays are what networks need; the second one if one of them is encrypted.
+var overlays = []plugin{{pluginNetwork, cluster.OverlayDriver}, {pluginNetwork, cluster.EncryptedOverlay}}
+
+// plugins lists what a revision needs.
+func plugins(r *cluster.Revision, around Surroundings) []plugin {
+	logDriver := around.LogDriver
 	var needs []plugin
+	switch {
+	case slices.ContainsFunc(around.Networks, func(n *cluster.Network) bool { return n.Spans() && n.Encrypted() }):
+		needs = overlays[:2:2]
+	case slices.ContainsFunc(around.Networks, (*cluster.Network).Spans):
+		needs = overlays[:1:1]
+	}
 	add := func(p plugin) {
 		if !slices.Contains(needs, p) {
 			needs = append(needs, p)
+		}
+	}
+	for _, n := range around.Networks {
+		if !n.Spans() {
+			add(plugin{pluginNetwork, n.Driver()})
 		}
 	}
 	if r.Spec.LogDriver != nil {
@@ -63,9 +81,20 @@ func (p plugin) on(node *cluster.Node) bool {
 	return !listed && p.kind == pluginLog && slices.Contains(builtIn, p.name)
 }
 
+func (p plugin) overlay() bool { return p.kind == pluginNetwork && p.name == cluster.OverlayDriver }
+
 func (p plugin) String() string {
-	if p.kind == pluginLog {
+	switch p.kind {
+	case pluginLog:
 		return "log driver " + p.name
+	case pluginNetwork:
+		switch p.name {
+		case cluster.EncryptedOverlay:
+			return "support for encrypted overlay networks"
+		case cluster.OverlayDriver:
+			return "support for overlay networks"
+		}
+		return "network driver " + p.name
 	}
 	return "volume driver " + p.name
 }
@@ -76,6 +105,12 @@ func (p *eligibleNodes) lacks(node *cluster.Node) string {
 		if !plugin.on(node) {
 			return plugin.String()
 		}
+		if plugin.overlay() && node.Index == 0 {
+			return noIndex
+		}
 	}
 	return ""
 }
+
+// noIndex is what a node lacks that joined when all indexes were given out.
+var noIndex = fmt.Sprintf("index for overlay networks (only %d nodes get one)", cluster.MaxIndex)

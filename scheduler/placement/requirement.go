@@ -41,6 +41,7 @@ type eligibility struct {
 	conditions []string
 	platforms  []swarm.Platform
 	plugins    []plugin
+	networks   []*cluster.Network
 	// spread is what the preferences divide the nodes by.
 	spread []string
 }
@@ -62,6 +63,10 @@ func (a eligibility) appendKey(key []byte) []byte {
 		word(p.name)
 	}
 	word("\x00")
+	for _, n := range a.networks {
+		word(n.ID) // Its subnets stay as they are.
+	}
+	word("\x00")
 	for _, s := range a.spread {
 		word(s)
 	}
@@ -72,6 +77,8 @@ func (a eligibility) appendKey(key []byte) []byte {
 type Surroundings struct {
 	// LogDriver is that of tasks whose spec has none; empty leaves it to the engine.
 	LogDriver string
+	// Networks are those of the cluster that tasks are on.
+	Networks []*cluster.Network
 	// ServiceID finds a service by its name or ID; it returns "" when there is none.
 	ServiceID func(name string) string
 }
@@ -79,7 +86,7 @@ type Surroundings struct {
 // Require reads the requirement of a revision.
 func (l *Ledger) Require(r *cluster.Revision, around Surroundings) Requirement {
 	q := Requirement{service: r.ServiceID, revision: r.Number, load: l.loadOf(r.ServiceID), holds: holdingOf(r), generic: generic(r)}
-	a := eligibility{plugins: plugins(r, around.LogDriver)}
+	a := eligibility{plugins: plugins(r, around), networks: around.Networks}
 	if p := r.Spec.Placement; p != nil {
 		q.maxPerNode = int32(min(p.MaxReplicas, 1<<30))
 		a.conditions, a.platforms = p.Constraints, p.Platforms

@@ -8,6 +8,8 @@ import (
 // Names is what a node knows of names. It doesn't change: there is another one when
 // something does.
 type Names struct {
+	// Listen is where questions are taken: at the gateways of the node's networks.
+	Listen []Listen
 	// Complete is set once the managers have told everything: until then no question is
 	// answered, since what isn't known may still be there.
 	Complete bool
@@ -15,9 +17,23 @@ type Names struct {
 	Askers map[netip.Addr]*Asker
 	// Networks are those that the node's containers are on, by ID.
 	Networks map[string]*Network
-	// Resolvers are the node's own, for names that aren't the cluster's.
+	// Resolvers are asked for names that aren't the cluster's. Without any, the process of
+	// names takes those of the node's /etc/resolv.conf, and heeds when they change.
 	Resolvers []netip.AddrPort
 }
+
+// Listen is where questions are taken.
+type Listen struct {
+	Addr netip.AddrPort
+	// Bridge is the only link that they are taken from, and From are the addresses of its
+	// network: nobody else gets an answer. Both are empty where anybody may ask.
+	Bridge string
+	From   netip.Prefix
+}
+
+// hears tells whether a question from an address is taken. Who has the address of another network's
+// member is answered nowhere: the answer would be of that one's networks.
+func (l Listen) hears(from netip.Addr) bool { return !l.From.IsValid() || l.From.Contains(from) }
 
 // Asker is a container of the node.
 type Asker struct {

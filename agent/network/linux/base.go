@@ -36,7 +36,11 @@ type baseChain struct {
 // engine's own, so that what is skep's is translated by skep.
 func baseChains(t network.Table) []baseChain {
 	v6 := t.IPv6
-	var mark, pre, out, post, fwd, in, redirect [][]expr.Any
+	var fromNodes, mark, pre, out, post, fwd, in, redirect, last [][]expr.Any
+
+	if t.Ingress != "" {
+		fromNodes = append(fromNodes, zone(t.Ingress))
+	}
 
 	// Of a connection through the mesh, the node that it came by is remembered by the MAC
 	// of that node's bridge, and replies are marked with it.
@@ -54,6 +58,14 @@ func baseChains(t network.Table) []baseChain {
 		)
 	}
 
+	// Names are asked of the gateway's port 53, whatever else is published or listens there.
+	atGateway := []expr.Any{&expr.Meta{Key: expr.MetaKeyIIFNAME, Register: reg1}, destination(v6, reg2), member(network.SetGateways, false)}
+	for _, protocol := range []byte{unix.IPPROTO_UDP, unix.IPPROTO_TCP} {
+		pre = append(pre, chainRule(protocolIs(protocol), port(53), atGateway, []expr.Any{
+			&expr.Immediate{Register: reg1, Data: binaryutil.BigEndian.PutUint16(network.NamesPort)},
+			&expr.NAT{Type: expr.NATTypeDestNAT, Family: uint32(tableOf(v6).Family), RegProtoMin: reg1},
+		}))
+	}
 	pre = append(pre,
 		chainRule([]expr.Any{&expr.Meta{Key: expr.MetaKeyIIFNAME, Register: reg1}, destination(v6, reg2), verdicts(network.SetVIP)}),
 		chainRule(isLocal(destinationType), publishedOn(v6)),
@@ -86,6 +98,14 @@ func baseChains(t network.Table) []baseChain {
 		} {
 			post = append(post, chainRule(oifname(t.Ingress), translated(), client, snat))
 		}
+	} else if t.Ingress != "" && !v6 {
+		// A node that carries networks for one machine has no such address. A program's own 127.0.0.1 is
+		// the container itself to a container: it gets the bridge's, whose answers come back here.
+		post = append(post, chainRule(oifname(t.Ingress), translated(), []expr.Any{
+			&expr.Payload{DestRegister: reg1, Base: expr.PayloadBaseNetworkHeader, Offset: 12, Len: 1},
+			&expr.Cmp{Op: expr.CmpOpEq, Register: reg1, Data: []byte{127}},
+			&expr.Masq{},
+		}))
 	}
 
 	if t.Ingress != "" {
@@ -100,6 +120,10 @@ func baseChains(t network.Table) []baseChain {
 				&expr.Meta{Key: expr.MetaKeyMARK, Register: reg1, SourceRegister: true},
 			}))
 		}
+	}
+	// What is for a machine that is dead would be waited for.
+	for _, refusal := range refusals(v6) {
+		fwd = append(fwd, chainRule(isIn(v6, destination, network.SetGone), refusal))
 	}
 	// The engine's translation would give a container's VXLAN packets the node's address, which
 	// other nodes take them from.
@@ -117,6 +141,16 @@ func baseChains(t network.Table) []baseChain {
 		}, drop()))
 	}
 
+	// Packets of encrypted networks come and go by WireGuard's devices, and nothing else does: who is
+	// allowed by the cluster's keys isn't allowed more than by the node's own network.
+	in = append(in,
+		chainRule(iifname(network.WirePrefix), vxlan(t.DataPort), encrypted(), []expr.Any{accept()}),
+		chainRule(iifname(network.WirePrefix), drop()),
+		chainRule(vxlan(t.DataPort), encrypted(), drop()),
+	)
+	fwd = append(fwd, chainRule(iifname(network.WirePrefix), drop()), chainRule(oifname(network.WirePrefix), drop()))
+	last = append(last, chainRule(not(oifname(network.WirePrefix)), vxlan(t.DataPort), encrypted(), drop()))
+
 	// Containers reach names, pings and what answers them; of the node's addresses only the
 	// gateway's. A virtual IP is one of the node's: its port 22 would be the node's.
 	for _, bridge := range containerBridges {
@@ -126,13 +160,10 @@ func baseChains(t network.Table) []baseChain {
 		chainRule(vxlan(t.DataPort), notIn(v6, source, network.SetNodes), drop()),
 		chainRule(iifname("skb"), state(expr.CtStateBitESTABLISHED|expr.CtStateBitRELATED), []expr.Any{accept()}),
 		chainRule(iifname("skb"), isICMP(v6), []expr.Any{accept()}),
-		chainRule(iifname("skb"), protocolIs(unix.IPPROTO_UDP), port(53), []expr.Any{accept()}),
-		chainRule(iifname("skb"), protocolIs(unix.IPPROTO_TCP), port(53), []expr.Any{accept()}),
+		chainRule(protocolIs(unix.IPPROTO_UDP), port(network.NamesPort), atGateway, []expr.Any{accept()}),
+		chainRule(protocolIs(unix.IPPROTO_TCP), port(network.NamesPort), atGateway, []expr.Any{accept()}),
 	)
-	for _, refusal := range [][]expr.Any{
-		append(protocolIs(unix.IPPROTO_TCP), &expr.Reject{Type: unix.NFT_REJECT_TCP_RST}),
-		{&expr.Reject{Type: unix.NFT_REJECT_ICMP_UNREACH, Code: portUnreachable(v6)}},
-	} {
+	for _, refusal := range refusals(v6) {
 		in = append(in, chainRule(iifname("skb"), isLocal(destinationType), []expr.Any{
 			&expr.Meta{Key: expr.MetaKeyIIFNAME, Register: reg1}, destination(v6, reg2), member(network.SetGateways, true),
 		}, refusal))
@@ -145,6 +176,7 @@ func baseChains(t network.Table) []baseChain {
 	}, drop()))
 
 	return []baseChain{
+		{"zone", nftables.ChainTypeFilter, nftables.ChainHookPrerouting, -300, fromNodes},
 		{"mark", nftables.ChainTypeFilter, nftables.ChainHookPrerouting, -150, mark},
 		{"pre", nftables.ChainTypeNAT, nftables.ChainHookPrerouting, -110, pre},
 		{"out", nftables.ChainTypeNAT, nftables.ChainHookOutput, -110, out},
@@ -152,6 +184,7 @@ func baseChains(t network.Table) []baseChain {
 		{"fwd", nftables.ChainTypeFilter, nftables.ChainHookForward, -10, fwd},
 		{"in", nftables.ChainTypeFilter, nftables.ChainHookInput, -10, in},
 		{"redirect", nftables.ChainTypeFilter, nftables.ChainHookOutput, -10, redirect},
+		{"last", nftables.ChainTypeFilter, nftables.ChainHookPostrouting, 300, last},
 	}
 }
 
@@ -161,6 +194,14 @@ func chainRule(parts ...[]expr.Any) (exprs []expr.Any) {
 		exprs = append(exprs, part...)
 	}
 	return exprs
+}
+
+// refusals are the ways to refuse packets: those of TCP, and others.
+func refusals(v6 bool) [][]expr.Any {
+	return [][]expr.Any{
+		append(protocolIs(unix.IPPROTO_TCP), &expr.Reject{Type: unix.NFT_REJECT_TCP_RST}),
+		{&expr.Reject{Type: unix.NFT_REJECT_ICMP_UNREACH, Code: portUnreachable(v6)}},
+	}
 }
 
 func drop() []expr.Any { return []expr.Any{&expr.Verdict{Kind: expr.VerdictDrop}} }
@@ -329,6 +370,15 @@ func redirectType(v6 bool) byte {
 // vxlan matches the outer packets of tunnels.
 func vxlan(dataPort uint16) []expr.Any {
 	return append(protocolIs(unix.IPPROTO_UDP), port(dataPort)...)
+}
+
+// encrypted matches those of networks that are.
+func encrypted() []expr.Any {
+	return []expr.Any{
+		&expr.Payload{DestRegister: reg1, Base: expr.PayloadBaseTransportHeader, Offset: 12, Len: 4},
+		&expr.Bitwise{SourceRegister: reg1, DestRegister: reg1, Len: 4, Mask: []byte{0xff, 0xff, 0xff, 0}, Xor: make([]byte, 4)},
+		member(network.SetEncrypted, false),
+	}
 }
 
 func port(number uint16) []expr.Any {

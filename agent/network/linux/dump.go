@@ -1,6 +1,7 @@
 package linux
 
 import (
+	"fmt"
 	"net"
 	"net/netip"
 	"os"
@@ -16,7 +17,7 @@ import (
 )
 
 // dumpLinks lists the cluster's links and what lies on them.
-func dumpLinks(out *network.Existing, clusterID string, links []netlink.Link) error {
+func (p *Plane) dumpLinks(out *network.Existing, clusterID string, links []netlink.Link) error {
 	bridges := map[int]string{}
 	for _, link := range links {
 		attrs := link.Attrs()
@@ -38,10 +39,20 @@ func dumpLinks(out *network.Existing, clusterID string, links []netlink.Link) er
 			return err
 		}
 	}
+	ports, err := bridgePorts()
+	if err != nil {
+		return err
+	}
 	for _, link := range links {
 		attrs := link.Attrs()
 		if vxlan, is := link.(*netlink.Vxlan); is && strings.HasPrefix(attrs.Alias, aliasPrefix+clusterID+"/") {
-			if err := dumpTunnel(out, vxlan, bridges); err != nil {
+			if err := dumpTunnel(out, vxlan, bridges, ports); err != nil {
+				return err
+			}
+			continue
+		}
+		if strings.HasPrefix(attrs.Name, network.WirePrefix) && strings.HasPrefix(attrs.Alias, aliasPrefix+clusterID+"/") {
+			if err := p.wires.dump(out, link); err != nil {
 				return err
 			}
 			continue
@@ -50,16 +61,91 @@ func dumpLinks(out *network.Existing, clusterID string, links []netlink.Link) er
 		if !is {
 			continue
 		}
-		out.Ports[bridge] = append(out.Ports[bridge], attrs.Name)
-		info, err := netlink.LinkGetProtinfo(link)
-		if err != nil {
-			return err
+		port, there := ports[attrs.Index]
+		if !there {
+			continue // Its container has just ended.
 		}
-		if info.Hairpin {
+		out.Ports[bridge] = append(out.Ports[bridge], attrs.Name)
+		if port.hairpin {
 			out.Objects = append(out.Objects, network.Hairpin{Link: attrs.Name, Bridge: bridge, On: true})
 		}
 	}
 	return nil
+}
+
+// bridgePort is how a bridge treats one of its ports.
+type bridgePort struct{ hairpin, learning, flood, suppress bool }
+
+// bridgePorts lists the ports of all bridges, by their links' indexes. The library asks for all of
+// them to tell about one.
+func bridgePorts() (map[int]bridgePort, error) {
+	req := nl.NewNetlinkRequest(unix.RTM_GETLINK, unix.NLM_F_DUMP)
+	req.AddData(nl.NewIfInfomsg(unix.AF_BRIDGE))
+	answers, err := req.Execute(unix.NETLINK_ROUTE, unix.RTM_NEWLINK)
+	if err != nil {
+		return nil, err
+	}
+	ports := make(map[int]bridgePort, len(answers))
+	for _, answer := range answers {
+		if err := parseBridgePort(answer, ports); err != nil {
+			return nil, err
+		}
+	}
+	return ports, nil
+}
+
+// parseBridgePort adds what the kernel says of a bridge's port.
+func parseBridgePort(answer []byte, ports map[int]bridgePort) error {
+	attrs, index, err := parseLink(answer)
+	if err != nil {
+		return err
+	}
+	for _, a := range attrs {
+		if a.Attr.Type != unix.IFLA_PROTINFO|unix.NLA_F_NESTED {
+			continue
+		}
+		settings, err := attrsOf(a.Value)
+		if err != nil {
+			return err
+		}
+		var p bridgePort
+		for _, setting := range settings {
+			if len(setting.Value) == 0 {
+				continue
+			}
+			on := setting.Value[0] != 0
+			switch setting.Attr.Type {
+			case nl.IFLA_BRPORT_MODE:
+				p.hairpin = on
+			case nl.IFLA_BRPORT_LEARNING:
+				p.learning = on
+			case nl.IFLA_BRPORT_UNICAST_FLOOD:
+				p.flood = on
+			case nl.IFLA_BRPORT_NEIGH_SUPPRESS:
+				p.suppress = on
+			}
+		}
+		ports[index] = p
+	}
+	return nil
+}
+
+// parseLink reads what the kernel says of a link.
+func parseLink(answer []byte) (attrs []syscall.NetlinkRouteAttr, index int, err error) {
+	if len(answer) < unix.SizeofIfInfomsg {
+		return nil, 0, fmt.Errorf("read a link: %d bytes are too few", len(answer))
+	}
+	msg := nl.DeserializeIfInfomsg(answer)
+	attrs, err = attrsOf(answer[msg.Len():])
+	return attrs, int(msg.Index), err
+}
+
+// attrsOf reads attributes. The library takes it for granted that the last one is filled up to four bytes.
+func attrsOf(data []byte) ([]syscall.NetlinkRouteAttr, error) {
+	if missing := -len(data) & 3; missing > 0 {
+		data = append(data[:len(data):len(data)], make([]byte, missing)...)
+	}
+	return nl.ParseRouteAttr(data)
 }
 
 // callsNetfilter tells whether a bridge has what it bridges pass by netfilter, which the library
@@ -73,7 +159,11 @@ func callsNetfilter(link netlink.Link) (bool, error) {
 	if err != nil || len(answers) == 0 {
 		return false, err
 	}
-	attrs, err := nl.ParseRouteAttr(answers[0][msg.Len():])
+	return parseCallsNetfilter(answers[0])
+}
+
+func parseCallsNetfilter(answer []byte) (bool, error) {
+	attrs, _, err := parseLink(answer)
 	for _, outer := range []uint16{unix.IFLA_LINKINFO, nl.IFLA_INFO_DATA} {
 		if err != nil {
 			return false, err
@@ -82,10 +172,10 @@ func callsNetfilter(link netlink.Link) (bool, error) {
 		if i < 0 {
 			return false, nil
 		}
-		attrs, err = nl.ParseRouteAttr(attrs[i].Value)
+		attrs, err = attrsOf(attrs[i].Value)
 	}
 	for _, a := range attrs {
-		if (a.Attr.Type == nl.IFLA_BR_NF_CALL_IPTABLES || a.Attr.Type == nl.IFLA_BR_NF_CALL_IP6TABLES) && a.Value[0] == 0 {
+		if (a.Attr.Type == nl.IFLA_BR_NF_CALL_IPTABLES || a.Attr.Type == nl.IFLA_BR_NF_CALL_IP6TABLES) && (len(a.Value) == 0 || a.Value[0] == 0) {
 			return false, nil
 		}
 	}
@@ -129,21 +219,15 @@ func dumpBridge(out *network.Existing, link netlink.Link) error {
 }
 
 // dumpTunnel lists a VXLAN port and its forwarding entries.
-func dumpTunnel(out *network.Existing, link *netlink.Vxlan, bridges map[int]string) error {
+func dumpTunnel(out *network.Existing, link *netlink.Vxlan, bridges map[int]string, ports map[int]bridgePort) error {
 	t := network.Tunnel{
 		Name: link.Name, Alias: link.Alias, Bridge: bridges[link.MasterIndex], VNI: uint32(link.VxlanId), MTU: link.MTU,
 		Local: netipOf(link.SrcAddr), Port: uint16(link.Port),
 	}
 	if link.Flags&net.FlagUp == 0 {
 		t.MTU = wrong
-	} else if t.Bridge != "" {
-		info, err := netlink.LinkGetProtinfo(link)
-		if err != nil {
-			return err
-		}
-		if info.Learning || info.Flood || !info.NeighSuppress {
-			t.MTU = wrong
-		}
+	} else if p, there := ports[link.Index]; t.Bridge != "" && (!there || p.learning || p.flood || !p.suppress) {
+		t.MTU = wrong
 	}
 	out.Objects = append(out.Objects, t)
 	entries, err := netlink.NeighList(link.Index, unix.AF_BRIDGE)

@@ -1,6 +1,7 @@
 package linux
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"net"
@@ -27,7 +28,7 @@ const (
 )
 
 // apply carries out one step that isn't nftables'.
-func apply(step network.Step) error {
+func (p *Plane) apply(ctx context.Context, step network.Step) error {
 	gone := step.Do == network.Remove
 	switch o := step.Object.(type) {
 	case network.Bridge:
@@ -35,6 +36,13 @@ func apply(step network.Step) error {
 			return removeLink(o.Name)
 		}
 		return putBridge(o)
+	case network.Wire:
+		if gone {
+			return p.wires.remove(o.Name)
+		}
+		return p.wires.put(ctx, o)
+	case network.WirePeer:
+		return putPeer(o, gone)
 	case network.Tunnel:
 		if gone {
 			return removeLink(o.Name)
@@ -82,6 +90,8 @@ func apply(step network.Step) error {
 		})
 	case network.Route:
 		return route(gone, o)
+	case network.Pass:
+		return p.putPass(ctx, o, gone)
 	case network.Rule:
 		if gone {
 			return netlink.RuleDel(netlinkRule(o))
@@ -102,7 +112,9 @@ func ipNet(p netip.Prefix) *net.IPNet {
 	return &net.IPNet{IP: p.Addr().AsSlice(), Mask: net.CIDRMask(p.Bits(), p.Addr().BitLen())}
 }
 
-func sysctlPath(name string) string { return "/proc/sys/" + strings.ReplaceAll(name, ".", "/") }
+func sysctlPath(name string) string {
+	return hostRoot + "/proc/sys/" + strings.ReplaceAll(name, ".", "/")
+}
 
 // setIfThere sets what a kernel without IPv6 doesn't have.
 func setIfThere(name, value string) error {
@@ -313,8 +325,10 @@ func route(gone bool, o network.Route) error {
 	if o.Via.IsValid() {
 		r.Gw, r.Flags, r.Family = o.Via.AsSlice(), int(netlink.FLAG_ONLINK), familyOf(o.Via)
 		r.Dst = &net.IPNet{IP: make(net.IP, o.Via.BitLen()/8), Mask: net.CIDRMask(0, o.Via.BitLen())}
+	} else if r.Dst = ipNet(o.Dst); o.Table != unix.RT_TABLE_LOCAL {
+		r.Scope = netlink.SCOPE_LINK
 	} else {
-		r.Dst, r.Type, r.Scope = ipNet(o.Dst), unix.RTN_LOCAL, netlink.SCOPE_HOST
+		r.Type, r.Scope = unix.RTN_LOCAL, netlink.SCOPE_HOST
 		if o.Dst.Addr().Is6() {
 			r.Scope = netlink.SCOPE_UNIVERSE // IPv6 has no other.
 		}

@@ -42,12 +42,15 @@ func TestMain(m *testing.M) {
 			func() error { return syscall.Mount("", "/", "", syscall.MS_PRIVATE|syscall.MS_REC, "") },
 			func() error { return os.MkdirAll("/run/netns", 0o755) },
 			func() error { return syscall.Mount("netns", "/run/netns", "tmpfs", 0, "") },
+			func() error { return os.MkdirAll("/run/wireguard", 0o755) },
+			func() error { return syscall.Mount("wireguard", "/run/wireguard", "tmpfs", 0, "") },
 		} {
 			if err := step(); err != nil {
 				fmt.Fprintln(os.Stderr, err)
 				os.Exit(1)
 			}
 		}
+		go haveWires(wiresFile(0)("c"))
 		os.Exit(m.Run())
 	}
 	self := exec.Command("/proc/self/exe", os.Args[1:]...)
@@ -67,7 +70,7 @@ func kernel(t *testing.T) *linux.Plane {
 		}
 		t.Skip("needs root")
 	}
-	return linux.New(slog.New(slog.NewTextHandler(testWriter{t}, nil)))
+	return linux.New(slog.New(slog.NewTextHandler(testWriter{t}, nil)), wiresFile(0))
 }
 
 type testWriter struct{ t *testing.T }
@@ -220,7 +223,7 @@ func TestPlane_OneNetworkInTheWay(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			err = plane.Apply(ctx, network.Plan(network.Desired(w, existing.Ports), existing.Objects, true))
+			err = plane.Apply(ctx, network.Plan(network.Desired(w, existing), existing.Objects, true))
 			if err == nil || !strings.Contains(err.Error(), "ip link delete skb1001") {
 				t.Errorf("%s: it says %v", foreign, err)
 			}
@@ -230,7 +233,7 @@ func TestPlane_OneNetworkInTheWay(t *testing.T) {
 			t.Fatal(err)
 		}
 		there := keys(existing.Objects)
-		for _, want := range keys(network.Desired(w, nil)) {
+		for _, want := range keys(network.Desired(w, network.Existing{})) {
 			if strings.Contains(want, "1002") && !slices.Contains(there, want) {
 				t.Errorf("%s: no %s", foreign, want)
 			}
@@ -253,7 +256,7 @@ func settle(t interface {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if got, want := keys(existing.Objects), keys(network.Desired(w, existing.Ports)); !slices.Equal(got, want) {
+	if got, want := keys(existing.Objects), keys(network.Desired(w, existing)); !slices.Equal(got, want) {
 		t.Fatalf("there is\n%s\nwant\n%s", strings.Join(got, "\n"), strings.Join(want, "\n"))
 	}
 }
@@ -265,7 +268,7 @@ func settleNow(ctx context.Context, plane network.Plane, w *network.Wanted) erro
 		if err != nil {
 			return err
 		}
-		steps := network.Plan(network.Desired(w, existing.Ports), existing.Objects, true)
+		steps := network.Plan(network.Desired(w, existing), existing.Objects, true)
 		if len(steps) == 0 {
 			return nil
 		}
@@ -289,6 +292,50 @@ func keys(objects []network.Object) []string {
 	}
 	slices.Sort(list)
 	return list
+}
+
+// TestWatch_IsntToldOfOwnChanges has a plane change a service, and then another program do the same.
+func TestWatch_IsntToldOfOwnChanges(t *testing.T) {
+	plane, ctx, w := kernel(t), t.Context(), two()
+	settle(t, ctx, plane, w)
+	defer settle(t, ctx, plane, &network.Wanted{Cluster: w.Cluster})
+	told := make(chan struct{}, 1000)
+	go func() { _ = plane.Watch(ctx, func() { told <- struct{}{} }) }()
+	change := func(by *linux.Plane, name string) {
+		t.Helper()
+		if err := by.Apply(ctx, []network.Step{{Do: network.Add, Object: network.Chain{Name: name, Backends: "10.0.1.5 10.0.1.6"}}}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	other := linux.New(slog.New(slog.DiscardHandler), wiresFile(0))
+	for i := 0; len(told) == 0; i++ { // until it listens
+		change(other, fmt.Sprint("v-before-", i))
+		time.Sleep(20 * time.Millisecond)
+		if i > 200 {
+			t.Fatal("it isn't told of what others do")
+		}
+	}
+	for quiet := false; !quiet; { // News of one transaction come in several pieces.
+		select {
+		case <-told:
+		case <-time.After(200 * time.Millisecond):
+			quiet = true
+		}
+	}
+	for i := range 5 {
+		change(plane, fmt.Sprint("v-own-", i))
+	}
+	select {
+	case <-told:
+		t.Error("it is told of what it did itself")
+	case <-time.After(200 * time.Millisecond):
+	}
+	change(other, "v-other")
+	select {
+	case <-told:
+	case <-time.After(5 * time.Second):
+		t.Error("it isn't told of what another did afterwards")
+	}
 }
 
 // TestPlane_MendsWhatOthersChange has rules flushed, a bridge and a rule removed and a tunnel
@@ -327,7 +374,7 @@ func TestPlane_MendsWhatOthersChange(t *testing.T) {
 		deadline := time.Now().Add(10 * time.Second)
 		for {
 			existing, err := plane.Dump(ctx, "c")
-			if err == nil && len(network.Plan(network.Desired(w, existing.Ports), existing.Objects, true)) == 0 {
+			if err == nil && len(network.Plan(network.Desired(w, existing), existing.Objects, true)) == 0 {
 				return
 			}
 			if time.Now().After(deadline) {

@@ -20,7 +20,7 @@ import (
 
 var setNames = []network.Set{
 	network.SetVIP, network.SetMesh, network.SetMeshAddr, network.SetPeers, network.SetNodes, network.SetHair, network.SetGateways,
-	network.SetInternal, network.SetSame,
+	network.SetInternal, network.SetSame, network.SetEncrypted, network.SetGone,
 }
 
 // setOf is the set or map of a name in the table of a family.
@@ -37,8 +37,10 @@ func setOf(v6 bool, name network.Set) *nftables.Set {
 	case network.SetPeers:
 		// Of a map whose data is a number of another type `nft list` makes nothing.
 		key, s.IsMap, s.DataType = []nftables.SetDatatype{nftables.TypeEtherAddr}, true, nftables.TypeMark
-	case network.SetNodes:
+	case network.SetNodes, network.SetGone:
 		key = []nftables.SetDatatype{addrType(v6)}
+	case network.SetEncrypted:
+		key = []nftables.SetDatatype{nftables.TypeMark}
 	case network.SetHair:
 		key = []nftables.SetDatatype{addrType(v6), addrType(v6)}
 	case network.SetGateways:
@@ -100,8 +102,12 @@ func encodeKey(v6 bool, e network.Element) ([]byte, error) {
 		key = append(addr(e.A), transport(e.B)...)
 	case network.SetPeers:
 		key, _ = net.ParseMAC(e.A)
-	case network.SetNodes:
+	case network.SetNodes, network.SetGone:
 		key = addr(e.A)
+	case network.SetEncrypted:
+		if vni, err := strconv.ParseUint(e.A, 10, 24); err == nil {
+			key = binaryutil.BigEndian.PutUint32(uint32(vni) << 8) // as in the packet
+		}
 	case network.SetHair:
 		key = append(addr(e.A), addr(e.B)...)
 	case network.SetInternal:
@@ -176,8 +182,10 @@ func decodeElement(v6 bool, name network.Set, element nftables.SetElement) (netw
 			return e, false
 		}
 		e.Value = strconv.FormatUint(uint64(binaryutil.NativeEndian.Uint32(element.Val)), 10)
-	case network.SetNodes:
+	case network.SetNodes, network.SetGone:
 		e.A = addr()
+	case network.SetEncrypted:
+		e.A = strconv.FormatUint(uint64(binaryutil.BigEndian.Uint32(take(4))>>8), 10)
 	case network.SetHair:
 		e.A, e.B = addr(), addr()
 	case network.SetInternal:
@@ -214,6 +222,52 @@ func rulesOf(c network.Chain) int {
 	return 1
 }
 
+// dumpRules lists what is said of each rule of a table, by chain. The library can list neither all at once
+// nor one that has originalZone.
+func dumpRules(table *nftables.Table) (map[string][][]byte, error) {
+	conn, err := netlink.Dial(unix.NETLINK_NETFILTER, nil)
+	if err != nil {
+		return nil, err
+	}
+	defer conn.Close()
+	if err := conn.SetReadBuffer(socketBuffer); err != nil {
+		return nil, err
+	}
+	of, err := netlink.MarshalAttributes([]netlink.Attribute{{Type: unix.NFTA_RULE_TABLE, Data: append([]byte(table.Name), 0)}})
+	if err != nil {
+		return nil, err
+	}
+	list, err := conn.Execute(netlink.Message{
+		Header: netlink.Header{Type: unix.NFNL_SUBSYS_NFTABLES<<8 | unix.NFT_MSG_GETRULE, Flags: netlink.Request | netlink.Dump},
+		Data:   append([]byte{byte(table.Family), unix.NFNETLINK_V0, 0, 0}, of...),
+	})
+	if err != nil {
+		return nil, err
+	}
+	rules := map[string][][]byte{}
+	for _, rule := range list {
+		if len(rule.Data) < nfgenmsg {
+			continue
+		}
+		attrs, err := netlink.NewAttributeDecoder(rule.Data[nfgenmsg:])
+		if err != nil {
+			return nil, err
+		}
+		var chain string
+		var said []byte
+		for attrs.Next() {
+			switch attrs.Type() {
+			case unix.NFTA_RULE_CHAIN:
+				chain = attrs.String()
+			case unix.NFTA_RULE_USERDATA:
+				said = attrs.Bytes()
+			}
+		}
+		rules[chain] = append(rules[chain], said)
+	}
+	return rules, nil
+}
+
 // dumpTable lists the table of a family, if there is one.
 func dumpTable(out *network.Existing, v6 bool) error {
 	conn, err := dial()
@@ -236,20 +290,20 @@ func dumpTable(out *network.Existing, v6 bool) error {
 	if err != nil {
 		return err
 	}
-	found, rules := network.Table{IPv6: v6}, map[string]int{}
+	rules, err := dumpRules(table)
+	if err != nil {
+		return err
+	}
+	found := network.Table{IPv6: v6}
 	var services []network.Chain
 	for _, chain := range chains {
 		if chain.Table.Name != tableName {
 			continue
 		}
-		list, err := conn.GetRules(table, chain)
-		if err != nil {
-			return err
-		}
-		rules[chain.Name] = len(list)
+		list := rules[chain.Name]
 		said := ""
-		for _, r := range list {
-			if s, is := userdata.GetString(r.UserData, userdata.TypeComment); is {
+		for _, data := range list {
+			if s, is := userdata.GetString(data, userdata.TypeComment); is {
 				said = s
 			}
 		}
@@ -266,7 +320,7 @@ func dumpTable(out *network.Existing, v6 bool) error {
 		}
 	}
 	for _, base := range baseChains(found) {
-		if n, there := rules[base.name]; !there || n != len(base.rules) {
+		if list := rules[base.name]; len(list) != len(base.rules) {
 			found.Layout = 0 // Rules were removed, or added: it isn't right.
 		}
 	}

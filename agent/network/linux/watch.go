@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
+	"sync"
 
 	"github.com/mdlayher/netlink"
 	"golang.org/x/sys/unix"
@@ -11,7 +13,8 @@ import (
 
 // Watch calls changed at the kernel's news of links, addresses, rules and nftables. Neighbours
 // aren't among them: every one that is heard of or forgotten on the machine would be news, and
-// skep's are permanent.
+// skep's are permanent; nor is what Apply does with nftables, since a look after each change of one service
+// would cost hundreds of times as much.
 func (p *Plane) Watch(ctx context.Context, changed func()) error {
 	links, err := netlink.Dial(unix.NETLINK_ROUTE, &netlink.Config{Groups: unix.RTMGRP_LINK | unix.RTMGRP_IPV4_IFADDR | unix.RTMGRP_IPV6_IFADDR | 1<<(unix.RTNLGRP_IPV4_RULE-1) | 1<<(unix.RTNLGRP_IPV6_RULE-1)})
 	if err != nil {
@@ -22,10 +25,11 @@ func (p *Plane) Watch(ctx context.Context, changed func()) error {
 		_ = links.Close()
 		return fmt.Errorf("listen to the kernel: %w", err)
 	}
+	p.own.forget()
 	sockets := []*netlink.Conn{links, tables}
 	ended := make(chan error, len(sockets))
 	for _, socket := range sockets {
-		go func() { ended <- hear(socket, changed) }()
+		go func() { ended <- p.hear(socket, changed) }()
 	}
 	var failed error
 	select {
@@ -45,12 +49,93 @@ func (p *Plane) Watch(ctx context.Context, changed func()) error {
 }
 
 // hear calls changed for what a socket hears until it is closed.
-func hear(socket *netlink.Conn, changed func()) error {
+func (p *Plane) hear(socket *netlink.Conn, changed func()) error {
 	for {
-		_, err := socket.Receive()
+		news, err := socket.Receive()
+		if news = slices.DeleteFunc(news, p.isOwn); err == nil && len(news) == 0 {
+			continue
+		}
 		if err != nil && !errors.Is(err, unix.ENOBUFS) { // News that were lost are news.
 			return err
 		}
+		if err != nil || slices.ContainsFunc(news, ofFirewall) {
+			p.stale.Store(true)
+		}
 		changed()
 	}
+}
+
+// mine has Watch know a transaction's socket.
+func (p *Plane) mine(c *netlink.Conn) error {
+	raw, err := c.SyscallConn()
+	if err != nil {
+		return err
+	}
+	var addr unix.Sockaddr
+	failed := raw.Control(func(fd uintptr) { addr, err = unix.Getsockname(int(fd)) })
+	if a, is := addr.(*unix.SockaddrNetlink); is {
+		p.own.expect(a.Pid)
+	}
+	return errors.Join(failed, err)
+}
+
+// isOwn tells whether news of nftables are of a transaction of this Plane's.
+func (p *Plane) isOwn(m netlink.Message) bool {
+	return int(m.Header.Type)>>8 == unix.NFNL_SUBSYS_NFTABLES && p.own.is(m.Header.PID, int(m.Header.Type)&0xff == unix.NFT_MSG_NEWGEN)
+}
+
+// ownNews are this Plane's transactions whose news Watch may not have heard yet: how many, by their
+// sockets' numbers. The kernel gives a number again as soon as it is free, so several of them may
+// have the same.
+type ownNews struct {
+	mu      sync.Mutex // guards the field below
+	pending map[uint32]int
+}
+
+func (o *ownNews) expect(socket uint32) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if o.pending == nil {
+		o.pending = map[uint32]int{}
+	}
+	o.pending[socket]++
+}
+
+// is tells whether news of a socket are of one's own. The last of a transaction's is of the new
+// generation of all rules; the number may be another's afterwards.
+func (o *ownNews) is(socket uint32, last bool) bool {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	own := o.pending[socket] > 0
+	if own && last {
+		if o.pending[socket]--; o.pending[socket] == 0 {
+			delete(o.pending, socket)
+		}
+	}
+	return own
+}
+
+func (o *ownNews) forget() {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	clear(o.pending)
+}
+
+// ofFirewall tells whether news of the kernel's are of a table of nftables that isn't skep's.
+func ofFirewall(m netlink.Message) bool {
+	const header = 4
+	kind := int(m.Header.Type) & 0xff
+	if int(m.Header.Type)>>8 != unix.NFNL_SUBSYS_NFTABLES || len(m.Data) < header || kind == unix.NFT_MSG_NEWGEN {
+		return false
+	}
+	attrs, err := netlink.NewAttributeDecoder(m.Data[header:])
+	if err != nil {
+		return true
+	}
+	for attrs.Next() {
+		if attrs.Type() == unix.NFTA_RULE_TABLE { // As is that of chains, sets and elements; of tables it is the name.
+			return attrs.String() != tableName
+		}
+	}
+	return true
 }

@@ -10,17 +10,19 @@ import (
 	"pgregory.net/rapid"
 
 	"skep/agent/network"
+	"skep/cluster"
 )
 
 // Wanted draws an account of networks: few values, so that those of two draws often meet.
 func Wanted(t *rapid.T) *network.Wanted {
 	w := &network.Wanted{
 		Cluster: "c", DataPort: 4789, Seed: 7, Marks: network.Marks{Peer: 0x3ff00000, LocalClient: 0x40000000},
+		MTU: 1500, Generation: rapid.Uint32Range(1, 3).Draw(t, "generation"),
 		Self: network.Node{Index: 1, Addr: netip.MustParseAddr(rapid.SampledFrom([]string{"192.0.2.1", "192.0.2.101", "2001:db8::1"}).Draw(t, "self"))},
 	}
 	for index := uint16(2); index < 5; index++ {
 		if rapid.Bool().Draw(t, "node") {
-			w.Nodes = append(w.Nodes, network.Node{Index: index, Addr: netip.AddrFrom4([4]byte{192, 0, 2, byte(index)})})
+			w.Nodes = append(w.Nodes, network.Node{Index: index, Addr: netip.AddrFrom4([4]byte{192, 0, 2, byte(index)}), Keys: keys(t)})
 		}
 	}
 	ingress := []netip.Addr{}
@@ -32,7 +34,7 @@ func Wanted(t *rapid.T) *network.Wanted {
 		prefix := netip.PrefixFrom(netip.AddrFrom4([4]byte{10, 0, third, 0}), 24)
 		n := network.Network{
 			ID: fmt.Sprint("net", vni), VNI: vni, MTU: rapid.SampledFrom([]int{1450, 1400}).Draw(t, "mtu"),
-			Ingress: vni == 4097, Internal: vni == 4098 && rapid.Bool().Draw(t, "internal"),
+			Encrypted: rapid.Bool().Draw(t, "encrypted"), Ingress: vni == 4097, Internal: vni == 4098 && rapid.Bool().Draw(t, "internal"),
 			Subnets: []network.Subnet{{Prefix: prefix, Gateway: prefix.Addr().Next()}},
 		}
 		v6 := rapid.Bool().Draw(t, "v6")
@@ -45,7 +47,7 @@ func Wanted(t *rapid.T) *network.Wanted {
 			if !rapid.Bool().Draw(t, "endpoint") {
 				continue
 			}
-			e := network.Endpoint{Node: uint16(rapid.IntRange(1, 4).Draw(t, "at")), Addrs: []netip.Addr{netip.AddrFrom4([4]byte{10, 0, third, host})}}
+			e := network.Endpoint{Node: uint16(rapid.IntRange(1, 4).Draw(t, "at")), Gone: rapid.Bool().Draw(t, "gone"), Addrs: []netip.Addr{netip.AddrFrom4([4]byte{10, 0, third, host})}}
 			if v6 {
 				e.Addrs = append(e.Addrs, netip.AddrFrom16([16]byte{0: 0xfd, 7: third, 15: host}))
 			}
@@ -73,6 +75,14 @@ func Wanted(t *rapid.T) *network.Wanted {
 	return w
 }
 
+// keys draws a node's keys, few, so that two nodes may have the same.
+func keys(t *rapid.T) (keys cluster.WireKeys) {
+	for i := range keys {
+		keys[i] = cluster.WireKey{Generation: rapid.Uint32Range(0, 3).Draw(t, "generation"), Public: [32]byte{rapid.ByteMax(5).Draw(t, "key")}}
+	}
+	return keys
+}
+
 // Any draws an account in which anything may be wrong, and a network that is sound: for what is wrong in
 // another one it is to work all the same.
 func Any(t *rapid.T) (w *network.Wanted, sound network.Network) {
@@ -94,18 +104,18 @@ func Any(t *rapid.T) (w *network.Wanted, sound network.Network) {
 		Services:  []network.Service{{VIP: netip.MustParseAddr("10.9.0.2"), Backends: []netip.Addr{netip.MustParseAddr("10.9.0.5"), netip.MustParseAddr("10.9.0.6")}}},
 	}
 	w = &network.Wanted{
-		Cluster: "c", Seed: rapid.Uint32Max(1).Draw(t, "seed"), DataPort: rapid.SampledFrom([]uint16{4789, 0}).Draw(t, "data port"),
+		Cluster: "c", Seed: rapid.Uint32Max(1).Draw(t, "seed"), Generation: rapid.SampledFrom([]uint32{1, 2, 0, 1<<32 - 1}).Draw(t, "generation"), MTU: rapid.SampledFrom([]int{1500, 0, 70, -1, 1 << 20}).Draw(t, "mtu"), DataPort: rapid.SampledFrom([]uint16{4789, 0}).Draw(t, "data port"),
 		Self:  network.Node{Index: index.Draw(t, "self"), Addr: rapid.OneOf(rapid.Just(netip.MustParseAddr("192.0.2.1")), addr).Draw(t, "self")},
 		Marks: network.Marks{Peer: rapid.SampledFrom([]uint32{0x3ff00000, 0, 1, 0xff, 0xf0f00000, 1 << 31}).Draw(t, "peer"), LocalClient: rapid.SampledFrom([]uint32{0x40000000, 0, 0x00100000}).Draw(t, "client")},
 		Nodes: rapid.SliceOfN(rapid.Custom(func(t *rapid.T) network.Node {
-			return network.Node{Index: index.Draw(t, "index"), Addr: addr.Draw(t, "addr")}
+			return network.Node{Index: index.Draw(t, "index"), Addr: addr.Draw(t, "addr"), Keys: keys(t)}
 		}), 0, 4).Draw(t, "nodes"),
 		Networks: rapid.SliceOfN(rapid.Custom(func(t *rapid.T) network.Network {
 			return network.Network{
-				ID:      rapid.SampledFrom([]string{"a", "b", "", "a\x00b", strings.Repeat("x", 300)}).Draw(t, "id"),
-				VNI:     rapid.SampledFrom([]uint32{4097, 4098, 5001, 0, 1, 1 << 16, 1 << 24, 1<<32 - 1}).Draw(t, "vni"),
-				MTU:     rapid.SampledFrom([]int{1450, -1, 0, 67, 68, 1279, 1280, 65455, 65536, 1 << 20}).Draw(t, "mtu"),
-				Ingress: rapid.Bool().Draw(t, "ingress"), Internal: rapid.Bool().Draw(t, "internal"),
+				ID:        rapid.SampledFrom([]string{"a", "b", "", "a\x00b", strings.Repeat("x", 300)}).Draw(t, "id"),
+				VNI:       rapid.SampledFrom([]uint32{4097, 4098, 5001, 0, 1, 1 << 16, 1 << 24, 1<<32 - 1}).Draw(t, "vni"),
+				MTU:       rapid.SampledFrom([]int{1450, -1, 0, 67, 68, 1279, 1280, 65455, 65536, 1 << 20}).Draw(t, "mtu"),
+				Encrypted: rapid.Bool().Draw(t, "encrypted"), Ingress: rapid.Bool().Draw(t, "ingress"), Internal: rapid.Bool().Draw(t, "internal"),
 				Subnets: rapid.SliceOfN(rapid.Custom(func(t *rapid.T) network.Subnet {
 					s := rapid.SampledFrom([]network.Subnet{
 						{}, {Prefix: netip.MustParsePrefix("10.0.3.0/24"), Gateway: netip.MustParseAddr("10.0.3.1")}, {Prefix: netip.MustParsePrefix("10.0.0.0/16"), Gateway: netip.MustParseAddr("10.0.3.1")},

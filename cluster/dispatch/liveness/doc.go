@@ -53,9 +53,10 @@
 // overrules gossip, and gossip makes the end of a session mean something at once: without it,
 // each restart of a manager would be a reason to replace tasks, or each loss take 10 s.
 //
-// An agent that says that it stops is not lost: its containers run on and it is about to be
-// back, after an upgrade for instance. When its machine stops too, which systemd tells it, nobody
-// waits. A node without an engine may be restarting it, with its containers still running.
+// An agent that says that it stops is not lost, nor one without a session whose node leaves
+// gossip: its containers run on and it is about to be back, after an upgrade for instance. When
+// its machine stops too, which systemd tells it, nobody waits. A node without an engine may be
+// restarting it, with its containers still running.
 //
 // The guard prevents the worst that a leader can do: take its own broken network for the death of
 // most nodes, and move all tasks to the few that it sees. Other managers' gossip is evidence of

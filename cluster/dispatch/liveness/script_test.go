@@ -21,7 +21,7 @@ import (
 //	node n1 session=m2      it is ready and has a session there; "state=unknown" hasn't come yet
 //	session n1 m3           it has its session there now; "none" is nowhere
 //	leave n1                its agent says that it stops, and goes; "halt n1" with its machine
-//	gossip m2 n1 dead       m2's gossip says so ("alive", "suspect"); "all" is that of each manager
+//	gossip m2 n1 dead       m2's gossip says so ("alive", "suspect", "left"); "all" is that of each manager
 //	engine n1 away          or back
 //	run n1 a.1              the name of its agent's run; "twin n1 m3 b.1" is another one, elsewhere
 //	silent m2               it relays no more; "relays m2" again
@@ -213,7 +213,11 @@ func (s *script) relay() {
 				delete(s.left, nodeID)
 			}
 		}
-		r.Unseen = slices.Sorted(maps.Keys(s.gossip[id]))
+		for _, nodeID := range slices.Sorted(maps.Keys(s.gossip[id])) {
+			if s.gossip[id][nodeID] != "left" {
+				r.Unseen = append(r.Unseen, nodeID)
+			}
+		}
 		s.tracker.Relay(r, s.now)
 	}
 }
@@ -228,6 +232,8 @@ func (s *script) look() (changes []Change, missing []string) {
 			members[n.ID] = cluster.Member{NodeID: n.ID}
 		case "suspect":
 			members[n.ID] = cluster.Member{NodeID: n.ID, Suspect: true}
+		case "left":
+			members[n.ID] = cluster.Member{NodeID: n.ID, Left: true}
 		}
 	}
 	in := s.tracker.Observe(Cluster{Nodes: s.nodes, ColdStart: s.coldStart, Members: members, SuspectAfter: scriptSuspectAfter}, s.now)

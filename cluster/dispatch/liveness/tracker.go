@@ -58,8 +58,8 @@ type Signals struct {
 	// Lost is since when no manager has a live session of the node, as far as this leader
 	// knows; zero while one has.
 	Lost time.Time
-	// Stopped is set when the agent's last message was that it stops, and Halting beside it
-	// when its machine does.
+	// Stopped is set when the agent's last message was that it stops, or its node left gossip
+	// without a session, and Halting beside it when the agent said that its machine stops, too.
 	Stopped, Halting bool
 	// Gossip is what the leader's own gossip says, and GossipSince since when.
 	Gossip      Gossip
@@ -77,6 +77,7 @@ const (
 	GossipAlive
 	GossipSuspect
 	GossipDead
+	GossipLeft // It said that it goes.
 )
 
 // GossipOf is what gossip says of a node; nil members are no gossip.
@@ -87,6 +88,8 @@ func GossipOf(nodeID string, members map[string]cluster.Member) Gossip {
 	switch member, seen := members[nodeID]; {
 	case !seen:
 		return GossipDead
+	case member.Left:
+		return GossipLeft
 	case member.Suspect:
 		return GossipSuspect
 	default:
@@ -282,6 +285,10 @@ func (t *Tracker) Observe(c Cluster, now time.Time) Input {
 			n.Lost, n.Stopped, n.Halting = time.Time{}, false, false
 		case n.Lost.IsZero():
 			n.Lost = now
+		}
+		// An agent that has no session can't say that it stops, but its node leaves gossip.
+		if n.Gossip == GossipLeft && !n.Lost.IsZero() {
+			n.Stopped = true
 		}
 		if record.ManagerAddr != "" && t.managers[record.ID] == nil && (n.Gossip == GossipAlive || n.Gossip == GossipNone) {
 			in.Unheard++

@@ -36,8 +36,9 @@ type Config struct {
 	// that isn't empty, refuses connections to it.
 	Ask func(ctx context.Context, addr, refusing string) (cluster.ManagerHealth, error)
 	// Stand has raft begin an election, as one does to whom leadership is handed over: those
-	// who believe that there is a leader vote as well.
-	Stand func() error
+	// who believe that there is a leader vote as well. Refused tells whether nobody listens at
+	// the leader's port; otherwise it is silent.
+	Stand func(refused bool) error
 	// Lost has the last manager whose connection to this one ended. Run is its only reader.
 	Lost <-chan string
 	// Doubt has gossip look after a node at once.
@@ -177,7 +178,7 @@ func (c *Campaign) step(ctx context.Context) time.Duration {
 func (c *Campaign) stand(leader string, own cluster.ManagerHealth) {
 	c.config.Doubt(leader)
 	c.config.Log.Debug("stand for election", "node", own.NodeID, "leader", leader, "term", own.Term, "refused", own.Refused, "silence", own.LastContact)
-	if err := c.config.Stand(); err != nil {
+	if err := c.config.Stand(own.Refused); err != nil {
 		c.config.Log.Debug("stand for election", "node", own.NodeID, "err", err)
 	}
 }

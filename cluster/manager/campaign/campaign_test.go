@@ -85,7 +85,7 @@ func (d *district) run(t *testing.T, beats time.Duration) {
 			account.Refused = account.Refused && refusing == "leader"
 			return account, nil
 		},
-		Stand: func() error { d.stood.Add(1); d.set(func() { d.state = raft.Candidate }); return nil },
+		Stand: func(bool) error { d.stood.Add(1); d.set(func() { d.state = raft.Candidate }); return nil },
 		Doubt: func(string) {},
 	})
 	ctx, cancel := context.WithCancel(context.Background())

@@ -123,7 +123,13 @@ func (t *Transport) authorizeNow(from string, request any) error {
 	if err := authorize(from, request, h); err != nil {
 		return err
 	}
-	return t.checkPlace(from, request)
+	if err := t.checkPlace(from, request); err != nil {
+		return err
+	}
+	if _, is := request.(*raft.TimeoutNowRequest); is && from != h.self {
+		t.config.HandedOver()
+	}
+	return nil
 }
 
 // MayConnect tells whether a node may speak to this manager's raft.

@@ -36,6 +36,8 @@ type inbound struct {
 	open map[*incoming]bool
 	done chan struct{} // closed by close
 	over bool
+	// beating counts the heartbeats that raft is handling. None begins once over is set.
+	beating sync.WaitGroup
 }
 
 func newInbound(config raft.NetworkTransportConfig, authorize func(string, any) error, patience time.Duration, log *slog.Logger) *inbound {
@@ -97,6 +99,29 @@ func (in *inbound) close() {
 	in.closeExcept(func(string) bool { return false })
 }
 
+// wait waits, after close, until no heartbeat is being handled. Raft handles one in the
+// goroutine of its connection, which its own shutdown doesn't wait for, and panics when
+// the term of one can't be stored: the database is closed after this.
+func (in *inbound) wait() { in.beating.Wait() }
+
+// handle has raft handle a heartbeat, unless close was called or raft takes none yet.
+func (in *inbound) handle(rpc raft.RPC) (handled bool) {
+	handler := in.beat.Load()
+	in.mu.Lock()
+	if in.over || handler == nil {
+		in.mu.Unlock()
+		return false
+	}
+	in.beating.Add(1)
+	in.mu.Unlock()
+	defer in.beating.Done()
+	(*handler)(rpc)
+	if in.beaten != nil {
+		in.beaten()
+	}
+	return true
+}
+
 // incoming is a connection that another manager opened.
 type incoming struct {
 	net.Conn
@@ -140,11 +165,7 @@ func (c *incoming) pass(rpc raft.RPC, beat bool) {
 		rpc.Respond(nil, err)
 		return
 	}
-	if handle := c.of.beat.Load(); beat && handle != nil {
-		(*handle)(rpc)
-		if c.of.beaten != nil {
-			c.of.beaten()
-		}
+	if beat && c.of.handle(rpc) {
 		return
 	}
 	select {

@@ -53,3 +53,36 @@ func TestAuthorized_Patience(t *testing.T) {
 		}
 	})
 }
+
+// TestInbound_ClosesAfterTheHeartbeats: raft handles heartbeats in their connections'
+// goroutines and panics if it can't store a new term, so the database may be closed only
+// when none is being handled, and none may begin later.
+func TestInbound_ClosesAfterTheHeartbeats(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		in := newInbound(raft.NetworkTransportConfig{}, func(string, any) error { return nil }, time.Second, slog.New(slog.DiscardHandler))
+		began, calls := time.Now(), 0
+		handle := func(rpc raft.RPC) {
+			calls++
+			time.Sleep(3 * time.Second) // A slow disk.
+			rpc.Respond(nil, nil)
+		}
+		in.beat.Store(&handle)
+		c := &incoming{of: in, gone: make(chan struct{})}
+		answers := make(chan raft.RPCResponse, 1)
+		heartbeat := raft.RPC{Command: &raft.AppendEntriesRequest{}, RespChan: answers}
+		go c.pass(heartbeat, true)
+		time.Sleep(time.Second)
+		in.close()
+		in.wait()
+		if took := time.Since(began); took != 3*time.Second {
+			t.Errorf("closed after %v; the heartbeat was handled for 3s", took)
+		}
+		if answer := <-answers; answer.Error != nil {
+			t.Errorf("the heartbeat that was being handled: %v", answer.Error)
+		}
+		c.pass(heartbeat, true)
+		if answer := <-answers; answer.Error == nil || calls != 1 {
+			t.Errorf("a heartbeat after the end: %v, handled %d times", answer.Error, calls-1)
+		}
+	})
+}

@@ -35,8 +35,10 @@ type Config struct {
 	Believe func(ctx context.Context, nodeID, known, claimed string) error
 	// Heard is called after each heartbeat of a leader's.
 	Heard func()
-	Now   func() time.Time
-	Log   *slog.Logger
+	// HandedOver is called when the leader has this manager stand in its place.
+	HandedOver func()
+	Now        func() time.Time
+	Log        *slog.Logger
 	// RaftLog takes what raft's own transport says.
 	RaftLog hclog.Logger
 }
@@ -112,12 +114,14 @@ func (t *Transport) Lost() <-chan string { return t.inbound.lost }
 // Client speaks to other managers' control ports in this manager's name.
 func (t *Transport) Client() *http.Client { return t.client }
 
-// Close breaks all connections and ends what Started began. Raft calls it, too.
+// Close breaks all connections and ends what Started began; then nobody calls raft any
+// more, nor its database. Raft calls it, too.
 func (t *Transport) Close() (err error) {
 	t.once.Do(func() {
 		t.client.CloseIdleConnections()
 		t.stop()
 		t.inbound.close()
+		t.inbound.wait()
 		err = t.NetworkTransport.Close() // It closes the streams.
 	})
 	return err

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"math"
 	"slices"
+	"strings"
 
 	"skep/cmd/lab/scenario"
 )
@@ -14,7 +15,7 @@ const before Ms = 1000
 // opens are the verbs after which a node is away, closes those after which it is back.
 var (
 	opens = map[string]string{"kill": "killed", "stop": "stopped", "pause": "paused", "cut": "cut off", "fill": "disk full", "freeze": "disk hangs",
-		"leave": "left", "restart-engine": "engine restarted", "move": "moved"}
+		"cut-power": "without power", "leave": "left", "restart-engine": "engine restarted", "move": "moved"}
 	closes = []string{"start", "resume", "heal", "thaw"}
 	slows  = map[string]string{"delay": "slow", "lose": "loses packets"}
 )
@@ -63,6 +64,59 @@ func (r Round) spans() map[string][]span {
 // away tells whether the node was away at that instant.
 func away(spans []span, at Ms) bool {
 	return slices.ContainsFunc(spans, func(s span) bool { return s.away && s.from <= at && at < s.to })
+}
+
+// dark tells whether nothing could be asked of the node, which an end of its daemon alone
+// doesn't do.
+func dark(spans []span, at Ms) bool {
+	return slices.ContainsFunc(spans, func(s span) bool {
+		return (s.what == opens["cut-power"] || s.what == opens["cut"]) && s.from <= at && at < s.to
+	})
+}
+
+// failures calls f for the requests that failed after a step and until the next, of clients who
+// asked nodes that could be asked. A machine that has just got its power back may refuse.
+func (r Round) failures(s Step, until Ms, f func(Request)) {
+	spans := r.spans()
+	for _, q := range r.Requests {
+		if !q.Answered && q.Ended >= s.Began && q.Ended < until && !dark(spans[q.Through], q.Began) && !dark(spans[q.Through], q.Ended) && !(r.refused(q) && r.boots(q)) {
+			f(q)
+		}
+	}
+}
+
+// refused tells whether a request failed because nobody listens where it was sent.
+func (r Round) refused(q Request) bool {
+	return !q.Answered && q.Why >= 0 && q.Why < len(r.Refusals) && strings.Contains(r.Refusals[q.Why], "connection refused")
+}
+
+// boots tells whether the machine that was asked had lost its power, and answered nobody since it got it back. Its daemon
+// is what leads clients on: before that carries again nobody could but the machine's kernel, which refuses.
+func (r Round) boots(q Request) (boots bool) {
+	cut := false
+	for _, s := range r.Steps {
+		if s.Began > q.Ended || !slices.Contains(s.Nodes, q.Through) {
+			continue
+		}
+		switch s.Verb {
+		case "cut-power":
+			cut, boots = true, false
+		case "start":
+			carries, yes := r.carries(q.Through, s.Began)
+			boots, cut = cut && (!yes || carries > q.Ended), false
+		}
+	}
+	return boots
+}
+
+// carries is when a node first answered a request that was sent after from.
+func (r Round) carries(name string, from Ms) (first Ms, found bool) {
+	for _, q := range r.Requests {
+		if q.Answered && q.Through == name && q.Began >= from && (!found || q.Ended < first) {
+			first, found = q.Ended, true
+		}
+	}
+	return first, found
 }
 
 // hit are the nodes that a step took away. Slow ones are there: what they suffer counts.
@@ -206,6 +260,24 @@ func (r Round) measure(step int, m scenario.Measure) (float64, bool) {
 			}
 		}
 		return float64(n), true
+	case "failed":
+		n := 0
+		r.failures(s, until, func(Request) { n++ })
+		return float64(n), len(r.Requests) > 0
+	case "carries":
+		last := s.Began
+		for _, name := range s.Nodes {
+			first, found := r.carries(name, s.Began)
+			if !found {
+				return length(0, false)
+			}
+			last = max(last, first)
+		}
+		return length(last, len(s.Nodes) > 0)
+	case "failing":
+		last := s.Began
+		r.failures(s, until, func(q Request) { last = max(last, q.Began) })
+		return length(last, len(r.Requests) > 0)
 	case "noticed":
 		noticed := map[string]bool{}
 		for _, change := range r.Sessions {

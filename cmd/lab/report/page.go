@@ -141,6 +141,11 @@ func newShownRound(run Run, index int) shownRound {
 			refused[w.Why]++
 		}
 	}
+	for _, q := range r.Requests {
+		if !q.Answered {
+			refused[q.Why]++
+		}
+	}
 	shown.Says = run.Says(index)
 	for why, reason := range r.Refusals {
 		if n := refused[why]; n > 0 {
@@ -160,6 +165,15 @@ func (run Run) Says(index int) string {
 		}
 	}
 	says := []string{fmt.Sprintf("%d writes accepted", accepted)}
+	if n := len(r.Requests); n > 0 {
+		failed := 0
+		for _, q := range r.Requests {
+			if !q.Answered {
+				failed++
+			}
+		}
+		says = append(says, fmt.Sprintf("%d of %d requests failed", failed, n))
+	}
 	if r.Failure != "" {
 		says = append(says, "could not be completed: "+r.Failure)
 	}

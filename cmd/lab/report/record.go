@@ -50,7 +50,9 @@ type Round struct {
 	Nodes  []Node
 	Steps  []Step
 	Writes []Write
-	// Refusals are the reasons that writes failed for, by their number in Write.Why.
+	// Requests are those of the services' users, and their look-ups of names.
+	Requests []Request `json:",omitempty"`
+	// Refusals are the reasons that writes and requests failed for, by their number in Why.
 	Refusals []string
 	Views    []View
 	Sessions []Session
@@ -112,6 +114,39 @@ func (w *Write) UnmarshalJSON(data []byte) error {
 	}
 	if w.Accepted = w.Why < 0; w.Accepted {
 		w.Why = 0
+	}
+	return nil
+}
+
+// Request is one attempt of a client of a service to be answered.
+type Request struct {
+	// What it asked for: "requests" or "look-ups"; Through is the node that it asked, or that it
+	// was on.
+	What, Through string
+	Client        int
+	Began, Ended  Ms
+	Answered      bool
+	// Why is the reason of a failure in Round.Refusals.
+	Why int
+}
+
+// MarshalJSON keeps requests short, as Write's does.
+func (q Request) MarshalJSON() ([]byte, error) {
+	why := q.Why
+	if q.Answered {
+		why = -1
+	}
+	return json.Marshal([]any{q.What, q.Through, q.Client, q.Began, q.Ended, why})
+}
+
+// UnmarshalJSON reads what MarshalJSON wrote.
+func (q *Request) UnmarshalJSON(data []byte) error {
+	parts := []any{&q.What, &q.Through, &q.Client, &q.Began, &q.Ended, &q.Why}
+	if err := json.Unmarshal(data, &parts); err != nil {
+		return fmt.Errorf("read a request: %w", err)
+	}
+	if q.Answered = q.Why < 0; q.Answered {
+		q.Why = 0
 	}
 	return nil
 }

@@ -105,6 +105,44 @@ func TestMeasure(t *testing.T) {
 	}
 }
 
+func TestMeasure_RequestsThatFail(t *testing.T) {
+	r := Round{Length: 9000, Steps: []Step{
+		{Verb: "cut-power", Nodes: []string{"m2"}, Began: 1000, Ended: 1010},
+		{Verb: "wait", Began: 1010, Ended: 1010},
+		{Verb: "start", Nodes: []string{"m2"}, Began: 5000, Ended: 6000},
+	}, Requests: []Request{
+		{Through: "m1", Began: 500, Ended: 900}, // before
+		{Through: "m1", Began: 950, Ended: 1200},
+		{Through: "m1", Began: 1500, Ended: 4500},
+		{Through: "m2", Began: 1600, Ended: 4600}, // of the machine that is off
+		{Through: "m1", Began: 1700, Ended: 1710, Answered: true},
+		{Through: "m2", Began: 7000, Ended: 7100},
+		// It refuses until its daemon carries, and then no more.
+		{Through: "m2", Began: 5500, Ended: 5501, Why: 1},
+		{Through: "m2", Began: 6200, Ended: 6201, Why: 1},
+		{Through: "m2", Began: 7110, Ended: 7120, Answered: true},
+		{Through: "m1", Began: 6300, Ended: 6301, Why: 1},
+		{Through: "m2", Began: 7500, Ended: 7501, Why: 1},
+	}, Refusals: []string{"it took too long", "dial tcp 10.77.0.3: connect: connection refused"}}
+	for name, want := range map[string][2]float64{"failed": {2, 3}, "failing": {500, 2500}} {
+		for i, step := range []int{0, 2} {
+			if v, ok := r.measure(step, scenario.Measure{Name: name}); !ok || v != want[i] {
+				t.Errorf("%s of step %d: %v %v, want %v", name, step, v, ok, want[i])
+			}
+		}
+	}
+	if v, ok := r.measure(2, scenario.Measure{Name: "carries"}); !ok || v != 2120 {
+		t.Errorf("it carries after %v, %v", v, ok)
+	}
+	r.Requests = nil
+	if v, ok := r.measure(2, scenario.Measure{Name: "carries"}); ok {
+		t.Errorf("it carries after %v though nobody asked", v)
+	}
+	if v, ok := r.measure(0, scenario.Measure{Name: "failed"}); ok {
+		t.Errorf("%v failed of none", v)
+	}
+}
+
 func TestMeasure_GapOfAClientThatSawNoMore(t *testing.T) {
 	r := crash()
 	r.Writes = append(r.Writes, Write{Writer: 2, Through: "m2", Began: 930, Ended: 940, Accepted: true})

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"html"
 	"html/template"
+	"maps"
 	"math"
 	"slices"
 	"strings"
@@ -60,11 +61,28 @@ func timeline(r Round) (template.HTML, []mark) {
 	for _, w := range r.Writes {
 		writers[w.Writer] = w.Through
 	}
-	for w := range len(writers) {
-		s.text("quietly end", gutter-10, y+writeHigh-4, "writes to "+writers[w])
+	lane := func(name string, attempts []attempt) {
+		s.text("quietly end", gutter-10, y+writeHigh-4, name)
 		s.rect("lane", gutter, y, x(length)-gutter, writeHigh, "")
-		writeLane(&s, r.Writes, w, x, y)
+		attemptLane(&s, attempts, x, y)
 		y += writeHigh + 5
+	}
+	for w := range len(writers) {
+		var attempts []attempt
+		for _, write := range r.Writes {
+			if write.Writer == w {
+				attempts = append(attempts, attempt{write.Ended, write.Accepted})
+			}
+		}
+		lane("writes to "+writers[w], attempts)
+	}
+	asked := map[string][]attempt{}
+	for _, q := range r.Requests {
+		name := q.What + " " + q.Through
+		asked[name] = append(asked[name], attempt{q.Ended, q.Answered})
+	}
+	for _, name := range slices.Sorted(maps.Keys(asked)) {
+		lane(name, asked[name])
 	}
 	axis(&s, length, x, top, y+2)
 	marks := stepMarks(&s, r, x, y)
@@ -172,9 +190,15 @@ func nodeLane(s *svg, r Round, n Node, spans map[string][]span, most int, x func
 	}
 }
 
-// writeLane draws the writes of one client: accepted ones as runs above, failed ones below.
-func writeLane(s *svg, writes []Write, writer int, x func(Ms) float64, y float64) {
-	const joined = 2.5 // writes nearer than that are drawn as one run
+// attempt is a write or request: when it ended, and whether it came to something.
+type attempt struct {
+	ended Ms
+	ok    bool
+}
+
+// attemptLane draws attempts: those that came to something as runs above, failed ones below.
+func attemptLane(s *svg, attempts []attempt, x func(Ms) float64, y float64) {
+	const joined = 2.5 // those nearer than that are drawn as one run
 	draw := func(accepted bool, class string, y, h float64) {
 		var path strings.Builder
 		from, to := math.Inf(-1), math.Inf(-1)
@@ -183,11 +207,11 @@ func writeLane(s *svg, writes []Write, writer int, x func(Ms) float64, y float64
 				fmt.Fprintf(&path, "M%.1f %.1fH%.1fV%.1fH%.1fZ", from, y, to+0.8, y+h, from)
 			}
 		}
-		for _, w := range writes {
-			if w.Writer != writer || w.Accepted != accepted {
+		for _, a := range attempts {
+			if a.ok != accepted {
 				continue
 			}
-			if at := x(w.Ended); at-to > joined {
+			if at := x(a.ended); at-to > joined {
 				flush()
 				from, to = at, at
 			} else {

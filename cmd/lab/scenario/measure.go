@@ -39,6 +39,9 @@ var Meanings = []Meaning{
 	{"rollback", "rollback completed", false},
 	{"refused", "requests failed at managers that were there", true},
 	{"noticed", "agents on other managers that notice", true},
+	{"failed", "requests of users that failed", true},
+	{"failing", "until the last request that failed was sent", false},
+	{"carries", "requests of users answered through it", false},
 }
 
 // Meaning returns what the measure measures.

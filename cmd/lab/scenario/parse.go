@@ -25,13 +25,15 @@ type verb struct {
 	object string
 	// options are the keys that may stand beside it, required those that must.
 	options, required []string
-	// needs is "links", "disks", "engine" or "clocks" when not every machine can do it.
+	// needs is "links", "disks", "engine", "clocks" or "hosts" when not every machine can do it.
 	needs string
 }
 
 var verbs = map[string]verb{
 	"kill":           {object: "nodes", options: []string{"as"}},
 	"stop":           {object: "nodes", options: []string{"as"}},
+	"restart":        {object: "nodes", options: []string{"as", "times"}},
+	"cut-power":      {object: "nodes", options: []string{"as"}, needs: "hosts"},
 	"start":          {object: "nodes", options: []string{"within"}},
 	"pause":          {object: "nodes", options: []string{"as"}},
 	"resume":         {object: "nodes"},
@@ -200,23 +202,71 @@ func (p *parser) file(n *yaml.Node) {
 		p.fail(n, "want \"steps\": what is done")
 	default:
 		p.list(steps, "steps", p.step)
+		p.hosts(n)
 	}
 }
 
+// hosts checks what belongs together where nodes are machines with an engine each.
+func (p *parser) hosts(n *yaml.Node) {
+	service := func(asking, of string) (s Service) {
+		i := slices.IndexFunc(p.s.Services, func(s Service) bool { return s.Name == of })
+		if of != "" && i < 0 {
+			p.fail(n, "%s of %q: there is no such service", asking, of)
+		}
+		if i >= 0 {
+			s = p.s.Services[i]
+		}
+		return s
+	}
+	requests, lookups := p.s.Load.Requests, p.s.Load.Lookups
+	asked, named := service("requests", requests.Of), service("lookups", lookups.Of)
+	switch {
+	case p.err != nil:
+	case requests.Of != "" && asked.Publish == 0:
+		p.fail(n, "requests of %q: give the service a port to \"publish\"", requests.Of)
+	case lookups.Of != "" && named.Network == "":
+		p.fail(n, "lookups of %q: give the service a \"network\"", lookups.Of)
+	case p.s.Needs().Hosts && p.s.Driver != "docker":
+		p.fail(n, "want \"driver: docker\": simulated tasks have no networks")
+	}
+}
+
+func (p *parser) asking(n *yaml.Node, what string) (a Asking) {
+	a = Asking{Clients: 16, Pause: 50 * time.Millisecond}
+	p.each(n, what, []string{"of", "clients", "pause"}, func(key string, v *yaml.Node) {
+		switch key {
+		case "of":
+			a.Of = p.text(v, key)
+		case "clients":
+			a.Clients = p.number(v, key, 2, 64)
+		case "pause":
+			a.Pause = p.duration(v, key)
+		}
+	})
+	if a.Of == "" {
+		p.fail(n, "%s: want \"of\": which service", what)
+	}
+	return a
+}
+
 func (p *parser) load(n *yaml.Node) {
-	p.each(n, "load", []string{"writers", "pause"}, func(key string, v *yaml.Node) {
+	p.each(n, "load", []string{"writers", "pause", "requests", "lookups"}, func(key string, v *yaml.Node) {
 		switch key {
 		case "writers":
 			p.s.Load.Writers = p.number(v, key, 1, 64)
 		case "pause":
 			p.s.Load.Pause = p.duration(v, key)
+		case "requests":
+			p.s.Load.Requests = p.asking(v, key)
+		case "lookups":
+			p.s.Load.Lookups = p.asking(v, key)
 		}
 	})
 }
 
 func (p *parser) service(n *yaml.Node) {
 	service := Service{Replicas: 1, On: "all", Parallelism: 1, OnFailure: "pause", Monitor: 500 * time.Millisecond}
-	p.each(n, "a service", []string{"name", "replicas", "on", "start-delay", "parallelism", "monitor", "on-failure"}, func(key string, v *yaml.Node) {
+	p.each(n, "a service", []string{"name", "replicas", "on", "publish", "network", "start-delay", "parallelism", "monitor", "on-failure"}, func(key string, v *yaml.Node) {
 		switch key {
 		case "name":
 			service.Name = p.text(v, key)
@@ -224,6 +274,10 @@ func (p *parser) service(n *yaml.Node) {
 			service.Replicas = p.number(v, key, 0, 1000)
 		case "on":
 			service.On = p.oneOf(v, key, "all", "workers", "managers")
+		case "publish":
+			service.Publish = p.number(v, key, 1, 65535)
+		case "network":
+			service.Network = p.text(v, key)
 		case "start-delay":
 			service.StartDelay = p.duration(v, key)
 		case "parallelism":
@@ -279,7 +333,7 @@ func (p *parser) target(n *yaml.Node) Target {
 
 // step reads one element of steps: a mapping with one verb and its options.
 func (p *parser) step(n *yaml.Node) {
-	step := Step{Line: n.Line, Limit: time.Minute}
+	step := Step{Line: n.Line, Limit: time.Minute, Times: 1}
 	var object *yaml.Node
 	if n.Kind == yaml.MappingNode {
 		for i := 0; i+1 < len(n.Content); i += 2 {
@@ -420,6 +474,8 @@ func (p *parser) option(step *Step, key string, n *yaml.Node) {
 		if step.Ahead, err = time.ParseDuration(n.Value); n.Kind != yaml.ScalarNode || err != nil || step.Ahead.Abs() > farthest {
 			p.fail(n, "ahead %q: want a duration such as 2400h or -1m, at most %v", n.Value, farthest)
 		}
+	case "times":
+		step.Times = p.number(n, key, 1, 1000)
 	case "limit":
 		step.Limit = p.duration(n, key)
 	case "image":
@@ -499,6 +555,8 @@ func (s Step) words() string {
 	switch {
 	case s.Only != "":
 		say += ", " + s.Only + " only"
+	case s.Times > 1:
+		say += fmt.Sprintf(" %d times", s.Times)
 	case s.Within > 0:
 		say += " within " + s.Within.String()
 	case s.Verb == "set-clock":

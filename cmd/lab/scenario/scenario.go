@@ -32,11 +32,23 @@ type Scenario struct {
 	Text string
 }
 
-// Load is who writes while the steps happen.
+// Load is who writes and asks while the steps happen.
 type Load struct {
 	// Writers are clients, each with a connection of its own to one manager, in turn.
 	Writers int
 	// Pause is what each waits between two writes.
+	Pause time.Duration
+	// Requests go to a service's published port, on every node; Lookups are of its name, by
+	// clients in one of its containers on every node.
+	Requests, Lookups Asking
+}
+
+// Asking is clients that ask all the time. Half of those that send requests keep their connections.
+type Asking struct {
+	// Of is the service; empty for no clients.
+	Of      string
+	Clients int
+	// Pause is what each waits between two questions.
 	Pause time.Duration
 }
 
@@ -46,6 +58,10 @@ type Service struct {
 	Replicas int
 	// On is "all", "workers" or "managers": the nodes that its tasks may be on.
 	On string
+	// Publish is the port, published on all nodes, by which its tasks answer; 0 for none.
+	Publish int
+	// Network is the overlay network that its tasks are on, which is made for it; empty for none.
+	Network string
 	// StartDelay is how long a simulated task takes to start.
 	StartDelay time.Duration
 	// Parallelism, Monitor and OnFailure ("pause", "continue", "rollback") say how it is updated.
@@ -69,6 +85,8 @@ type Step struct {
 	Pause time.Duration
 	// Limit is the most that a wait may take.
 	Limit time.Duration
+	// Times is how often nodes are restarted.
+	Times int
 	// Count and Kind are how many nodes of which role join, Count how many loops starve the
 	// machine, and how many secrets are stored.
 	Count int
@@ -94,13 +112,17 @@ func (s Step) Faulty() bool { return s.Verb != "wait" }
 // Needs is what a machine must have for a scenario.
 type Needs struct {
 	// Links is set when links are cut or delayed, Disks when a disk runs full or hangs,
-	// Engine when an engine is restarted, Clocks when clocks are set.
-	Links, Disks, Engine, Clocks bool
+	// Engine when an engine is restarted, Clocks when clocks are set, Hosts when nodes are
+	// machines with an engine each, for their networks.
+	Links, Disks, Engine, Clocks, Hosts bool
 }
 
 // Needs tells what the steps ask of the machine.
 func (s Scenario) Needs() Needs {
 	var n Needs
+	for _, service := range s.Services {
+		n.Hosts = n.Hosts || service.Publish != 0 || service.Network != ""
+	}
 	for _, step := range s.Steps {
 		switch verbs[step.Verb].needs {
 		case "links":
@@ -111,6 +133,8 @@ func (s Scenario) Needs() Needs {
 			n.Engine = true
 		case "clocks":
 			n.Clocks = true
+		case "hosts":
+			n.Hosts = true
 		}
 	}
 	return n

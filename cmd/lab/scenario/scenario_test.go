@@ -81,10 +81,10 @@ steps:
 	if err != nil {
 		t.Fatal(err)
 	}
-	if s.About != "Two lines of text." || s.Managers != 5 || s.Workers != 2 || s.Driver != "simulate" || s.Load != (Load{4, 20 * time.Millisecond}) {
+	if s.About != "Two lines of text." || s.Managers != 5 || s.Workers != 2 || s.Driver != "simulate" || s.Load != (Load{Writers: 4, Pause: 20 * time.Millisecond}) {
 		t.Errorf("%+v", s)
 	}
-	if want := (Service{"web", 6, "workers", 10 * time.Millisecond, 2, time.Second, "rollback"}); len(s.Services) != 1 || s.Services[0] != want {
+	if want := (Service{Name: "web", Replicas: 6, On: "workers", StartDelay: 10 * time.Millisecond, Parallelism: 2, Monitor: time.Second, OnFailure: "rollback"}); len(s.Services) != 1 || s.Services[0] != want {
 		t.Errorf("services %+v", s.Services)
 	}
 	if s.Steps[0].Pause != 1500*time.Millisecond || s.Steps[3].Limit != 5*time.Second || s.Steps[4].Count != 9 {
@@ -106,6 +106,33 @@ steps:
 	}
 }
 
+func TestParse_Networks(t *testing.T) {
+	s, err := Parse("x", `
+about: x
+driver: docker
+load: {requests: {of: web, clients: 4}, lookups: {of: web, pause: 1s}}
+services:
+  - {name: web, publish: 8080, network: net}
+steps:
+  - cut-power: follower
+    measure: {failing: worst 1s, failed: none}
+  - restart: leader
+    times: 3
+`)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if want := (Load{3, 5 * time.Millisecond, Asking{"web", 4, 50 * time.Millisecond}, Asking{"web", 16, time.Second}}); s.Load != want {
+		t.Errorf("load %+v", s.Load)
+	}
+	if s.Services[0].Publish != 8080 || s.Services[0].Network != "net" || s.Needs() != (Needs{Hosts: true}) {
+		t.Errorf("services %+v, needs %+v", s.Services, s.Needs())
+	}
+	if restart := s.Steps[1]; restart.Times != 3 || restart.Text != "restart leader 3 times" {
+		t.Errorf("restart %+v", restart)
+	}
+}
+
 func TestParse_RefusesWithLineAndWhatIsAllowed(t *testing.T) {
 	const head = "about: x\nservices: [{name: web}]\nsteps:\n"
 	for name, test := range map[string]struct{ text, want string }{
@@ -121,10 +148,15 @@ func TestParse_RefusesWithLineAndWhatIsAllowed(t *testing.T) {
 		"too many managers":         {"about: x\nmanagers: 9\n", `line 2: managers "9": want a number from 1 to 7`},
 		"driver":                    {"about: x\ndriver: podman\n", `line 2: driver "podman": want one of docker, simulate`},
 		"load":                      {"about: x\nload: {readers: 3}\n", `line 2: load has no key "readers": allowed are writers, pause`},
+		"requests of nothing":       {"about: x\nload: {requests: {clients: 3}}\n", `line 2: requests: want "of"`},
+		"requests of another":       {"about: x\ndriver: docker\nload: {requests: {of: db}}\nsteps: [{wait: 1s}]\n", `requests of "db": there is no such service`},
+		"requests of no port":       {"about: x\ndriver: docker\nload: {requests: {of: a}}\nservices: [{name: a}]\nsteps: [{wait: 1s}]\n", `give the service a port to "publish"`},
+		"look-ups of no network":    {"about: x\ndriver: docker\nload: {lookups: {of: a}}\nservices: [{name: a}]\nsteps: [{wait: 1s}]\n", `give the service a "network"`},
+		"networks of none":          {"about: x\nservices: [{name: a, network: net}]\nsteps: [{wait: 1s}]\n", `want "driver: docker"`},
 		"service without a name":    {"about: x\nservices:\n  - {replicas: 3}\n", `line 3: want a "name"`},
 		"service twice":             {"about: x\nservices: [{name: a}, {name: a}]\n", "there is a service a already"},
 		"service on":                {"about: x\nservices: [{name: a, on: m1}]\n", `on "m1": want one of all, workers, managers`},
-		"no verb":                   {head + "  - {crash: leader}\n", "line 4: want a step with one of cut, delay"},
+		"no verb":                   {head + "  - {crash: leader}\n", "line 4: want a step with one of cut, cut-power, delay"},
 		"two verbs":                 {head + "  - {kill: leader, start: leader}\n", `line 4: "kill" and "start" in one step`},
 		"unknown option":            {head + "  - {kill: leader, by: 1s}\n", `line 4: the step "kill" has no key "by": allowed are kill, as, measure`},
 		"missing option":            {head + "  - delay: leader\n", `line 4: "delay" wants the key "by" too`},

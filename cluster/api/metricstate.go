@@ -1,0 +1,359 @@
+package api
+
+import (
+	"runtime"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/docker/docker/api/types/swarm"
+	"github.com/prometheus/client_golang/prometheus"
+
+	"skep/cluster"
+	"skep/cluster/telemetry"
+	"skep/store"
+)
+
+// shownNodes is how many nodes have series of their own; of services see telemetry.NamedServices. What is
+// beyond is counted by skep_metrics_nodes_dropped and skep_metrics_services_dropped.
+const shownNodes = 2000
+
+var (
+	metricBuild   = telemetry.NewGauge("skep_build_info", "Which skep this node runs; always 1.", "version", "goversion")
+	metricNode    = telemetry.NewGauge("skep_node_info", "Which node this is; always 1.", "node", "hostname", "role")
+	metricStarted = telemetry.NewGauge("skep_start_time_seconds", "When the daemon was started, in seconds since 1970.")
+
+	metricHasLeader = telemetry.NewGauge("skep_raft_has_leader", "Whether this manager knows of a leader.")
+	metricIsLeader  = telemetry.NewGauge("skep_raft_is_leader", "Whether this manager leads and takes writes.")
+	metricState     = telemetry.NewGauge("skep_raft_state", "What this manager is in raft; 1 for one of the states.", "state")
+	metricTerm      = telemetry.NewGauge("skep_raft_term", "The latest term that this manager has seen.")
+	metricLast      = telemetry.NewGauge("skep_raft_last_index", "The last entry in this manager's log.")
+	metricCommit    = telemetry.NewGauge("skep_raft_commit_index", "The last entry that this manager knows to be committed.")
+	metricApplied   = telemetry.NewGauge("skep_raft_applied_index", "The last entry in this manager's copy of the database.")
+	metricSnapshot  = telemetry.NewGauge("skep_raft_snapshot_index", "The last entry in this manager's latest snapshot.")
+	metricContact   = telemetry.NewGauge("skep_raft_last_contact_seconds", "How long ago this manager heard of the leader; 0 on the leader.")
+	metricVoters    = telemetry.NewGauge("skep_raft_voters", "How many managers have a vote.")
+	metricReachable = telemetry.NewGauge("skep_raft_voters_reachable", "How many managers with a vote answer the leader; on the leader only.")
+	metricTolerance = telemetry.NewGauge("skep_raft_failure_tolerance", "How many more managers may fail before nothing can be changed; on the leader only.")
+	metricObjects   = telemetry.NewGauge("skep_store_objects", "Objects in this manager's copy of the database.", "kind")
+	metricBackup    = telemetry.NewGauge("skep_backup_last_success_timestamp_seconds", "When the database was last backed up, in seconds since 1970; 0 for never.")
+
+	// What follows is said by the leader only.
+	metricService  = telemetry.NewGauge("skep_service_info", "A service and its stack, if it is of one; always 1.", "service", "stack", "mode")
+	metricDesired  = telemetry.NewGauge("skep_service_tasks_desired", "How many tasks of a service are to run.", "service")
+	metricRunning  = telemetry.NewGauge("skep_service_tasks_running", "How many tasks of a service run.", "service")
+	metricTasks    = telemetry.NewGauge("skep_service_tasks", "The tasks of a service that are to run, by state.", "service", "state")
+	metricWaiting  = telemetry.NewGauge("skep_service_tasks_waiting", "The tasks of a service that wait, by reason.", "service", "reason")
+	metricUpdate   = telemetry.NewGauge("skep_service_update_state", "The state of a service's last update; 1 for the one that it is in.", "service", "state")
+	metricProgress = telemetry.NewGauge("skep_service_update_progress_ratio", "Which part of the slots that an update changes have their new task.", "service")
+	metricBegan    = telemetry.NewGauge("skep_service_update_started_timestamp_seconds", "When a service's last update began, in seconds since 1970.", "service")
+	metricNodes    = telemetry.NewGauge("skep_nodes", "Nodes by state.", "state")
+	metricNodeIs   = telemetry.NewGauge("skep_node_state", "The state of a node; 1 for the one that it is in.", "node", "hostname", "state")
+	metricNodeHas  = telemetry.NewGauge("skep_node_resources", "Processors and bytes of memory: those that a node has, and those that its tasks reserve.", "node", "hostname", "resource", "what")
+
+	metricServicesDropped = telemetry.NewGauge("skep_metrics_services_dropped", "Services that are added up as "+telemetry.OtherServices+".")
+	metricNodesDropped    = telemetry.NewGauge("skep_metrics_nodes_dropped", "Nodes that have no series of their own.")
+)
+
+// stateReader reads the state of the node and, on a manager, of its copy of the database.
+type stateReader struct {
+	server  *Server
+	started time.Time
+
+	mu sync.Mutex // guards the fields below
+	// read is what was read last: when, and whether as the leader.
+	read []prometheus.Metric
+	at   time.Time
+	led  bool
+}
+
+// Describe names nothing: what there is depends on the role.
+func (c *stateReader) Describe(chan<- *prometheus.Desc) {}
+
+// Collect reads everything.
+func (c *stateReader) Collect(to chan<- prometheus.Metric) {
+	set := func(g telemetry.Gauge, value float64, labels ...string) {
+		to <- g.Is(value, labels...)
+	}
+	s := c.server
+	info := s.Node.Info()
+	role := swarm.NodeRoleWorker
+	if info.ControlAvailable {
+		role = swarm.NodeRoleManager
+	}
+	set(metricBuild, 1, s.Version, runtime.Version())
+	set(metricStarted, seconds(c.started))
+	if info.NodeID != "" {
+		set(metricNode, 1, info.NodeID, s.Hostname, string(role))
+	}
+	manager := s.Node.Manager()
+	if manager == nil {
+		return
+	}
+	health := manager.Health()
+	leads := consensus(set, health, manager.LeaderID(), manager.Reachable())
+	for _, m := range c.database(manager.Store().View(), leads) {
+		to <- m
+	}
+}
+
+// seconds is an instant as Prometheus has them; 0 for none.
+func seconds(t time.Time) float64 {
+	if t.IsZero() {
+		return 0
+	}
+	return float64(t.UnixMilli()) / 1000
+}
+
+// consensus tells how this manager stands in raft, and whether it leads.
+func consensus(set telemetry.Set, health cluster.ManagerHealth, leader string, voters map[string]bool) (leads bool) {
+	leads = health.Leader && health.Ready
+	set.When(metricHasLeader, leader != "")
+	set.When(metricIsLeader, leads)
+	for _, state := range []string{"follower", "candidate", "leader", "shutdown"} {
+		set.When(metricState, health.State == state, state)
+	}
+	set(metricTerm, float64(health.Term))
+	set(metricLast, float64(health.LastIndex))
+	set(metricCommit, float64(health.CommitIndex))
+	set(metricApplied, float64(health.AppliedIndex))
+	set(metricSnapshot, float64(health.SnapshotIndex))
+	set(metricContact, health.LastContact.Seconds())
+	set(metricVoters, float64(len(voters)))
+	if leads {
+		answer := 0
+		for _, reachable := range voters {
+			if reachable {
+				answer++
+			}
+		}
+		set(metricReachable, float64(answer))
+		set(metricTolerance, float64(answer-(len(voters)/2+1)))
+	}
+	return leads
+}
+
+// database reads the database, or gives what was read a moment ago.
+func (c *stateReader) database(view store.View, leads bool) []prometheus.Metric {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	now := c.server.Now()
+	// A manager that begins or ceases to lead has other things to say.
+	if c.read != nil && c.led == leads && now.Sub(c.at).Abs() < stateLasts {
+		return c.read
+	}
+	var read []prometheus.Metric
+	set := func(g telemetry.Gauge, value float64, labels ...string) {
+		read = append(read, g.Is(value, labels...))
+	}
+	objects(set, view)
+	if leads {
+		nodes(set, view, services(set, view))
+	}
+	c.read, c.at, c.led = read, now, leads
+	return read
+}
+
+func objects(set telemetry.Set, view store.View) {
+	count := func(kind string, n int) { set(metricObjects, float64(n), kind) }
+	count("node", view.NodeCount())
+	count("service", view.ServiceCount())
+	count("task", view.TaskCount())
+	count("attachment", view.AttachmentCount())
+	count("secret", length(view.Secrets()))
+	count("config", length(view.Configs()))
+	count("network", length(view.Networks()))
+	if c := view.Cluster(); c != nil {
+		set(metricBackup, seconds(c.BackupAt))
+	}
+}
+
+func length[T any](all func(func(T) bool)) (n int) {
+	all(func(T) bool { n++; return true })
+	return n
+}
+
+// liveStates are the states of tasks that are on their way, or run.
+var liveStates = []cluster.State{
+	cluster.StateNew, cluster.StatePending, cluster.StateAssigned, cluster.StateAccepted,
+	cluster.StatePreparing, cluster.StateReady, cluster.StateStarting, cluster.StateRunning,
+}
+
+// serviceSeries is what is said of one service, or of several added up.
+type serviceSeries struct {
+	desired, running int
+	states           map[cluster.State]int
+	waiting          map[string]int
+}
+
+// services tells of the services, and returns what tasks have of each node.
+func services(set telemetry.Set, view store.View) map[string]swarm.Resources {
+	all := slices.SortedFunc(view.Services(), func(a, b *cluster.Service) int { return strings.Compare(a.Spec.Name, b.Spec.Name) })
+	series := make(map[string]*serviceSeries, len(all))
+	var rest *serviceSeries
+	for i, s := range all {
+		if i >= telemetry.NamedServices && rest == nil {
+			rest = newServiceSeries()
+		}
+		if i < telemetry.NamedServices {
+			series[s.ID] = newServiceSeries()
+		} else {
+			series[s.ID] = rest
+		}
+		series[s.ID].desired += s.Replicas()
+	}
+	reserved := map[string]swarm.Resources{}
+	for t := range view.Tasks() {
+		if t.Assigned() && !t.Status.State.Terminal() {
+			if revision := view.Revision(t.ServiceID, t.Revision); revision != nil && revision.Spec.Resources != nil && revision.Spec.Resources.Reservations != nil {
+				sum := reserved[t.NodeID]
+				sum.NanoCPUs += revision.Spec.Resources.Reservations.NanoCPUs
+				sum.MemoryBytes += revision.Spec.Resources.Reservations.MemoryBytes
+				reserved[t.NodeID] = sum
+			}
+		}
+		of := series[t.ServiceID]
+		if of == nil || !t.Live() {
+			continue
+		}
+		s := view.Service(t.ServiceID)
+		if t.Status.State == cluster.StateComplete && s.Job() {
+			continue // It is done.
+		}
+		if s.Global() || s.Job() {
+			of.desired++
+		}
+		of.states[t.Status.State]++
+		if t.Status.State == cluster.StateRunning {
+			of.running++
+		}
+		if reason := waitsFor(t); reason != "" {
+			of.waiting[reason]++
+		}
+	}
+	for i, s := range all {
+		if i >= telemetry.NamedServices {
+			break
+		}
+		name := s.Spec.Name
+		set(metricService, 1, name, s.Spec.Labels["com.docker.stack.namespace"], modeOf(s))
+		series[s.ID].set(set, name)
+		updateSeries(set, view, s)
+	}
+	if rest != nil {
+		rest.set(set, telemetry.OtherServices)
+	}
+	set(metricServicesDropped, float64(max(len(all)-telemetry.NamedServices, 0)))
+	return reserved
+}
+
+func newServiceSeries() *serviceSeries {
+	return &serviceSeries{states: map[cluster.State]int{}, waiting: map[string]int{}}
+}
+
+func (s *serviceSeries) set(set telemetry.Set, name string) {
+	set(metricDesired, float64(s.desired), name)
+	set(metricRunning, float64(s.running), name)
+	for _, state := range liveStates {
+		set(metricTasks, float64(s.states[state]), name, state.String())
+	}
+	for reason, n := range s.waiting {
+		set(metricWaiting, float64(n), name, reason)
+	}
+}
+
+func modeOf(s *cluster.Service) string {
+	switch {
+	case s.Spec.Mode.Global != nil:
+		return "global"
+	case s.Spec.Mode.GlobalJob != nil:
+		return "global-job"
+	case s.Spec.Mode.ReplicatedJob != nil:
+		return "replicated-job"
+	}
+	return "replicated"
+}
+
+// updateSeries tells of a service's last update.
+func updateSeries(set telemetry.Set, view store.View, s *cluster.Service) {
+	rollout := view.Rollout(s.ID)
+	if rollout == nil {
+		return
+	}
+	set(metricUpdate, 1, s.Spec.Name, string(rollout.State))
+	set(metricBegan, seconds(rollout.StartedAt), s.Spec.Name)
+	progress := 1.0
+	if !rollout.Done() && rollout.Total > 0 {
+		changed := 0
+		for t := range view.TasksOfService(s.ID) {
+			if t.Live() && t.Revision == rollout.Revision && t.RunningAt != 0 && t.CreatedAt >= cluster.At(rollout.StartedAt) {
+				changed++
+			}
+		}
+		progress = min(float64(changed)/float64(rollout.Total), 1)
+	}
+	set(metricProgress, progress, s.Spec.Name)
+}
+
+// reasons are what tasks wait for, by what their messages have.
+var reasons = []struct{ text, reason string }{
+	{"insufficient memory", "memory"},
+	{"insufficient CPU", "cpu"},
+	{"port", "ports"},
+	{"constraints", "constraint"},
+	{"no free address", "address"},
+	{"restart delay", "restart_delay"},
+	{"fence", "fence"},
+}
+
+// waitsFor tells what a task that is to run waits for; empty for nothing.
+func waitsFor(t *cluster.Task) string {
+	if t.Status.State >= cluster.StateStarting {
+		return ""
+	}
+	said := t.Status.Err
+	if said == "" && strings.HasPrefix(t.Status.Message, "waiting for") {
+		said = t.Status.Message
+	}
+	if said == "" {
+		return ""
+	}
+	first, reason := len(said), "other"
+	if strings.Contains(said, "no suitable node") {
+		reason = "no_node"
+	}
+	for _, r := range reasons { // Of several the first is that of the most nodes.
+		if at := strings.Index(said, r.text); at >= 0 && at < first {
+			first, reason = at, r.reason
+		}
+	}
+	return reason
+}
+
+// nodes tells of the nodes.
+func nodes(set telemetry.Set, view store.View, reserved map[string]swarm.Resources) {
+	states := map[string]int{}
+	shown := 0
+	for n := range view.Nodes() {
+		state := n.Status.State.String()
+		states[state]++
+		if shown++; shown > shownNodes {
+			continue
+		}
+		hostname := n.Description.Hostname
+		set(metricNodeIs, 1, n.ID, hostname, state)
+		cpus, memory := n.Capacity()
+		for _, resource := range []struct {
+			name      string
+			has, used float64
+		}{{"cpu", float64(cpus) / 1e9, float64(reserved[n.ID].NanoCPUs) / 1e9}, {"memory", float64(memory), float64(reserved[n.ID].MemoryBytes)}} {
+			set(metricNodeHas, resource.has, n.ID, hostname, resource.name, "total")
+			set(metricNodeHas, resource.used, n.ID, hostname, resource.name, "reserved")
+		}
+	}
+	for _, state := range []cluster.NodeState{cluster.NodeUnknown, cluster.NodeDown, cluster.NodeReady, cluster.NodeDisconnected} {
+		set(metricNodes, float64(states[state.String()]), state.String())
+	}
+	set(metricNodesDropped, float64(max(shown-shownNodes, 0)))
+}
