@@ -87,6 +87,29 @@ func resumes(old, next *swarm.ServiceSpec) bool {
 	return sameJSON(old, next) || !sameJSON(old.UpdateConfig, next.UpdateConfig) || !sameJSON(old.RollbackConfig, next.RollbackConfig)
 }
 
+// RestartService replaces all tasks by others that run the same: an update to a spec that
+// differs only by ForceUpdate, as a client would make it. With atOnce the update doesn't heed
+// the service's parallelism and delay; it may still fail, and then does what the spec says.
+func RestartService(old *Service, current *Revision, rollout *Rollout, atOnce bool, now time.Time) (Change, error) {
+	if atOnce && old.Job() {
+		return Change{}, Errorf(ErrUnsupported, "service %s is a job, and a job's update is done at once anyway, with as many tasks at a time as the job may have: leave out --now", old.Spec.Name)
+	}
+	spec := old.Spec
+	spec.TaskTemplate.ForceUpdate++
+	auth := ""
+	if current != nil {
+		auth = current.Auth
+	}
+	change := UpdateService(old, current, rollout, spec, auth)
+	if atOnce {
+		change.Rollout = &Rollout{
+			ServiceID: old.ID, State: swarm.UpdateStateUpdating, Revision: change.Service.Revision,
+			AtOnce: true, StartedAt: now, Message: "update in progress",
+		}
+	}
+	return change, nil
+}
+
 // RollbackService goes back to the previous spec, as a user asks for it; asked
 // again, it returns. A job runs anew, as in any update. previous is the revision old.PreviousRevision; auth is a new
 // X-Registry-Auth value for it, or empty to keep the one it has.

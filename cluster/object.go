@@ -236,6 +236,10 @@ type Revision struct {
 	// Auth is the X-Registry-Auth value to pull the image with. It goes to the
 	// agents that run the revision and is never shown.
 	Auth string
+	// By is who made it, as far as that is known, and Message what they said of it. They are
+	// for those who look at the history, and agents don't get them.
+	By      string `cbor:",omitempty"`
+	Message string `cbor:",omitempty"`
 }
 
 // TaskName is Swarm's name for a task and its container: service.slot.task, with
@@ -283,6 +287,9 @@ type Rollout struct {
 	// Return is set beside Rebalance when the scheduler began it: it moves only what was
 	// displaced when all machines had been off.
 	Return bool `cbor:",omitempty"`
+	// AtOnce is set when the service's parallelism and delay don't hold: all tasks are replaced
+	// at the same time, because the user said so.
+	AtOnce bool `cbor:",omitempty"`
 }
 
 // RollingBack tells whether the rollout is a rollback, in whatever state.

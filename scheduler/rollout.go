@@ -72,6 +72,9 @@ type rollout struct {
 func openRollout(v *serviceView, slots []slot) rollout {
 	r := rollout{view: v, Rollout: v.stored}
 	r.policy = policyOf(v.service, r.Rollout != nil && r.RollingBack())
+	if r.Rollout != nil && r.AtOnce {
+		r.policy.parallelism, r.policy.delay = 0, 0
+	}
 	outdated := v.markOutdated(slots)
 	switch {
 	case r.Rollout == nil && outdated > 0, r.Rollout != nil && (r.Done() || r.Rebalance) && outdated > 0 && r.hasUntried(slots):
@@ -82,7 +85,7 @@ func openRollout(v *serviceView, slots []slot) rollout {
 			Total: uint32(outdated), StartedAt: v.Now, Message: "update in progress",
 		})
 	case r.Rollout != nil && r.Total == 0 && outdated > 0 && !r.Paused() && !r.Done():
-		next := *r.Rollout // A rollback, which the API began.
+		next := *r.Rollout // One that the API began.
 		next.Total = uint32(outdated)
 		r.write(next)
 	}

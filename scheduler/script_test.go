@@ -112,6 +112,14 @@ func (h *hive) script(d *datadriven.TestData) string {
 		if err := h.rebalance(name); err != nil {
 			return err.Error()
 		}
+	case "restart": // all at once
+		v := h.db.View()
+		old := v.Service(name)
+		change, err := cluster.RestartService(old, v.Revision(name, old.Revision), v.Rollout(name), true, h.now)
+		if err != nil {
+			return err.Error()
+		}
+		h.apply(change)
 	case "rollback":
 		to := uint64(0)
 		for _, arg := range d.CmdArgs[1:] {

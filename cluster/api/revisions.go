@@ -48,7 +48,7 @@ func (s *Server) rollbackService(ctx context.Context, r *request) (response, err
 		return response{}, fail(cluster.ErrInvalid, "invalid revision '%s': %v", text, errors.Unwrap(err))
 	}
 	auth := s.readAuth(r)
-	return changeService(ctx, r, index, "roll back", func(tx *store.Tx, old *cluster.Service) (cluster.Change, error) {
+	return changeService(ctx, r, ifAt(index, "roll back", func(tx *store.Tx, old *cluster.Service) (cluster.Change, error) {
 		revision := tx.Revision(old.ID, to)
 		if revision == nil {
 			return cluster.Change{}, fail(cluster.ErrNotFound, "revision %d of service %s not found: `skep service history %s` lists those that are kept", to, old.Spec.Name, old.Spec.Name)
@@ -66,5 +66,5 @@ func (s *Server) rollbackService(ctx context.Context, r *request) (response, err
 			return cluster.Change{}, err
 		}
 		return change, nil
-	})
+	}))
 }

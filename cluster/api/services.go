@@ -164,7 +164,7 @@ func (s *Server) updateService(ctx context.Context, r *request) (response, error
 	if err != nil {
 		return response{}, err
 	}
-	var change func(*store.Tx, *cluster.Service) (cluster.Change, error)
+	var change changing
 	switch rollback := r.query.Get("rollback"); rollback {
 	case "", "none":
 		if change, err = s.newSpec(r); err != nil {
@@ -187,12 +187,25 @@ func (s *Server) updateService(ctx context.Context, r *request) (response, error
 	default:
 		return response{}, fail(cluster.ErrInvalid, "unrecognized rollback option %s", rollback)
 	}
-	return changeService(ctx, r, index, "update", change)
+	return changeService(ctx, r, ifAt(index, "update", change))
 }
 
-// changeService makes and writes the change of the service that the path names, if it
-// still is as the client saw it, at version index; verb is what the client does.
-func changeService(ctx context.Context, r *request, index uint64, verb string, change func(*store.Tx, *cluster.Service) (cluster.Change, error)) (response, error) {
+// changing makes a change of a service as it is in a transaction.
+type changing func(*store.Tx, *cluster.Service) (cluster.Change, error)
+
+// ifAt is change, if the service still is as the client saw it, at version index; verb is what
+// the client does.
+func ifAt(index uint64, verb string, change changing) changing {
+	return func(tx *store.Tx, old *cluster.Service) (cluster.Change, error) {
+		if old.Version != index {
+			return cluster.Change{}, fmt.Errorf("%s service %s: %w", verb, old.Spec.Name, cluster.ErrConflict)
+		}
+		return change(tx, old)
+	}
+}
+
+// changeService makes and writes the change of the service that the path names.
+func changeService(ctx context.Context, r *request, change changing) (response, error) {
 	service, err := findService(r.manager.Store().View(), r.vars("id"))
 	if err != nil {
 		return response{}, err
@@ -201,9 +214,6 @@ func changeService(ctx context.Context, r *request, index uint64, verb string, c
 		old := tx.Service(service.ID)
 		if old == nil {
 			return fail(cluster.ErrNotFound, "service %s not found", r.vars("id"))
-		}
-		if old.Version != index {
-			return fmt.Errorf("%s service %s: %w", verb, old.Spec.Name, cluster.ErrConflict)
 		}
 		made, err := change(tx, old)
 		if err != nil {
@@ -218,7 +228,7 @@ func changeService(ctx context.Context, r *request, index uint64, verb string, c
 }
 
 // newSpec reads an update with a new spec.
-func (s *Server) newSpec(r *request) (func(*store.Tx, *cluster.Service) (cluster.Change, error), error) {
+func (s *Server) newSpec(r *request) (changing, error) {
 	spec, err := s.readSpec(r)
 	if err != nil {
 		return nil, err

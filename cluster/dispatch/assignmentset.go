@@ -171,6 +171,7 @@ func (a *assignmentSet) refresh(message *cluster.Assignments, view store.View, k
 	}
 	held.version, held.logging = now.Version, logging
 	completed := *now
+	completed.By, completed.Message = "", ""
 	if logging != nil {
 		completed.Spec.LogDriver = logging
 	}

@@ -29,7 +29,7 @@ func newServiceCommand(dockerCLI command.Cli) *cobra.Command {
 			addRollbackTo(sub, dockerCLI)
 		}
 	}
-	cmd.AddCommand(newServiceHistoryCommand(dockerCLI), newServiceRebalanceCommand(dockerCLI))
+	cmd.AddCommand(newServiceHistoryCommand(dockerCLI), newServiceRebalanceCommand(dockerCLI), newServiceRestartCommand(dockerCLI))
 	return cmd
 }
 

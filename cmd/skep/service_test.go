@@ -87,3 +87,27 @@ func TestServiceRollback_WithoutToIsDockers(t *testing.T) {
 		t.Fatalf("asked %+v", asked)
 	}
 }
+
+func TestServiceRestart(t *testing.T) {
+	node := webNode(t)
+	env := []string{"SKEP_HOST=" + node.url}
+	node.answer("POST /skep/v1/services/web/restart", `{}`)
+	node.answer("GET /services/web", `{"ID":"web1","Version":{"Index":41},"Spec":{"Name":"web","Mode":{"Replicated":{"Replicas":0}},"UpdateConfig":{"Monitor":1000000}},
+		"UpdateStatus":{"State":"completed","Message":"update completed"}}`)
+	if r := skep(t, env, "service", "restart", "--detach", "--now", "web"); r.status != 0 || r.stdout != "web\n" {
+		t.Fatalf("%+v", r)
+	}
+	asked := node.asked("/skep/v1/services/web/restart")
+	if len(asked) != 1 || asked[0].URL.RawQuery != "now=1" || len(node.asked("/tasks")) != 0 {
+		t.Fatalf("asked %+v", asked)
+	}
+	if r := skep(t, env, "service", "restart", "--quiet", "web", "web"); r.status != 0 || r.stdout != "web\nweb\n" || len(node.asked("/tasks")) == 0 {
+		t.Errorf("without --detach it doesn't wait: %+v", r)
+	}
+	if asked = node.asked("/skep/v1/services/web/restart"); len(asked) != 3 || asked[2].URL.RawQuery != "" {
+		t.Errorf("asked %+v", asked)
+	}
+	if r := skep(t, env, "service", "restart", "none", "web"); r.status != 1 || !strings.Contains(r.stderr, "restart none: ") {
+		t.Errorf("%+v", r)
+	}
+}
