@@ -2,7 +2,10 @@ package cluster
 
 import (
 	"strconv"
+	"strings"
 	"time"
+	"unicode"
+	"unicode/utf8"
 
 	"github.com/docker/docker/api/types/swarm"
 )
@@ -13,6 +16,24 @@ const (
 	// MaxRevisionHistory bounds that label: each revision is a few KB on every manager.
 	MaxRevisionHistory = 1000
 )
+
+// HeaderMessage is the header by which a client says of a change of a service why it is made, as
+// url.QueryEscape writes it: at most MaxMessage bytes in one line.
+const (
+	HeaderMessage = "Skep-Message"
+	MaxMessage    = 500
+)
+
+// CheckMessage refuses what a revision doesn't keep as its message.
+func CheckMessage(text string) error {
+	switch {
+	case len(text) > MaxMessage:
+		return Errorf(ErrInvalid, "the message has %d bytes, more than %d", len(text), MaxMessage)
+	case !utf8.ValidString(text) || strings.ContainsFunc(text, func(c rune) bool { return !unicode.IsPrint(c) }):
+		return Errorf(ErrInvalid, "the message has more than one line, or characters that can't be printed")
+	}
+	return nil
+}
 
 // RevisionHistory is how many revisions of each service a cluster keeps: the last
 // ones. What the service runs, or goes back to without a number, or what a task
@@ -33,9 +54,13 @@ type KeptRevision struct {
 	// Current marks what the service runs, or is being updated to; Previous what a
 	// rollback without a number goes back to.
 	Current, Previous bool
-	TaskTemplate      swarm.TaskSpec
-	EndpointSpec      *swarm.EndpointSpec `json:",omitempty"`
-	Labels            map[string]string
+	// By is who made it, as far as that is known, such as "uid 0 on node-1", and Message what
+	// they said of it.
+	By           string `json:",omitempty"`
+	Message      string `json:",omitempty"`
+	TaskTemplate swarm.TaskSpec
+	EndpointSpec *swarm.EndpointSpec `json:",omitempty"`
+	Labels       map[string]string
 }
 
 // RollbackServiceTo goes back to a kept revision of the service, as a user asks

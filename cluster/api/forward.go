@@ -45,7 +45,7 @@ func (s *Server) forward(w http.ResponseWriter, r *http.Request, c call, request
 		s.writeError(w, r, fmt.Errorf("forward to the leader: %w", err))
 		return true
 	}
-	for _, name := range []string{"Content-Type", "Accept", "User-Agent", "X-Registry-Auth"} {
+	for _, name := range []string{"Content-Type", "Accept", "User-Agent", "X-Registry-Auth", cluster.HeaderMessage} {
 		if values, ok := r.Header[name]; ok {
 			out.Header[name] = values
 		}

@@ -50,12 +50,12 @@ func (p *pair) answerWith(f func(http.ResponseWriter, *http.Request) bool) { p.b
 
 func TestForward(t *testing.T) {
 	p := newPair(t)
-	id := p.here.create(spec("web", func(s *swarm.ServiceSpec) { s.TaskTemplate.ContainerSpec.Args = []string{"<&>"} }), "X-Registry-Auth", "secret")
+	id := p.here.create(spec("web", func(s *swarm.ServiceSpec) { s.TaskTemplate.ContainerSpec.Args = []string{"<&>"} }), "X-Registry-Auth", "secret", cluster.HeaderMessage, "first")
 	if p.other.view().Service(id) == nil || p.here.view().Service(id) != nil {
 		t.Fatal("the service isn't on the leader alone")
 	}
-	if got := p.other.view().Revision(id, 1).Auth; got != "secret" {
-		t.Errorf("credentials %q", got)
+	if got := p.other.view().Revision(id, 1); got.Auth != "secret" || got.Message != "first" || got.By != "a user on n1" {
+		t.Errorf("credentials %q, message %q by %q", got.Auth, got.Message, got.By)
 	}
 	got := p.here.do("GET", "/v1.41/services?status=true&filters="+`{"name":["web"]}`, nil).want(t, 200, `"RunningTasks":0`)
 	if got.header.Get("Content-Type") != "application/json" || !strings.Contains(got.body, "<&>") {

@@ -3,6 +3,7 @@ package api
 import (
 	"context"
 	"errors"
+	"net/url"
 	"slices"
 	"strconv"
 
@@ -27,12 +28,22 @@ func renderRevision(service *cluster.Service, revision *cluster.Revision) cluste
 	shown := cluster.KeptRevision{
 		Number: revision.Number, CreatedAt: revision.CreatedAt.UTC(),
 		Current: revision.Number == service.Revision, Previous: revision.Number == service.PreviousRevision,
+		By: revision.By, Message: revision.Message,
 		TaskTemplate: revision.Spec, EndpointSpec: revision.Endpoint, Labels: orEmpty(revision.ServiceLabels),
 	}
 	if container := revision.Spec.ContainerSpec; container != nil {
 		shown.Image = container.Image
 	}
 	return shown
+}
+
+// readMessage is why a service is changed, as far as the client says it.
+func readMessage(r *request) (string, error) {
+	message, err := url.QueryUnescape(r.http.Header.Get(cluster.HeaderMessage))
+	if err != nil {
+		return "", fail(cluster.ErrInvalid, "%s: %v", cluster.HeaderMessage, err)
+	}
+	return message, cluster.CheckMessage(message)
 }
 
 // rollbackService goes back to the revision that the query names, whereas

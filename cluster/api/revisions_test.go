@@ -2,6 +2,7 @@ package api
 
 import (
 	"fmt"
+	"net/url"
 	"strings"
 	"testing"
 
@@ -128,5 +129,39 @@ func TestRevisionHistory_IsANumber(t *testing.T) {
 	set("3").want(t, 200, "")
 	if got := cluster.RevisionHistory(b.view().Cluster().Spec); got != 3 {
 		t.Fatalf("%d", got)
+	}
+}
+
+// Who made a revision, and what they said of it, is kept with it.
+func TestRevisions_HaveAuthorAndMessage(t *testing.T) {
+	b := newBench(t)
+	said := func(text string) []string { return []string{cluster.HeaderMessage, url.QueryEscape(text)} }
+	id := b.create(spec("web"), said("the first")...)
+	b.post(id, "", spec("web", withImage("app:2")), said("für Kunden: 100 %")...).want(t, 200, "")
+	b.do("POST", "/skep/v1/services/web/restart", nil, said("it hung")...).want(t, 200, "")
+	b.do("POST", "/skep/v1/services/web/restart", nil).want(t, 200, "")
+	kept := b.revisions(id)
+	for i, want := range []string{"", "it hung", "für Kunden: 100 %", "the first"} {
+		if kept[i].Message != want || kept[i].By != "a user on n1" {
+			t.Errorf("revision %d is by %q and says %q, want %q", kept[i].Number, kept[i].By, kept[i].Message, want)
+		}
+	}
+	// Where nothing would keep it, it is refused.
+	two := uint64(2)
+	scaled := b.inspect(id).Spec
+	scaled.Mode.Replicated = &swarm.ReplicatedService{Replicas: &two}
+	b.post(id, "", scaled, said("more")...).want(t, 400, "no new revision of service web")
+	b.post(id, "", scaled).want(t, 200, "")
+	b.do("POST", fmt.Sprintf("/skep/v1/services/%s/rollback?version=%d&to=1", id, b.inspect(id).Version.Index), nil, said("back")...).want(t, 400, "no new revision")
+	for _, bad := range []string{"two\nlines", "\x1b[2J", strings.Repeat("x", cluster.MaxMessage+1), "\xff"} {
+		b.do("POST", "/skep/v1/services/web/restart", nil, said(bad)...).want(t, 400, "the message has")
+	}
+	b.do("POST", "/skep/v1/services/web/restart", nil, cluster.HeaderMessage, "%zz").want(t, 400, cluster.HeaderMessage)
+	// A change of the labels alone goes into the revision that is there, which stays whose it is.
+	labelled := b.inspect(id).Spec
+	labelled.Labels = map[string]string{"tier": "one"}
+	b.post(id, "", labelled).want(t, 200, "")
+	if kept := b.revisions(id); kept[0].Labels["tier"] != "one" || kept[1].Message != "it hung" {
+		t.Errorf("%+v", kept[:2])
 	}
 }

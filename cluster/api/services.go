@@ -99,6 +99,10 @@ func (s *Server) createService(ctx context.Context, r *request) (response, error
 		return response{}, err
 	}
 	auth := s.readAuth(r)
+	message, err := readMessage(r)
+	if err != nil {
+		return response{}, err
+	}
 	id := cluster.NewID(s.Random)
 	err = r.manager.Store().Update(ctx, func(tx *store.Tx) error {
 		if err := fit(tx, nil, &spec); err != nil {
@@ -113,7 +117,9 @@ func (s *Server) createService(ctx context.Context, r *request) (response, error
 		if same := tx.ServiceNamed(spec.Name); same != nil {
 			return fail(cluster.ErrNameTaken, "rpc error: code = AlreadyExists desc = name conflicts with an existing object: service %s already exists", spec.Name)
 		}
-		return apply(tx, nil, cluster.CreateService(id, spec, auth))
+		change := cluster.CreateService(id, spec, auth)
+		change.Revision.By, change.Revision.Message = cluster.Actor(ctx), message
+		return apply(tx, nil, change)
 	})
 	if err != nil {
 		return response{}, err
@@ -210,6 +216,10 @@ func changeService(ctx context.Context, r *request, change changing) (response, 
 	if err != nil {
 		return response{}, err
 	}
+	message, err := readMessage(r)
+	if err != nil {
+		return response{}, err
+	}
 	err = r.manager.Store().Update(ctx, func(tx *store.Tx) error {
 		old := tx.Service(service.ID)
 		if old == nil {
@@ -218,6 +228,11 @@ func changeService(ctx context.Context, r *request, change changing) (response, 
 		made, err := change(tx, old)
 		if err != nil {
 			return err
+		}
+		if made.Service.LastRevision > old.LastRevision {
+			made.Revision.By, made.Revision.Message = cluster.Actor(ctx), message
+		} else if message != "" {
+			return fail(cluster.ErrInvalid, "this makes no new revision of service %s that could keep the message: leave it out", old.Spec.Name)
 		}
 		return apply(tx, old, made)
 	})

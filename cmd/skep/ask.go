@@ -18,8 +18,8 @@ const answerLimit = 64 << 20
 // open sends a request to a path of ours, which is given without its /skep/v1/, and
 // returns the answer, to be read and closed. The Docker client has no call for those
 // paths, but its HTTP client already knows the way to the socket. body may be nil; an
-// answer whose status isn't 200 is an error.
-func open(ctx context.Context, c client.APIClient, method, path string, body any) (*http.Response, error) {
+// answer whose status isn't 200 is an error. headers are names and values in turn.
+func open(ctx context.Context, c client.APIClient, method, path string, body any, headers ...string) (*http.Response, error) {
 	host, err := client.ParseHostURL(c.DaemonHost())
 	if err != nil {
 		return nil, err
@@ -43,6 +43,9 @@ func open(ctx context.Context, c client.APIClient, method, path string, body any
 	if body != nil {
 		req.Header.Set("Content-Type", "application/json")
 	}
+	for i := 0; i+1 < len(headers); i += 2 {
+		req.Header.Set(headers[i], headers[i+1])
+	}
 	resp, err := c.HTTPClient().Do(req)
 	if err != nil {
 		return nil, fmt.Errorf("ask %s (is the skep daemon running?): %w", c.DaemonHost(), err)
@@ -59,8 +62,8 @@ func open(ctx context.Context, c client.APIClient, method, path string, body any
 }
 
 // ask is open for answers in JSON, which it reads into into.
-func ask(ctx context.Context, c client.APIClient, method, path string, body, into any) error {
-	resp, err := open(ctx, c, method, path, body)
+func ask(ctx context.Context, c client.APIClient, method, path string, body, into any, headers ...string) error {
+	resp, err := open(ctx, c, method, path, body, headers...)
 	if err != nil {
 		return err
 	}

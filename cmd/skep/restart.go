@@ -12,10 +12,13 @@ import (
 	"github.com/docker/cli/cli/command/service"
 	"github.com/docker/docker/api/types/swarm"
 	"github.com/spf13/cobra"
+
+	"skep/cluster"
 )
 
 func newServiceRestartCommand(dockerCLI command.Cli) *cobra.Command {
 	var detach, quiet, atOnce bool
+	var message string
 	cmd := &cobra.Command{
 		Use:   "restart [OPTIONS] SERVICE [SERVICE...]",
 		Short: "Replace the tasks of one or more services by others that run the same",
@@ -27,13 +30,16 @@ With --now, all tasks of a service are replaced at the same time. All services b
 once; the command shows the progress of one after the other, and ends with the last.`,
 		Args: cli.RequiresMinArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
+			if err := cluster.CheckMessage(message); err != nil {
+				return err
+			}
 			query := ""
 			if atOnce {
 				query = "?now=1"
 			}
 			for _, ref := range args {
 				var done swarm.ServiceUpdateResponse
-				if err := ask(cmd.Context(), dockerCLI.Client(), http.MethodPost, "services/"+url.PathEscape(ref)+"/restart"+query, nil, &done); err != nil {
+				if err := ask(cmd.Context(), dockerCLI.Client(), http.MethodPost, "services/"+url.PathEscape(ref)+"/restart"+query, nil, &done, cluster.HeaderMessage, url.QueryEscape(message)); err != nil {
 					return fmt.Errorf("restart %s: %w", ref, err)
 				}
 				fmt.Fprintln(dockerCLI.Out(), ref)
@@ -49,6 +55,7 @@ once; the command shows the progress of one after the other, and ends with the l
 			return nil
 		},
 	}
+	cmd.Flags().StringVar(&message, "message", "", messageUsage)
 	cmd.Flags().BoolVar(&atOnce, "now", false, "Replace all tasks at the same time")
 	cmd.Flags().BoolVarP(&detach, "detach", "d", false, "Exit at once instead of waiting for the end")
 	cmd.Flags().BoolVarP(&quiet, "quiet", "q", false, "Show no progress")

@@ -25,11 +25,15 @@ import (
 func newServiceCommand(dockerCLI command.Cli) *cobra.Command {
 	cmd := service.NewServiceCommand(dockerCLI)
 	for _, sub := range cmd.Commands() {
-		if sub.Name() == "rollback" {
+		switch sub.Name() {
+		case "rollback":
 			addRollbackTo(sub, dockerCLI)
+		case "create", "update":
+			sub.Flags().Var(&messageFlag{cli: dockerCLI}, "message", messageUsage)
 		}
 	}
-	cmd.AddCommand(newServiceHistoryCommand(dockerCLI), newServiceRebalanceCommand(dockerCLI), newServiceRestartCommand(dockerCLI))
+	cmd.AddCommand(newServiceHistoryCommand(dockerCLI), newServiceRebalanceCommand(dockerCLI), newServiceRestartCommand(dockerCLI),
+		newServiceDiffCommand(dockerCLI))
 	return cmd
 }
 
@@ -44,9 +48,8 @@ Each change of what a service's tasks run makes a revision; scaling makes none. 
 cluster update --revision-history" sets how many are kept.`,
 		Args: cli.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			var revisions []cluster.KeptRevision
-			path := "services/" + url.PathEscape(args[0]) + "/revisions"
-			if err := ask(cmd.Context(), dockerCLI.Client(), http.MethodGet, path, nil, &revisions); err != nil {
+			revisions, err := fetchRevisions(cmd.Context(), dockerCLI.Client(), args[0])
+			if err != nil {
 				return err
 			}
 			if asJSON {
@@ -59,9 +62,14 @@ cluster update --revision-history" sets how many are kept.`,
 	return cmd
 }
 
+// fetchRevisions lists the revisions of a service that are kept, the newest first.
+func fetchRevisions(ctx context.Context, c client.APIClient, ref string) (revisions []cluster.KeptRevision, err error) {
+	return revisions, ask(ctx, c, http.MethodGet, "services/"+url.PathEscape(ref)+"/revisions", nil, &revisions)
+}
+
 func showRevisions(w io.Writer, revisions []cluster.KeptRevision) error {
 	t := tabwriter.NewWriter(w, 0, 0, 3, ' ', 0)
-	fmt.Fprintln(t, "REVISION\tCREATED\tIMAGE\tNOTE")
+	fmt.Fprintln(t, "REVISION\tCREATED\tIMAGE\tNOTE\tBY\tMESSAGE")
 	for _, r := range revisions {
 		note := ""
 		switch {
@@ -70,7 +78,7 @@ func showRevisions(w io.Writer, revisions []cluster.KeptRevision) error {
 		case r.Previous:
 			note = "previous"
 		}
-		fmt.Fprintf(t, "%d\t%s\t%s\t%s\n", r.Number, r.CreatedAt.UTC().Format(time.RFC3339), r.Image, note)
+		fmt.Fprintf(t, "%d\t%s\t%s\t%s\t%s\t%s\n", r.Number, r.CreatedAt.UTC().Format(time.RFC3339), r.Image, dash(note), dash(r.By), r.Message)
 	}
 	return t.Flush()
 }

@@ -10,8 +10,8 @@ import (
 )
 
 // kept are the revisions that the fake node tells of service web.
-const kept = `[{"Number":3,"CreatedAt":"2026-01-01T12:00:30Z","Image":"app:3","Current":true},
-{"Number":2,"CreatedAt":"2026-01-01T12:00:20Z","Image":"app:2","Previous":true},
+const kept = `[{"Number":3,"CreatedAt":"2026-01-01T12:00:30Z","Image":"app:3","Current":true,"By":"uid 0 on n1","Message":"it hung","TaskTemplate":{"ContainerSpec":{"Image":"app:3","Env":["A=1"]}}},
+{"Number":2,"CreatedAt":"2026-01-01T12:00:20Z","Image":"app:2","Previous":true,"TaskTemplate":{"ContainerSpec":{"Image":"app:2"}}},
 {"Number":1,"CreatedAt":"2026-01-01T12:00:10Z","Image":"app:1","Labels":{"tier":"one"}}]`
 
 func webNode(t *testing.T) *fakeNode {
@@ -33,17 +33,17 @@ func TestServiceHistory(t *testing.T) {
 		t.Fatalf("status %d: %s", r.status, r.stderr)
 	}
 	for _, line := range []string{
-		"REVISION CREATED IMAGE NOTE",
-		"3 2026-01-01T12:00:30Z app:3 current",
-		"2 2026-01-01T12:00:20Z app:2 previous",
-		"1 2026-01-01T12:00:10Z app:1",
+		"REVISION CREATED IMAGE NOTE BY MESSAGE",
+		"3 2026-01-01T12:00:30Z app:3 current uid 0 on n1 it hung",
+		"2 2026-01-01T12:00:20Z app:2 previous -",
+		"1 2026-01-01T12:00:10Z app:1 - -",
 	} {
 		if !hasLine(r.stdout, line) {
 			t.Errorf("no line %q in\n%s", line, r.stdout)
 		}
 	}
 	var revisions []cluster.KeptRevision
-	if r := skep(t, env, "service", "history", "--json", "web"); json.Unmarshal([]byte(r.stdout), &revisions) != nil || revisions[2].Labels["tier"] != "one" {
+	if r := skep(t, env, "service", "history", "--json", "web"); json.Unmarshal([]byte(r.stdout), &revisions) != nil || revisions[2].Labels["tier"] != "one" || revisions[0].Message != "it hung" {
 		t.Errorf("%+v", r)
 	}
 	if r := skep(t, env, "service", "history", "none"); r.status != 1 || !strings.Contains(r.stderr, "page not found") {
@@ -109,5 +109,68 @@ func TestServiceRestart(t *testing.T) {
 	}
 	if r := skep(t, env, "service", "restart", "none", "web"); r.status != 1 || !strings.Contains(r.stderr, "restart none: ") {
 		t.Errorf("%+v", r)
+	}
+}
+
+func TestServiceDiff(t *testing.T) {
+	node := webNode(t)
+	env := []string{"SKEP_HOST=" + node.url}
+	for _, c := range []struct {
+		args   []string
+		status int
+		stdout string
+		stderr string
+	}{
+		{[]string{"web"}, 0, "~ image           app:2 -> app:3\n+ environment A   \"1\"\n", ""},
+		{[]string{"web", "1"}, 0, "+ image           app:3\n+ environment A   \"1\"\n- label tier      one\n", ""},
+		{[]string{"web", "3", "2"}, 0, "~ image           app:3 -> app:2\n- environment A   \"1\"\n", ""},
+		{[]string{"web", "3", "3"}, 0, "Revisions 3 and 3 are the same.\n", ""},
+		{[]string{"web", "7"}, 1, "", "revision 7 of service web isn't kept"},
+		{[]string{"web", "one"}, 1, "", `revision "one" is no number`},
+		{[]string{}, 1, "", "requires at least 1 and at most 3 arguments"},
+	} {
+		r := skep(t, env, append([]string{"service", "diff"}, c.args...)...)
+		if r.status != c.status || r.stdout != c.stdout || !strings.Contains(r.stderr, c.stderr) {
+			t.Errorf("%v: %+v", c.args, r)
+		}
+	}
+	var found struct {
+		From, To    uint64
+		Differences []cluster.Difference
+	}
+	if r := skep(t, env, "service", "diff", "--json", "web"); json.Unmarshal([]byte(r.stdout), &found) != nil || found.From != 2 || found.To != 3 || len(found.Differences) != 2 {
+		t.Errorf("%+v", r)
+	}
+}
+
+// A message goes with docker's own commands, too.
+func TestService_Message(t *testing.T) {
+	node := webNode(t)
+	env := []string{"SKEP_HOST=" + node.url}
+	node.answer("POST /skep/v1/services/web/restart", `{}`)
+	node.answer("GET /services/web", `{"ID":"web1","Version":{"Index":41},"Spec":{"Name":"web","TaskTemplate":{"ContainerSpec":{"Image":"web:1"}},"Mode":{"Replicated":{"Replicas":0}}}}`)
+	const text, sent = "100 % für uns", "100+%25+f%C3%BCr+uns"
+	for path, args := range map[string][]string{
+		"/services/create":              {"create", "--detach", "--no-resolve-image", "--cap-add", "SYS_TIME", "--message", text, "web:1"},
+		"/services/web1/update":         {"update", "--detach", "--no-resolve-image", "--message", text, "--image", "web:2", "web"},
+		"/skep/v1/services/web/restart": {"restart", "--detach", "--message", text, "web"},
+	} {
+		if r := skep(t, env, append([]string{"service"}, args...)...); r.status != 0 {
+			t.Errorf("%v: %+v", args, r)
+		}
+		if asked := node.asked(path); len(asked) != 1 || asked[0].Header.Get(cluster.HeaderMessage) != sent {
+			t.Errorf("%v: %+v", args, asked)
+		}
+	}
+	for _, name := range []string{"update", "restart"} {
+		if r := skep(t, env, "service", name, "--detach", "--message", "two\nlines", "web"); r.status == 0 || !strings.Contains(r.stderr, "more than one line") {
+			t.Errorf("%+v", r)
+		}
+	}
+	if r := skep(t, append(env, "DOCKER_CUSTOM_HEADERS=a=b"), "service", "update", "--detach", "--message", "x", "web"); r.status == 0 || !strings.Contains(r.stderr, "unset that") {
+		t.Errorf("%+v", r)
+	}
+	if asked := node.asked("/services/web1/update"); len(asked) != 1 {
+		t.Errorf("%d updates", len(asked))
 	}
 }
