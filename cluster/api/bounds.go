@@ -105,7 +105,7 @@ var bounds = func() map[string]bound {
 			swarm.NodeSpec.Role swarm.NodeSpec.Availability swarm.ExternalCA.Protocol swarm.SpreadOver.SpreadDescriptor
 			swarm.InitRequest.ListenAddr swarm.InitRequest.AdvertiseAddr swarm.InitRequest.DataPathAddr swarm.InitRequest.Availability
 			swarm.JoinRequest.ListenAddr swarm.JoinRequest.AdvertiseAddr swarm.JoinRequest.DataPathAddr swarm.JoinRequest.Availability
-			swarm.JoinRequest.JoinToken swarm.UnlockRequest.UnlockKey cluster.BackupRequest.Recipient
+			swarm.JoinRequest.JoinToken swarm.UnlockRequest.UnlockKey cluster.BackupRequest.Recipient cluster.ConsoleCode.Code
 			cluster.RestoreRequest.ListenAddr cluster.RestoreRequest.AdvertiseAddr cluster.RestoreRequest.Availability
 			runtime.PluginSpec.Name runtime.PluginPrivilege.Name api.networkAsked.Name api.networkAsked.Driver api.networkAsked.Scope
 			network.CreateRequest.Name network.CreateOptions.Driver network.CreateOptions.Scope network.ConfigReference.Network network.IPAM.Driver
@@ -154,6 +154,8 @@ var totals = map[reflect.Type]int{
 	reflect.TypeFor[swarm.UnlockRequest]():    maxSettings,
 	reflect.TypeFor[cluster.BackupRequest]():  maxSettings,
 	reflect.TypeFor[cluster.RestoreRequest](): maxSettings,
+	reflect.TypeFor[cluster.ConsoleRequest](): maxSettings,
+	reflect.TypeFor[cluster.ConsoleCode]():    maxSettings,
 	reflect.TypeFor[networkAsked]():           maxSettings,
 	reflect.TypeFor[network.CreateRequest]():  maxSettings,
 }

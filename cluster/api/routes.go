@@ -7,6 +7,7 @@ import (
 	"strings"
 
 	"skep/cluster"
+	"skep/cluster/api/console"
 )
 
 // kind says who serves a route.
@@ -44,6 +45,10 @@ func (s *Server) table() []route {
 		{method: http.MethodGet, pattern: "/skep/v1/status", kind: read, handle: s.showStatus, alone: true},
 		{method: http.MethodPost, pattern: "/skep/v1/backup", kind: read, handle: s.backUp},
 		{method: http.MethodPost, pattern: "/skep/v1/restore", kind: local, handle: s.restore},
+		{method: http.MethodPost, pattern: "/skep/v1/console/session", kind: local, handle: s.openConsole},
+		{method: http.MethodPost, pattern: "/skep/v1/console/redeem", kind: local, handle: s.enterConsole},
+		{method: http.MethodGet, pattern: console.Root + "{page...}", kind: local, handle: s.showConsole},
+		{method: http.MethodPost, pattern: console.Root + "{page...}", kind: local, handle: s.showConsole},
 		{method: http.MethodGet, pattern: "/skep/v1/services/{id}/revisions", kind: read, handle: s.listRevisions},
 		{method: http.MethodPost, pattern: "/skep/v1/nodes/prune", kind: write, handle: s.pruneNodes},
 		{method: http.MethodPost, pattern: "/skep/v1/services/{id}/rollback", kind: write, handle: s.rollbackService},
@@ -105,7 +110,7 @@ func (s *Server) table() []route {
 // swarmPaths are the first segments of paths that are never passed on to the engine: it
 // may be in a swarm of its own, which must not be taken for this cluster.
 var swarmPaths = map[string]bool{
-	"_ping": true, "version": true, "info": true, "events": true, "distribution": true, "skep": true, "metrics": true,
+	"_ping": true, "version": true, "info": true, "events": true, "distribution": true, "skep": true, "metrics": true, "console": true,
 	"swarm": true, "nodes": true, "services": true, "tasks": true, "secrets": true, "configs": true,
 }
 

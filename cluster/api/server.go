@@ -20,6 +20,7 @@ import (
 	"golang.org/x/sync/semaphore"
 
 	"skep/cluster"
+	"skep/cluster/api/console"
 )
 
 // Server serves the API of one node.
@@ -28,6 +29,9 @@ type Server struct {
 	engine *engine
 	events *recorder
 	routes []route
+	// console has the pages, and codes let browsers in.
+	console *console.Console
+	codes   *console.Codes
 	// gather is all that scrape shows; nil where nothing is measured.
 	gather prometheus.Gatherer
 	scrape http.Handler
@@ -62,7 +66,9 @@ func New(config Config) *Server {
 	}
 	s := &Server{Config: config, events: newRecorder(), lists: make(chan struct{}, maxLargeLists), listWait: listWait, logBytes: semaphore.NewWeighted(logBudget), patience: defaultPatience}
 	s.engine = newEngine(config.Engine, config.Log)
+	s.codes = &console.Codes{Now: config.Now, Random: config.Random}
 	s.routes = s.table()
+	s.console = s.newConsole()
 	s.scrape = s.newScrape()
 	return s
 }

@@ -59,6 +59,7 @@ func newRoot(dockerCLI *command.DockerCli) *root {
 		newDNSCommand(),
 		newWireCommand(),
 		newClusterCommand(dockerCLI),
+		newConsoleCommand(dockerCLI),
 		newUpgradeCommand(dockerCLI),
 
 		newServiceCommand(dockerCLI),
