@@ -74,6 +74,13 @@ var arrows = []arrow{
 	{"cluster/manager/peers", "cluster", "it refuses and gives up in the cluster's errors"},
 	{"cluster/manager/peers", "cluster/ca", "both ends show certificates"},
 	{"cluster/manager/campaign", "cluster", "managers ask each other for their health"},
+	{"cluster/manager", "cluster/timeline", "it keeps what it does, and merges what all did"},
+	{"cluster/manager/peers", "cluster/timeline", "votes are asked for and given there"},
+	{"cluster/manager/campaign", "cluster/timeline", "it tells whom it misses, and what it decides"},
+	{"cluster/timeline", "cluster/svg", "it draws what it tells"},
+	{"cmd/lab/report", "cluster/svg", "a round is drawn as a timeline is"},
+	{"cluster/api", "cluster/timeline", "it shows what all managers did"},
+	{"cmd/skep", "cluster/timeline", "it tells it in words, and draws it"},
 	{"cluster/manager", "cluster/gossip", "liveness takes the hint of gossip"},
 
 	{"agent", "cluster", "it takes assignments and sends reports"},

@@ -12,7 +12,8 @@ type Kind string
 const (
 	// Started: its process started, in Term.
 	Started Kind = "started"
-	// Role: in raft it became what Word says: "follower", "candidate" or "leader", in Term.
+	// Role: in raft it became what Word says: "follower", "candidate" or "leader". Term is the leader's;
+	// Why is why a candidate stands.
 	Role Kind = "role"
 	// Follows: it learned that Node leads in Term.
 	Follows Kind = "follows"
@@ -26,11 +27,11 @@ const (
 	Heard Kind = "heard"
 	// Asked: it asked Node how its leader is; Word is the answer.
 	Asked Kind = "asked"
-	// Waits: enough managers miss the leader, but Count others go before it, Node first.
+	// Waits: enough managers miss the leader, but Count others stand for election before it.
 	Waits Kind = "waits"
-	// Stands: it stands for election in Term; Word is why.
-	Stands Kind = "stands"
-	// Vote: Node answered its request for a vote in Term with Word, after Took.
+	// AsksVote: it asks Node for its vote in Term.
+	AsksVote Kind = "asks-vote"
+	// Vote: Node answered that with Word, after Took.
 	Vote Kind = "vote"
 	// Voted: it answered Node's request for its vote in Term with Word.
 	Voted Kind = "voted"
@@ -59,11 +60,12 @@ const (
 	Candidate = "candidate"
 	Leader    = "leader"
 	// of Asked
-	Misses   = "misses it"
+	Misses   = "misses it too"
 	Hears    = "hears it"
 	NewTerm  = "has a newer term"
 	NoAnswer = "no answer" // also of Vote
-	// of Stands
+	// Why of a candidate's Role: its leader is silent, its leader's port refuses, the leader handed over to it,
+	// or none of it, and raft's own timeout ended
 	BySilence    = "silence"
 	ByConnection = "connection"
 	ByHandOver   = "handover"
@@ -71,6 +73,8 @@ const (
 	// of Vote and Voted
 	Granted = "granted"
 	Denied  = "denied"
+	// of NodeState, besides the states of nodes
+	Removed = "removed"
 )
 
 // Record is one thing that happened.

@@ -53,9 +53,9 @@ func NewRing(manager string, now time.Time) *Ring {
 	return &Ring{manager: cut(manager, maxID), seq: uint64(max(now.UnixMicro(), 0))}
 }
 
-// Add takes in a record, which needs no Manager and no Seq.
+// Add takes in a record, which needs no Manager and no Seq. One of no Kind is none.
 func (r *Ring) Add(record Record) {
-	if r == nil {
+	if r == nil || record.Kind == "" {
 		return
 	}
 	record = record.bounded()

@@ -42,7 +42,7 @@ func TestRing_IsBounded(t *testing.T) {
 
 func TestRing_NilTakesNothing(t *testing.T) {
 	var ring *Ring
-	ring.Add(Record{Time: noon})
+	ring.Add(Record{Time: noon, Kind: Ready})
 	ring.Wrote(noon, 7, 1, 0)
 	if all := ring.Since(time.Time{}); all != nil {
 		t.Errorf("it has %v", all)

@@ -409,14 +409,6 @@ func TestTimeline_ShowsWhoLed(t *testing.T) {
 	}
 }
 
-func TestNice(t *testing.T) {
-	for v, want := range map[float64]float64{0.3: 0.5, 1: 1, 1.1: 2, 3: 5, 7: 10, 230: 500} {
-		if got := nice(v); math.Abs(got-want) > 1e-9 {
-			t.Errorf("nice(%v) = %v, want %v", v, got, want)
-		}
-	}
-}
-
 func TestMeasure_Even(t *testing.T) {
 	view := func(at Ms, w1, w2, m1 int) View {
 		return View{At: at, Until: at, Through: "m1", Wanted: map[string]int{"web": 4}, Running: map[string]map[string]int{"web": {"w1": w1, "w2": w2, "m1": m1}}}

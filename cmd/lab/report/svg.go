@@ -9,29 +9,9 @@ import (
 	"slices"
 	"strings"
 
+	"skep/cluster/svg"
 	"skep/cmd/lab/scenario"
 )
-
-// svg builds a picture.
-type svg struct{ strings.Builder }
-
-func (s *svg) add(format string, args ...any) { fmt.Fprintf(s, format+"\n", args...) }
-
-func (s *svg) rect(class string, x, y, w, h float64, title string) {
-	s.add(`<rect class="%s" x="%.1f" y="%.1f" width="%.1f" height="%.1f"><title>%s</title></rect>`, class, x, y, w, h, html.EscapeString(title))
-}
-
-func (s *svg) text(class string, x, y float64, text string) {
-	s.add(`<text class="%s" x="%.1f" y="%.1f">%s</text>`, class, x, y, html.EscapeString(text))
-}
-
-func (s *svg) line(class string, x1, y1, x2, y2 float64) {
-	s.add(`<line class="%s" x1="%.1f" y1="%.1f" x2="%.1f" y2="%.1f"/>`, class, x1, y1, x2, y2)
-}
-
-func (s *svg) done(class string, width, height float64, label string) template.HTML {
-	return template.HTML(fmt.Sprintf(`<svg class="%s" viewBox="0 0 %.0f %.0f" role="img" aria-label="%s">`, class, width, height, html.EscapeString(label)) + s.String() + "</svg>")
-}
 
 // The timeline's measures, in its own units.
 const (
@@ -46,7 +26,7 @@ const (
 
 // timeline draws a round: a lane per node, a lane per client, and the steps across.
 func timeline(r Round) (template.HTML, []mark) {
-	var s svg
+	var s svg.Picture
 	length := max(r.Length, 1)
 	x := func(at Ms) float64 { return gutter + (timeWidth-gutter-8)*float64(min(max(at, 0), length)/length) }
 	y := top
@@ -62,8 +42,8 @@ func timeline(r Round) (template.HTML, []mark) {
 		writers[w.Writer] = w.Through
 	}
 	lane := func(name string, attempts []attempt) {
-		s.text("quietly end", gutter-10, y+writeHigh-4, name)
-		s.rect("lane", gutter, y, x(length)-gutter, writeHigh, "")
+		s.Text("quietly end", gutter-10, y+writeHigh-4, name)
+		s.Rect("lane", gutter, y, x(length)-gutter, writeHigh, "")
 		attemptLane(&s, attempts, x, y)
 		y += writeHigh + 5
 	}
@@ -86,7 +66,7 @@ func timeline(r Round) (template.HTML, []mark) {
 	}
 	axis(&s, length, x, top, y+2)
 	marks := stepMarks(&s, r, x, y)
-	return s.done("time", timeWidth, y+22, fmt.Sprintf("timeline of round %d", r.Number)), marks
+	return template.HTML(s.Done("time", timeWidth, y+22, fmt.Sprintf("timeline of round %d", r.Number))), marks
 }
 
 // mostTasks is the most that any node runs at any time; at least one.
@@ -142,11 +122,11 @@ func stretches(r Round, spans map[string][]span, says func(View) string) []stret
 	return all
 }
 
-func nodeLane(s *svg, r Round, n Node, spans map[string][]span, most int, x func(Ms) float64, y float64) {
-	s.text("end", gutter-10, y+laneHigh-5, n.Name)
+func nodeLane(s *svg.Picture, r Round, n Node, spans map[string][]span, most int, x func(Ms) float64, y float64) {
+	s.Text("end", gutter-10, y+laneHigh-5, n.Name)
 	end := x(r.Length)
 	begin := x(n.Joined)
-	s.rect("lane", begin, y, end-begin, laneHigh, "")
+	s.Rect("lane", begin, y, end-begin, laneHigh, "")
 	// Tasks, as steps above the bar of the state.
 	room := laneHigh - barHigh
 	var path strings.Builder
@@ -160,7 +140,7 @@ func nodeLane(s *svg, r Round, n Node, spans map[string][]span, most int, x func
 		fmt.Fprintf(&path, "M%.1f %.1fV%.1fH%.1fV%.1fZ", x(t.from), y+room, y+room-h, x(t.to), y+room)
 	}
 	if path.Len() > 0 {
-		s.add(`<path class="tasks" d="%s"/>`, path.String())
+		s.Add(`<path class="tasks" d="%s"/>`, path.String())
 	}
 	for _, t := range stretches(r, spans, func(v View) string {
 		if v.Leader == n.Name {
@@ -175,7 +155,7 @@ func nodeLane(s *svg, r Round, n Node, spans map[string][]span, most int, x func
 		case "leader", "ready", "down":
 			class = t.what
 		}
-		s.rect(class, x(t.from), y+room, max(0.5, x(t.to)-x(t.from)), barHigh, fmt.Sprintf("%s %s, %s to %s", n.Name, t.what, at(t.from), at(t.to)))
+		s.Rect(class, x(t.from), y+room, max(0.5, x(t.to)-x(t.from)), barHigh, fmt.Sprintf("%s %s, %s to %s", n.Name, t.what, at(t.from), at(t.to)))
 	}
 	for _, p := range spans[n.Name] {
 		class := "away"
@@ -183,9 +163,9 @@ func nodeLane(s *svg, r Round, n Node, spans map[string][]span, most int, x func
 			class = "slow"
 		}
 		width := x(p.to) - x(p.from)
-		s.rect(class, x(p.from), y, width, laneHigh, fmt.Sprintf("%s %s, %s to %s", n.Name, p.what, at(p.from), at(min(p.to, r.Length))))
+		s.Rect(class, x(p.from), y, width, laneHigh, fmt.Sprintf("%s %s, %s to %s", n.Name, p.what, at(p.from), at(min(p.to, r.Length))))
 		if width > 60 {
-			s.text("what", x(p.from)+6, y+laneHigh-8, p.what)
+			s.Text("what", x(p.from)+6, y+laneHigh-8, p.what)
 		}
 	}
 }
@@ -197,7 +177,7 @@ type attempt struct {
 }
 
 // attemptLane draws attempts: those that came to something as runs above, failed ones below.
-func attemptLane(s *svg, attempts []attempt, x func(Ms) float64, y float64) {
+func attemptLane(s *svg.Picture, attempts []attempt, x func(Ms) float64, y float64) {
 	const joined = 2.5 // those nearer than that are drawn as one run
 	draw := func(accepted bool, class string, y, h float64) {
 		var path strings.Builder
@@ -220,7 +200,7 @@ func attemptLane(s *svg, attempts []attempt, x func(Ms) float64, y float64) {
 		}
 		flush()
 		if path.Len() > 0 {
-			s.add(`<path class="%s" d="%s"/>`, class, path.String())
+			s.Add(`<path class="%s" d="%s"/>`, class, path.String())
 		}
 	}
 	draw(true, "write", y+1, writeHigh-6)
@@ -228,27 +208,16 @@ func attemptLane(s *svg, attempts []attempt, x func(Ms) float64, y float64) {
 }
 
 // axis draws the seconds.
-func axis(s *svg, length Ms, x func(Ms) float64, from, to float64) {
-	step := nice(float64(length)/1000/9) * 1000
+func axis(s *svg.Picture, length Ms, x func(Ms) float64, from, to float64) {
+	step := svg.Nice(float64(length)/1000/9) * 1000
 	for t := 0.0; t <= float64(length); t += step {
-		s.line("axis", x(Ms(t)), from, x(Ms(t)), to)
-		s.text("quietly mid", x(Ms(t)), to+15, fmt.Sprintf("%g s", t/1000))
+		s.Line("axis", x(Ms(t)), from, x(Ms(t)), to, "")
+		s.Text("quietly mid", x(Ms(t)), to+15, fmt.Sprintf("%g s", t/1000))
 	}
-}
-
-// nice is a round number not less than v.
-func nice(v float64) float64 {
-	size := math.Pow(10, math.Floor(math.Log10(max(v, 1e-9))))
-	for _, f := range []float64{1, 2, 5, 10} {
-		if f*size >= v {
-			return f * size
-		}
-	}
-	return 10 * size
 }
 
 // stepMarks draws a numbered line for each step that does something.
-func stepMarks(s *svg, r Round, x func(Ms) float64, bottom float64) []mark {
+func stepMarks(s *svg.Picture, r Round, x func(Ms) float64, bottom float64) []mark {
 	var marks []mark
 	last := math.Inf(-1)
 	for _, step := range r.Steps {
@@ -261,11 +230,11 @@ func stepMarks(s *svg, r Round, x func(Ms) float64, bottom float64) []mark {
 		}
 		marks = append(marks, mark{len(marks) + 1, text, at(step.Began)})
 		place := x(step.Began)
-		s.line("mark", place, 16, place, bottom)
+		s.Line("mark", place, 16, place, bottom, "")
 		badge := max(place, last+18)
 		last = badge
-		s.add(`<circle class="badge" cx="%.1f" cy="9" r="8"><title>%s</title></circle>`, badge, html.EscapeString(text))
-		s.text("badgetext", badge, 12.7, fmt.Sprint(len(marks)))
+		s.Add(`<circle class="badge" cx="%.1f" cy="9" r="8"><title>%s</title></circle>`, badge, html.EscapeString(text))
+		s.Text("badgetext", badge, 12.7, fmt.Sprint(len(marks)))
 	}
 	return marks
 }
@@ -273,32 +242,32 @@ func stepMarks(s *svg, r Round, x func(Ms) float64, bottom float64) []mark {
 // histogram shows the values of a row as stacked dots, with median and bounds.
 func histogram(r Row) template.HTML {
 	const width, left, right, base = 320.0, 16.0, 34.0, 84.0
-	var s svg
+	var s svg.Picture
 	most := slices.Max(r.Values)
 	for _, bound := range []*float64{r.MedianBound, r.WorstBound} {
 		if bound != nil {
 			most = max(most, *bound)
 		}
 	}
-	step := nice(most / 4)
+	step := svg.Nice(most / 4)
 	if r.Counts {
 		step = max(1, step)
 	}
 	most = max(step, math.Ceil(most*1.02/step)*step)
 	x := func(v float64) float64 { return left + (width-left-right)*v/most }
 	for v := 0.0; v <= most+step/2; v += step {
-		s.line("axis", x(v), 14, x(v), base)
-		s.text("quietly mid", x(v), base+15, shortly(r, v))
+		s.Line("axis", x(v), 14, x(v), base, "")
+		s.Text("quietly mid", x(v), base+15, shortly(r, v))
 	}
-	s.line("axis", left, base, width-right, base)
+	s.Line("axis", left, base, width-right, base, "")
 	// The words stand on either side, so that they never meet.
 	if v := r.MedianBound; v != nil {
-		s.line("bound", x(*v), 4, x(*v), base)
-		s.text("quietly end", x(*v)-3, 11, "median")
+		s.Line("bound", x(*v), 4, x(*v), base, "")
+		s.Text("quietly end", x(*v)-3, 11, "median")
 	}
 	if v := r.WorstBound; v != nil {
-		s.line("bound", x(*v), 4, x(*v), base)
-		s.text("quietly", x(*v)+3, 11, "worst")
+		s.Line("bound", x(*v), 4, x(*v), base, "")
+		s.Text("quietly", x(*v)+3, 11, "worst")
 	}
 	// Dots in columns; when they don't fit, they overlap.
 	const radius = 4.0
@@ -316,7 +285,7 @@ func histogram(r Row) template.HTML {
 	never := 0
 	for i, v := range r.Values {
 		if v < 0 {
-			s.add(`<circle class="never" cx="%.1f" cy="%.1f" r="3.2"><title>round %d: never</title></circle>`, width-8, base-radius-float64(never)*2*radius, i+1)
+			s.Add(`<circle class="never" cx="%.1f" cy="%.1f" r="3.2"><title>round %d: never</title></circle>`, width-8, base-radius-float64(never)*2*radius, i+1)
 			never++
 			continue
 		}
@@ -325,15 +294,15 @@ func histogram(r Row) template.HTML {
 		if v == r.Worst {
 			class = "dot worst"
 		}
-		s.add(`<circle class="%s" cx="%.1f" cy="%.1f" r="%.1f"><title>round %d: %s</title></circle>`, class,
+		s.Add(`<circle class="%s" cx="%.1f" cy="%.1f" r="%.1f"><title>round %d: %s</title></circle>`, class,
 			left+float64(c)*2*radius, base-radius-float64(columns[c])*rise, radius-0.6, i+1, html.EscapeString(r.Show(v)))
 		columns[c]++
 	}
 	if r.Median >= 0 {
-		s.line("median", x(r.Median), base, x(r.Median), base+5)
-		s.text("quietly", left, base+30, fmt.Sprintf("median %s · worst %s", r.Show(r.Median), r.worst()))
+		s.Line("median", x(r.Median), base, x(r.Median), base+5, "")
+		s.Text("quietly", left, base+30, fmt.Sprintf("median %s · worst %s", r.Show(r.Median), r.worst()))
 	}
-	return s.done("", width, base+36, r.What)
+	return template.HTML(s.Done("", width, base+36, r.What))
 }
 
 // shortly shows a value on an axis.
