@@ -23,7 +23,8 @@ const (
 	calmProbes = 5
 	// waryProbes is after how many probe intervals without trouble all is well again.
 	waryProbes = 30
-	// doubtPings is how many pings a doubted node may leave without an answer.
+	// doubtPings is how many pings a doubted node may leave without an answer. One doesn't wait for the answer to
+	// the one before: all together decide, and the time counts.
 	doubtPings = 2
 	// maxDoubts is how many nodes are looked after at once: when it is most of them, the
 	// fault may be this node's, and the probes find out soon enough.
@@ -144,8 +145,16 @@ func (g *Gossip) Doubt(nodeID string) {
 	}
 	g.doubting.Go(func() {
 		defer func() { <-g.doubts }()
+		answers := make(chan bool, doubtPings)
+		for i := range doubtPings {
+			g.doubting.Go(func() {
+				time.Sleep(time.Duration(i) * g.config.Timing.ProbeTimeout / doubtPings)
+				_, err := g.list.Ping(nodeID, net.UDPAddrFromAddrPort(addr))
+				answers <- err == nil
+			})
+		}
 		for range doubtPings {
-			if _, err := g.list.Ping(nodeID, net.UDPAddrFromAddrPort(addr)); err == nil {
+			if <-answers {
 				return
 			}
 		}
