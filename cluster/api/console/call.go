@@ -56,11 +56,7 @@ func (c *Console) call(ctx context.Context, method, path string, body, into any)
 	got := answer{header: http.Header{}}
 	c.API.ServeHTTP(&got, request)
 	if got.status >= http.StatusMultipleChoices {
-		var refusal struct{ Message string }
-		if json.Unmarshal(got.body.Bytes(), &refusal) != nil || refusal.Message == "" {
-			refusal.Message = http.StatusText(got.status)
-		}
-		return cluster.Errorf(cluster.ErrPrecondition, "%s", refusal.Message)
+		return refusalOf(got.status, got.body.Bytes())
 	}
 	if into == nil {
 		return nil
@@ -69,4 +65,19 @@ func (c *Console) call(ctx context.Context, method, path string, body, into any)
 		return fmt.Errorf("read answer: %w", err)
 	}
 	return nil
+}
+
+// refusalOf is what an answer of the API's says that is no success.
+func refusalOf(status int, body []byte) error {
+	var refusal struct{ Message string }
+	if json.Unmarshal(body, &refusal) != nil || refusal.Message == "" {
+		refusal.Message = http.StatusText(status)
+	}
+	return cluster.Errorf(cluster.ErrPrecondition, "%s", refusal.Message)
+}
+
+// writeJSON answers with JSON.
+func writeJSON(w http.ResponseWriter, v any) {
+	w.Header().Set("Content-Type", "application/json")
+	_ = json.NewEncoder(w).Encode(v) // Whoever asked may have gone.
 }

@@ -17,6 +17,8 @@ import (
 // go test ./cluster/api/console -run Chromium -pictures DIR.
 var pictures = flag.String("pictures", "", "keep pictures of the pages in this folder")
 
+var only = flag.String("only", "", "pictures of this page only")
+
 // chromiumLimit is how long a picture may take on a machine that does much else.
 const chromiumLimit = time.Minute
 
@@ -52,7 +54,8 @@ func (b *bench) served(grant string) string {
 
 // shownPages are those that there are pictures of.
 var shownPages = map[string]string{
-	"overview": "",
+	"overview": "", "services": "services", "service": "services/shop_web", "waiting": "services/train", "nodes": "nodes", "node": "nodes/w2", "networks": "networks",
+	"stacks": "stacks", "data": "data", "events": "events", "logs": "services/shop_web/logs",
 }
 
 // TestChromium_DrawsThePages makes pictures of each page, wide and narrow, light and dark.
@@ -63,6 +66,9 @@ func TestChromium_DrawsThePages(t *testing.T) {
 	b := shop(t)
 	url := b.served(GrantWrite)
 	for name, path := range shownPages {
+		if *only != "" && !strings.Contains(","+*only+",", ","+name+",") {
+			continue
+		}
 		for _, how := range []struct{ name, size, dark string }{{"1280", "1280,1000", ""}, {"360", "360,1400", ""}, {"1280-dark", "1280,1000", "dark"}, {"360-dark", "360,1400", "dark"}} {
 			file := filepath.Join(*pictures, name+"-"+how.name+".png")
 			args := []string{"--window-size=" + how.size, "--screenshot=" + file}

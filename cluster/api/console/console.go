@@ -107,11 +107,18 @@ func (c *Console) routes() {
 		http.ServeContent(w, r, name, time.Time{}, bytes.NewReader(data))
 	})
 	for pattern, show := range map[string]func(*look) (page, error){
-		"{$}": overview,
+		"{$}": overview, "services": servicesPage, "services/{id}": servicePage, "nodes": nodesPage, "nodes/{id}": nodePage,
+		"networks": networksPage, "stacks": stacksPage, "events": eventsPage, "data": dataPage,
 	} {
 		c.mux.HandleFunc("GET "+Root+pattern, func(w http.ResponseWriter, r *http.Request) { c.servePage(w, r, show) })
 	}
 	c.mux.HandleFunc("GET "+Root+"live", c.serveLive)
+	c.mux.HandleFunc("GET "+Root+"services/{id}/logs", c.serveLogs)
+	c.mux.HandleFunc("GET "+Root+"services/{id}/logs/live", c.followLogs)
+	c.mux.HandleFunc("GET "+Root+"services/{id}/logs/download", c.downloadLogs)
+	for pattern, change := range c.changes() {
+		c.mux.HandleFunc("POST "+Root+pattern, func(w http.ResponseWriter, r *http.Request) { c.serveChange(w, r, change) })
+	}
 	c.mux.HandleFunc(Root, func(w http.ResponseWriter, r *http.Request) {
 		c.refuse(w, r, http.StatusNotFound, "There is no such page.")
 	})
@@ -177,6 +184,18 @@ func (c *Console) servePage(w http.ResponseWriter, r *http.Request, show func(*l
 	_, _ = w.Write(body) // The browser may have gone.
 }
 
+// refuseChange shows why nothing was changed.
+func (c *Console) refuseChange(w http.ResponseWriter, back string, why error) {
+	var body bytes.Buffer
+	if err := c.templates.ExecuteTemplate(&body, "changed", struct{ Why, Back string }{sentence(why.Error()), back}); err != nil {
+		http.Error(w, why.Error(), http.StatusConflict)
+		return
+	}
+	w.Header().Set("Content-Type", "text/html; charset=utf-8")
+	w.WriteHeader(http.StatusConflict)
+	_, _ = w.Write(body.Bytes()) // The browser may have gone.
+}
+
 // refuse shows a page that says why there is none.
 func (c *Console) refuse(w http.ResponseWriter, r *http.Request, status int, why string) {
 	var body bytes.Buffer
@@ -228,7 +247,7 @@ func (c *Console) functions() template.FuncMap {
 		"plural": plural,
 		"nav":    func() []entry { return entries },
 		"short":  short,
-		"add":    func(a, b int) int { return a + b },
+		"tails":  func() []int { return []int{100, defaultTail, 1000, maxTail} },
 	}
 }
 
@@ -237,6 +256,12 @@ type entry struct{ Key, Name, Link, Letter string }
 
 var entries = []entry{
 	{"overview", "Overview", Root, "o"},
+	{"services", "Services", Root + "services", "s"},
+	{"nodes", "Nodes", Root + "nodes", "n"},
+	{"networks", "Networks", Root + "networks", "w"},
+	{"stacks", "Stacks", Root + "stacks", "t"},
+	{"data", "Secrets, configs", Root + "data", "c"},
+	{"events", "Events", Root + "events", "e"},
 }
 
 // etag is a mark of what is sent.

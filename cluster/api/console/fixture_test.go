@@ -2,9 +2,11 @@ package console
 
 import (
 	"context"
+	"encoding/binary"
 	"fmt"
 	"net/http"
 	"net/http/httptest"
+	"net/netip"
 	"strings"
 	"sync"
 	"testing"
@@ -239,42 +241,11 @@ func shop(t testing.TB) *bench {
 		})
 	}
 
-	front := &cluster.Network{ID: "front", VNI: 4097}
+	front := &cluster.Network{ID: "front", VNI: 4097, Subnets: []cluster.Subnet{{Prefix: netip.MustParsePrefix("10.10.1.0/24"), Gateway: netip.MustParseAddr("10.10.1.1")}}}
 	front.Spec.Name = "shop_front"
 	front.Spec.Labels = map[string]string{stackLabel: "shop"}
 	b.put(front)
 
-	web := b.service("shop_web", 6, func(s *cluster.Service) {
-		s.Revision, s.LastRevision, s.PreviousRevision = 2, 2, 1
-		s.Ports = []swarm.PortConfig{{Protocol: "tcp", TargetPort: 80, PublishedPort: 8080, PublishMode: swarm.PortConfigPublishModeIngress}}
-		s.Spec.TaskTemplate.ContainerSpec.Image = "registry.example.org/shop_web:1.5@sha256:" + strings.Repeat("5a", 32)
-		s.Spec.TaskTemplate.ContainerSpec.Secrets = []*swarm.SecretReference{{SecretName: "tls-key", SecretID: "tlskey"}}
-		s.Spec.TaskTemplate.Networks = []swarm.NetworkAttachmentConfig{{Target: "front"}}
-		s.VirtualIPs = []cluster.Address{{VNI: 4097, Host: 2}}
-		previous := s.Spec
-		s.Previous = &previous
-	})
-	old := *web
-	old.Revision = 1
-	was := web.Spec.TaskTemplate
-	spec := *was.ContainerSpec
-	spec.Image, spec.Env = "registry.example.org/shop_web:1.4@sha256:"+strings.Repeat("4f", 32), []string{"TOKEN=another-canary"}
-	was.ContainerSpec = &spec
-	b.put(&cluster.Revision{ServiceID: web.ID, Number: 1, ServiceName: web.Spec.Name, Spec: was})
-	b.put(&cluster.Rollout{ServiceID: web.ID, State: swarm.UpdateStateUpdating, Revision: 2, Total: 6, StartedAt: noon.Add(-95 * time.Second), Message: "update in progress"})
-	for i, node := range []string{"w1", "w2", "w3", "m1", "m2", "m3"} {
-		slot := uint32(i + 1)
-		switch {
-		case i < 3:
-			b.task(web, slot, node, cluster.StateRunning, time.Duration(90-20*i)*time.Second)
-			b.task(&old, slot, node, cluster.StateShutdown, time.Duration(92-20*i)*time.Second)
-		case i == 3:
-			b.task(&old, slot, node, cluster.StateRunning, 26*time.Hour, func(t *cluster.Task) { t.Desired = cluster.StateShutdown })
-			b.task(web, slot, "w2", cluster.StatePreparing, 4*time.Second)
-		default:
-			b.task(&old, slot, node, cluster.StateRunning, 26*time.Hour)
-		}
-	}
 	api := b.service("shop_api", 4)
 	for i := uint32(1); i <= 4; i++ {
 		b.task(api, i, fmt.Sprintf("w%d", (i-1)%3+1), cluster.StateRunning, 5*time.Hour)
@@ -310,6 +281,39 @@ func shop(t testing.TB) *bench {
 	}
 	b.task(report, 4, "w3", cluster.StateRunning, time.Minute, func(t *cluster.Task) { t.Desired = cluster.StateComplete })
 
+	b.clock.set(noon.Add(-95 * time.Second))
+	web := b.service("shop_web", 6, func(s *cluster.Service) {
+		s.Revision, s.LastRevision, s.PreviousRevision = 2, 2, 1
+		s.Ports = []swarm.PortConfig{{Protocol: "tcp", TargetPort: 80, PublishedPort: 8080, PublishMode: swarm.PortConfigPublishModeIngress}}
+		s.Spec.TaskTemplate.ContainerSpec.Image = "registry.example.org/shop_web:1.5@sha256:" + strings.Repeat("5a", 32)
+		s.Spec.TaskTemplate.ContainerSpec.Secrets = []*swarm.SecretReference{{SecretName: "tls-key", SecretID: "tlskey"}}
+		s.Spec.TaskTemplate.Networks = []swarm.NetworkAttachmentConfig{{Target: "front"}}
+		s.VirtualIPs = []cluster.Address{{VNI: 4097, Host: 2}}
+		previous := s.Spec
+		s.Previous = &previous
+	})
+	old := *web
+	old.Revision = 1
+	was := web.Spec.TaskTemplate
+	spec := *was.ContainerSpec
+	spec.Image, spec.Env = "registry.example.org/shop_web:1.4@sha256:"+strings.Repeat("4f", 32), []string{"TOKEN=another-canary"}
+	was.ContainerSpec = &spec
+	b.put(&cluster.Revision{ServiceID: web.ID, Number: 1, ServiceName: web.Spec.Name, Spec: was})
+	b.put(&cluster.Revision{ServiceID: web.ID, Number: 2, ServiceName: web.Spec.Name, Spec: web.Spec.TaskTemplate, By: "uid 1000 on m1", Message: "baskets are kept"})
+	b.put(&cluster.Rollout{ServiceID: web.ID, State: swarm.UpdateStateUpdating, Revision: 2, Total: 6, StartedAt: noon.Add(-95 * time.Second), Message: "update in progress"})
+	for i, node := range []string{"w1", "w2", "w3", "m1", "m2", "m3"} {
+		slot := uint32(i + 1)
+		switch {
+		case i < 3:
+			b.task(web, slot, node, cluster.StateRunning, time.Duration(90-20*i)*time.Second)
+			b.task(&old, slot, node, cluster.StateShutdown, time.Duration(92-20*i)*time.Second)
+		case i == 3:
+			b.task(&old, slot, node, cluster.StateRunning, 26*time.Hour, func(t *cluster.Task) { t.Desired = cluster.StateShutdown })
+			b.task(web, slot, "w2", cluster.StatePreparing, 4*time.Second)
+		default:
+			b.task(&old, slot, node, cluster.StateRunning, 26*time.Hour)
+		}
+	}
 	secret := &cluster.Secret{ID: "tlskey"}
 	secret.Spec.Name, secret.Spec.Data = "tls-key", []byte("canary-of-a-secret")
 	config := &cluster.Config{ID: "nginxconf"}
@@ -347,6 +351,25 @@ func shop(t testing.TB) *bench {
 	b.event(150*time.Second, events.NodeEventType, events.ActionUpdate, "m1", "m1", "leader.old", "false", "leader.new", "true")
 	b.event(95*time.Second, events.ServiceEventType, events.ActionUpdate, "shop_web", "shop_web", "image.old", "registry.example.org/shop_web:1.4@sha256:4f", "image.new", "registry.example.org/shop_web:1.5@sha256:5a")
 	b.event(95*time.Second, events.ServiceEventType, events.ActionUpdate, "shop_web", "shop_web", "updatestate.new", "updating")
+	b.api = func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path != "/services/shop_web/logs" {
+			http.Error(w, `{"message":"not <here>"}`, http.StatusNotFound)
+			return
+		}
+		w.Header().Set("Content-Type", "application/vnd.docker.multiplexed-stream")
+		for i := range 40 {
+			text := fmt.Sprintf("%s com.docker.swarm.node.id=w%d,com.docker.swarm.task.id=%025d GET /basket/%d 200 %d ms\n", noon.Add(time.Duration(i-60)*time.Second).Format(time.RFC3339Nano), i%3+1, 2*(i%3)+1, 4711+i, 3+i*7%40)
+			head := []byte{1, 0, 0, 0, 0, 0, 0, 0}
+			if i%9 == 8 {
+				head[0], text = 2, strings.Replace(text, "200", "502 <script>alert(1)</script> upstream", 1)
+			}
+			binary.BigEndian.PutUint32(head[4:], uint32(len(text)))
+			// In pieces: what is read must not depend on how it was cut.
+			all := append(head, text...)
+			_, _ = w.Write(all[:5])
+			_, _ = w.Write(all[5:])
+		}
+	}
 	b.clock.set(noon)
 	return b
 }

@@ -387,6 +387,13 @@ func imageOf(ref string) imageShown {
 	return imageShown{Name: name, Digest: short(sum)}
 }
 
+func (i imageShown) String() string {
+	if i.Digest == "" {
+		return i.Name
+	}
+	return i.Name + " (" + i.Digest + ")"
+}
+
 // rollout is how far the service's last update is; nil when there was none.
 func (l *look) rollout(s *cluster.Service) *rolloutShown {
 	r := l.view.Rollout(s.ID)
@@ -464,6 +471,17 @@ func (l *look) event(e *events.Message) eventShown {
 	return shown
 }
 
+// updateWords says what state an update or rollback has come to.
+func updateWords(state string) string {
+	switch what, rest, found := strings.Cut(state, "_"); {
+	case state == string(swarm.UpdateStateUpdating):
+		return "update begins"
+	case found:
+		return what + " " + rest
+	}
+	return "update " + state
+}
+
 // happened says what an event is of, by what changed.
 func happened(e *events.Message) string {
 	attributes := e.Actor.Attributes
@@ -480,7 +498,7 @@ func happened(e *events.Message) string {
 		case "state":
 			said = append(said, "is "+now)
 		case "updatestate":
-			said = append(said, "update "+strings.ReplaceAll(now, "_", " "))
+			said = append(said, updateWords(now))
 		case "image":
 			said = append(said, "image "+imageOf(was).Name+" → "+imageOf(now).Name)
 		default:

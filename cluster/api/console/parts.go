@@ -64,3 +64,10 @@ func (p *partCache) find(key string) *part {
 	p.kept[key] = &part{}
 	return p.kept[key]
 }
+
+// forget drops all: something was changed that the next page is to show.
+func (p *partCache) forget() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	clear(p.kept)
+}

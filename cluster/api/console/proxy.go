@@ -21,8 +21,8 @@ const (
 	sessionLife = 12 * time.Hour
 	// maxSessions is how many browsers are at most.
 	maxSessions = 64
-	// maxForm is how large the form with the code may be.
-	maxForm = 4 << 10
+	// maxLogin is how large the form with the code may be.
+	maxLogin = 4 << 10
 )
 
 // Proxy lets a browser of this machine reach a node's console, and nothing else of the node.
@@ -150,7 +150,7 @@ func (p *Proxy) showLogin(w http.ResponseWriter, status int, why string) {
 
 // login takes a code, and begins a session.
 func (p *Proxy) login(w http.ResponseWriter, r *http.Request) {
-	r.Body = http.MaxBytesReader(w, r.Body, maxForm)
+	r.Body = http.MaxBytesReader(w, r.Body, maxLogin)
 	if err := r.ParseForm(); err != nil {
 		p.showLogin(w, http.StatusBadRequest, "That was no code.")
 		return

@@ -164,3 +164,9 @@ func waits(t *cluster.Task) string {
 func unixNano(n int64) time.Time { return time.Unix(0, n) }
 
 func sortedKeys[V any](m map[string]V) []string { return slices.Sorted(maps.Keys(m)) }
+
+// plain writes a number as a name: of a port, a slot, a revision.
+func plain[T ~int | ~uint64 | ~uint32](n T) string { return fmt.Sprint(n) }
+
+// cores writes billionths of a CPU as CPUs.
+func cores(nano int64) string { return strconv.FormatFloat(float64(nano)/1e9, 'f', -1, 64) }

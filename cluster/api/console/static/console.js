@@ -125,3 +125,24 @@ document.addEventListener("keydown", (e) => {
     keys.showModal();
   }
 });
+
+// Logs: lines come as they are written; the list keeps 5,000.
+const log = document.querySelector(".log[data-follow]");
+if (log) {
+  const state = document.querySelector("#logstate");
+  let first = true;
+  const lines = new EventSource(log.dataset.follow);
+  lines.onopen = () => { first = true; state.textContent = "Following."; };
+  lines.onmessage = (e) => {
+    if (first) log.replaceChildren();
+    first = false;
+    const atEnd = log.scrollHeight - log.scrollTop - log.clientHeight < 40;
+    log.insertAdjacentHTML("beforeend", e.data);
+    while (log.childElementCount > 5000) log.firstElementChild.remove();
+    if (atEnd) log.scrollTop = log.scrollHeight;
+  };
+  lines.addEventListener("end", (e) => { state.textContent = e.data; lines.close(); });
+  lines.onerror = () => { if (lines.readyState === EventSource.CLOSED) state.textContent = "The lines have ended; load the page again to go on."; };
+  log.scrollTop = log.scrollHeight;
+  addEventListener("pagehide", () => lines.close());
+}
