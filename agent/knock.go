@@ -11,8 +11,9 @@ import (
 	"skep/cluster"
 )
 
-// Gossip misses a node whose daemon is dead as it does one whose machine is. The containers of the former answer
-// by the connections that clients keep to them; those to the latter would hang until the clients give up. The
+// Gossip misses a node whose daemon is dead as it does one whose machine is, and of one that was stopped in order it
+// tells no more. While the machine lives, the node's containers answer by the connections that clients keep to them;
+// when it is dead, these would hang until the clients give up. The
 // machine itself tells: its kernel accepts a connection to gossip's port, or refuses it while no daemon runs, and so
 // on its data address, where packets of networks go. A way that is cut is as good as a machine that is dead.
 
@@ -20,7 +21,7 @@ const (
 	// tries is how often in a row a machine must say nothing to be taken for dead; each is given as long as a suspect
 	// has to object.
 	tries = 4
-	// knockAgain is how often a machine is asked again while gossip misses its node: it may die later than its
+	// knockAgain is how often a machine is asked again while gossip doesn't see its node: it may die later than its
 	// daemon, or be reached again before that runs.
 	knockAgain = 5 * time.Second
 )
@@ -66,11 +67,11 @@ func (a *Agent) silent(ctx context.Context, addr netip.Addr) bool {
 // knocked takes in whether a node's machine was silent, and tells whether that still matters.
 func (s *taskSet) knocked(nodeID string, silent bool) (matters bool) {
 	n := &s.networks
-	if n.missed[nodeID].IsZero() {
+	if !n.missed[nodeID].gone() {
 		return false // Gossip saw it meanwhile.
 	}
 	if silent != n.silent[nodeID] {
-		s.agent.log.Info("asked whether the machine of a node that gossip misses is dead", "name", nodeID, "dead", silent)
+		s.agent.log.Info("asked whether the machine of a node that gossip doesn't see is dead", "name", nodeID, "dead", silent)
 		if silent {
 			n.silent[nodeID] = true
 		} else {
@@ -82,11 +83,11 @@ func (s *taskSet) knocked(nodeID string, silent bool) (matters bool) {
 	return n.hasEndpoints(n.index(nodeID))
 }
 
-// gone are the nodes whose machines are dead: gossip misses them for long enough, and they were silent.
+// gone are the nodes whose machines are dead: gossip misses them for long enough, or they left it, and they were silent.
 func (n *networkSet) gone() map[string]bool {
 	gone := map[string]bool{}
 	for nodeID := range n.silent {
-		if n.away[nodeID] {
+		if n.away[nodeID] || n.missed[nodeID].left {
 			gone[nodeID] = true
 		}
 	}

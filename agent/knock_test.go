@@ -115,7 +115,8 @@ func TestKnocked(t *testing.T) {
 		{Network: testNetwork("web", 4097, swarm.NetworkSpec{}), Endpoints: []cluster.NetworkEndpoint{{ID: "t", Node: 2, Host: 2}}},
 	}})}
 	n := &s.networks
-	n.missed = missed{"n": time.Unix(1, 0), "bare": time.Unix(1, 0), "seen": time.Time{}}
+	gone := sight{since: time.Unix(1, 0)}
+	n.missed = missed{"n": gone, "bare": gone, "seen": {}}
 	if !s.knocked("n", true) || len(n.gone()) != 0 {
 		t.Errorf("gone before gossip is sure: %v", n.gone())
 	}
@@ -131,5 +132,12 @@ func TestKnocked(t *testing.T) {
 	}
 	if !s.knocked("n", false) || n.gone()["n"] {
 		t.Error("it is gone though it answered")
+	}
+	n.missed["n"], n.away = sight{left: true}, nil
+	if !s.knocked("n", false) || n.gone()["n"] {
+		t.Error("one that left in order is gone though it answered")
+	}
+	if !s.knocked("n", true) || !n.gone()["n"] {
+		t.Error("one that left in order isn't gone though it is silent")
 	}
 }

@@ -10,35 +10,46 @@ import (
 	"skep/cluster"
 )
 
-// missed is since when gossip misses nodes that it saw before; the zero time is of those that it sees. It
+// missed is what gossip last told of the nodes that it saw. It
 // is a hint: what leads to tasks on a node that is missed leads to others of the service meanwhile, if
 // there are any. Managers take longer to be sure, and a node without managers would never hear
 // of it. A node that gossip never saw isn't missed: that it can't be reached so says nothing.
-type missed map[string]time.Time
+type missed map[string]sight
+
+// sight is what gossip last told of a node.
+type sight struct {
+	// since is when gossip began to miss it; zero while it doesn't.
+	since time.Time
+	// left is set from when it left in order until it is back. It isn't missed, since its containers run on.
+	left bool
+}
+
+// gone tells whether the node isn't where gossip saw it: then its machine may be dead.
+func (s sight) gone() bool { return s.left || !s.since.IsZero() }
 
 // observe is what is missed now that gossip sees these members, and which nodes have nothing led to
-// them. A suspect has so long to object; who left in order isn't missed, since its
-// containers run on. next is when there will be more of them if nothing changes; 0 means never.
+// them. A suspect has so long to object. next is when there will be more of them if nothing changes; 0 means never.
 // Who isn't a member any more is kept while it is one of nodes.
 func (m missed) observe(members []cluster.Member, nodes []cluster.NetworkNode, suspectAfter time.Duration, now time.Time) (latest missed, away map[string]bool, next time.Duration) {
 	latest, away = make(missed, len(members)), map[string]bool{}
-	began := func(nodeID string) (since time.Time, before bool) {
-		since, before = m[nodeID]
-		if since.IsZero() {
+	miss := func(nodeID string) (since time.Time) {
+		if since = m[nodeID].since; since.IsZero() {
 			since = now
 		}
-		return since, before
+		latest[nodeID] = sight{since: since}
+		return since
 	}
 	listed := make(map[string]bool, len(members))
 	for _, member := range members {
 		listed[member.NodeID] = true
-		switch since, before := began(member.NodeID); {
+		switch _, before := m[member.NodeID]; {
+		case member.Left && before:
+			latest[member.NodeID] = sight{left: true}
 		case member.Left:
 		case !member.Suspect:
-			latest[member.NodeID] = time.Time{}
+			latest[member.NodeID] = sight{}
 		case before:
-			latest[member.NodeID] = since
-			if wait := suspectAfter - now.Sub(since); wait <= 0 {
+			if wait := suspectAfter - now.Sub(miss(member.NodeID)); wait <= 0 {
 				away[member.NodeID] = true
 			} else if next == 0 || wait < next {
 				next = wait
@@ -46,8 +57,13 @@ func (m missed) observe(members []cluster.Member, nodes []cluster.NetworkNode, s
 		}
 	}
 	for _, node := range nodes {
-		if since, before := began(node.ID); before && !listed[node.ID] {
-			latest[node.ID], away[node.ID] = since, true
+		switch last, before := m[node.ID]; {
+		case !before || listed[node.ID]:
+		case last.left:
+			latest[node.ID] = last
+		default:
+			miss(node.ID)
+			away[node.ID] = true
 		}
 	}
 	return latest, away, next
@@ -107,12 +123,12 @@ func (s *taskSet) observeMembers() (doubted map[string]netip.Addr, next time.Dur
 	}
 	doubted = map[string]netip.Addr{}
 	for _, node := range nodes {
-		if !n.missed[node.ID].IsZero() && node.ID != cfg.NodeID {
+		if n.missed[node.ID].gone() && node.ID != cfg.NodeID {
 			doubted[node.ID] = node.Addr
 		}
 	}
 	for nodeID := range n.silent {
-		if n.missed[nodeID].IsZero() {
+		if !n.missed[nodeID].gone() {
 			delete(n.silent, nodeID)
 		}
 	}

@@ -94,20 +94,24 @@ func TestMesh_ConnectionsEndWithAMachine(t *testing.T) {
 			c.Carry()
 			addrs = addressesOf(c.Leader().manager().Store().View(), lost)
 		}
-		lost.Crash()
-		time.Sleep(10 * time.Second)
-		if by := reached(); len(by) != 2 {
-			t.Errorf("after its daemon died only %v have a way to its tasks", by)
+		for what, end := range map[string]func(){"died": lost.Crash, "was stopped": lost.Stop} {
+			end()
+			time.Sleep(10 * time.Second)
+			if by := reached(); len(by) != 2 {
+				t.Errorf("after its daemon %s only %v have a way to its tasks", what, by)
+			}
+			c.Partition(lost)
+			time.Sleep(8 * time.Second)
+			if by := reached(); len(by) > 0 {
+				t.Errorf("its daemon %s, and 8 s after the machine died, too, %v have a way to its tasks", what, by)
+			}
+			c.Heal()
+			lost.Restart()
+			c.allReady(time.Minute, c.Leader())
+			c.Runs(time.Minute, id, "app:1", 3)
+			c.Carry()
+			addrs = addressesOf(c.Leader().manager().Store().View(), lost)
 		}
-		c.Partition(lost)
-		time.Sleep(8 * time.Second)
-		if by := reached(); len(by) > 0 {
-			t.Errorf("8 s after the machine died, too, %v have a way to its tasks", by)
-		}
-		c.Heal()
-		lost.Restart()
-		c.Runs(time.Minute, id, "app:1", 3)
-		c.Carry()
 	})
 }
 
