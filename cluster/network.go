@@ -3,6 +3,7 @@ package cluster
 import (
 	"encoding/binary"
 	"fmt"
+	"maps"
 	"net/netip"
 	"strconv"
 
@@ -42,6 +43,26 @@ func (n *Network) Encrypted() bool {
 	value, given := n.Spec.DriverConfiguration.Options[OptionEncrypted]
 	on, err := strconv.ParseBool(value)
 	return given && (on || err != nil)
+}
+
+// EncryptNew has a network that is being made be encrypted, as if its user had said so, where the cluster's
+// spec wants that of all that span nodes. One that was to be in clear is refused then.
+func (n *Network) EncryptNew(spec swarm.Spec) error {
+	all, _ := LabelEncryptNetworks.Of(spec.Labels)
+	if !all || n.Driver() != OverlayDriver || n.Encrypted() {
+		return nil
+	}
+	driver := swarm.Driver{Name: OverlayDriver, Options: map[string]string{}}
+	if d := n.Spec.DriverConfiguration; d != nil {
+		maps.Copy(driver.Options, d.Options)
+	}
+	if value, given := driver.Options[OptionEncrypted]; given {
+		return Errorf(ErrInvalid, "option %s: all overlay networks of this cluster are to be encrypted, and %q has this one not be: leave it out, or allow it with `skep cluster update --encrypt-networks=false`",
+			OptionEncrypted, value)
+	}
+	driver.Options[OptionEncrypted] = ""
+	n.Spec.DriverConfiguration = &driver
+	return nil
 }
 
 // OptionEncrypted is the driver option of encrypted networks.

@@ -13,8 +13,12 @@ type Status struct {
 	BackupAt time.Time `json:",omitzero"`
 	// Autolock tells whether a manager that was restarted is locked.
 	Autolock bool `json:",omitempty"`
-	Managers []ManagerHealth
-	Nodes    []NodeHealth
+	// EncryptNetworks tells whether all overlay networks that are made are encrypted, and InClear are the names
+	// of those that aren't, since they were there before; sorted.
+	EncryptNetworks bool     `json:",omitempty"`
+	InClear         []string `json:",omitempty"`
+	Managers        []ManagerHealth
+	Nodes           []NodeHealth
 	// Problems says what is unhealthy and why, in sentences; empty means all is well.
 	Problems []string
 }

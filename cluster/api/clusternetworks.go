@@ -60,6 +60,11 @@ func (s *Server) createClusterNetwork(ctx context.Context, r *request) (response
 			}
 			return tx.Put(&next)
 		}
+		if record := tx.Cluster(); record != nil {
+			if err := next.EncryptNew(record.Spec); err != nil {
+				return err
+			}
+		}
 		if err := neighbours(tx.View, engines).Complete(&next); err != nil {
 			return err
 		}

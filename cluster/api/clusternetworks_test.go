@@ -106,6 +106,43 @@ func TestCreateNetwork(t *testing.T) {
 	}
 }
 
+// TestCreateNetwork_AllEncrypted: where the cluster wants it, those that are made are encrypted as if each user had
+// said so, and none is to be in clear.
+func TestCreateNetwork_AllEncrypted(t *testing.T) {
+	b, _ := newEngineBench(t)
+	with := func(value string) func(*network.CreateRequest) {
+		return func(asked *network.CreateRequest) { asked.Options = map[string]string{"encrypted": value} }
+	}
+	encrypted := func(name string) (value string, is bool) {
+		value, is = b.inspectNetwork(name).Options["encrypted"]
+		return value, is && b.view().NetworkNamed(name).Encrypted()
+	}
+	b.createNetwork(overlay("before"))
+	b.setLabel("skep.encrypt-networks", "yes").want(t, 400, `\"yes\" won't do, it takes true or false`)
+	b.setLabel("skep.encrypt-networks", "true").want(t, 200, "")
+	b.createNetwork(overlay("plain"))
+	b.createNetwork(overlay("asked", with("true")))
+	b.createNetwork(overlay("in", func(asked *network.CreateRequest) { asked.Ingress, asked.Options = true, nil }))
+	for name, want := range map[string]string{"plain": "", "asked": "true", "in": ""} {
+		if got, is := encrypted(name); !is || got != want {
+			t.Errorf("%s has the option %q, is encrypted: %v", name, got, is)
+		}
+	}
+	if _, is := encrypted("before"); is {
+		t.Error("one that was there before is encrypted")
+	}
+	b.do("POST", "/networks/create", overlay("clear", with("false"))).want(t, 400, "skep cluster update --encrypt-networks=false")
+	b.do("POST", "/networks/create", map[string]any{"Name": "each", "Driver": "macvlan", "Scope": "swarm"}).want(t, 201, "")
+	if got := b.inspectNetwork("each").Options; len(got) > 0 {
+		t.Errorf("one that engines make by themselves has options %v", got)
+	}
+	b.setLabel("skep.encrypt-networks", "false").want(t, 200, "")
+	b.createNetwork(overlay("later"))
+	if _, is := encrypted("later"); is {
+		t.Error("the setting was taken back, and the next one is encrypted")
+	}
+}
+
 // TestRefuseNetwork: what can't be is refused, with what to do.
 func TestRefuseNetwork(t *testing.T) {
 	b, e := newEngineBench(t)

@@ -8,12 +8,18 @@ import (
 	"github.com/docker/docker/api/types/swarm"
 )
 
-// allow sets or clears the cluster's label as `skep cluster update` does.
+// allow has the cluster allow host options, or not.
 func (b *bench) allow(value string) answer {
+	b.t.Helper()
+	return b.setLabel("skep.allow-host-options", value)
+}
+
+// setLabel sets a label of the cluster as `skep cluster update` does.
+func (b *bench) setLabel(name, value string) answer {
 	b.t.Helper()
 	var found swarm.Swarm
 	b.do("GET", "/swarm", nil).want(b.t, 200, "").into(b.t, &found)
-	found.Spec.Labels["skep.allow-host-options"] = value
+	found.Spec.Labels[name] = value
 	return b.do("POST", fmt.Sprintf("/swarm/update?version=%d", found.Version.Index), found.Spec)
 }
 

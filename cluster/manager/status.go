@@ -135,6 +135,10 @@ func (m *Manager) Status(ctx context.Context, digests bool) (cluster.Status, err
 	status := cluster.Status{ClusterID: m.cfg.ClusterID, LeaderID: m.LeaderID(), Term: m.raft.CurrentTerm()}
 	if c := view.Cluster(); c != nil {
 		status.ClusterLevel, status.BackupAt = c.ClusterLevel, c.BackupAt
+		status.EncryptNetworks, _ = cluster.LabelEncryptNetworks.Of(c.Spec.Labels)
+	}
+	if status.EncryptNetworks {
+		status.InClear = inClear(view)
 	}
 	for node := range view.Nodes() {
 		if node.Role == swarm.NodeRoleManager {
@@ -203,6 +207,17 @@ func (m *Manager) Status(ctx context.Context, digests bool) (cluster.Status, err
 	})
 	status.Problems = slices.Concat(m.ownProblems(), problems(status), m.twinProblems(view), serviceProblems(view), certificateProblems(view, m.cfg.Now()))
 	return status, nil
+}
+
+// inClear are the names of the networks whose packets between nodes aren't encrypted, sorted.
+func inClear(view store.View) (names []string) {
+	for n := range view.Networks() {
+		if n.Spans() && !n.Encrypted() {
+			names = append(names, n.Spec.Name)
+		}
+	}
+	slices.Sort(names)
+	return names
 }
 
 // How long managers may take to answer.

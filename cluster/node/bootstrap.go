@@ -69,11 +69,14 @@ func networkSettings(r swarm.InitRequest) (cluster.NetworkSettings, error) {
 // firstIngress is the network by which the ports are carried that are published on all nodes.
 // It keeps off what this machine has: its engine's networks, and those that it is in itself; where
 // these leave nothing, as a machine's in 10.0.0.0/8 do, off its own addresses.
-func (n *Node) firstIngress(ctx context.Context, settings cluster.NetworkSettings) (*cluster.Network, error) {
+func (n *Node) firstIngress(ctx context.Context, spec swarm.Spec, settings cluster.NetworkSettings) (*cluster.Network, error) {
 	ingress := &cluster.Network{ID: cluster.NewID(n.cfg.Random), Spec: swarm.NetworkSpec{
 		Annotations:         swarm.Annotations{Name: cluster.IngressName},
 		DriverConfiguration: &swarm.Driver{Name: cluster.OverlayDriver}, Ingress: true, Scope: "swarm",
 	}}
+	if err := ingress.EncryptNew(spec); err != nil {
+		return nil, fmt.Errorf("make the ingress network: %w", err)
+	}
 	local, err := n.cfg.Interfaces()
 	if err != nil {
 		return nil, fmt.Errorf("make the ingress network: %w", err)

@@ -63,11 +63,15 @@ func TestFirstIngress(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		got, err := n.firstIngress(t.Context(), cluster.NetworkSettings{})
+		got, err := n.firstIngress(t.Context(), swarm.Spec{}, cluster.NetworkSettings{})
 		want, both := strings.CutSuffix(c.want, " and IPv6")
 		if err != nil || both != (len(got.Subnets) == 2 && got.Subnets[1].Prefix.Addr().Is6()) || !both && len(got.Subnets) != 1 || got.Subnets[0].Prefix.String() != want || got.Subnets[0].Gateway != got.Subnets[0].Addr(1) ||
 			!got.Spec.Ingress || got.Spec.Name != "ingress" || !got.Spans() || got.ID == "" {
 			t.Errorf("%s: %+v, %v; want %s", c.name, got, err, c.want)
+		}
+		all := swarm.Spec{Annotations: swarm.Annotations{Labels: map[string]string{cluster.LabelEncryptNetworks.Name: "true"}}}
+		if safe, err := n.firstIngress(t.Context(), all, cluster.NetworkSettings{}); err != nil || !safe.Encrypted() || got.Encrypted() {
+			t.Errorf("%s, where all networks are to be encrypted: %+v, %v", c.name, safe, err)
 		}
 	}
 }
@@ -138,7 +142,7 @@ func TestFirstIngress_OffTheEngine(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if got, err := n.firstIngress(t.Context(), cluster.NetworkSettings{}); err != nil || got.Subnets[0].Prefix.String() != "10.0.1.0/24" {
+	if got, err := n.firstIngress(t.Context(), swarm.Spec{}, cluster.NetworkSettings{}); err != nil || got.Subnets[0].Prefix.String() != "10.0.1.0/24" {
 		t.Errorf("%+v, %v", got, err)
 	}
 }

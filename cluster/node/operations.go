@@ -69,7 +69,7 @@ func (n *Node) Init(ctx context.Context, request swarm.InitRequest) (string, err
 	}
 	asked := addressFlags{Listen: request.ListenAddr, Advertise: request.AdvertiseAddr, Data: request.DataPathAddr}
 	return n.startCluster(ctx, "initialize swarm", asked, func(addrs addresses) (*member, error) {
-		ingress, err := n.firstIngress(ctx, settings)
+		ingress, err := n.firstIngress(ctx, request.Spec, settings)
 		if err != nil {
 			return nil, err
 		}

@@ -38,7 +38,7 @@ func newClusterCommand(dockerCLI command.Cli) *cobra.Command {
 }
 
 func newClusterUpdateCommand(dockerCLI command.Cli) *cobra.Command {
-	var hostOptions bool
+	var hostOptions, encrypt bool
 	var revisions uint
 	cmd := &cobra.Command{
 		Use:   "update [OPTIONS]",
@@ -55,22 +55,49 @@ What Docker has a flag for is changed with "skep swarm update".`,
 			if cmd.Flags().Changed("revision-history") {
 				labels[cluster.LabelRevisionHistory.Name] = strconv.FormatUint(uint64(revisions), 10)
 			}
-			if len(labels) == 0 {
-				return errors.New("nothing to change: give --allow-host-options, --allow-host-options=false or --revision-history")
+			if cmd.Flags().Changed("encrypt-networks") {
+				labels[cluster.LabelEncryptNetworks.Name] = strconv.FormatBool(encrypt)
 			}
-			return updateCluster(cmd.Context(), dockerCLI.Client(), func(spec *swarm.Spec) {
+			if len(labels) == 0 {
+				return errors.New("nothing to change: give --allow-host-options, --encrypt-networks, either with =false, or --revision-history")
+			}
+			err := updateCluster(cmd.Context(), dockerCLI.Client(), func(spec *swarm.Spec) {
 				if spec.Labels == nil {
 					spec.Labels = map[string]string{}
 				}
 				maps.Copy(spec.Labels, labels)
 			})
+			if err != nil || !encrypt {
+				return err
+			}
+			status, err := fetchStatus(cmd.Context(), dockerCLI.Client())
+			if err != nil {
+				return fmt.Errorf("overlay networks that are made from now on are encrypted; list those that aren't: %w", err)
+			}
+			showInClear(dockerCLI.Out(), status.InClear)
+			return nil
 		},
 	}
 	cmd.Flags().BoolVar(&hostOptions, "allow-host-options", false,
 		"Let services have labels that begin with "+cluster.LabelHost+", each of which can give a service power over its nodes")
+	cmd.Flags().BoolVar(&encrypt, "encrypt-networks", false,
+		"Encrypt all overlay networks that are made from now on, the ingress network too, as \"network create --opt encrypted\" does for one")
 	cmd.Flags().UintVar(&revisions, "revision-history", cluster.DefaultRevisionHistory,
 		"How many revisions of each service to keep for \"skep service rollback --to\"")
 	return cmd
+}
+
+// showInClear says which networks stay as they are when all that are made are encrypted, and what to do.
+func showInClear(w io.Writer, names []string) {
+	if len(names) == 0 {
+		fmt.Fprintln(w, "All overlay networks are encrypted, and so are those that are made from now on.")
+		return
+	}
+	fmt.Fprintln(w, "Overlay networks that are made from now on are encrypted. These were made before and stay in clear:")
+	for _, name := range names {
+		fmt.Fprintln(w, "  "+name)
+	}
+	fmt.Fprintln(w, `To have one encrypted, take services and containers off it, remove it with "skep network rm", and make it anew with "skep network create".`)
 }
 
 // updateCluster reads the cluster's spec, changes it and writes it back.
@@ -126,7 +153,14 @@ func showStatus(w io.Writer, s cluster.Status, asJSON bool) error {
 			leader = m.Hostname
 		}
 	}
-	fmt.Fprintf(w, "Cluster %s: leader %s, term %d, level %d\n\n", s.ClusterID, leader, s.Term, s.At())
+	fmt.Fprintf(w, "Cluster %s: leader %s, term %d, level %d\n", s.ClusterID, leader, s.Term, s.At())
+	switch {
+	case len(s.InClear) > 0:
+		fmt.Fprintf(w, "New overlay networks are encrypted; in clear are those of before: %s\n", strings.Join(s.InClear, ", "))
+	case s.EncryptNetworks:
+		fmt.Fprintln(w, "All overlay networks are encrypted.")
+	}
+	fmt.Fprintln(w)
 
 	// tabwriter pads with what it is told, and docker's tables have three spaces too.
 	t := tabwriter.NewWriter(w, 0, 0, 3, ' ', 0)

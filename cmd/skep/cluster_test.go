@@ -84,6 +84,7 @@ func TestClusterUpdate_SetsLabels(t *testing.T) {
 	for flag, want := range map[string]string{
 		"--allow-host-options":       `"Labels":{"a":"b","skep.allow-host-options":"true"}`,
 		"--allow-host-options=false": `"Labels":{"a":"b","skep.allow-host-options":"false"}`,
+		"--encrypt-networks=false":   `"Labels":{"a":"b","skep.encrypt-networks":"false"}`,
 		"--revision-history=3":       `"Labels":{"a":"b","skep.revision-history":"3"}`,
 	} {
 		if r := skep(t, env, "cluster", "update", flag); r.status != 0 {
@@ -93,6 +94,33 @@ func TestClusterUpdate_SetsLabels(t *testing.T) {
 		query, body := updates[len(updates)-1].URL.RawQuery, node.last()
 		if !strings.Contains(query, "version=12") || !strings.Contains(body, want) {
 			t.Errorf("%s sent %s %s", flag, query, body)
+		}
+	}
+}
+
+// Who has all networks encrypted from now on hears of those that aren't.
+func TestClusterUpdate_NamesNetworksInClear(t *testing.T) {
+	for _, c := range []struct {
+		inClear []string
+		updated string
+		shown   string
+	}{
+		{[]string{"ingress", "old"}, "stay in clear:\n  ingress\n  old\nTo have one encrypted, ", "New overlay networks are encrypted; in clear are those of before: ingress, old"},
+		{nil, "All overlay networks are encrypted, and so are those that are made from now on.\n", "All overlay networks are encrypted."},
+	} {
+		node := newFakeNode(t)
+		env := []string{"SKEP_HOST=" + node.url}
+		status := ailing()
+		status.EncryptNetworks, status.InClear = true, c.inClear
+		node.say(status)
+		if r := skep(t, env, "cluster", "update", "--encrypt-networks"); r.status != 0 || !strings.Contains(r.stdout, c.updated) {
+			t.Errorf("the update says: %+v", r)
+		}
+		if body := node.last(); !strings.Contains(body, `"skep.encrypt-networks":"true"`) {
+			t.Errorf("it sent %s", body)
+		}
+		if r := skep(t, env, "cluster", "status"); !hasLine(r.stdout, c.shown) {
+			t.Errorf("the status is\n%s", r.stdout)
 		}
 	}
 }
