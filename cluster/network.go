@@ -65,6 +65,13 @@ func (n *Network) EncryptNew(spec swarm.Spec) error {
 	return nil
 }
 
+// EndpointMAC is the MAC of the container that has an address of IPv4: one that engines derive, too. Nobody has to
+// tell it.
+func EndpointMAC(addr netip.Addr) [6]byte {
+	ip := addr.As4()
+	return [6]byte{0x02, 0x42, ip[0], ip[1], ip[2], ip[3]}
+}
+
 // OptionEncrypted is the driver option of encrypted networks.
 const OptionEncrypted = "encrypted"
 

@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+
+	"skep/cluster"
 )
 
 // Object is something in the kernel that skep makes. All kinds are comparable structs:
@@ -45,12 +47,8 @@ type MAC [6]byte
 
 func (m MAC) String() string { return net.HardwareAddr(m[:]).String() }
 
-// EndpointMAC is the address of the interface of the task whose IPv4 address is addr, as
-// the engine derives it.
-func EndpointMAC(addr netip.Addr) MAC {
-	ip := addr.As4()
-	return MAC{0x02, 0x42, ip[0], ip[1], ip[2], ip[3]}
-}
+// EndpointMAC is the address of the interface of the task whose IPv4 address is addr.
+func EndpointMAC(addr netip.Addr) MAC { return cluster.EndpointMAC(addr) }
 
 // BridgeMAC is the address of a network's bridge on one node.
 func BridgeMAC(vni uint32, index uint16) MAC {

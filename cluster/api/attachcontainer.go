@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"maps"
+	"net"
 	"net/http"
 	"net/netip"
 	"net/url"
@@ -160,8 +161,8 @@ func (p *place) check(asked endpointAsked, addrs []netip.Addr) error {
 func (p *place) mac() string {
 	for _, addr := range p.network.Addrs(p.attachment.Address.Host) {
 		if addr.Is4() {
-			b := addr.As4()
-			return fmt.Sprintf("02:42:%02x:%02x:%02x:%02x", b[0], b[1], b[2], b[3])
+			mac := cluster.EndpointMAC(addr)
+			return net.HardwareAddr(mac[:]).String()
 		}
 	}
 	return ""
