@@ -83,6 +83,31 @@ type WireKey struct {
 	Public     [32]byte `cbor:"2,keyasint"`
 }
 
+// PacketAddr is where a node takes packets of networks; invalid when it hasn't said an address
+// that others can send to.
+func (n *Node) PacketAddr() netip.Addr {
+	text := n.DataAddr
+	if text == "" {
+		text = n.Status.Addr
+	}
+	addr, err := netip.ParseAddr(text)
+	if addr = addr.Unmap(); err != nil || addr.Zone() != "" || !addr.IsGlobalUnicast() && !addr.IsLoopback() {
+		return netip.Addr{}
+	}
+	return addr
+}
+
+// SharedEngine is the engine that a node may share with others; "" when it shares none. Only
+// nodes on loopback do, which are on one machine: whoever carries networks for others gets all
+// that is sent to them, and a worker could say that it has another one's engine. Dispatch
+// believes nobody from elsewhere to be on loopback.
+func (n *Node) SharedEngine() string {
+	if !n.PacketAddr().IsLoopback() {
+		return ""
+	}
+	return n.Engine
+}
+
 // WireKeys are a node's: while keys are rotated there are two.
 type WireKeys [2]WireKey
 

@@ -34,6 +34,8 @@ type Config struct {
 	Seed uint64
 	// Hostname is the machine's name (default "simulated").
 	Hostname string
+	// EngineID is what the engine calls itself, where nodes share this Driver (default "", which none share).
+	EngineID string
 	// NanoCPUs and MemoryBytes are its size (default 4 processors, 8 GiB).
 	NanoCPUs, MemoryBytes int64
 	// Generic are its generic resources.
@@ -123,6 +125,9 @@ func (d *Driver) Describe(context.Context) (swarm.NodeDescription, error) {
 		},
 	}, d.away
 }
+
+// EngineID is what the engine calls itself.
+func (d *Driver) EngineID() string { return d.cfg.EngineID }
 
 // plugins are what an engine has without any.
 var plugins = []swarm.PluginDescription{

@@ -121,7 +121,7 @@ func Detach(tx *store.Tx, nodeID string, ids []string) error {
 			continue
 		}
 		if a.NodeID != nodeID {
-			if other := tx.Node(a.NodeID); own == nil || other == nil || own.Engine == "" || other.Engine != own.Engine {
+			if other := tx.Node(a.NodeID); own == nil || other == nil || own.SharedEngine() == "" || other.SharedEngine() != own.SharedEngine() {
 				return fail(cluster.ErrDenied, "attachment %s is another node's", id)
 			}
 		}
@@ -138,20 +138,41 @@ func endAttachment(tx *store.Tx, a *cluster.Attachment) error {
 	return tx.Put(&next)
 }
 
-// endAttachmentsOf frees the places of a node's containers: the node is gone.
-func endAttachmentsOf(tx *store.Tx, nodeID string) error {
+// leaveAttachments has another node on the engine of one that is gone have the places of its containers, which are there
+// as before; where there is none they are freed.
+func leaveAttachments(tx *store.Tx, node *cluster.Node) error {
 	var open []*cluster.Attachment
-	for a := range tx.AttachmentsOfNode(nodeID) {
+	for a := range tx.AttachmentsOfNode(node.ID) {
 		if a.Ended.IsZero() {
 			open = append(open, a)
 		}
 	}
+	heir := sharesEngine(tx.View, node)
 	for _, a := range open {
-		if err := endAttachment(tx, a); err != nil {
+		var err error
+		if heir == nil {
+			err = endAttachment(tx, a)
+		} else {
+			next := *a
+			next.NodeID = heir.ID
+			err = tx.Put(&next)
+		}
+		if err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+// sharesEngine finds another node that shares a node's engine, one that isn't down if there is any.
+func sharesEngine(view store.View, node *cluster.Node) (found *cluster.Node) {
+	for n := range view.Nodes() {
+		if n.ID != node.ID && node.SharedEngine() != "" && n.SharedEngine() == node.SharedEngine() &&
+			(found == nil || found.Status.State == cluster.NodeDown && n.Status.State != cluster.NodeDown) {
+			found = n
+		}
+	}
+	return found
 }
 
 // RestedAttachments are those whose address may be given to others at a time, up to most, and when the

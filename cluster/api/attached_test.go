@@ -145,3 +145,42 @@ func TestDetach_AddressesRest(t *testing.T) {
 		t.Errorf("a2 is %+v after its node was removed: %v", s.View().Attachment("a2"), err)
 	}
 }
+
+// Of nodes on one engine any may free an address, and one that is removed leaves its containers to another: they are on the
+// engine as before. Who only says that it has another one's engine, and isn't on the same machine, gets neither.
+func TestDetach_OnASharedEngine(t *testing.T) {
+	s := attachWorld(t)
+	change := func(what func(tx *store.Tx) error) {
+		t.Helper()
+		if err := s.Update(t.Context(), what); err != nil {
+			t.Fatal(err)
+		}
+	}
+	change(func(tx *store.Tx) error {
+		for id, addr := range map[string]string{"n1": "127.0.1.1", "n2": "127.0.1.2", "n3": "192.0.2.3"} {
+			node := *tx.Node(id)
+			node.Engine, node.Status.Addr = "one", addr
+			if err := tx.Put(&node); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	for _, id := range []string{"a1", "a2"} {
+		if _, err := attachAs(t, s, "n2", cluster.AttachRequest{ID: id, Network: "open"}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := s.Update(t.Context(), func(tx *store.Tx) error { return Detach(tx, "n3", []string{"a1"}) }); err == nil {
+		t.Error("a node of another machine frees one")
+	}
+	change(func(tx *store.Tx) error { return Detach(tx, "n1", []string{"a1"}) })
+	change(func(tx *store.Tx) error { return RemoveNode(tx, tx.Node("n2")) })
+	if a1, a2 := s.View().Attachment("a1"), s.View().Attachment("a2"); a1.Ended.IsZero() || !a2.Ended.IsZero() || a2.NodeID != "n1" {
+		t.Errorf("a1 is %+v, a2 %+v", a1, a2)
+	}
+	change(func(tx *store.Tx) error { return RemoveNode(tx, tx.Node("n1")) })
+	if a2 := s.View().Attachment("a2"); a2.Ended.IsZero() {
+		t.Errorf("after the last one a2 is %+v", a2)
+	}
+}

@@ -122,7 +122,7 @@ func (s *Server) removeNode(ctx context.Context, r *request) (response, error) {
 }
 
 // RemoveNode removes a node. Nobody will report on its tasks any more: what they hold is
-// freed, and they are replaced elsewhere.
+// freed, and they are replaced elsewhere. Containers of users stay on the engine, if other nodes have it, too.
 func RemoveNode(tx *store.Tx, node *cluster.Node) error {
 	var orphans []*cluster.Task
 	for task := range tx.TasksOfNode(node.ID) {
@@ -141,7 +141,7 @@ func RemoveNode(tx *store.Tx, node *cluster.Node) error {
 			return err
 		}
 	}
-	if err := endAttachmentsOf(tx, node.ID); err != nil {
+	if err := leaveAttachments(tx, node); err != nil {
 		return err
 	}
 	tx.Delete(node)

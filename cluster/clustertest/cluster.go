@@ -70,6 +70,8 @@ type Options struct {
 	// Networks gives each machine a second interface, for packets of networks: those can't be for
 	// the loopback addresses that machines have otherwise.
 	Networks bool
+	// OneEngine has all machines be one, so that the nodes share its engine and its kernel.
+	OneEngine bool
 	// RealGossip has the machines gossip as nodes do, by memberlist, for what depends on when it
 	// notices something.
 	RealGossip bool
@@ -224,7 +226,14 @@ func (c *Cluster) add(number int) *Machine {
 		m.data, m.dataAddr = "eth1", fmt.Sprint("192.0.2.", number)
 		c.wire.also(m.dataAddr, m.IP)
 	}
-	m.Driver = simulate.New(simulate.Config{Bridges: m.Plane, Seed: uint64(number), Hostname: m.Name, Generic: c.options.Generic, Now: m.clock.Now})
+	engine := simulate.Config{Bridges: m.Plane, Seed: uint64(number), Hostname: m.Name, Generic: c.options.Generic, Now: m.clock.Now}
+	if c.options.OneEngine {
+		engine.EngineID = "one"
+	}
+	m.Driver = simulate.New(engine)
+	if c.options.OneEngine && len(c.Machines) > 0 {
+		m.Plane, m.Driver = c.Machines[0].Plane, c.Machines[0].Driver
+	}
 	c.Machines = append(c.Machines, m)
 	m.Restart()
 	return m

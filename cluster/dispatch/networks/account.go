@@ -54,14 +54,15 @@ func fullUpdate(view store.View, networkID string) *cluster.NetworkUpdate {
 const attachmentKind = "attachment"
 
 // attachedIn is a container's place in a network; false when it has left it. Managers don't know
-// whether it runs: its name leads to it as long as it is there.
+// whether it runs: its name leads to it as long as it is there. It is the engine's, which runs on when the node that it
+// was made by is down; as long as any node that shares the engine isn't, somebody sees whether it is there.
 func attachedIn(n *cluster.Network, a *cluster.Attachment, nodes *carriers) (cluster.NetworkEndpoint, bool) {
 	node := nodes.of(a.NodeID)
 	if a.Address.VNI != n.VNI || a.Address.Host == 0 || !a.Ended.IsZero() || node.index == 0 {
 		return cluster.NetworkEndpoint{}, false
 	}
 	e := cluster.NetworkEndpoint{ID: a.ID, Name: a.Name, Aliases: a.Aliases, Node: node.index, Host: a.Address.Host, Phase: cluster.EndpointServing}
-	if node.down {
+	if node.dark {
 		e.Phase = cluster.EndpointKnown
 	}
 	return e, true
@@ -192,12 +193,12 @@ func carrying(view store.View) map[uint16]cluster.NetworkNode {
 	owners := make(map[netip.Addr]*cluster.Node)
 	shared := make(map[string][]*cluster.Node)
 	add := func(n *cluster.Node) {
-		if addr := dataAddr(n); n.Index != 0 && addr.IsValid() && (owners[addr] == nil || before(n, owners[addr])) {
+		if addr := n.PacketAddr(); n.Index != 0 && addr.IsValid() && (owners[addr] == nil || before(n, owners[addr])) {
 			owners[addr] = n
 		}
 	}
 	for n := range view.Nodes() {
-		if engine := sharedEngine(n); engine != "" {
+		if engine := n.SharedEngine(); engine != "" {
 			shared[engine] = append(shared[engine], n)
 		} else {
 			add(n)

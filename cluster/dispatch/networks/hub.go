@@ -211,7 +211,7 @@ func (r *recording) moved(taskID string, a cluster.Address) {
 // networks of all.
 func (r *recording) wakeSharing(nodeID string) {
 	n := r.view.Node(nodeID)
-	if n == nil || sharedEngine(n) == "" {
+	if n == nil || n.SharedEngine() == "" {
 		return
 	}
 	nodes := make(map[string]bool)
@@ -289,7 +289,7 @@ func standingOf(n *cluster.Node) standing {
 	if n == nil {
 		return standing{}
 	}
-	s := standing{index: n.Index, addr: dataAddr(n), engine: sharedEngine(n), down: n.Status.State == cluster.NodeDown, keys: n.WireKeys}
+	s := standing{index: n.Index, addr: n.PacketAddr(), engine: n.SharedEngine(), down: n.Status.State == cluster.NodeDown, keys: n.WireKeys}
 	s.present, s.capable = s.engine != "" && present(n), s.engine != "" && capable(n)
 	return s
 }
@@ -320,7 +320,7 @@ func (r *recording) node(before, after *cluster.Node) {
 		}
 	}
 	for n := range r.view.Nodes() {
-		if addrs[dataAddr(n)] {
+		if addrs[n.PacketAddr()] {
 			r.changed(nodesAccount, indexKey(n.Index))
 		}
 	}
@@ -451,7 +451,7 @@ func (r *Reader) wanted(view store.View, vnis iter.Seq[uint32]) []string {
 		}
 	}
 	attached(r.nodeID)
-	if n := view.Node(r.nodeID); n != nil && sharedEngine(n) != "" {
+	if n := view.Node(r.nodeID); n != nil && n.SharedEngine() != "" {
 		if sharing := group(view, n); carrierOf(sharing) == n {
 			for _, other := range sharing {
 				attached(other.ID)

@@ -190,7 +190,7 @@ func expected(view store.View, nodeID string) []string {
 	nodes := []string{nodeID}
 	if self := view.Node(nodeID); self != nil && carrierOf(group(view, self)) == self {
 		for n := range view.Nodes() {
-			if n.Engine != "" && n.Engine == self.Engine && dataAddr(n).IsLoopback() && dataAddr(self).IsLoopback() {
+			if n.Engine != "" && n.Engine == self.Engine && n.PacketAddr().IsLoopback() && self.PacketAddr().IsLoopback() {
 				nodes = append(nodes, n.ID)
 			}
 		}

@@ -1,7 +1,6 @@
 package networks
 
 import (
-	"net/netip"
 	"slices"
 
 	"github.com/docker/docker/api/types/swarm"
@@ -10,40 +9,15 @@ import (
 	"skep/store"
 )
 
-// dataAddr is where a node takes packets of networks; invalid when it hasn't said an address
-// that others can send to.
-func dataAddr(n *cluster.Node) netip.Addr {
-	text := n.DataAddr
-	if text == "" {
-		text = n.Status.Addr
-	}
-	addr, err := netip.ParseAddr(text)
-	if addr = addr.Unmap(); err != nil || addr.Zone() != "" || !addr.IsGlobalUnicast() && !addr.IsLoopback() {
-		return netip.Addr{}
-	}
-	return addr
-}
-
-// sharedEngine is the engine that a node may share with others; "" when it shares none. Only
-// nodes on loopback do, which are on one machine: whoever carries networks for others gets all
-// that is sent to them, and a worker could say that it has another one's engine. Dispatch
-// believes nobody from elsewhere to be on loopback.
-func sharedEngine(n *cluster.Node) string {
-	if !dataAddr(n).IsLoopback() {
-		return ""
-	}
-	return n.Engine
-}
-
 // group are the nodes that share an engine with a node, and itself.
 func group(view store.View, n *cluster.Node) []*cluster.Node {
-	engine := sharedEngine(n)
+	engine := n.SharedEngine()
 	if engine == "" {
 		return []*cluster.Node{n}
 	}
 	var nodes []*cluster.Node
 	for other := range view.Nodes() {
-		if sharedEngine(other) == engine {
+		if other.SharedEngine() == engine {
 			nodes = append(nodes, other)
 		}
 	}
@@ -91,8 +65,8 @@ type carriers struct {
 type carried struct {
 	// index is that of the node that carries its networks; 0 when none does.
 	index uint16
-	// down is set while the node itself is down.
-	down bool
+	// down is set while the node itself is down, and dark while the one that carries its networks is.
+	down, dark bool
 }
 
 func newCarriers(view store.View) *carriers { return &carriers{view, map[string]carried{}} }
@@ -105,7 +79,7 @@ func (c *carriers) of(nodeID string) carried {
 	if n := c.view.Node(nodeID); n != nil {
 		found.down = n.Status.State == cluster.NodeDown
 		if carrier := carrierOf(group(c.view, n)); carrier != nil {
-			found.index = carrier.Index
+			found.index, found.dark = carrier.Index, carrier.Status.State == cluster.NodeDown
 		}
 	}
 	c.known[nodeID] = found
