@@ -285,15 +285,20 @@ func updateSeries(set telemetry.Set, view store.View, s *cluster.Service) {
 	set(metricBegan, seconds(rollout.StartedAt), s.Spec.Name)
 	progress := 1.0
 	if !rollout.Done() && rollout.Total > 0 {
-		changed := 0
-		for t := range view.TasksOfService(s.ID) {
-			if t.Live() && t.Revision == rollout.Revision && t.RunningAt != 0 && t.CreatedAt >= cluster.At(rollout.StartedAt) {
-				changed++
-			}
-		}
+		changed := changedBy(view, rollout)
 		progress = min(float64(changed)/float64(rollout.Total), 1)
 	}
 	set(metricProgress, progress, s.Spec.Name)
+}
+
+// changedBy is how many slots of its service have the rollout's task, which runs or ran.
+func changedBy(view store.View, rollout *cluster.Rollout) (changed int) {
+	for t := range view.TasksOfService(rollout.ServiceID) {
+		if t.Live() && t.Revision == rollout.Revision && t.RunningAt != 0 && t.CreatedAt >= cluster.At(rollout.StartedAt) {
+			changed++
+		}
+	}
+	return changed
 }
 
 // reasons are what tasks wait for, by what their messages have.

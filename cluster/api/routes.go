@@ -50,6 +50,8 @@ func (s *Server) table() []route {
 		{method: http.MethodGet, pattern: console.Root + "{page...}", kind: local, handle: s.showConsole},
 		{method: http.MethodPost, pattern: console.Root + "{page...}", kind: local, handle: s.showConsole},
 		{method: http.MethodGet, pattern: "/skep/v1/services/{id}/revisions", kind: read, handle: s.listRevisions},
+		{method: http.MethodGet, pattern: "/skep/v1/services/{id}/why", kind: read, handle: s.explainService},
+		{method: http.MethodGet, pattern: "/skep/v1/goroutines", kind: local, handle: s.showGoroutines},
 		{method: http.MethodPost, pattern: "/skep/v1/nodes/prune", kind: write, handle: s.pruneNodes},
 		{method: http.MethodPost, pattern: "/skep/v1/services/{id}/rollback", kind: write, handle: s.rollbackService},
 		{method: http.MethodPost, pattern: "/skep/v1/services/{id}/rebalance", kind: write, handle: s.rebalanceService},

@@ -33,7 +33,7 @@ func newServiceCommand(dockerCLI command.Cli) *cobra.Command {
 		}
 	}
 	cmd.AddCommand(newServiceHistoryCommand(dockerCLI), newServiceRebalanceCommand(dockerCLI), newServiceRestartCommand(dockerCLI),
-		newServiceDiffCommand(dockerCLI))
+		newServiceDiffCommand(dockerCLI), newServiceWhyCommand(dockerCLI))
 	return cmd
 }
 
