@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"strings"
 
 	"github.com/docker/docker/client"
 )
@@ -15,8 +16,8 @@ import (
 // answerLimit bounds what is read of a node's answer: the status of 100,000 nodes fits.
 const answerLimit = 64 << 20
 
-// open sends a request to a path of ours, which is given without its /skep/v1/, and
-// returns the answer, to be read and closed. The Docker client has no call for those
+// open sends a request to a path of ours, which is given without its /skep/v1/ (or with a slash
+// before it, if it isn't there), and returns the answer, to be read and closed. The Docker client has no call for those
 // paths, but its HTTP client already knows the way to the socket. body may be nil; an
 // answer whose status isn't 200 is an error. headers are names and values in turn.
 func open(ctx context.Context, c client.APIClient, method, path string, body any, headers ...string) (*http.Response, error) {
@@ -28,6 +29,9 @@ func open(ctx context.Context, c client.APIClient, method, path string, body any
 	if host.Scheme == "tcp" {
 		base = "http://" + host.Host
 	}
+	if !strings.HasPrefix(path, "/") {
+		path = "/skep/v1/" + path
+	}
 	var content io.Reader
 	if body != nil {
 		data, err := json.Marshal(body)
@@ -36,7 +40,7 @@ func open(ctx context.Context, c client.APIClient, method, path string, body any
 		}
 		content = bytes.NewReader(data)
 	}
-	req, err := http.NewRequestWithContext(ctx, method, base+"/skep/v1/"+path, content)
+	req, err := http.NewRequestWithContext(ctx, method, base+path, content)
 	if err != nil {
 		return nil, err
 	}

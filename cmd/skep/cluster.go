@@ -111,15 +111,28 @@ func updateCluster(ctx context.Context, c client.APIClient, change func(*swarm.S
 }
 
 func newClusterStatusCommand(dockerCLI command.Cli) *cobra.Command {
-	var asJSON bool
+	var asJSON, again bool
 	cmd := &cobra.Command{
 		Use:   "status [OPTIONS]",
 		Short: "Show leader, managers and nodes, and what is unhealthy and why",
 		Long: `Show leader, managers and nodes, and what is unhealthy and why.
 
-Exits with 0 when all is well, 2 when something is unhealthy, 1 when no answer came.`,
+Exits with 0 when all is well, 2 when something is unhealthy, 1 when no answer came. With
+--watch it shows it every two seconds until it is interrupted.`,
 		Args: cli.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
+			switch {
+			case again && asJSON:
+				return errors.New("--watch and --json exclude each other")
+			case again:
+				return watch(cmd.Context(), dockerCLI.Out(), dockerCLI.Out().IsTerminal(), watchEvery, func(ctx context.Context, w io.Writer) error {
+					status, err := fetchStatus(ctx, dockerCLI.Client())
+					if err != nil {
+						return err
+					}
+					return showStatus(w, status, false)
+				})
+			}
 			status, err := fetchStatus(cmd.Context(), dockerCLI.Client())
 			if err != nil {
 				return err
@@ -134,6 +147,7 @@ Exits with 0 when all is well, 2 when something is unhealthy, 1 when no answer c
 		},
 	}
 	cmd.Flags().BoolVar(&asJSON, "json", false, "Print JSON")
+	cmd.Flags().BoolVarP(&again, "watch", "w", false, "Show it every two seconds")
 	return cmd
 }
 

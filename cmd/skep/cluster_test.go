@@ -134,3 +134,21 @@ func hasLine(text, line string) bool {
 	}
 	return false
 }
+
+func TestVersion_OfTheCluster(t *testing.T) {
+	node := newFakeNode(t)
+	node.say(ailing())
+	env := []string{"SKEP_HOST=" + node.url}
+	r := skep(t, env, "version", "--cluster")
+	for _, line := range []string{
+		"NODE ROLE STATE SKEP LEVEL", "n1 manager ready 0.2.0 1", "n3 manager down - 1",
+		"The cluster is at level 2.", "skep 0.2.0: 1 node", "skep of an unknown version: 1 node",
+	} {
+		if r.status != 0 || !hasLine(r.stdout, line) {
+			t.Errorf("no line %q in %+v", line, r)
+		}
+	}
+	if r := skep(t, env, "version", "--cluster", "--format", "json"); r.status != 1 {
+		t.Errorf("%+v", r)
+	}
+}

@@ -70,7 +70,8 @@ func newRoot(dockerCLI *command.DockerCli) *root {
 		config.NewConfigCommand(dockerCLI),
 		network.NewNetworkCommand(dockerCLI),
 		system.NewInfoCommand(dockerCLI),
-		system.NewVersionCommand(dockerCLI),
+		newVersionCommand(dockerCLI),
+		newSupportCommand(dockerCLI),
 		system.NewEventsCommand(dockerCLI),
 		system.NewInspectCommand(dockerCLI),
 	)
