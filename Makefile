@@ -12,7 +12,7 @@ soak: FOR ?= 1h
 fuzz: FOR ?= 20s
 TARGET  ?= Fuzz
 
-.PHONY: help build notices quick test test-machines check soak fuzz planted mixed bench demo lab images image clean
+.PHONY: help build notices quick test test-machines check soak fuzz planted mixed bench demo play lab images image clean
 .DEFAULT_GOAL := help
 
 help: ## list the targets
@@ -58,6 +58,9 @@ mixed: ## the last release beside this source (or this one beside a later one), 
 
 demo: build ## three managers and two workers on this machine, the whole story of the README
 	@bin/lab demo
+
+play: build ## a simulated cluster of three managers and five workers, with the console open
+	@bin/lab play
 
 bench: build ## the numbers, each beside its reference in the same run
 	@bin/lab bench

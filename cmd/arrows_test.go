@@ -58,6 +58,8 @@ var arrows = []arrow{
 	{"cluster/api", "cluster/api/console", "pages are served as the API is"},
 	{"cluster/api/console", "cluster", "it shows the cluster's objects"},
 	{"cluster/api/console", "cluster/standing", "it shows how services stand"},
+	{"cluster/api/console", "cluster/timeline", "it shows what the managers did"},
+	{"cluster/api/console", "cluster/svg", "its pages have the pattern that the timeline's drawing fills with"},
 	{"cluster/api/console", "store", "pages are made from Views"},
 	{"cluster/api", "scheduler/address", "a spec's addresses and ports are chosen in the Update that writes it"},
 

@@ -3,7 +3,7 @@
 // project's images into the local Docker Engine.
 //
 // A developer runs it through make: `lab demo` plays the README's story and fails
-// when anything it shows isn't so, `lab bench` measures and sets each number beside
+// when anything it shows isn't so, `lab play` keeps a cluster to play with, `lab bench` measures and sets each number beside
 // its reference, `lab run` injects faults by scenario files and reports what came of
 // them, `lab images` and `lab image` build images. It expects the skep and
 // timecheck binaries beside its own, and it removes what it made: processes,
@@ -34,6 +34,7 @@ type command struct {
 
 var commands = []command{
 	{"demo", "play the README's story on three managers and two workers", runDemo, "skep", false},
+	{"play", "keep a simulated cluster of three managers and five workers running, with its console", runPlay, "skep", false},
 	{"bench", "measure, each number beside its reference", runBench, "skep", false},
 	{"run", "run scenarios of faults, and report", runScenarios, "skep", false},
 	{"compare", "run scenarios on skep and on real Docker Swarm, side by side", runCompare, "skep", false},

@@ -164,6 +164,7 @@ func runDemo(ctx context.Context, l lab, _ []string) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, p.cluster.close()) }()
+	fmt.Printf("To look at it meanwhile, once there is a cluster, in another terminal: %s\n", consoleCommand(l, p.cluster.nodes[1]))
 	if err := p.play(ctx, steps); err != nil {
 		return err
 	}

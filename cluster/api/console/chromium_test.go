@@ -55,7 +55,7 @@ func (b *bench) served(grant string) string {
 // shownPages are those that there are pictures of.
 var shownPages = map[string]string{
 	"overview": "", "services": "services", "service": "services/shop_web", "waiting": "services/train", "nodes": "nodes", "node": "nodes/w2", "networks": "networks",
-	"stacks": "stacks", "data": "data", "events": "events", "logs": "services/shop_web/logs",
+	"stacks": "stacks", "data": "data", "events": "events", "raft": "raft", "logs": "services/shop_web/logs",
 }
 
 // TestChromium_DrawsThePages makes pictures of each page, wide and narrow, light and dark.

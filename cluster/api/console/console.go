@@ -108,11 +108,13 @@ func (c *Console) routes() {
 	})
 	for pattern, show := range map[string]func(*look) (page, error){
 		"{$}": overview, "services": servicesPage, "services/{id}": servicePage, "nodes": nodesPage, "nodes/{id}": nodePage,
-		"networks": networksPage, "stacks": stacksPage, "events": eventsPage, "data": dataPage,
+		"networks": networksPage, "stacks": stacksPage, "events": eventsPage, "data": dataPage, "raft": c.raftPage,
 	} {
 		c.mux.HandleFunc("GET "+Root+pattern, func(w http.ResponseWriter, r *http.Request) { c.servePage(w, r, show) })
 	}
 	c.mux.HandleFunc("GET "+Root+"live", c.serveLive)
+	c.mux.HandleFunc("GET "+Root+"timeline.json", c.serveTimeline(false))
+	c.mux.HandleFunc("GET "+Root+"timeline.svg", c.serveTimeline(true))
 	c.mux.HandleFunc("GET "+Root+"services/{id}/logs", c.serveLogs)
 	c.mux.HandleFunc("GET "+Root+"services/{id}/logs/live", c.followLogs)
 	c.mux.HandleFunc("GET "+Root+"services/{id}/logs/download", c.downloadLogs)
@@ -258,6 +260,7 @@ var entries = []entry{
 	{"overview", "Overview", Root, "o"},
 	{"services", "Services", Root + "services", "s"},
 	{"nodes", "Nodes", Root + "nodes", "n"},
+	{"raft", "Raft", Root + "raft", "r"},
 	{"networks", "Networks", Root + "networks", "w"},
 	{"stacks", "Stacks", Root + "stacks", "t"},
 	{"data", "Secrets, configs", Root + "data", "c"},

@@ -16,6 +16,7 @@ import (
 	"github.com/docker/docker/api/types/swarm"
 
 	"skep/cluster"
+	"skep/cluster/timeline"
 	"skep/store"
 )
 
@@ -352,6 +353,10 @@ func shop(t testing.TB) *bench {
 	b.event(95*time.Second, events.ServiceEventType, events.ActionUpdate, "shop_web", "shop_web", "image.old", "registry.example.org/shop_web:1.4@sha256:4f", "image.new", "registry.example.org/shop_web:1.5@sha256:5a")
 	b.event(95*time.Second, events.ServiceEventType, events.ActionUpdate, "shop_web", "shop_web", "updatestate.new", "updating")
 	b.api = func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path == "/skep/v1/timeline" {
+			writeJSON(w, election())
+			return
+		}
 		if r.URL.Path != "/services/shop_web/logs" {
 			http.Error(w, `{"message":"not <here>"}`, http.StatusNotFound)
 			return
@@ -372,6 +377,36 @@ func shop(t testing.TB) *bench {
 	}
 	b.clock.set(noon)
 	return b
+}
+
+// election is a timeline in which m1 was cut off, and m2 leads after it.
+func election() timeline.Timeline {
+	at := func(ms int) time.Time { return noon.Add(-80*time.Second + time.Duration(ms)*time.Millisecond) }
+	t := timeline.Timeline{At: noon, Since: noon.Add(-2 * time.Minute), By: "m2", Names: map[string]string{"m1": "m1", "m2": "m2", "m3": "m3", "w5": "w5<b>"}}
+	for _, id := range []string{"m1", "m2", "m3"} {
+		t.Managers = append(t.Managers, timeline.Lane{NodeID: id, Name: id})
+	}
+	t.Managers[0].Missing = "it <doesn't> answer"
+	for i := range 60 {
+		t.Records = append(t.Records, timeline.Record{Manager: "m1", Time: at(-40000 + 600*i), Kind: timeline.Writes, Term: 6, Count: 5 + i%7, Took: 4 * time.Millisecond})
+	}
+	t.Records = append(t.Records, []timeline.Record{
+		{Manager: "m2", Time: at(300), Kind: timeline.Silent, Node: "m1", Took: 300 * time.Millisecond},
+		{Manager: "m2", Time: at(301), Kind: timeline.Asked, Node: "m3", Word: timeline.Misses},
+		{Manager: "m2", Time: at(302), Kind: timeline.Role, Word: timeline.Candidate},
+		{Manager: "m3", Time: at(304), Kind: timeline.Voted, Node: "m2", Term: 7, Word: timeline.Granted},
+		{Manager: "m2", Time: at(305), Kind: timeline.Vote, Node: "m3", Term: 7, Word: timeline.Granted, Took: 2 * time.Millisecond},
+		{Manager: "m2", Time: at(305), Kind: timeline.Role, Word: timeline.Leader, Term: 7},
+		{Manager: "m3", Time: at(307), Kind: timeline.Follows, Node: "m2", Term: 7},
+		{Manager: "m2", Time: at(310), Kind: timeline.Ready, Term: 7, Took: 5 * time.Millisecond},
+	}...)
+	for i := range 70 {
+		t.Records = append(t.Records, timeline.Record{Manager: "m2", Time: at(1000 + 1000*i), Kind: timeline.Writes, Term: 7, Count: 3 + i%9, Took: 3 * time.Millisecond})
+	}
+	for i := range t.Records {
+		t.Records[i].Seq = uint64(i + 1)
+	}
+	return t
 }
 
 // get asks for a page, as a proxy does for a browser.

@@ -28,7 +28,8 @@ const (
 
 // lineShown is a line of a task's log.
 type lineShown struct {
-	Time   string
+	Time   string // with the date
+	Clock  string
 	Place  string // web.1
 	Node   string
 	Stderr bool
@@ -192,6 +193,7 @@ func (l *look) line(stderr bool, text string) lineShown {
 	}
 	if when, err := time.Parse(time.RFC3339Nano, at); err == nil {
 		line.Time = when.UTC().Format("2006-01-02 15:04:05.000")
+		line.Clock = when.UTC().Format("15:04:05.000")
 	}
 	of := map[string]string{}
 	for pair := range strings.SplitSeq(details, ",") {

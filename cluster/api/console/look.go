@@ -1,6 +1,7 @@
 package console
 
 import (
+	"context"
 	"net/http"
 	"net/url"
 	"time"
@@ -13,8 +14,9 @@ import (
 
 // look is all that a page is made from: what is known at one moment.
 type look struct {
-	view store.View
-	now  time.Time
+	context context.Context // of the request that it is for
+	view    store.View
+	now     time.Time
 	// self is this manager, and leader the ID of the one that leads as far as it knows.
 	self   cluster.ManagerHealth
 	leader string
@@ -36,7 +38,7 @@ func (c *Console) look(r *http.Request) (*look, error) {
 	}
 	status, asked := c.health.get(r.Context(), manager)
 	return &look{
-		view: manager.Store().View(), now: c.Now(), self: manager.Health(), leader: manager.LeaderID(), status: status, asked: asked,
+		context: r.Context(), view: manager.Store().View(), now: c.Now(), self: manager.Health(), leader: manager.LeaderID(), status: status, asked: asked,
 		events: c.Events(), write: r.Header.Get(GrantHeader) == GrantWrite, query: r.URL.Query(), path: r.PathValue,
 	}, nil
 }

@@ -11,6 +11,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/docker/docker/api/types/swarm"
 
@@ -50,6 +51,9 @@ func textOf(page string) string {
 func TestPages_GoldenTexts(t *testing.T) {
 	b := shop(t)
 	for name, path := range shownPages {
+		if name == "raft" {
+			continue // How the story is told is cluster/timeline's, and tested there.
+		}
 		got := textOf(b.get(Root+path, GrantHeader, GrantWrite).Body.String())
 		file := filepath.Join("testdata", name+".txt")
 		if *rewrite {
@@ -282,5 +286,31 @@ func TestDifferences_HideWhatMayBeSecret(t *testing.T) {
 	}
 	if strings.Contains(said, "canary") || !strings.Contains(said, "environment TOKEN") || !strings.Contains(said, "command") {
 		t.Errorf("got\n%s", said)
+	}
+}
+
+func TestRaft_ShowsWhatTheManagersDid(t *testing.T) {
+	b := shop(t)
+	body := b.get(Root + "raft?last=2m0s").Body.String()
+	for _, want := range []string{
+		`class="timeline"`, "m2", "What m1 did is missing here: it &lt;doesn&#39;t&gt; answer.", `?last=30s`, "40\u202f960", "300 ms", "40 GiB of 100 GiB free",
+	} {
+		if !strings.Contains(body, want) {
+			t.Errorf("there is no %q in\n%s", want, body)
+		}
+	}
+	if strings.Contains(body, "w5<b>") || strings.Contains(body, " style=") || strings.Contains(body, "<style") {
+		t.Error("the picture isn't as the policy wants it")
+	}
+	if w := b.get(Root + "timeline.json?since=x"); w.Code != http.StatusOK || !strings.Contains(w.Body.String(), `"Kind":"ready"`) || w.Header().Get("Content-Disposition") == "" {
+		t.Errorf("as JSON: %d %s", w.Code, w.Body)
+	}
+	if w := b.get(Root + "timeline.svg"); w.Code != http.StatusOK || !strings.HasPrefix(w.Body.String(), "<svg") || w.Header().Get("Content-Type") != "image/svg+xml" {
+		t.Errorf("as a picture: %d %s", w.Code, w.Body)
+	}
+	b.api = nil
+	b.clock.set(noon.Add(time.Second))
+	if w := b.get(Root + "raft"); w.Code != http.StatusOK || !strings.Contains(w.Body.String(), `<p class="empty">Not here.`) {
+		t.Errorf("without an answer: %d %s", w.Code, w.Body)
 	}
 }

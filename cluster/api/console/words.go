@@ -155,6 +155,7 @@ func waits(t *cluster.Task) string {
 	switch {
 	case t.Status.Err != "":
 		return t.Status.Err
+	case t.Status.Message == t.Status.State.String():
 	case t.Status.State < cluster.StateRunning && t.Live(), strings.HasPrefix(t.Status.Message, "stopping:"):
 		return t.Status.Message
 	}
