@@ -7,7 +7,8 @@
 // other, with a reader and a writer), watch (what containers do), describe (the
 // machine), record (the file), carry, keepNetworks and tellNames (the cluster's networks here,
 // in the engine, and their names), watchMembers (who of
-// the other nodes gossip misses), a knock for each of those (whether its machine lives), watchAttached (containers of users on them), and for each task that is under way, one step.
+// the other nodes gossip misses), a knock for each of those (whether its machine lives), watchAttached (containers of users on them), answerCalls with one for each
+// request of a manager's to the engine, and for each task that is under way, one step.
 //
 // Guarantees: containers go on running without managers and without the agent,
 // and are taken over after a restart of either; desired states never go back,
@@ -100,6 +101,9 @@ type Config struct {
 	// Connect opens an authenticated connection to some manager; it is called again
 	// after each loss, and should then try another one.
 	Connect func(ctx context.Context) (net.Conn, error)
+	// CallManager opens an authenticated connection to the manager with that ID, by
+	// cluster.ProtocolEngine; nil where managers can't ask the engine.
+	CallManager func(ctx context.Context, managerID string) (net.Conn, error)
 	// Missed tells whether gossip misses the manager that Connect reached last, so that its
 	// silence is believed sooner. It should return at once; nil means never.
 	Missed func() bool
@@ -146,6 +150,8 @@ type Agent struct {
 	plan, name, keep chan struct{}
 	// stopped is closed when the holder takes no more calls.
 	stopped chan struct{}
+	// engineCalls are the agent's to managers that ask the engine.
+	engineCalls engineCalls
 
 	// carriesNetworks is set while the account of nodes has this one.
 	carriesNetworks atomic.Bool
@@ -205,17 +211,18 @@ func New(cfg Config) (*Agent, error) {
 		return nil, fmt.Errorf("make agent: read randomness: %w", err)
 	}
 	return &Agent{
-		cfg:     cfg,
-		log:     cfg.Log.With("node", cfg.NodeID),
-		driver:  timed(cfg.Driver, cfg.Metrics, cfg.Now),
-		calls:   make(chan func(*taskSet)),
-		look:    make(chan struct{}, 1),
-		dirty:   make(chan struct{}, 1),
-		plan:    make(chan struct{}, 1),
-		name:    make(chan struct{}, 1),
-		keep:    make(chan struct{}, 1),
-		stopped: make(chan struct{}),
-		random:  rand.New(rand.NewChaCha8(seed)),
+		cfg:         cfg,
+		log:         cfg.Log.With("node", cfg.NodeID),
+		driver:      timed(cfg.Driver, cfg.Metrics, cfg.Now),
+		calls:       make(chan func(*taskSet)),
+		look:        make(chan struct{}, 1),
+		dirty:       make(chan struct{}, 1),
+		plan:        make(chan struct{}, 1),
+		name:        make(chan struct{}, 1),
+		keep:        make(chan struct{}, 1),
+		stopped:     make(chan struct{}),
+		engineCalls: newEngineCalls(),
+		random:      rand.New(rand.NewChaCha8(seed)),
 	}, nil
 }
 
@@ -240,6 +247,7 @@ func (a *Agent) Run(ctx context.Context) error {
 		a.describeFirst(ctx)
 	}
 	workers.Go(func() { a.connect(ctx) })
+	workers.Go(func() { a.answerCalls(ctx) })
 	workers.Go(func() { a.watch(ctx) })
 	workers.Go(func() { a.describe(ctx) })
 	workers.Go(func() { a.record(ctx) })

@@ -3,6 +3,7 @@ package agent
 import (
 	"context"
 	"fmt"
+	"net"
 	"time"
 
 	"github.com/docker/docker/api/types/swarm"
@@ -70,6 +71,12 @@ type Driver interface {
 type NamedEngine interface {
 	// EngineID is what the engine calls itself, once Describe has been answered.
 	EngineID() string
+}
+
+// EngineDialer is a driver whose engine takes Docker's requests.
+type EngineDialer interface {
+	// DialEngine opens a connection to the engine, for requests in HTTP.
+	DialEngine(ctx context.Context) (net.Conn, error)
 }
 
 // AddressUser is a driver or a plane that knows which addresses its machine has in use.

@@ -260,6 +260,10 @@ func (s *session) take(inner context.Context, message *cluster.FromManager) erro
 	}
 	if message.Peers != nil {
 		s.agent.cfg.OnPeers(*message.Peers)
+		s.agent.engineCalls.keepOnly(message.Peers.Managers)
+	}
+	if message.Engine != "" {
+		s.agent.engineCalls.ask(message.Engine)
 	}
 	if at, ok := s.outbox.granted(message.Lease); ok {
 		s.agent.call(func(held *taskSet) { held.renew(at.Add(cluster.FenceLease)) })

@@ -81,6 +81,8 @@ var (
 		"lets services have labels `skep.host.…`; set by `skep cluster update --allow-host-options`")
 	LabelEncryptNetworks = register(OnCluster, "skep.encrypt-networks", readBool, "true",
 		"overlay networks that are made from then on are encrypted, the ingress network too; set by `skep cluster update --encrypt-networks`")
+	LabelForbidExec = register(OnCluster, "skep.forbid-exec", readBool, "true",
+		"refuses `docker exec` and `skep service exec` in containers of tasks; set by `skep cluster update --forbid-exec`")
 	LabelRevisionHistory = register(OnCluster, "skep.revision-history", readRevisionHistory, "10",
 		"how many revisions of each service are kept, at most 1000; set by `skep cluster update --revision-history`")
 )

@@ -21,15 +21,20 @@ import (
 const (
 	// ProtocolRaft, ProtocolSession and ProtocolHTTP are the ALPN names on the
 	// control port; ProtocolRenew is HTTP, too, for renewing a certificate and nothing else.
+	// By ProtocolEngine an agent calls that was asked to (FromManager.Engine): it is HTTP the
+	// other way round, one request of the manager's for the node's engine.
 	ProtocolRaft    = "skep-raft/1"
 	ProtocolSession = "skep-session/1"
 	ProtocolHTTP    = "http/1.1"
 	ProtocolRenew   = "skep-renew/1"
+	ProtocolEngine  = "skep-engine/1"
 	// MaxFrame is the largest frame, in bytes.
 	MaxFrame = 16 << 20
 	// MaxAgentFrame is the largest frame of an agent, in bytes. A description, a part of
 	// a log or a thousand reports fit in; agents send more than that in several.
 	MaxAgentFrame = 512 << 10
+	// MaxEngineRequests is how many requests a node's engine is asked by managers at a time.
+	MaxEngineRequests = 64
 	// WireFormat is the version of these messages; a peer that says another one
 	// is refused with a clear error.
 	WireFormat = 1
@@ -110,6 +115,8 @@ type FromManager struct {
 	Copy bool `cbor:"9,keyasint,omitempty"`
 	// Networks are NetworkUpdates. They are taken in before Assignments.
 	Networks []cbor.RawMessage `cbor:"10,keyasint,omitempty"`
+	// Engine is the manager that the agent is to call by ProtocolEngine.
+	Engine string `cbor:"11,keyasint,omitempty"`
 }
 
 // Welcome accepts a session.

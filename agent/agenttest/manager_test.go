@@ -72,6 +72,8 @@ type bench struct {
 	// missed is what gossip says of the manager.
 	missed atomic.Bool
 	peers  []cluster.Peers
+	// callManager is as in agent.Config.
+	callManager func(ctx context.Context, managerID string) (net.Conn, error)
 	// plane is nil where the node carries no networks; names is what the name server was told last.
 	plane  network.Plane
 	names  atomic.Pointer[dns.Names]
@@ -109,8 +111,9 @@ func (b *bench) start() {
 				return nil, ctx.Err()
 			}
 		},
-		Missed:  b.missed.Load,
-		OnPeers: func(p cluster.Peers) { b.peers = append(b.peers, p) },
+		CallManager: b.callManager,
+		Missed:      b.missed.Load,
+		OnPeers:     func(p cluster.Peers) { b.peers = append(b.peers, p) },
 	})
 	if err != nil {
 		b.t.Fatal(err)

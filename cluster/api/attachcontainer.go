@@ -321,6 +321,7 @@ func (s *Server) createContainer(ctx context.Context, r *request) (response, err
 
 // ownContainer is what matters here of a container of the engine.
 type ownContainer struct {
+	ID     string `json:"Id"`
 	Name   string
 	Config struct{ Labels map[string]string }
 }

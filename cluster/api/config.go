@@ -4,6 +4,7 @@ import (
 	"context"
 	"io"
 	"log/slog"
+	"net"
 	"net/http"
 	"time"
 
@@ -64,6 +65,9 @@ type Manager interface {
 	// Logs reads a task's log from its node, calling emit in order until it is read to
 	// its end or, when it follows, until ctx ends or the task does.
 	Logs(ctx context.Context, nodeID, taskID string, opts cluster.LogOptions, emit func([]cluster.LogLine) error) error
+	// DialEngine opens a connection to the engine of a node, wherever that is, by which one request
+	// can be made: of those about a task's container that agents pass on.
+	DialEngine(ctx context.Context, nodeID string) (net.Conn, error)
 	// Backup writes the database to out, encrypted for recipient.
 	Backup(out io.Writer, recipient age.Recipient) error
 	// Status is how the cluster is as this manager sees it, best on the leader. Digests of

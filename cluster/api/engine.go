@@ -195,13 +195,18 @@ func (e *engine) exchange(ctx context.Context, method, path string, header http.
 	}
 	if answer.StatusCode != http.StatusOK {
 		defer answer.Body.Close()
-		var body errorBody
-		if err := json.NewDecoder(io.LimitReader(answer.Body, maxEngineAnswer)).Decode(&body); err != nil || body.Message == "" {
-			body.Message = "the local Docker Engine answered " + answer.Status
-		}
-		return nil, &passedOn{status: answer.StatusCode, message: body.Message}
+		return nil, refusalOf(answer, "the local Docker Engine")
 	}
 	return answer, nil
+}
+
+// refusalOf reads the refusal of an engine.
+func refusalOf(answer *http.Response, who string) error {
+	var body errorBody
+	if err := json.NewDecoder(io.LimitReader(answer.Body, maxEngineAnswer)).Decode(&body); err != nil || body.Message == "" {
+		body.Message = who + " answered " + answer.Status
+	}
+	return &passedOn{status: answer.StatusCode, message: body.Message}
 }
 
 // passedOn is the refusal of another, of the engine or the leader, passed on with its status.

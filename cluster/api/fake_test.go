@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"maps"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"strings"
@@ -62,6 +63,7 @@ type fakeManager struct {
 	reachable map[string]bool
 	asked     int           // how often Reachable was called
 	changed   chan struct{} // closed by set, if anybody asked for it
+	engine    func(ctx context.Context, nodeID string) (net.Conn, error)
 	logs      func(ctx context.Context, nodeID, taskID string, opts cluster.LogOptions, emit func([]cluster.LogLine) error) error
 }
 
@@ -171,6 +173,16 @@ func (m *fakeManager) Logs(ctx context.Context, nodeID, taskID string, opts clus
 		return errors.New("no logs here")
 	}
 	return logs(ctx, nodeID, taskID, opts, emit)
+}
+
+func (m *fakeManager) DialEngine(ctx context.Context, nodeID string) (net.Conn, error) {
+	m.mu.Lock()
+	dial := m.engine
+	m.mu.Unlock()
+	if dial == nil {
+		return nil, fail(cluster.ErrUnavailable, "node %s has no session", nodeID)
+	}
+	return dial(ctx, nodeID)
 }
 
 func (m *fakeManager) Backup(out io.Writer, recipient age.Recipient) error {

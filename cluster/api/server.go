@@ -27,8 +27,10 @@ import (
 type Server struct {
 	Config
 	engine *engine
-	events *recorder
-	routes []route
+	// engines is the way to other nodes' engines.
+	engines *http.Transport
+	events  *recorder
+	routes  []route
 	// console has the pages, and codes let browsers in.
 	console *console.Console
 	codes   *console.Codes
@@ -67,6 +69,7 @@ func New(config Config) *Server {
 	s := &Server{Config: config, events: newRecorder(), lists: make(chan struct{}, maxLargeLists), listWait: listWait, logBytes: semaphore.NewWeighted(logBudget), patience: defaultPatience}
 	s.engine = newEngine(config.Engine, config.Log)
 	s.codes = &console.Codes{Now: config.Now, Random: config.Random}
+	s.engines = s.newEngines()
 	s.routes = s.table()
 	s.console = s.newConsole()
 	s.scrape = s.newScrape()

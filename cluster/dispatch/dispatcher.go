@@ -86,6 +86,8 @@ type Dispatcher struct {
 	started chan struct{}
 	// networks notes what changes in networks.
 	networks *networks.Hub
+	// engines are the connections to nodes' engines.
+	engines engineConns
 	// refusals counts reports that sessions refused.
 	refusals cluster.Seldom
 
@@ -158,6 +160,7 @@ func (d *Dispatcher) endSessions() {
 	for _, s := range d.sessions {
 		s.cancel(errStopping)
 	}
+	d.engines.end()
 }
 
 // setIsolated ends all sessions when this manager has lost its leader, so that the

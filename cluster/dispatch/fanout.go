@@ -71,6 +71,7 @@ func (d *Dispatcher) publish(changes []store.Change, view store.View, lost bool)
 			switch {
 			case after == nil:
 				d.sessions[before.ID].refuse(refusal{reason: removedReason(before.ID)})
+				d.engines.cut(func(nodeID string) bool { return nodeID == before.ID })
 				peers = peers || before.ManagerAddr != ""
 			case before == nil:
 				peers = peers || after.ManagerAddr != ""
@@ -109,6 +110,7 @@ func (d *Dispatcher) publish(changes []store.Change, view store.View, lost bool)
 		}
 	}
 	if lost {
+		d.engines.cut(func(nodeID string) bool { return view.Node(nodeID) == nil })
 		for nodeID, s := range d.sessions {
 			if view.Node(nodeID) == nil {
 				s.refuse(refusal{reason: removedReason(nodeID)})

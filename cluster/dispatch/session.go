@@ -121,6 +121,8 @@ type outgoing struct {
 	requests []cluster.LogRequest
 	lease    int64
 	cancels  []uint64
+	// calls are managers that the agent is to call.
+	calls []string
 	// credits are bytes of logs that were taken, by the request.
 	credits map[uint64]int
 	// refused, when set, is sent last.

@@ -112,6 +112,9 @@ func (s *session) compose(sent *assignmentSet, due outgoing) ([]cluster.FromMana
 	for _, request := range due.requests {
 		messages = append(messages, cluster.FromManager{Logs: &request})
 	}
+	for _, managerID := range due.calls {
+		messages = append(messages, cluster.FromManager{Engine: managerID})
+	}
 	for _, id := range slices.Sorted(maps.Keys(due.credits)) {
 		messages = append(messages, cluster.FromManager{LogCredit: &cluster.LogCredit{ID: id, Bytes: due.credits[id]}})
 	}

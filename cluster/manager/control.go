@@ -29,7 +29,7 @@ const (
 // serveControl accepts connections on the control port until ctx ends.
 func (m *Manager) serveControl(ctx context.Context) error {
 	config := m.cfg.Credentials.Overdue(
-		m.cfg.Credentials.ServerTLS(cluster.ProtocolRaft, cluster.ProtocolSession, cluster.ProtocolHTTP, cluster.ProtocolRenew),
+		m.cfg.Credentials.ServerTLS(cluster.ProtocolRaft, cluster.ProtocolSession, cluster.ProtocolEngine, cluster.ProtocolHTTP, cluster.ProtocolRenew),
 		map[string]ca.Known{cluster.ProtocolRaft: m.cfg.KnownManager, cluster.ProtocolRenew: m.knownNode})
 	m.noteProtocolErrors(config)
 	server := &http.Server{
@@ -108,6 +108,11 @@ func (m *Manager) routeConn(ctx context.Context, conn *tls.Conn) {
 			m.log.Debug("end session", "node", id.NodeID, "err", err)
 		}
 		conn.Close()
+		return
+	case state.NegotiatedProtocol == cluster.ProtocolEngine:
+		if err := m.dispatch.ServeEngine(conn, id); err != nil {
+			m.log.Debug("refuse a node's call", "node", id.NodeID, "err", err)
+		}
 		return
 	case id.Role != swarm.NodeRoleManager:
 		err = cluster.Errorf(cluster.ErrDenied, "raft is for managers")

@@ -331,6 +331,11 @@ func (m *Manager) Logs(ctx context.Context, nodeID, taskID string, options clust
 	return m.dispatch.Logs(ctx, nodeID, taskID, options, emit)
 }
 
+// DialEngine opens a connection to a node's engine, for one request.
+func (m *Manager) DialEngine(ctx context.Context, nodeID string) (net.Conn, error) {
+	return m.dispatch.DialEngine(ctx, nodeID)
+}
+
 // defaulted gives value, or otherwise when value is zero.
 func defaulted[T comparable](value, otherwise T) T {
 	var zero T

@@ -139,7 +139,7 @@ func (n *Node) load(key cluster.UnlockKey) (*member, error) {
 		Record: m.tasks, Detach: n.Detach,
 		Halting: n.cfg.Halting,
 		Warning: m.warned, Run: n.cfg.Machine + "." + cluster.NewID(n.cfg.Random), OnCopy: m.onCopy,
-		Connect: m.connect, Missed: m.missed, OnPeers: m.onPeers, OnRefused: m.onRefused, TLSInfo: credentials.TLSInfo,
+		Connect: m.connect, CallManager: m.callManager, Missed: m.missed, OnPeers: m.onPeers, OnRefused: m.onRefused, TLSInfo: credentials.TLSInfo,
 		Metrics: n.metrics.Agent, Now: n.cfg.Now, Random: n.cfg.Random, Log: n.log,
 	})
 	if err != nil {
@@ -392,6 +392,18 @@ func (m *member) connect(ctx context.Context) (net.Conn, error) {
 		last = err
 	}
 	return nil, last
+}
+
+// callManager opens a connection to a manager, for a request of its to this node's engine.
+func (m *member) callManager(ctx context.Context, managerID string) (net.Conn, error) {
+	known := m.currentRecord()
+	config := m.credentials.ClientTLS(cluster.Identity{NodeID: managerID, Role: swarm.NodeRoleManager}, cluster.ProtocolEngine)
+	for _, peer := range known.Peers.Managers {
+		if peer.NodeID == managerID {
+			return manager.Dial(ctx, known.Addresses.home(m.node.cfg.Network), peer.Addr, config)
+		}
+	}
+	return nil, cluster.Errorf(cluster.ErrDenied, "call manager %s: it is none, as far as this node knows", managerID)
 }
 
 // preferLocalManager ends a session with another manager, now that this node has one of its own: the

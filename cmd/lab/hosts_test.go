@@ -24,6 +24,7 @@ type rackPlay struct {
 // it found them.
 var rackParts = []rackPlay{
 	{"each node runs its own", playOwn},
+	{"containers of tasks from anywhere", playExec},
 	{"names and virtual IPs", playNames},
 	{"containers of users", playAttached},
 	{"published ports", playMesh},

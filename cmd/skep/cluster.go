@@ -38,7 +38,7 @@ func newClusterCommand(dockerCLI command.Cli) *cobra.Command {
 }
 
 func newClusterUpdateCommand(dockerCLI command.Cli) *cobra.Command {
-	var hostOptions, encrypt bool
+	var hostOptions, encrypt, forbidExec bool
 	var revisions uint
 	cmd := &cobra.Command{
 		Use:   "update [OPTIONS]",
@@ -52,6 +52,9 @@ What Docker has a flag for is changed with "skep swarm update".`,
 			if cmd.Flags().Changed("allow-host-options") {
 				labels[cluster.LabelAllowHostOptions.Name] = strconv.FormatBool(hostOptions)
 			}
+			if cmd.Flags().Changed("forbid-exec") {
+				labels[cluster.LabelForbidExec.Name] = strconv.FormatBool(forbidExec)
+			}
 			if cmd.Flags().Changed("revision-history") {
 				labels[cluster.LabelRevisionHistory.Name] = strconv.FormatUint(uint64(revisions), 10)
 			}
@@ -59,7 +62,7 @@ What Docker has a flag for is changed with "skep swarm update".`,
 				labels[cluster.LabelEncryptNetworks.Name] = strconv.FormatBool(encrypt)
 			}
 			if len(labels) == 0 {
-				return errors.New("nothing to change: give --allow-host-options, --encrypt-networks, either with =false, or --revision-history")
+				return errors.New("nothing to change: give --allow-host-options, --encrypt-networks, --forbid-exec, one of these with =false, or --revision-history")
 			}
 			err := updateCluster(cmd.Context(), dockerCLI.Client(), func(spec *swarm.Spec) {
 				if spec.Labels == nil {
@@ -82,6 +85,8 @@ What Docker has a flag for is changed with "skep swarm update".`,
 		"Let services have labels that begin with "+cluster.LabelHost+", each of which can give a service power over its nodes")
 	cmd.Flags().BoolVar(&encrypt, "encrypt-networks", false,
 		"Encrypt all overlay networks that are made from now on, the ingress network too, as \"network create --opt encrypted\" does for one")
+	cmd.Flags().BoolVar(&forbidExec, "forbid-exec", false,
+		"Refuse \"docker exec\" and \"skep service exec\" in containers of tasks, by all managers")
 	cmd.Flags().UintVar(&revisions, "revision-history", cluster.DefaultRevisionHistory,
 		"How many revisions of each service to keep for \"skep service rollback --to\"")
 	return cmd

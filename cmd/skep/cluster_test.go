@@ -85,6 +85,8 @@ func TestClusterUpdate_SetsLabels(t *testing.T) {
 		"--allow-host-options":       `"Labels":{"a":"b","skep.allow-host-options":"true"}`,
 		"--allow-host-options=false": `"Labels":{"a":"b","skep.allow-host-options":"false"}`,
 		"--encrypt-networks=false":   `"Labels":{"a":"b","skep.encrypt-networks":"false"}`,
+		"--forbid-exec":              `"Labels":{"a":"b","skep.forbid-exec":"true"}`,
+		"--forbid-exec=false":        `"Labels":{"a":"b","skep.forbid-exec":"false"}`,
 		"--revision-history=3":       `"Labels":{"a":"b","skep.revision-history":"3"}`,
 	} {
 		if r := skep(t, env, "cluster", "update", flag); r.status != 0 {

@@ -42,6 +42,9 @@ func (c *trackedConn) Close() error {
 	return c.Conn.Close()
 }
 
+// NetConn is the connection itself.
+func (c *trackedConn) NetConn() net.Conn { return c.Conn }
+
 // closeAll breaks all of them, now and from now on.
 func (l *trackedConns) closeAll() error {
 	l.mu.Lock()

@@ -9,17 +9,24 @@
 //	guest load URL…         ask without a pause, and say what failed, and when
 //	guest work TIME [CODE]  end after a while, with that status
 //	guest sleep             do nothing until SIGTERM
+//	guest say WORD…         print the words, then do nothing until SIGTERM
+//	guest cat [CODE]        print what is typed, and end with its end, with that status
+//	guest size              print how large the terminal is, and again whenever that changes
 //	guest init              be the first process of a host: bury what nobody waits for
 package main
 
 import (
 	"context"
 	"fmt"
+	"io"
 	"os"
 	"os/signal"
 	"strconv"
+	"strings"
 	"syscall"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // patience is how long one answer is waited for.
@@ -56,9 +63,20 @@ func run(ctx context.Context, args []string) error {
 		return load(ctx, rest)
 	case "work":
 		return work(ctx, rest)
+	case "say":
+		fmt.Println(strings.Join(rest, " "))
+		<-ctx.Done()
+		return nil
 	case "sleep":
 		<-ctx.Done()
 		return nil
+	case "cat":
+		if _, err := io.Copy(os.Stdout, os.Stdin); err != nil {
+			return err
+		}
+		return work(ctx, append([]string{"0s"}, rest...))
+	case "size":
+		return sizes(ctx)
 	case "init":
 		return bury(ctx)
 	}
@@ -84,6 +102,24 @@ func work(ctx context.Context, args []string) error {
 		os.Exit(code)
 	}
 	return nil
+}
+
+// sizes prints the size of the terminal.
+func sizes(ctx context.Context) error {
+	changed := make(chan os.Signal, 1)
+	signal.Notify(changed, syscall.SIGWINCH)
+	for {
+		size, err := unix.IoctlGetWinsize(int(os.Stdout.Fd()), unix.TIOCGWINSZ)
+		if err != nil {
+			return fmt.Errorf("ask for the terminal's size: %w", err)
+		}
+		fmt.Printf("%d x %d\n", size.Row, size.Col)
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-changed:
+		}
+	}
 }
 
 // bury is the first process of a host's: it sees the host's own processes in /proc, and
