@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strings"
 	"time"
+	"unicode/utf8"
 
 	"skep/cluster/svg"
 )
@@ -131,7 +132,10 @@ func (d *draft) stretches(lane Lane) (all []stretch) {
 	set := func(r Record, class string) {
 		if !known && r.Kind != Started {
 			before := map[string]string{Leader: Candidate, Candidate: Follower, Follower: Leader, "leaderless": Follower}[class]
-			if r.Kind == Follows || r.Word == Leader {
+			switch {
+			case r.Kind == Ready:
+				before = Leader
+			case r.Kind == Follows, r.Word == Leader:
 				before = Follower
 			}
 			now.class, now.leader = before, ""
@@ -154,6 +158,8 @@ func (d *draft) stretches(lane Lane) (all []stretch) {
 		case r.Kind == Follows:
 			set(r, Follower)
 			now.leader = r.Node
+		case r.Kind == Ready && now.class != Leader:
+			set(r, Leader)
 		case r.Kind == Leaderless && now.class != Candidate:
 			set(r, "leaderless")
 		}
@@ -224,9 +230,13 @@ func (d *draft) contacts() {
 			d.Rect("away", d.x(from), y+barAt, max(1, d.x(to)-d.x(from)), barHigh, fmt.Sprintf("%s had no answer of %s from %s to %s", d.t.Name(r.Manager), d.t.Name(r.Node), clock(from), clock(to)))
 		}
 	}
+	roles := map[string]string{}
 	for _, r := range d.t.Records {
+		if role := roleBy(r); role != "" {
+			roles[r.Manager] = role
+		}
 		switch {
-		case r.Kind == Lost:
+		case r.Kind == Lost && (roles[r.Manager] == "" || roles[r.Manager] == Leader):
 			since[r.Node] = r
 		case r.Kind == Found && since[r.Node].Kind != "":
 			lost(since[r.Node], r.Time)
@@ -285,7 +295,7 @@ func (d *draft) messages() {
 		from, to string
 		term     uint64
 	}
-	asked, voted := map[ask]Record{}, map[ask]Record{}
+	asked, voted, stood := map[ask]Record{}, map[ask]Record{}, map[ask]bool{}
 	for _, r := range d.t.Records {
 		switch r.Kind {
 		case AsksVote:
@@ -309,7 +319,10 @@ func (d *draft) messages() {
 			d.Line("hands", x, here, x, there, fmt.Sprintf("%s hands over to %s", name, node))
 			d.Dot("hands", x, there, 3, "")
 		case AsksVote:
-			d.Text("quietly", x+3, here+barHigh/2+11, fmt.Sprintf("term %d", r.Term))
+			if key := (ask{from: r.Manager, term: r.Term}); !stood[key] {
+				stood[key] = true
+				d.Text("quietly", x+3, here+barHigh/2+11, fmt.Sprintf("term %d", r.Term))
+			}
 		case Vote:
 			key := ask{r.Manager, r.Node, r.Term}
 			question, known := asked[key]
@@ -341,8 +354,6 @@ func (d *draft) writes(y float64) {
 		}
 	}
 	base, high := y+writeHigh-6, writeHigh-16
-	d.Text("end", gutter-10, base-high/2, "writes/s")
-	d.Text("quietly end", gutter-10, base-high/2+13, fmt.Sprintf("up to %d", most))
 	d.Rect("lane", gutter, base-high, drawWidth-margin-gutter, high, "")
 	last := time.Duration(0)
 	for _, r := range d.t.Records {
@@ -359,7 +370,9 @@ func (d *draft) writes(y float64) {
 		d.Dot("took", d.x(r.Time)+1, base-high*tookHigh(r.Took), 2, says)
 		last = max(last, r.Took)
 	}
-	d.Text("quietly end", drawWidth-margin-4, base-high+10, "● slowest commit, up to "+Lasted(last))
+	d.Text("end", gutter-10, base-high+9, "writes/s")
+	d.Text("quietly end", gutter-10, base-high+22, fmt.Sprintf("up to %d", most))
+	d.Text("quietly end", gutter-10, base-high+35, "● up to "+Lasted(last))
 }
 
 // tookHigh is how high a latency is drawn, from 0 for 0.1 ms to 1 for 10 s, the same step for each power of ten.
@@ -391,7 +404,9 @@ func (d *draft) axis(story []Sentence, bottom float64) {
 			}
 		}
 		d.Line("axis", d.x(at), topHigh-4, d.x(at), bottom, "")
-		d.Text("quietly mid", d.x(at), bottom+15, label)
+		if d.x(at) < drawWidth-3*margin {
+			d.Text("quietly mid", d.x(at), bottom+15, label)
+		}
 	}
 }
 
@@ -420,8 +435,9 @@ const zooms = 4
 // its story.
 func Page(t Timeline) string {
 	from := t.Since
-	if from.IsZero() && len(t.Records) > 0 {
-		from = t.Records[0].Time
+	if len(t.Records) > 0 && t.Records[0].Time.After(from) {
+		first := t.Records[0].Time
+		from = first.Add(-t.At.Sub(first) / 50)
 	}
 	story := Between(Story(t), from, t.At)
 	p := &page{width: drawWidth}
@@ -464,7 +480,7 @@ func (p *page) picture(picture *svg.Picture, height float64) {
 
 // sentence adds lines of text that are no wider than the page.
 func (p *page) sentence(text string) {
-	const wide = 150
+	const wide = 160
 	line := ""
 	flush := func() {
 		p.y += 16
@@ -472,7 +488,7 @@ func (p *page) sentence(text string) {
 		line = ""
 	}
 	for _, word := range strings.SplitAfter(text, " → ") {
-		if line != "" && len(line)+len(word) > wide {
+		if line != "" && utf8.RuneCountInString(line+word) > wide {
 			flush()
 			line = "      "
 		}

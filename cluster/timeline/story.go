@@ -126,6 +126,9 @@ func (s *teller) take(r Record) {
 		s.starts[r.Manager].step(r, "started, in term %d", r.Term)
 		delete(s.roles, r.Manager)
 	case Lost:
+		if role := s.roles[r.Manager]; role != "" && role != Leader {
+			break // It stood still, and was deposed meanwhile.
+		}
 		key := [2]string{r.Manager, r.Node}
 		s.contacts[key] = s.begin(AboutContact, r)
 		s.contacts[key].step(r, "got no answer of %s%s", s.name(r.Node), lasting(r.Took))
