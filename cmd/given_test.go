@@ -38,6 +38,7 @@ var takes = map[string]string{
 	"cluster/gossip/gossip.go net.ListenPacket":       "likewise",
 	"cluster/manager/admit.go time.Now":               "a deadline of the kernel's",
 	"cluster/manager/campaign/campaign.go time.Since": "raft's own clock",
+	"cluster/manager/leader.go time.Since":            "raft's own clock",
 	"cluster/manager/status.go time.Since":            "raft's own clock",
 	"cluster/node/listen.go net.Dial":                 "the API's sockets are the machine's own",
 	"cluster/node/listen.go net.Listen":               "the API's sockets are the machine's own",

@@ -3,6 +3,7 @@ package store
 import (
 	"errors"
 	"testing"
+	"time"
 
 	"skep/cluster"
 	"skep/cluster/telemetry"
@@ -29,5 +30,24 @@ func TestUpdate_IsMeasuredByResult(t *testing.T) {
 		if got := read[name].GetHistogram().GetSampleCount(); got != want {
 			t.Errorf("%s: %d, want %d", name, got, want)
 		}
+	}
+}
+
+// What is told to have been written is what was accepted, before anybody hears that.
+func TestUpdate_TellsWhatWasAccepted(t *testing.T) {
+	told := 0
+	s := New(Config{Log: quiet, Wrote: func(updates int, took time.Duration) {
+		if told += updates; took < 0 {
+			t.Errorf("it took %v", took)
+		}
+	}})
+	leadOn(t, s, &instant{fsm: s.FSM()})
+	put(t, s, service("s1", "web"))
+	if err := s.Update(t.Context(), func(*Tx) error { return cluster.ErrConflict }); !errors.Is(err, cluster.ErrConflict) {
+		t.Fatal(err)
+	}
+	put(t, s, service("s2", "db"))
+	if told != 2 {
+		t.Errorf("%d writes are told, and 2 were accepted", told)
 	}
 }

@@ -191,8 +191,14 @@ func (s *Store) commit(ctx context.Context, r Raft, lead *leadership, first *req
 	if len(b.waiting) == 0 {
 		return nil
 	}
-	err := s.metrics.Commit.Measure(s.clock.machine, func() error { return b.propose(ctx, r) })
+	began := s.clock.machine()
+	err := b.propose(ctx, r)
+	took := s.clock.machine().Sub(began)
+	s.metrics.Commit.Took(took)
 	s.metrics.Batch.Was(len(b.waiting))
+	if n := b.accepted(); s.wrote != nil && err == nil && n > 0 {
+		s.wrote(n, took)
+	}
 	for _, request := range b.waiting {
 		if err != nil {
 			request.result = fmt.Errorf("update: %w", err)
@@ -243,6 +249,16 @@ func (b *batch) run(r *request) {
 		return
 	}
 	b.waiting = append(b.waiting, r)
+}
+
+// accepted is how many of the Updates aren't refused.
+func (b *batch) accepted() (n int) {
+	for _, request := range b.waiting {
+		if request.result == nil {
+			n++
+		}
+	}
+	return n
 }
 
 // propose commits the batch as one entry.

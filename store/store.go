@@ -29,6 +29,9 @@ type Config struct {
 	Fatal func(error)
 	// Metrics are what is measured; nothing by default.
 	Metrics telemetry.Store
+	// Wrote is told, on the leader, how many Updates an entry had that were accepted, and how long raft took
+	// to commit it, before they are answered. It must not block; nobody by default.
+	Wrote func(updates int, took time.Duration)
 }
 
 // Store is one manager's copy of the database.
@@ -38,6 +41,7 @@ type Store struct {
 	fatal   func(error)
 	build   cluster.Build
 	metrics telemetry.Store
+	wrote   func(updates int, took time.Duration)
 	intern  *interner // used by raft's FSM goroutine only
 
 	published atomic.Pointer[state]
@@ -53,7 +57,7 @@ type Store struct {
 // New makes an empty Store; raft fills it through FSM.
 func New(config Config) *Store {
 	s := &Store{
-		clock: clock{machine: config.Now}, log: config.Log, fatal: config.Fatal, build: config.Build, metrics: config.Metrics,
+		clock: clock{machine: config.Now}, log: config.Log, fatal: config.Fatal, build: config.Build, metrics: config.Metrics, wrote: config.Wrote,
 		intern:        newInterner(),
 		subscriptions: make(map[*Subscription]struct{}),
 		waiters:       make(map[*waiter]struct{}),

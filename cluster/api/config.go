@@ -13,6 +13,7 @@ import (
 
 	"skep/cluster"
 	"skep/cluster/telemetry"
+	"skep/cluster/timeline"
 	"skep/store"
 )
 
@@ -73,6 +74,8 @@ type Manager interface {
 	// Status is how the cluster is as this manager sees it, best on the leader. Digests of
 	// all managers' databases take them a moment.
 	Status(ctx context.Context, digests bool) (cluster.Status, error)
+	// Timeline is what all managers did since then, as far as they answer within a second.
+	Timeline(ctx context.Context, since time.Time) timeline.Timeline
 }
 
 // Node is what the API needs of the node it serves.

@@ -21,6 +21,7 @@ import (
 	"github.com/hashicorp/raft"
 
 	"skep/cluster"
+	"skep/cluster/timeline"
 	"skep/store"
 )
 
@@ -188,6 +189,10 @@ func (m *fakeManager) DialEngine(ctx context.Context, nodeID string) (net.Conn, 
 func (m *fakeManager) Backup(out io.Writer, recipient age.Recipient) error {
 	_, err := fmt.Fprintf(out, "for %v", recipient)
 	return err
+}
+
+func (m *fakeManager) Timeline(_ context.Context, since time.Time) timeline.Timeline {
+	return timeline.Timeline{At: time.Unix(1800000000, 0), Since: since, By: m.id}
 }
 
 func (m *fakeManager) Status(context.Context, bool) (cluster.Status, error) {

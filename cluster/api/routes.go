@@ -43,6 +43,7 @@ func (s *Server) table() []route {
 		{method: http.MethodGet, pattern: "/events", kind: local, handle: s.streamEvents},
 		{method: http.MethodGet, pattern: "/distribution/{name}/json", kind: local, handle: s.inspectDistribution},
 		{method: http.MethodGet, pattern: "/skep/v1/status", kind: read, handle: s.showStatus, alone: true},
+		{method: http.MethodGet, pattern: "/skep/v1/timeline", kind: local, handle: s.showTimeline},
 		{method: http.MethodPost, pattern: "/skep/v1/backup", kind: read, handle: s.backUp},
 		{method: http.MethodPost, pattern: "/skep/v1/restore", kind: local, handle: s.restore},
 		{method: http.MethodPost, pattern: "/skep/v1/console/session", kind: local, handle: s.openConsole},

@@ -9,12 +9,14 @@ import (
 	"net/http/httptest"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/docker/docker/api/types"
 	"github.com/docker/docker/api/types/swarm"
 	"github.com/docker/docker/api/types/system"
 
 	"skep/cluster"
+	"skep/cluster/timeline"
 )
 
 func TestPing(t *testing.T) {
@@ -344,4 +346,18 @@ func TestWithoutSecretsConfigsNetworks(t *testing.T) {
 	b.do("GET", "/networks", nil).want(t, 503, "no local Docker Engine")
 	b.do("GET", "/containers/json", nil).want(t, 503, "no local Docker Engine")
 	b.do("GET", "/distribution/a/b:c/json", nil).want(t, 503, "no local Docker Engine")
+}
+
+// Any manager answers, leader or not; one that is none says so.
+func TestTimeline_IsThisManagersAnswer(t *testing.T) {
+	b := newBench(t)
+	b.manager.set(func(m *fakeManager) { m.none = true })
+	var told timeline.Timeline
+	b.do("GET", "/skep/v1/timeline?since=1800000000", nil).want(t, 200, `"Records":[]`).into(t, &told)
+	if told.By != nodeID(1) || !told.Since.Equal(time.Unix(1800000000, 0)) {
+		t.Errorf("%+v", told)
+	}
+	b.do("GET", "/skep/v1/timeline?since=yesterday", nil).want(t, 400, "since")
+	b.node.manager = nil
+	b.do("GET", "/skep/v1/timeline", nil).want(t, 503, "Worker nodes can't be used")
 }

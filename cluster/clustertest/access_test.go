@@ -67,6 +67,7 @@ func TestControlPort_RoleByRoute(t *testing.T) {
 			{"POST", "/v1/leave", "nodes"},
 			{"POST", "/v1/manager", "managers"},
 			{"GET", "/v1/health", "managers"},
+			{"GET", "/v1/timeline", "managers"},
 			{"POST", "/v1/relay", "managers"},
 			{"POST", "/v1/logs", "managers"},
 			{"GET", "/v1/api/v1.51/services", "managers"},

@@ -1,6 +1,7 @@
 package manager
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"log/slog"
@@ -10,6 +11,7 @@ import (
 	"github.com/docker/docker/api/types/swarm"
 
 	"skep/cluster"
+	"skep/cluster/timeline"
 	"skep/store"
 )
 
@@ -61,6 +63,7 @@ func (m *Manager) logChanges(ctx context.Context, changes *store.Subscription) e
 			news, view, _ := changes.Take()
 			for _, change := range news {
 				lines = append(lines, c.of(change, view)...)
+				m.timeline.Add(nodeRecord(change, m.cfg.Now()))
 			}
 		case <-look.C:
 			lines = c.recovered(m.store.View())
@@ -69,6 +72,24 @@ func (m *Manager) logChanges(ctx context.Context, changes *store.Subscription) e
 			m.log.Log(ctx, l.level, l.what, l.args...)
 		}
 	}
+}
+
+// nodeRecord is what a change says of a node's state, if it says something.
+func nodeRecord(change store.Change, now time.Time) timeline.Record {
+	before, after := sidesOf[*cluster.Node](change)
+	record := timeline.Record{Time: now, Kind: timeline.NodeState}
+	switch {
+	case after != nil && (before == nil || before.Status.State != after.Status.State):
+		record.Node, record.Word, record.Why = after.ID, after.Status.State.String(), after.Status.Message
+		if before == nil {
+			record.Why = cmp.Or(record.Why, "it joined")
+		}
+	case before != nil && after == nil:
+		record.Node, record.Word = before.ID, timeline.Removed
+	default:
+		return timeline.Record{}
+	}
+	return record
 }
 
 // of is what to say of one change.

@@ -140,6 +140,7 @@ func (m *Manager) routes() http.Handler {
 	mux.Handle("POST /v1/here", m.allow(managers, onAny(m, m.here)))
 	mux.Handle("POST /v1/lost", m.allow(managers, onLeader(m, m.lost)))
 	mux.Handle("GET /v1/health", m.allow(managers, http.HandlerFunc(m.serveHealth)))
+	mux.Handle("GET /v1/timeline", m.allow(managers, http.HandlerFunc(m.serveTimeline)))
 	mux.Handle("/v1/api/", m.allow(managers, http.StripPrefix("/v1/api", m.cfg.API)))
 	mux.Handle("/v1/", m.allow(managers, m.dispatch.Handler()))
 	return mux

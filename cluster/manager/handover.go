@@ -10,6 +10,7 @@ import (
 
 	"skep/cluster"
 	"skep/cluster/manager/peers"
+	"skep/cluster/timeline"
 )
 
 // handOver hands leadership to the voter that has the most of the log, of those that
@@ -17,7 +18,7 @@ import (
 // that took too long there is no other in the same term: raft's waits for the other manager
 // to have the last entries, and a second one waits behind it for ever, so that nothing could
 // be written in a later term either.
-func (m *Manager) handOver(ctx context.Context) error {
+func (m *Manager) handOver(ctx context.Context) (err error) {
 	term := m.raft.CurrentTerm()
 	if m.stuck.Load() == term {
 		return fmt.Errorf("hand over leadership: raft tried in term %d already", term)
@@ -28,6 +29,14 @@ func (m *Manager) handOver(ctx context.Context) error {
 	m.useRaftHeartbeats()
 	known := m.transport.Progress(term)
 	to, err := successor(m.servers(), m.cfg.NodeID, known, m.cfg.Now(), m.cfg.HeartbeatTimeout)
+	began := m.cfg.Now()
+	if err == nil || len(known) == 0 {
+		m.timeline.Add(timeline.Record{Time: began, Kind: timeline.HandOver, Term: term, Node: string(to.ID)})
+		defer func() {
+			now := m.cfg.Now()
+			m.timeline.Add(timeline.Record{Time: now, Kind: timeline.HandedOver, Term: term, Node: string(to.ID), Took: now.Sub(began), Why: why(err)})
+		}()
+	}
 	if err == nil {
 		err = m.transfer(ctx, term, m.raft.LeadershipTransferToServer(to.ID, to.Address))
 	} else if len(known) == 0 { // It was elected just now.
@@ -37,6 +46,14 @@ func (m *Manager) handOver(ctx context.Context) error {
 		return fmt.Errorf("hand over leadership: %w", err)
 	}
 	return nil
+}
+
+// why is an error's text; empty for none.
+func why(err error) string {
+	if err == nil {
+		return ""
+	}
+	return err.Error()
 }
 
 // transfer waits for raft's transfer of leadership.

@@ -8,6 +8,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"skep/cluster"
+	"skep/cluster/timeline"
 	"skep/scheduler"
 	"skep/store"
 )
@@ -16,6 +17,7 @@ import (
 // its parts fails.
 func (m *Manager) lead(ctx context.Context, term uint64) error {
 	m.reachable.reset()
+	began := m.cfg.Now()
 	// What the leader before had no time to tell, this one tells. Of all that its own log has,
 	// if it was just started, it can't know what was told.
 	var untold *store.Subscription
@@ -28,6 +30,8 @@ func (m *Manager) lead(ctx context.Context, term uint64) error {
 			untold = m.store.Subscribe() // from before the first write
 			defer untold.Close()
 		}
+		now := m.cfg.Now()
+		m.timeline.Add(timeline.Record{Time: now, Kind: timeline.Ready, Term: term, Took: now.Sub(began)})
 		return m.leaderWork(ctx, term, untold)
 	})
 }

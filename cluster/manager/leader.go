@@ -10,6 +10,7 @@ import (
 	"github.com/hashicorp/raft"
 
 	"skep/cluster"
+	"skep/cluster/timeline"
 )
 
 // leader is who leads as far as this manager knows.
@@ -38,12 +39,16 @@ func (m *Manager) nameOf(nodeID string) string {
 }
 
 // watch keeps m.leader true to raft's state. Observations only wake it: it reads
-// raft's state again each time.
+// raft's state again each time. What raft becomes is counted in raft's own goroutine, when it
+// asks whether that is to be observed: before it asks for votes.
 func (m *Manager) watch(ctx context.Context) error {
 	observations := make(chan raft.Observation, 64)
 	observer := raft.NewObserver(observations, false, func(o *raft.Observation) bool {
-		switch o.Data.(type) {
-		case raft.LeaderObservation, raft.RaftState, raft.FailedHeartbeatObservation, raft.ResumedHeartbeatObservation:
+		switch data := o.Data.(type) {
+		case raft.RaftState:
+			m.elections.became(data, m.raft.CurrentTerm(), m.cfg.Now())
+			return true
+		case raft.LeaderObservation, raft.FailedHeartbeatObservation, raft.ResumedHeartbeatObservation:
 			return true
 		}
 		return false
@@ -53,8 +58,8 @@ func (m *Manager) watch(ctx context.Context) error {
 	leaderless := cluster.Complaint{Log: m.log, Patience: leaderPatience, Now: m.cfg.Now}
 	said, unnamed := "", time.Time{}
 	for {
-		addr, id := m.raft.LeaderWithID()
-		m.elections.leads(string(id), m.cfg.Now())
+		addr, id, term := m.leaderInTerm()
+		m.elections.leads(string(id), term, m.cfg.NodeID, m.cfg.Now())
 		m.transport.Forget()
 		m.setLeader(cluster.Peer{NodeID: string(id), Addr: m.transport.Addr(string(id), string(addr))})
 		var missing error
@@ -77,10 +82,7 @@ func (m *Manager) watch(ctx context.Context) error {
 			timer.Stop()
 			return ctx.Err()
 		case o := <-observations:
-			m.reachable.observe(o)
-			if state, is := o.Data.(raft.RaftState); is {
-				m.elections.became(state)
-			}
+			m.timeline.Add(m.reachable.observe(o, m.cfg.Now()))
 			m.mu.Lock()
 			m.noticeLocked()
 			m.mu.Unlock()
@@ -90,6 +92,16 @@ func (m *Manager) watch(ctx context.Context) error {
 		case <-timer.C:
 		}
 		timer.Stop()
+	}
+}
+
+// leaderInTerm is who leads as far as raft knows, and in which term. Raft sets one after the other.
+func (m *Manager) leaderInTerm() (addr raft.ServerAddress, id raft.ServerID, term uint64) {
+	for {
+		term = m.raft.CurrentTerm()
+		if addr, id = m.raft.LeaderWithID(); m.raft.CurrentTerm() == term {
+			return addr, id, term
+		}
 	}
 }
 
@@ -234,13 +246,13 @@ func (m *Manager) ReadBarrier(ctx context.Context) error {
 	}
 }
 
-// reachability is which managers answer the leader's heartbeats.
+// reachability is which managers don't answer the leader's heartbeats, and when they answered last.
 type reachability struct {
 	mu     sync.Mutex // guards failed
-	failed map[string]bool
+	failed map[string]time.Time
 }
 
-func newReachability() *reachability { return &reachability{failed: map[string]bool{}} }
+func newReachability() *reachability { return &reachability{failed: map[string]time.Time{}} }
 
 func (r *reachability) reset() {
 	r.mu.Lock()
@@ -248,21 +260,37 @@ func (r *reachability) reset() {
 	clear(r.failed)
 }
 
-func (r *reachability) observe(o raft.Observation) {
+// observe takes in what raft tells, and gives what is new in it, if anything is.
+func (r *reachability) observe(o raft.Observation, now time.Time) timeline.Record {
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	record := timeline.Record{Time: now}
 	switch data := o.Data.(type) {
 	case raft.FailedHeartbeatObservation:
-		r.failed[string(data.PeerID)] = true
+		if _, known := r.failed[string(data.PeerID)]; known {
+			break
+		}
+		r.failed[string(data.PeerID)] = now
+		if silence := time.Since(data.LastContact); !data.LastContact.IsZero() {
+			r.failed[string(data.PeerID)], record.Took = now.Add(-silence), silence
+		}
+		record.Kind, record.Node = timeline.Lost, string(data.PeerID)
 	case raft.ResumedHeartbeatObservation:
+		heard, known := r.failed[string(data.PeerID)]
+		if !known {
+			break
+		}
 		delete(r.failed, string(data.PeerID))
+		record.Kind, record.Node, record.Took = timeline.Found, string(data.PeerID), now.Sub(heard)
 	}
+	return record
 }
 
 func (r *reachability) fails(nodeID string) bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	return r.failed[nodeID]
+	_, failed := r.failed[nodeID]
+	return failed
 }
 
 // Reachable tells of each voter whether it answers the leader.

@@ -22,6 +22,7 @@ import (
 	"skep/cluster/manager/campaign"
 	"skep/cluster/manager/peers"
 	"skep/cluster/telemetry"
+	"skep/cluster/timeline"
 	"skep/store"
 	"skep/store/seal"
 )
@@ -125,6 +126,7 @@ type Manager struct {
 	turnedAway cluster.Seldom
 	joins      joins
 	elections  elections
+	timeline   *timeline.Ring
 	waits      waitReasons
 	// start names this start of the manager.
 	start string
@@ -158,18 +160,18 @@ func Open(cfg Config) (_ *Manager, err error) {
 	cfg.GossipKeyPeriod = defaulted(cfg.GossipKeyPeriod, 12*time.Hour)
 	m := &Manager{
 		cfg: cfg, log: cfg.Log, changed: make(chan struct{}), noticed: make(chan struct{}), reachable: newReachability(),
-		start: cluster.NewID(cfg.Random),
+		start: cluster.NewID(cfg.Random), timeline: timeline.NewRing(cfg.NodeID, cfg.Now()),
 	}
-	m.store = store.New(store.Config{Now: cfg.Now, Log: cfg.Log, Build: cfg.Build, Fatal: m.cfg.Fatal, Metrics: cfg.Metrics.Store})
+	m.store = store.New(store.Config{Now: cfg.Now, Log: cfg.Log, Build: cfg.Build, Fatal: m.cfg.Fatal, Metrics: cfg.Metrics.Store, Wrote: m.wrote})
 	m.fsm.FSM = m.store.FSM()
-	m.elections.metrics = cfg.Metrics.Raft
+	m.elections.metrics, m.elections.timeline = cfg.Metrics.Raft, m.timeline
 	if m.port, err = peers.Listen(cfg.Network, cfg.Listen); err != nil {
 		return nil, err
 	}
 	m.transport = peers.New(peers.Config{
 		NodeID: cfg.NodeID, Addr: cfg.Addr, Network: cfg.Network, Credentials: cfg.Credentials, KnownManager: cfg.KnownManager, Told: cfg.Peers,
 		HeartbeatTimeout: cfg.HeartbeatTimeout, Believe: m.believe, Heard: func() { m.campaign.Heard() },
-		HandedOver: func() { m.elections.stands(causeHandOver) },
+		HandedOver: func() { m.elections.stands(causeHandOver) }, Timeline: m.timeline,
 		Ask: func(ctx context.Context, addr string) error {
 			_, err := m.askHealth(ctx, addr)
 			return err
@@ -199,8 +201,9 @@ func Open(cfg Config) (_ *Manager, err error) {
 	}
 	m.campaign = campaign.New(campaign.Config{
 		NodeID: cfg.NodeID, Raft: m.raft, HeartbeatTimeout: cfg.HeartbeatTimeout, Servers: m.servers, Dial: cfg.Network.Dial,
-		Ask: m.askRefusal, Stand: m.stand, Lost: m.transport.Lost(), Doubt: cfg.Doubt, Now: cfg.Now, Log: cfg.Log,
+		Ask: m.askRefusal, Stand: m.stand, Lost: m.transport.Lost(), Doubt: cfg.Doubt, Timeline: m.timeline, Now: cfg.Now, Log: cfg.Log,
 	})
+	m.timeline.Add(timeline.Record{Time: cfg.Now(), Kind: timeline.Started, Term: m.raft.CurrentTerm()})
 	m.opened.Store(true)
 	return m, nil
 }
@@ -257,6 +260,11 @@ func (m *Manager) Run(ctx context.Context) error {
 		return nil
 	}
 	return err
+}
+
+// wrote takes in how many Updates were accepted together, and how long that took.
+func (m *Manager) wrote(updates int, took time.Duration) {
+	m.timeline.Wrote(m.cfg.Now(), m.raft.CurrentTerm(), updates, took)
 }
 
 // stand stands for election for want of a leader: it is silent, or nobody listens at its port.

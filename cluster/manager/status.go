@@ -140,20 +140,7 @@ func (m *Manager) Status(ctx context.Context, digests bool) (cluster.Status, err
 	if status.EncryptNetworks {
 		status.InClear = inClear(view)
 	}
-	for node := range view.Nodes() {
-		if node.Role == swarm.NodeRoleManager {
-			status.Managers = append(status.Managers, cluster.ManagerHealth{
-				NodeID: node.ID, Hostname: node.Description.Hostname, Addr: m.transport.Addr(node.ID, node.ManagerAddr), Build: node.Build,
-			})
-		}
-	}
-	// A manager that was just started knows the others by its log before it knows them by the
-	// database.
-	for _, server := range m.servers() {
-		if id := string(server.ID); view.Node(id) == nil {
-			status.Managers = append(status.Managers, cluster.ManagerHealth{NodeID: id, Addr: string(server.Address)})
-		}
-	}
+	status.Managers = m.knownManagers(view)
 	if digests {
 		m.fillHealth(ctx, digestLimit, status.Managers, withRoom, withDigest)
 	} else {
@@ -218,6 +205,25 @@ func inClear(view store.View) (names []string) {
 	}
 	slices.Sort(names)
 	return names
+}
+
+// knownManagers are all managers, and where they are.
+func (m *Manager) knownManagers(view store.View) (all []cluster.ManagerHealth) {
+	for node := range view.Nodes() {
+		if node.Role == swarm.NodeRoleManager {
+			all = append(all, cluster.ManagerHealth{
+				NodeID: node.ID, Hostname: node.Description.Hostname, Addr: m.transport.Addr(node.ID, node.ManagerAddr), Build: node.Build,
+			})
+		}
+	}
+	// A manager that was just started knows the others by its log before it knows them by the
+	// database.
+	for _, server := range m.servers() {
+		if id := string(server.ID); view.Node(id) == nil {
+			all = append(all, cluster.ManagerHealth{NodeID: id, Addr: string(server.Address)})
+		}
+	}
+	return all
 }
 
 // How long managers may take to answer.

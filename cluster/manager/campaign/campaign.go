@@ -9,6 +9,7 @@ import (
 	"github.com/hashicorp/raft"
 
 	"skep/cluster"
+	"skep/cluster/timeline"
 )
 
 // Raft is what is read of raft.
@@ -43,8 +44,10 @@ type Config struct {
 	Lost <-chan string
 	// Doubt has gossip look after a node at once.
 	Doubt func(nodeID string)
-	Now   func() time.Time
-	Log   *slog.Logger
+	// Timeline takes what is found out and decided; nil for nobody.
+	Timeline *timeline.Ring
+	Now      func() time.Time
+	Log      *slog.Logger
 }
 
 // Campaign stands for election when the leader is lost. Run owns its state.
@@ -56,6 +59,8 @@ type Campaign struct {
 	refusal refusal
 	// missing tells whether the leader was missed at the last look.
 	missing bool
+	// told is what the timeline has since the leader is missed.
+	told told
 }
 
 // refusal is that nobody listens at a leader's port.
@@ -152,6 +157,7 @@ func (c *Campaign) step(ctx context.Context) time.Duration {
 	leader, own, known, wait := c.look()
 	before := c.missing
 	c.missing = leader != ""
+	c.tell(leader, own)
 	others, votes := voters(c.config.Servers(), c.config.NodeID, leader)
 	switch {
 	case leader == "" || wait > 0:
@@ -163,8 +169,11 @@ func (c *Campaign) step(ctx context.Context) time.Duration {
 		// This process stood still: what the leader sent meanwhile is yet to be read.
 		return beat / 4
 	}
-	stand, again := decide(own, c.ask(ctx, leader, own, others), known, beat)
+	accounts := c.ask(ctx, leader, own, others)
+	c.tellAnswers(own, others, accounts)
+	stand, again := decide(own, accounts, known, beat)
 	if !stand {
+		c.tellTurn(own, accounts)
 		return again
 	}
 	// Asking took a while.

@@ -40,8 +40,8 @@ type place struct {
 func tally(own cluster.ManagerHealth, others []cluster.ManagerHealth, beat time.Duration) (at place, agreed bool) {
 	agree, voters := 1, len(others)+2
 	for _, other := range others {
-		if other.Term > own.Term || other.Leader {
-			return place{}, false // There has been an election meanwhile.
+		if newer(own, other) {
+			return place{}, false
 		}
 		if !misses(other, beat) {
 			continue
@@ -56,6 +56,9 @@ func tally(own cluster.ManagerHealth, others []cluster.ManagerHealth, beat time.
 	}
 	return at, agree > voters/2
 }
+
+// newer tells whether a manager's account says that there has been an election meanwhile.
+func newer(own, other cluster.ManagerHealth) bool { return other.Term > own.Term || other.Leader }
 
 // misses tells whether a manager's account says that it misses the leader: nobody listens
 // at the leader's port, or it heard nothing for a time in which there are two heartbeats.

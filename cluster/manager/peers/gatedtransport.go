@@ -11,6 +11,7 @@ import (
 	"github.com/hashicorp/raft"
 
 	"skep/cluster"
+	"skep/cluster/timeline"
 )
 
 // gatedTransport is raft's transport, but it sends entries and snapshots only to managers
@@ -30,6 +31,8 @@ type gatedTransport struct {
 	pace    *heartbeatPace
 	commits *commitTracker
 	now     func() time.Time
+	// timeline takes votes.
+	timeline *timeline.Ring
 	// raft is whose transport this is; not set before it has started.
 	raft atomic.Pointer[raft.Raft]
 
@@ -123,10 +126,26 @@ func (p *gatedTransport) InstallSnapshot(id raft.ServerID, target raft.ServerAdd
 
 // RequestVote asks a manager for its vote.
 func (p *gatedTransport) RequestVote(id raft.ServerID, target raft.ServerAddress, args *raft.RequestVoteRequest, resp *raft.RequestVoteResponse) error {
-	if err := p.NetworkTransport.RequestVote(id, dialTarget(id, target), args, resp); err != nil {
+	began := p.now()
+	p.timeline.Add(timeline.Record{Time: began, Kind: timeline.AsksVote, Term: args.Term, Node: string(id)})
+	err := p.NetworkTransport.RequestVote(id, dialTarget(id, target), args, resp)
+	now := p.now()
+	p.timeline.Add(timeline.Record{Time: now, Kind: timeline.Vote, Term: args.Term, Node: string(id), Word: voteWord(resp, err), Took: now.Sub(began)})
+	if err != nil {
 		return err
 	}
 	return checkLeap(id, args.Term, resp.Term)
+}
+
+// voteWord is what came of a request for a vote.
+func voteWord(resp *raft.RequestVoteResponse, err error) string {
+	switch {
+	case err != nil:
+		return timeline.NoAnswer
+	case resp.Granted:
+		return timeline.Granted
+	}
+	return timeline.Denied
 }
 
 // RequestPreVote asks a manager whether it would vote.

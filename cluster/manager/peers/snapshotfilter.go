@@ -4,6 +4,8 @@ import (
 	"io"
 
 	"github.com/hashicorp/raft"
+
+	"skep/cluster/timeline"
 )
 
 // snapshotFilter is raft's transport, but raft doesn't hear of a snapshot of what its log
@@ -72,8 +74,18 @@ func (t *snapshotFilter) pass(rpc raft.RPC) {
 	}
 	select {
 	case answer := <-answered:
+		t.noteVote(rpc, answer)
 		to <- answer
 	case <-t.done:
+	}
+}
+
+// noteVote takes in what this manager answered to a request for its vote.
+func (t *snapshotFilter) noteVote(rpc raft.RPC, answer raft.RPCResponse) {
+	request, asked := rpc.Command.(*raft.RequestVoteRequest)
+	given, answered := answer.Response.(*raft.RequestVoteResponse)
+	if asked && answered {
+		t.timeline.Add(timeline.Record{Time: t.now(), Kind: timeline.Voted, Term: request.Term, Node: string(request.ID), Word: voteWord(given, answer.Error)})
 	}
 }
 

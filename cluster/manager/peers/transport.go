@@ -15,6 +15,7 @@ import (
 
 	"skep/cluster"
 	"skep/cluster/ca"
+	"skep/cluster/timeline"
 )
 
 // Config is what a Transport works with; all of it is required but for what says otherwise.
@@ -37,8 +38,10 @@ type Config struct {
 	Heard func()
 	// HandedOver is called when the leader has this manager stand in its place.
 	HandedOver func()
-	Now        func() time.Time
-	Log        *slog.Logger
+	// Timeline takes which votes are asked for and given; nil for nobody.
+	Timeline *timeline.Ring
+	Now      func() time.Time
+	Log      *slog.Logger
 	// RaftLog takes what raft's own transport says.
 	RaftLog hclog.Logger
 }
@@ -70,6 +73,7 @@ func New(config Config) *Transport {
 	inbound.beaten = config.Heard
 	own.Stream = newStreams(advertised(config.Addr), t.dialRaft)
 	gated := newGatedTransport(raft.NewNetworkTransportWithConfig(&own), newHeartbeatPace(config.HeartbeatTimeout), config.Now)
+	gated.timeline = config.Timeline
 	gated.streams = own.Stream.(*streams)
 	t.readdressed = readdressed{newSnapshotFilter(gated, inbound), newKnownAddrs()}
 	t.client = &http.Client{Transport: &http.Transport{
