@@ -196,7 +196,13 @@ func TestOneHost(t *testing.T) {
 		p.at(n).docker("run", "-d", "--name", "box-"+n.name, "--network", "open-"+n.name, guestImage(1), "sleep")
 	}
 	p.engineOn(1).docker("rm", "-f", "box-n3")
-	p.gone("open-n3") // Its place is free.
+	// Its place is free, within a minute when nobody had seen the container yet.
+	p.eventually("the network to be free", 2*time.Minute, func(context.Context) error {
+		if out, err := p.any().run("network", "rm", "open-n3"); err != nil {
+			return errors.New(out)
+		}
+		return nil
+	})
 	// A user's own container stays, without the network, as with Swarm.
 	p.at(nodes[1]).docker("swarm", "leave", "--force")
 	// The last one was killed: its daemon can't leave any more.
