@@ -335,6 +335,11 @@ func TestWords(t *testing.T) {
 			t.Errorf("got %q, want %q", c.got, c.want)
 		}
 	}
+	for name, want := range map[string]string{"m1.example.org": "m1", "10.0.0.1": "10.0.0.1", "fd00::1": "fd00::1", "m": "m", "": ""} {
+		if got := host(name); got != want {
+			t.Errorf("host(%q) is %q", name, got)
+		}
+	}
 	for _, names := range [][2]string{{"n2", "n10"}, {"a", "b"}, {"n", "n1"}, {"n01", "n2"}, {"web", "web-2"}} {
 		if compareNames(names[0], names[1]) >= 0 || compareNames(names[1], names[0]) <= 0 {
 			t.Errorf("%s isn't before %s", names[0], names[1])

@@ -35,7 +35,7 @@ func overview(l *look) (page, error) {
 	p.Sections = append(p.Sections,
 		section{ID: "managers", Title: "Managers", Topics: topicClock, Wide: true, Template: "managers", Data: l.managers()},
 		section{ID: "map", Title: "Nodes and their tasks", Topics: topicTasks + " " + topicNodes, Wide: true, Template: "map", Data: l.nodeMap()},
-		section{ID: "attention", Title: "Services on their way", Topics: topicTasks + " " + topicServices, Template: "attention", Data: l.attention()},
+		section{ID: "attention", Title: "Services to look at", Topics: topicTasks + " " + topicServices, Template: "attention", Data: l.attention()},
 		section{ID: "events", Title: "Last events", Topics: topicEvents, Template: "events", Data: l.lastEvents(overviewEvents, nil)},
 	)
 	return p, nil
@@ -171,6 +171,9 @@ func (l *look) nodeMap() (shown mapShown) {
 	for node := range l.view.Nodes() {
 		box := l.box(tasks[node.ID], shown.Named)
 		box.ID, box.Name, box.Mark = node.ID, nameOf(node), nodeMark(node)
+		if !shown.Named {
+			box.Name = host(box.Name)
+		}
 		if node.Role == swarm.NodeRoleManager {
 			box.Role = "manager"
 		}
@@ -192,6 +195,15 @@ func (l *look) nodeMap() (shown mapShown) {
 	shown.Summary = fmt.Sprintf("%s of %s ready, %s of %s running.", count(ready), plural(l.view.NodeCount(), "node"), count(running), plural(n, "task"))
 	shown.Legend = []mark{{"ok", "running"}, {"busy", "starting"}, {"wait", "waiting"}, {"stop", "stopping"}}
 	return shown
+}
+
+// host is a name without its domain; addresses stay whole.
+func host(name string) string {
+	if name == "" || name[0] >= '0' && name[0] <= '9' || strings.Contains(name, ":") {
+		return name
+	}
+	first, _, _ := strings.Cut(name, ".")
+	return first
 }
 
 // box is what of tasks, which are in the order of their services, a map shows.
