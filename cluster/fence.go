@@ -23,6 +23,10 @@ const MessageNoEngine = "the node's engine doesn't answer"
 // stops what runs on it, and will never tell what became of that.
 const MessageLeft = "the node left the swarm"
 
+// MessageMassFailure is the Status.Message of a node that is spared for a while because so many
+// were lost with it.
+const MessageMassFailure = "no session with any manager; more than a third of the nodes vanished at once, so its tasks are left alone for 15s"
+
 // Fenced tells whether a service with these labels is fenced.
 func Fenced(labels map[string]string) bool {
 	fenced, _ := LabelFence.Of(labels)

@@ -45,7 +45,9 @@ func (q *queue) take(limit int) []string {
 
 func newDirty() dirty { return dirty{newQueue(), newQueue()} }
 
-func (d *dirty) any() bool { return len(d.services.ids)+len(d.nodes.ids) > 0 }
+func (d *dirty) any() bool { return d.count() > 0 }
+
+func (d *dirty) count() int { return len(d.services.ids) + len(d.nodes.ids) }
 
 // all marks everything, also services that are gone but left something behind.
 func (d *dirty) all(view store.View) {

@@ -55,7 +55,8 @@ func ExamplePlan() {
 	for _, intent := range planned.Intents {
 		fmt.Println(intent)
 	}
-	must(scheduler.Write(context.Background(), db, planned.Intents))
+	_, err := scheduler.Write(context.Background(), db, planned.Intents)
+	must(err)
 	fmt.Println(len(plan().Intents), "more")
 	// Output:
 	// create t1 slot=1 rev=1 running on n1

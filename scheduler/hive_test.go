@@ -71,7 +71,7 @@ func (h *hive) plan() []Intent {
 	}
 	h.loop.refresh()
 	result, _ := h.loop.plan()
-	if err := Write(context.Background(), h.db, result.Intents); err != nil {
+	if _, err := Write(context.Background(), h.db, result.Intents); err != nil {
 		h.t.Fatal(err)
 	}
 	return result.Intents

@@ -12,6 +12,28 @@ import (
 	"skep/cluster/telemetry/telemetrytest"
 )
 
+// What waits to be planned is counted, and so is what was planned and no longer fits.
+func TestMeasure_DirtyAndDropped(t *testing.T) {
+	h, metrics := newHive(t), telemetry.New()
+	h.loop.measure = newMeasure(metrics.Scheduler)
+	h.put(h.node("n1"))
+	h.service("web", func(*swarm.ServiceSpec) {})
+	h.loop.refresh()
+	h.loop.measure.Dirty.Is(h.loop.dirty.count())
+	dirty := telemetrytest.Read(t, metrics)["skep_scheduler_dirty"].GetGauge().GetValue()
+	if dirty == 0 || dirty != float64(h.loop.dirty.count()) {
+		t.Errorf("%v are dirty, want %d", dirty, h.loop.dirty.count())
+	}
+	result, _ := h.loop.plan()
+	if dropped, err := Write(t.Context(), h.db, result.Intents); err != nil || dropped != 0 {
+		t.Errorf("%d dropped, %v", dropped, err)
+	}
+	dropped, err := Write(t.Context(), h.db, result.Intents) // It is there already.
+	if err != nil || dropped != len(result.Intents) || dropped == 0 {
+		t.Errorf("%d of %d dropped, %v", dropped, len(result.Intents), err)
+	}
+}
+
 // A service's task fails and is replaced: what was wanted, how long it took, and how it ended.
 func TestMeasure(t *testing.T) {
 	h, metrics := newHive(t), telemetry.New()

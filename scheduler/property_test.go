@@ -592,7 +592,7 @@ func updateStory(t *testing.T, global bool, set func(*swarm.ServiceSpec), forget
 				intents = write(h, step, intents)
 				step++
 			}
-			if err := Write(context.Background(), h.db, intents); err != nil {
+			if _, err := Write(context.Background(), h.db, intents); err != nil {
 				t.Fatal(err)
 			}
 			if len(result.Intents) == 0 && !h.obey() {
@@ -636,7 +636,7 @@ func TestPlan_NewLeader(t *testing.T) {
 								if step != dies || written >= len(intents) {
 									return intents
 								}
-								if err := Write(context.Background(), h.db, intents[:written]); err != nil {
+								if _, err := Write(context.Background(), h.db, intents[:written]); err != nil {
 									t.Fatal(err)
 								}
 								h.elect()

@@ -58,9 +58,11 @@ func Run(ctx context.Context, config Config) error {
 	// The first Take gives a view; changes from then on are exactly what comes after.
 	_, view, _ := l.subscription.Take()
 	l.relist(view)
+	defer l.measure.Dirty.Is(0) // It says so of the leader.
 	timer := time.NewTimer(0)
 	defer timer.Stop()
 	for {
+		l.measure.Dirty.Is(l.dirty.count())
 		err := l.step(ctx)
 		switch {
 		case ctx.Err() != nil:
@@ -78,6 +80,7 @@ func Run(ctx context.Context, config Config) error {
 		case err != nil:
 			return fmt.Errorf("schedule: %w", err)
 		}
+		l.measure.Dirty.Is(l.dirty.count())
 		if l.dirty.any() {
 			l.refresh()
 			continue
@@ -185,7 +188,9 @@ func (l *loop) step(ctx context.Context) error {
 		return nil
 	}
 	result, input := l.plan()
-	if err := Write(ctx, l.config.Store, result.Intents); err != nil {
+	dropped, err := Write(ctx, l.config.Store, result.Intents)
+	l.measure.Dropped.Add(dropped)
+	if err != nil {
 		l.dirty.services.add(input.Services...)
 		l.dirty.nodes.add(input.Nodes...)
 		return err
@@ -226,25 +231,33 @@ func (l *loop) plan() (Result, Input) {
 	return result, input
 }
 
-// Write applies intents, in order, in as few Updates as their size allows.
-func Write(ctx context.Context, s Store, intents []Intent) error {
+// Write applies intents, in order, in as few Updates as their size allows. It tells how many
+// of them no longer fitted.
+func Write(ctx context.Context, s Store, intents []Intent) (dropped int, err error) {
 	for len(intents) > 0 {
 		part := intents[:min(len(intents), entryLimit)]
 		intents = intents[len(part):]
+		unfit := 0
 		err := s.Update(ctx, func(tx *store.Tx) error {
+			unfit = 0
 			in := &Tx{Tx: tx, schedulable: make(map[string]bool)}
 			for _, intent := range part {
+				before := tx.Writes()
 				if err := intent.Apply(in); err != nil {
 					return err
+				}
+				if tx.Writes() == before {
+					unfit++
 				}
 			}
 			return nil
 		})
 		if err != nil {
-			return fmt.Errorf("write plan: %w", err)
+			return dropped, fmt.Errorf("write plan: %w", err)
 		}
+		dropped += unfit
 	}
-	return nil
+	return dropped, nil
 }
 
 // List makes a ledger from a view.

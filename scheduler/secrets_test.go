@@ -38,7 +38,7 @@ func TestAbandon_NotToASecretThatWentMeanwhile(t *testing.T) {
 				removed = true
 			}
 		}
-		if err := Write(t.Context(), h.db, result.Intents); err != nil {
+		if _, err := Write(t.Context(), h.db, result.Intents); err != nil {
 			t.Fatal(err)
 		}
 		h.obey()

@@ -3,6 +3,7 @@ package store
 import (
 	"bytes"
 	"fmt"
+	"io/fs"
 	"log/slog"
 	"os"
 	"path/filepath"
@@ -178,6 +179,24 @@ func clearCovered(log *seal.Log, covered uint64) error {
 		return err
 	}
 	return log.DeleteRange(first, last)
+}
+
+// Bytes is how large the log's file is, and all snapshots together. What can't be read counts
+// as nothing.
+func (d *Disk) Bytes() (log, snapshots int64) {
+	if info, err := os.Stat(filepath.Join(d.dir, logFile)); err == nil {
+		log = info.Size()
+	}
+	_ = filepath.WalkDir(filepath.Join(d.dir, snapshotDir), func(_ string, entry fs.DirEntry, err error) error {
+		if err != nil || entry.IsDir() {
+			return nil
+		}
+		if info, err := entry.Info(); err == nil {
+			snapshots += info.Size()
+		}
+		return nil
+	})
+	return log, snapshots
 }
 
 // Close closes the log. Raft must have been shut down before.

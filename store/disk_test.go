@@ -377,3 +377,17 @@ func TestWatchdog(t *testing.T) {
 type brokenStable struct{ raft.StableStore }
 
 func (brokenStable) SetUint64([]byte, uint64) error { return io.ErrShortWrite }
+
+// What is on disk has a size: the log at once, snapshots when there are some.
+func TestDisk_Bytes(t *testing.T) {
+	config := diskConfig(t)
+	d := openDisk(t, config)
+	log, snapshots := d.Bytes()
+	if log == 0 || snapshots != 0 {
+		t.Errorf("a new one: log %d, snapshots %d", log, snapshots)
+	}
+	snapshotOn(t, config, d, 20)
+	if _, more := d.Bytes(); more < 1000 {
+		t.Errorf("snapshots: %d", more)
+	}
+}

@@ -10,6 +10,36 @@ import (
 	"skep/cluster/telemetry/telemetrytest"
 )
 
+// A write that is under way is pending, and a reader that has to list anew is counted once.
+func TestPendingAndResets_AreMeasured(t *testing.T) {
+	metrics := telemetry.New()
+	s := New(Config{Log: quiet, Metrics: metrics.Store})
+	leadOn(t, s, &instant{fsm: s.FSM()})
+	pending := func() float64 {
+		return telemetrytest.Read(t, metrics)["skep_store_proposals_pending"].GetGauge().GetValue()
+	}
+	var during float64
+	if err := s.Update(t.Context(), func(*Tx) error { during = pending(); return nil }); err != nil {
+		t.Fatal(err)
+	}
+	if after := pending(); during != 1 || after != 0 {
+		t.Errorf("%v pending during a write, %v after it", during, after)
+	}
+	slow := s.Subscribe()
+	defer slow.Close()
+	s.mu.Lock()
+	s.publishLocked(make([]Change, maxPending+1), false)
+	s.publishLocked(make([]Change, 1), false)
+	s.mu.Unlock()
+	slow.Take()
+	s.mu.Lock()
+	s.publishLocked(nil, true)
+	s.mu.Unlock()
+	if got := telemetrytest.Read(t, metrics)["skep_store_subscribers_reset_total"].GetCounter().GetValue(); got != 2 {
+		t.Errorf("%v resets, want 2", got)
+	}
+}
+
 func TestUpdate_IsMeasuredByResult(t *testing.T) {
 	metrics := telemetry.New()
 	s := New(Config{Log: quiet, Metrics: metrics.Store})

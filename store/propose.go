@@ -63,6 +63,8 @@ func (s *Store) Update(ctx context.Context, fn func(*Tx) error) error {
 	if !s.metrics.Update.Any() {
 		return s.update(ctx, fn)
 	}
+	s.metrics.Pending.Add(1)
+	defer s.metrics.Pending.Add(-1)
 	began := s.clock.machine()
 	err := s.update(ctx, fn)
 	s.metrics.Update.Of(resultOf(err)).Took(s.clock.machine().Sub(began))

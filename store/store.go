@@ -148,7 +148,9 @@ func (s *Store) publishLocked(changes []Change, lost bool) {
 	}
 	view := s.View()
 	for sub := range s.subscriptions {
-		sub.offer(changes, view, lost)
+		if sub.offer(changes, view, lost) {
+			s.metrics.Resets.Add(1)
+		}
 	}
 }
 

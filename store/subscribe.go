@@ -53,17 +53,21 @@ func (sub *Subscription) Take() (changes []Change, view View, lost bool) {
 // Close ends the subscription.
 func (sub *Subscription) Close() { sub.close() }
 
-func (sub *Subscription) offer(changes []Change, view View, lost bool) {
+// offer adds changes, and tells whether from now on the reader has to list again.
+func (sub *Subscription) offer(changes []Change, view View, lost bool) (reset bool) {
 	sub.mu.Lock()
 	sub.view = view
+	before := sub.lost
 	if lost || sub.lost || len(sub.pending)+len(changes) > maxPending {
 		sub.pending, sub.lost = nil, true
 	} else {
 		sub.pending = append(sub.pending, changes...)
 	}
+	reset = sub.lost && !before
 	sub.mu.Unlock()
 	select {
 	case sub.ready <- struct{}{}:
 	default:
 	}
+	return reset
 }

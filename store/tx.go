@@ -38,6 +38,9 @@ type txChange struct {
 	form form
 }
 
+// Writes is how many puts and deletes there were so far.
+func (tx *Tx) Writes() int { return len(tx.changes) }
+
 // Now is the database's time, the same through the whole transaction.
 func (tx *Tx) Now() time.Time { return tx.now }
 

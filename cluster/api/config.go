@@ -123,5 +123,7 @@ type Config struct {
 	Random io.Reader
 	// Metrics are what is measured, and shown at /metrics; nil for nothing.
 	Metrics *telemetry.Metrics
-	Log     *slog.Logger
+	// SwarmNames has /metrics tell what Swarm's managers tell, by Swarm's names, too.
+	SwarmNames bool
+	Log        *slog.Logger
 }

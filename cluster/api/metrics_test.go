@@ -1,6 +1,7 @@
 package api
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"net/http"
@@ -121,6 +122,128 @@ func TestMetrics_OfAFollower(t *testing.T) {
 	b.node.setManager(nil)
 	if series = b.scrape(); series["skep_raft_term"] != "" || len(series) == 0 {
 		t.Errorf("%v", series)
+	}
+}
+
+// What a label keeps back, a guard that spares nodes, a job that is done.
+func TestMetrics_OfNodesAndJobs(t *testing.T) {
+	clock := time.Unix(1_800_000_000, 0)
+	b := newBench(t, func(c *Config) {
+		c.Metrics = telemetry.New()
+		c.Now = func() time.Time { clock = clock.Add(stateLasts); return clock } // each scrape reads anew
+	})
+	b.update(func(tx *store.Tx) error {
+		n := *tx.Node(nodeID(2))
+		n.Description.Resources = swarm.Resources{NanoCPUs: 4e9, MemoryBytes: 1 << 30}
+		n.Spec.Labels = map[string]string{"skep.reserve.cpus": "0.5", "skep.reserve.memory": "256m"}
+		return tx.Put(&n)
+	})
+	of := func(resource, what string) string {
+		return fmt.Sprintf(`skep_node_resources{hostname="n2",node="%s",resource="%s",what="%s"}`, nodeID(2), resource, what)
+	}
+	series := b.scrape()
+	for name, want := range map[string]string{
+		of("cpu", "total"): "4", of("cpu", "kept"): "0.5", of("memory", "total"): "1.073741824e+09", of("memory", "kept"): "2.68435456e+08",
+		"skep_liveness_brake": "0",
+	} {
+		if series[name] != want {
+			t.Errorf("%s is %q, want %s", name, series[name], want)
+		}
+	}
+	b.update(func(tx *store.Tx) error {
+		n := *tx.Node(nodeID(3))
+		n.Status.State, n.Status.Message = cluster.NodeDisconnected, cluster.MessageMassFailure
+		return tx.Put(&n)
+	})
+	if got := b.scrape()["skep_liveness_brake"]; got != "1" {
+		t.Errorf("while nodes are spared: %s", got)
+	}
+
+	// Two of two have completed; the next run isn't done, and the last success stays known.
+	two := uint64(2)
+	id := b.create(spec("backup", func(s *swarm.ServiceSpec) {
+		s.Mode, s.EndpointSpec = swarm.ServiceMode{ReplicatedJob: &swarm.ReplicatedJob{TotalCompletions: &two, MaxConcurrent: &two}}, nil
+	}))
+	const name = `skep_job_last_success_timestamp_seconds{service="backup"}`
+	complete := func(at int64) func(*cluster.Task) {
+		return func(t *cluster.Task) {
+			t.Status = cluster.TaskStatus{State: cluster.StateComplete, Since: cluster.At(time.Unix(at, 0))}
+		}
+	}
+	b.addTask(1, id, 1, 2, complete(1_700_000_000))
+	if got := b.scrape()[name]; got != "" {
+		t.Errorf("half of it is done: %s", got)
+	}
+	b.addTask(2, id, 2, 2, complete(1_700_000_060))
+	if got := b.scrape()[name]; got != "1.70000006e+09" {
+		t.Errorf("done: %s", got)
+	}
+	b.do("POST", "/skep/v1/services/backup/restart", nil).want(t, 200, "")
+	b.addTask(3, id, 1, 2)
+	b.update(func(tx *store.Tx) error { tx.Delete(tx.Task(taskID(1))); tx.Delete(tx.Task(taskID(2))); return nil })
+	if got := b.scrape()[name]; got != "1.70000006e+09" {
+		t.Errorf("in the next run: %s", got)
+	}
+	global := b.create(spec("sweep", func(s *swarm.ServiceSpec) {
+		s.Mode, s.EndpointSpec = swarm.ServiceMode{GlobalJob: &swarm.GlobalJob{}}, nil
+	}))
+	const swept = `skep_job_last_success_timestamp_seconds{service="sweep"}`
+	b.addTask(5, global, 0, 1)
+	b.addTask(4, global, 0, 2, complete(1_700_000_090))
+	if got := b.scrape()[swept]; got != "" {
+		t.Errorf("one node is still at it: %s", got)
+	}
+	b.update(func(tx *store.Tx) error {
+		task := *tx.Task(taskID(5))
+		complete(1_700_000_120)(&task)
+		return tx.Put(&task)
+	})
+	if got := b.scrape()[swept]; got != "1.70000012e+09" {
+		t.Errorf("all nodes are done: %s", got)
+	}
+}
+
+// Logs that are followed are counted while they are.
+func TestMetrics_OfStreams(t *testing.T) {
+	b := measured(t)
+	const events = `skep_api_streams{kind="events"}`
+	ctx, cancel := context.WithCancel(t.Context())
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		b.handler.ServeHTTP(httptest.NewRecorder(), httptest.NewRequest("GET", "/events", nil).WithContext(ctx))
+	}()
+	until(t, "the stream to be counted", func() bool { return b.scrape()[events] == "1" })
+	cancel()
+	<-ended
+	if got := b.scrape()[events]; got != "0" {
+		t.Errorf("%s after its end", got)
+	}
+	for path, kind := range map[string]string{
+		"/services/web/logs": "logs", "/tasks/t/logs": "logs", "/containers/c/logs": "engine", "/exec/e/start": "engine", "/skep/v1/backup": "other", "/metrics": "other",
+	} {
+		if got := streamKind(path); got != kind {
+			t.Errorf("%s is %s", path, got)
+		}
+	}
+}
+
+// Swarm's names are there for those who ask for them.
+func TestMetrics_BySwarmsNames(t *testing.T) {
+	b := newBench(t, func(c *Config) { c.Metrics, c.SwarmNames = telemetry.New(), true })
+	b.serviceWithTasks("web", 1, cluster.TaskStatus{State: cluster.StateRunning}, cluster.TaskStatus{State: cluster.StateFailed})
+	text := b.do("GET", "/metrics", nil).want(t, 200, "").body
+	for _, line := range []string{
+		`swarm_manager_nodes{state="ready"} 3`, `swarm_manager_tasks_total{state="running"} 1`, `swarm_manager_tasks_total{state="failed"} 1`,
+		`swarm_manager_tasks_total{state="orphaned"} 0`, "swarm_manager_services_total 1", "swarm_manager_leader 1", "swarm_node_manager 1",
+		`swarm_node_info{node_id="` + nodeID(1) + `",swarm_id="clusterid"} 1`,
+	} {
+		if !strings.Contains(text, "\n"+line+"\n") {
+			t.Errorf("no %s", line)
+		}
+	}
+	if text := measured(t).do("GET", "/metrics", nil).body; strings.Contains(text, "swarm_manager") {
+		t.Error("they are there for everybody")
 	}
 }
 

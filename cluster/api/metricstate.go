@@ -50,7 +50,9 @@ var (
 	metricBegan    = telemetry.NewGauge("skep_service_update_started_timestamp_seconds", "When a service's last update began, in seconds since 1970.", "service")
 	metricNodes    = telemetry.NewGauge("skep_nodes", "Nodes by state.", "state")
 	metricNodeIs   = telemetry.NewGauge("skep_node_state", "The state of a node; 1 for the one that it is in.", "node", "hostname", "state")
-	metricNodeHas  = telemetry.NewGauge("skep_node_resources", "Processors and bytes of memory: those that a node has, and those that its tasks reserve.", "node", "hostname", "resource", "what")
+	metricBrake    = telemetry.NewGauge("skep_liveness_brake", "Whether nodes are spared for a while because so many were lost at once.")
+	metricJobDone  = telemetry.NewGauge("skep_job_last_success_timestamp_seconds", "When all tasks of a job were complete last, as far as this leader knows, in seconds since 1970.", "service")
+	metricNodeHas  = telemetry.NewGauge("skep_node_resources", "Processors and bytes of memory: those that a node has, those that its tasks reserve, and those that a label keeps back.", "node", "hostname", "resource", "what")
 
 	metricServicesDropped = telemetry.NewGauge("skep_metrics_services_dropped", "Services that are added up as "+telemetry.OtherServices+".")
 	metricNodesDropped    = telemetry.NewGauge("skep_metrics_nodes_dropped", "Nodes that have no series of their own.")
@@ -66,6 +68,8 @@ type stateReader struct {
 	read []prometheus.Metric
 	at   time.Time
 	led  bool
+	// done are the last successes of jobs, by ID. A new run of a job removes the tasks of the last one.
+	done map[string]float64
 }
 
 // Describe names nothing: what there is depends on the role.
@@ -93,6 +97,9 @@ func (c *stateReader) Collect(to chan<- prometheus.Metric) {
 	}
 	health := manager.Health()
 	leads := consensus(set, health, manager.LeaderID(), manager.Reachable())
+	if s.SwarmNames {
+		asSwarm(set, info, leads, manager.Store().View())
+	}
 	for _, m := range c.database(manager.Store().View(), leads) {
 		to <- m
 	}
@@ -150,6 +157,7 @@ func (c *stateReader) database(view store.View, leads bool) []prometheus.Metric 
 	objects(set, view)
 	if leads {
 		nodes(set, view, services(set, view))
+		c.done = jobs(set, view, c.done)
 	}
 	c.read, c.at, c.led = read, now, leads
 	return read
@@ -339,26 +347,33 @@ func waitsFor(t *cluster.Task) string {
 // nodes tells of the nodes.
 func nodes(set telemetry.Set, view store.View, reserved map[string]swarm.Resources) {
 	states := map[string]int{}
-	shown := 0
+	shown, spared := 0, false
 	for n := range view.Nodes() {
 		state := n.Status.State.String()
 		states[state]++
+		spared = spared || n.Status.Message == cluster.MessageMassFailure
 		if shown++; shown > shownNodes {
 			continue
 		}
 		hostname := n.Description.Hostname
 		set(metricNodeIs, 1, n.ID, hostname, state)
 		cpus, memory := n.Capacity()
+		has := n.Description.Resources
 		for _, resource := range []struct {
-			name      string
-			has, used float64
-		}{{"cpu", float64(cpus) / 1e9, float64(reserved[n.ID].NanoCPUs) / 1e9}, {"memory", float64(memory), float64(reserved[n.ID].MemoryBytes)}} {
+			name            string
+			has, used, kept float64
+		}{
+			{"cpu", float64(has.NanoCPUs) / 1e9, float64(reserved[n.ID].NanoCPUs) / 1e9, float64(has.NanoCPUs-cpus) / 1e9},
+			{"memory", float64(has.MemoryBytes), float64(reserved[n.ID].MemoryBytes), float64(has.MemoryBytes - memory)},
+		} {
 			set(metricNodeHas, resource.has, n.ID, hostname, resource.name, "total")
 			set(metricNodeHas, resource.used, n.ID, hostname, resource.name, "reserved")
+			set(metricNodeHas, resource.kept, n.ID, hostname, resource.name, "kept")
 		}
 	}
 	for _, state := range []cluster.NodeState{cluster.NodeUnknown, cluster.NodeDown, cluster.NodeReady, cluster.NodeDisconnected} {
 		set(metricNodes, float64(states[state.String()]), state.String())
 	}
 	set(metricNodesDropped, float64(max(shown-shownNodes, 0)))
+	set.When(metricBrake, spared)
 }

@@ -102,6 +102,7 @@ func (s *Server) guard(next func(http.ResponseWriter, *http.Request, call)) http
 		out := newTracked(w, s.patience)
 		defer func() {
 			fault := recover()
+			out.ended()
 			if out.late {
 				s.late(r, "it takes nothing of its answer")
 			}
@@ -135,6 +136,9 @@ func (s *Server) guard(next func(http.ResponseWriter, *http.Request, call)) http
 		if unclean(r.URL.Path, path) {
 			s.writeError(w, r, fail(cluster.ErrInvalid, "invalid path: write it without empty parts, . and .."))
 			return
+		}
+		if s.Metrics != nil {
+			out.streams = s.Metrics.API.Streams.Of(streamKind(path))
 		}
 		c := call{http: r, version: version, path: path}
 		if ask := forMux(r, path); ask != nil {

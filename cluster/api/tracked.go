@@ -4,8 +4,11 @@ import (
 	"errors"
 	"net"
 	"net/http"
+	"strings"
 	"sync/atomic"
 	"time"
+
+	"skep/cluster/telemetry"
 )
 
 // patience is how long a client may take nothing at all of what is written to it, before the
@@ -38,7 +41,10 @@ type tracked struct {
 	began   time.Time
 	written int64
 	slowest int64 // bytes in a second over all; 0 for any
-	over    atomic.Bool
+	// streams counts it while it is a stream.
+	streams   telemetry.Level
+	streaming bool
+	over      atomic.Bool
 }
 
 func newTracked(w http.ResponseWriter, p patience) *tracked {
@@ -51,7 +57,32 @@ func newTracked(w http.ResponseWriter, p patience) *tracked {
 func waitAsForStream(w http.ResponseWriter) {
 	if t, ok := w.(*tracked); ok {
 		t.limit = t.patience.stream
+		if !t.streaming {
+			t.streaming = true
+			t.streams.Add(1)
+		}
 	}
+}
+
+// ended is called when the answer is over.
+func (t *tracked) ended() {
+	if t.streaming {
+		t.streaming = false
+		t.streams.Add(-1)
+	}
+}
+
+// streamKind is what a stream at a path is counted as.
+func streamKind(path string) string {
+	switch first := firstPart(path); {
+	case first == "events":
+		return "events"
+	case (first == "services" || first == "tasks") && strings.HasSuffix(path, "/logs"):
+		return "logs"
+	case swarmPaths[first]:
+		return "other"
+	}
+	return "engine"
 }
 
 // atLeastAs wants the client to take so many bytes in a second from now on, over all.

@@ -102,6 +102,9 @@ func TestMetrics_OfNodes(t *testing.T) {
 		if series = manager.scrape(); series["skep_dispatch_sessions"] != 2 || series["skep_dispatch_assign_seconds_count"] == 0 {
 			t.Errorf("the manager has sessions of %v agents, want 2; what changed was sent %v times", series["skep_dispatch_sessions"], series["skep_dispatch_assign_seconds_count"])
 		}
+		if series[`skep_store_bytes{what="log"}`] == 0 {
+			t.Error("the manager's log has no bytes")
+		}
 		worker.Stop()
 		time.Sleep(time.Second)
 		if series = manager.scrape(); series["skep_dispatch_sessions"] != 1 || series[`skep_dispatch_session_ends_total{cause="left"}`] != 1 {

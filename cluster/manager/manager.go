@@ -325,6 +325,9 @@ func (m *Manager) Sessions() map[string]string { return m.dispatch.Sessions() }
 // for the leader.
 func (m *Manager) Figures() (sessions, reports int) { return m.dispatch.Figures() }
 
+// Bytes is how large its log and its snapshots are on disk.
+func (m *Manager) Bytes() (log, snapshots int64) { return m.disk.Bytes() }
+
 // NodeID is this manager's node.
 func (m *Manager) NodeID() string { return m.cfg.NodeID }
 

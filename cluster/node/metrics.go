@@ -19,6 +19,7 @@ var (
 	metricEngine  = telemetry.NewGauge("skep_engine_up", "Whether the engine answers, as managers are told.")
 	metricLease   = telemetry.NewGauge("skep_fence_lease_remaining_seconds", "How much longer this node may run its fenced tasks without a word from the managers; only while it has any.")
 	metricAgents  = telemetry.NewGauge("skep_dispatch_sessions", "The agents that have a session with this manager.")
+	metricBytes   = telemetry.NewGauge("skep_store_bytes", "How large the log of this manager's database is on disk, and its snapshots.", "what")
 	metricReports = telemetry.NewGauge("skep_dispatch_reports_pending", "The reports of agents that wait for the leader at this manager.")
 )
 
@@ -64,6 +65,9 @@ func (n *Node) measure(set telemetry.Set) {
 		sessions, reports := manager.Figures()
 		set(metricAgents, float64(sessions))
 		set(metricReports, float64(reports))
+		log, snapshots := manager.Bytes()
+		set(metricBytes, float64(log), "log")
+		set(metricBytes, float64(snapshots), "snapshot")
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), figuresLimit)
 	defer cancel()

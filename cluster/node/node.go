@@ -92,7 +92,9 @@ type Config struct {
 	MetricsPort MetricsPort
 	// Metrics are what is measured; nil means that it has its own.
 	Metrics *telemetry.Metrics
-	Log     *slog.Logger
+	// MetricsSwarmNames has them told by Swarm's names, too.
+	MetricsSwarmNames bool
+	Log               *slog.Logger
 	// Fatal ends the process after a fault that must not be survived, such as a disk
 	// that lost a write; nil logs the error and exits with status 1.
 	Fatal func(error)
@@ -212,7 +214,7 @@ func New(cfg Config) (*Node, error) {
 	n.metrics.OnScrape(n.measure)
 	n.api = api.New(api.Config{
 		Node: n, Engine: cfg.Engine, Version: cfg.Build.Version, Hostname: cfg.Hostname,
-		Now: cfg.Now, Random: cfg.Random, Metrics: n.metrics, Log: cfg.Log,
+		Now: cfg.Now, Random: cfg.Random, Metrics: n.metrics, SwarmNames: cfg.MetricsSwarmNames, Log: cfg.Log,
 	})
 	return n, nil
 }

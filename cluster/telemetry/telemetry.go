@@ -77,6 +77,34 @@ func (s Sizes) Was(n int) {
 	}
 }
 
+// Level is a number that goes up and down.
+type Level struct{ of prometheus.Gauge }
+
+// Add changes it by n.
+func (l Level) Add(n int) {
+	if l.of != nil {
+		l.of.Add(float64(n))
+	}
+}
+
+// Is sets it to n.
+func (l Level) Is(n int) {
+	if l.of != nil {
+		l.of.Set(float64(n))
+	}
+}
+
+// Levels are Levels by the values of labels.
+type Levels struct{ of *prometheus.GaugeVec }
+
+// Of is the one with these values, in the order of the metric's labels.
+func (l Levels) Of(values ...string) Level {
+	if l.of == nil {
+		return Level{}
+	}
+	return Level{l.of.WithLabelValues(values...)}
+}
+
 // Counters are counts by the values of labels.
 type Counters struct{ of *prometheus.CounterVec }
 
@@ -98,6 +126,11 @@ type Store struct {
 	Apply Timer
 	// Fsync is how long the log's disk took to keep entries.
 	Fsync Timer
+	// Pending are the Updates that wait, or are under way.
+	Pending Level
+	// Resets are the subscribers that have to list anew: they were too slow, or the database
+	// was replaced.
+	Resets Counters
 }
 
 // Scheduler is what the leader's scheduler measures.
@@ -105,6 +138,10 @@ type Scheduler struct {
 	// Plan is how long one plan took; Intents are what came of it, by kind.
 	Plan    Timer
 	Intents Counters
+	// Dirty are the services and nodes that wait to be planned, Dropped the intents that no
+	// longer fitted when they were applied.
+	Dirty   Level
+	Dropped Counters
 	// Placement is from a task's creation to its assignment, Start from there to running.
 	Placement, Start Timer
 	// Ends are the tasks that ended by themselves, by service and state.
@@ -119,6 +156,8 @@ type API struct {
 	Took     Timers
 	// Forwarded are requests passed on to the leader, by "ok" or "failed".
 	Forwarded Counters
+	// Streams are the answers under way that go on, by kind: "logs", "events", "engine" or "other".
+	Streams Levels
 }
 
 // Raft is what a manager sees of the managers' elections.
@@ -181,6 +220,9 @@ func New() *Metrics {
 	batch := prometheus.NewHistogram(prometheus.HistogramOpts{Name: "skep_store_batch_size", Help: "How many writes were one entry of the log.", Buckets: []float64{1, 2, 4, 8, 16, 32, 64, 128, 256}})
 	m.registry.MustRegister(batch)
 	m.Store.Batch = Sizes{batch}
+	m.Store.Pending = m.levels("skep_store_proposals_pending", "Writes to the database that wait, or are under way.").Of()
+	m.Store.Resets = m.counters("skep_store_subscribers_reset_total", "How often a reader of changes had to list everything anew: it was too slow, or the database was replaced.")
+	m.Store.Resets.Add(0)
 	m.Scheduler = Scheduler{
 		Plan:      m.timer("skep_scheduler_plan_seconds", "How long the leader took to plan what had changed.", quick),
 		Intents:   m.counters("skep_scheduler_intents_total", "What plans wanted to be done, by kind.", "kind"),
@@ -188,10 +230,14 @@ func New() *Metrics {
 		Start:     m.timer("skep_task_start_seconds", "From when a task had a node until it ran.", slow),
 		Ends:      m.counters("skep_task_ends_total", "Tasks that ended by themselves, as the leader of that time counted them.", "service", "result"),
 	}
+	m.Scheduler.Dirty = m.levels("skep_scheduler_dirty", "Services and nodes that wait for the leader to plan them.").Of()
+	m.Scheduler.Dropped = m.counters("skep_scheduler_dropped_total", "What plans wanted and what no longer fitted when it was to be done.")
+	m.Scheduler.Dropped.Add(0)
 	m.API = API{
 		Requests:  m.counters("skep_api_requests_total", "Requests that were answered.", "route", "method", "code_class"),
 		Took:      m.timers("skep_api_request_seconds", "How long answers took that are no streams.", quick, "route"),
 		Forwarded: m.counters("skep_api_forwarded_total", "Requests that were passed on to the leader.", "result"),
+		Streams:   m.levels("skep_api_streams", "Answers under way that go on, such as logs that are followed, by kind.", "kind"),
 	}
 	m.Raft = Raft{
 		Elections:  m.counters("skep_raft_elections_total", "Elections in which this manager stood, by why, and by what came of it.", "cause", "result"),
@@ -226,6 +272,12 @@ func (m *Metrics) counters(name, help string, labels ...string) Counters {
 	v := prometheus.NewCounterVec(prometheus.CounterOpts{Name: name, Help: help}, labels)
 	m.registry.MustRegister(v)
 	return Counters{v}
+}
+
+func (m *Metrics) levels(name, help string, labels ...string) Levels {
+	v := prometheus.NewGaugeVec(prometheus.GaugeOpts{Name: name, Help: help}, labels)
+	m.registry.MustRegister(v)
+	return Levels{v}
 }
 
 // Gauge is what is read at a scrape: a series, or one for each of the values of labels.

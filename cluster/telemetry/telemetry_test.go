@@ -16,6 +16,9 @@ func TestZero_MeasuresNothing(t *testing.T) {
 	m.Store.Batch.Was(3)
 	m.Scheduler.Intents.Add(1, "assign")
 	m.API.Requests.Add(1, "/nodes", "GET", "2xx")
+	m.Store.Pending.Add(1)
+	m.Scheduler.Dirty.Is(3)
+	m.API.Streams.Of("logs").Add(1)
 }
 
 func TestNew_Lints(t *testing.T) {

@@ -56,6 +56,7 @@ type daemonOptions struct {
 	metrics node.MetricsPort
 	// metricsTokenFile has Token of metrics, and metricsDetail says what there is in them.
 	metricsTokenFile, metricsDetail string
+	metricsSwarmNames               bool
 
 	// clockAhead is for experiments: how far the daemon's clock is ahead of the machine's.
 	clockAhead time.Duration
@@ -122,6 +123,7 @@ func (o *daemonOptions) install(fs *pflag.FlagSet) {
 	fs.BoolVar(&o.metrics.TLS, "metrics-tls", false, "Serve them with the node's certificate; without --metrics-token-file, clients need one of the cluster, too")
 	fs.StringVar(&o.metricsTokenFile, "metrics-token-file", "", "File with what clients must show as a bearer token")
 	fs.BoolVar(&o.metrics.Insecure, "metrics-insecure", false, "Serve them to anybody, also beyond this machine, or a token without TLS")
+	fs.BoolVar(&o.metricsSwarmNames, "metrics-swarm-names", false, "Tell what Docker Swarm's managers tell, by its names, too, for dashboards that were made for it")
 	fs.StringVar(&o.metricsDetail, "metrics-detail", "service", `What they tell of there ("service", or "node": nothing that names services)`)
 	fs.DurationVar(&o.clockAhead, "clock-ahead", 0, "For experiments: how far the daemon's clock is ahead of the machine's")
 	if err := fs.MarkHidden("clock-ahead"); err != nil {

@@ -54,8 +54,11 @@ func runDaemon(ctx context.Context, o daemonOptions) error {
 		return fmt.Errorf("skep daemon: %w", err)
 	}
 	n, err := node.New(node.Config{
-		Metrics:        metrics,
-		MetricsPort:    o.metrics,
+		Metrics:     metrics,
+		MetricsPort: o.metrics,
+
+		MetricsSwarmNames: o.metricsSwarmNames,
+
 		Now:            func() time.Time { return time.Now().Add(o.clockAhead) },
 		DataDir:        o.dataDir,
 		Hosts:          o.hosts,

@@ -49,7 +49,7 @@ const (
 	MessageStayedAway  = "the agent stopped and did not come back"
 	MessageEngine      = "the node's engine doesn't answer; its tasks are replaced if that lasts for 30s"
 	MessageNoEngine    = cluster.MessageNoEngine
-	MessageMassFailure = "no session with any manager; more than a third of the nodes vanished at once, so its tasks are left alone for 15s"
+	MessageMassFailure = cluster.MessageMassFailure
 )
 
 // Change is the state that a node should have.
