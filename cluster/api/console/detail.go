@@ -28,7 +28,6 @@ type taskRow struct {
 	Revision  uint64
 	Old       bool // it runs another revision than the service's
 	Why       string
-	ExitCode  int32
 	Container string
 	// Before are the ones that were in its place before it, the newest first.
 	Before []taskRow
@@ -284,8 +283,8 @@ func boolOrder(a, b bool) int {
 func (l *look) task(t *cluster.Task) taskRow {
 	return taskRow{
 		ID: t.ID, Mark: taskMark(t), Since: l.since(t.Status.Since.Std()), Node: l.nodeLink(t.NodeID), Revision: t.Revision, Why: waits(t),
-		ExitCode: t.Status.ExitCode, Container: short(t.Status.ContainerID),
-		Service: linkShown{t.ServiceID, l.serviceName(t.ServiceID)},
+		Container: short(t.Status.ContainerID),
+		Service:   linkShown{t.ServiceID, l.serviceName(t.ServiceID)},
 	}
 }
 

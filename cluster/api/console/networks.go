@@ -18,7 +18,6 @@ type networkShown struct {
 	Tasks           int
 	Containers      []memberShown
 	Used            int
-	Topology        string
 }
 
 // memberShown is a place in a network.

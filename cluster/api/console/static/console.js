@@ -22,8 +22,8 @@ async function swap() {
   try {
     if (parts) {
       const answer = await fetch(location.pathname + location.search, { headers: { "Skep-Parts": parts, "If-None-Match": tags[parts] || "" }, cache: "no-store" });
-      if (answer.status === 401) location.reload();
-      if (answer.status === 404) location.reload();
+      if (answer.status === 401 || answer.status === 404) location.reload();
+      lost.hidden = answer.ok || answer.status === 304;
       if (answer.ok) {
         tags = { ...tags, [parts]: answer.headers.get("Etag") };
         const box = document.createElement("template");
