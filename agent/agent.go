@@ -8,7 +8,7 @@
 // machine), record (the file), carry, keepNetworks and tellNames (the cluster's networks here,
 // in the engine, and their names), watchMembers (who of
 // the other nodes gossip misses), a knock for each of those (whether its machine lives), watchAttached (containers of users on them), answerCalls with one for each
-// request of a manager's to the engine, and for each task that is under way, one step.
+// request of a manager's to the engine, watchUsage (what containers use), and for each task that is under way, one step.
 //
 // Guarantees: containers go on running without managers and without the agent,
 // and are taken over after a restart of either; desired states never go back,
@@ -152,6 +152,8 @@ type Agent struct {
 	stopped chan struct{}
 	// engineCalls are the agent's to managers that ask the engine.
 	engineCalls engineCalls
+	// usage asks watchUsage.
+	usage chan usageRequest
 
 	// carriesNetworks is set while the account of nodes has this one.
 	carriesNetworks atomic.Bool
@@ -222,6 +224,7 @@ func New(cfg Config) (*Agent, error) {
 		keep:        make(chan struct{}, 1),
 		stopped:     make(chan struct{}),
 		engineCalls: newEngineCalls(),
+		usage:       make(chan usageRequest),
 		random:      rand.New(rand.NewChaCha8(seed)),
 	}, nil
 }
@@ -248,6 +251,9 @@ func (a *Agent) Run(ctx context.Context) error {
 	}
 	workers.Go(func() { a.connect(ctx) })
 	workers.Go(func() { a.answerCalls(ctx) })
+	if sampler, ok := a.cfg.Driver.(Sampler); ok {
+		workers.Go(func() { a.watchUsage(ctx, sampler) })
+	}
 	workers.Go(func() { a.watch(ctx) })
 	workers.Go(func() { a.describe(ctx) })
 	workers.Go(func() { a.record(ctx) })

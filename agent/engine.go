@@ -188,13 +188,16 @@ func (c *soleConn) Close() error {
 func (c *soleConn) CloseWrite() error { return cluster.CloseWrite(c.Conn) }
 
 // engineHandler passes requests on to the engine: those of this list, about containers of the
-// node's own tasks.
+// node's own tasks. What these use, the agent itself tells.
 func (a *Agent) engineHandler() http.Handler {
+	mux := http.NewServeMux()
+	mux.HandleFunc("GET "+cluster.UsagePath, a.serveUsage)
 	dialer, ok := a.cfg.Driver.(EngineDialer)
 	if !ok {
-		return http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		mux.HandleFunc("/", func(w http.ResponseWriter, _ *http.Request) {
 			refuseEngine(w, http.StatusNotImplemented, "this node's driver runs no containers that can be asked")
 		})
+		return mux
 	}
 	e := &engineProxy{agent: a, transport: &http.Transport{
 		DialContext:           func(ctx context.Context, _, _ string) (net.Conn, error) { return dialer.DialEngine(ctx) },
@@ -202,7 +205,6 @@ func (a *Agent) engineHandler() http.Handler {
 		DisableCompression:    true,
 		ResponseHeaderTimeout: engineTimeout,
 	}}
-	mux := http.NewServeMux()
 	for _, pattern := range []string{
 		"GET /{version}/containers/{id}/json", "GET /{version}/containers/{id}/logs",
 		"GET /{version}/containers/{id}/top", "GET /{version}/containers/{id}/stats",

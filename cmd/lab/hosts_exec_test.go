@@ -113,6 +113,12 @@ func playExec(p *rackPart) {
 			p.Errorf("%s: exec -i ends with status %d, want 3", h.name, status)
 		}
 		p.terminal(h, id)
+		for what, want := range map[string]string{"service": "shell.1." + task + " shell ", "node": home.name + "  "} {
+			out, err := c.command(skep, "--host", h.node.socket(), what, "stats", "--no-stream", "--format", "{{.Name}} {{.Service}} {{.CPUPerc}} {{.MemUsage}}{{.Err}}")
+			if err != nil || !strings.HasPrefix(out, want) || !strings.Contains(out, "%") || !strings.Contains(out, "iB / ") {
+				p.Errorf("%s: %s stats say %q, %v", h.name, what, out, err)
+			}
+		}
 		if log, err := os.ReadFile(h.node.logFile); err != nil || strings.Count(string(log), "exec in a task's container") < 5 || strings.Contains(string(log), "canary") {
 			p.Errorf("%s: its log doesn't tell of each exec, or too much: %v", h.name, err)
 		}

@@ -35,7 +35,7 @@ const (
 // newNodeCommand is docker's group of that name, with what is ours in it.
 func newNodeCommand(dockerCLI command.Cli) *cobra.Command {
 	cmd := node.NewNodeCommand(dockerCLI)
-	cmd.AddCommand(newNodeDrainCommand(dockerCLI), newNodeActivateCommand(dockerCLI), newNodePruneCommand(dockerCLI), newNodeClearCommand())
+	cmd.AddCommand(newNodeDrainCommand(dockerCLI), newNodeActivateCommand(dockerCLI), newNodePruneCommand(dockerCLI), newNodeClearCommand(), newNodeStatsCommand(dockerCLI))
 	return cmd
 }
 

@@ -34,7 +34,7 @@ func newServiceCommand(dockerCLI command.Cli) *cobra.Command {
 	}
 	cmd.AddCommand(newServiceHistoryCommand(dockerCLI), newServiceRebalanceCommand(dockerCLI), newServiceRestartCommand(dockerCLI),
 		newServiceDiffCommand(dockerCLI), newServiceWhyCommand(dockerCLI))
-	cmd.AddCommand(newServiceExecCommand(dockerCLI))
+	cmd.AddCommand(newServiceExecCommand(dockerCLI), newServiceStatsCommand(dockerCLI))
 	return cmd
 }
 
