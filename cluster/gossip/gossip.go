@@ -199,7 +199,9 @@ func (g *Gossip) memberlistConfig(logger *log.Logger) *memberlist.Config {
 	c.RequireNodeNames = true
 	c.ProbeInterval, c.ProbeTimeout = g.config.Timing.ProbeInterval, g.config.Timing.ProbeTimeout
 	c.SuspicionMult = g.config.Timing.SuspicionMult
-	c.GossipInterval = g.config.Timing.GossipInterval
+	// News are passed on only while there are any, and then it's time that matters: with memberlist's three of
+	// six members one in two is told a round later.
+	c.GossipInterval, c.GossipNodes = g.config.Timing.GossipInterval, gossipNodes
 	c.PushPullInterval = exchangeInterval
 	c.TCPTimeout = streamTimeout
 	c.DeadNodeReclaimTime = reclaimAfter
@@ -207,6 +209,9 @@ func (g *Gossip) memberlistConfig(logger *log.Logger) *memberlist.Config {
 	c.Logger = logger
 	return c
 }
+
+// gossipNodes is how many members each round of news goes to.
+const gossipNodes = 6
 
 // Members lists the nodes that are here, this one included, and those that left a
 // moment ago, in order of their IDs. Addr is IP:port. Nodes that were given up are not in it.
