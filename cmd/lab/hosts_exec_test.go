@@ -14,6 +14,8 @@ import (
 	"time"
 
 	"github.com/creack/pty"
+
+	"skep/cluster"
 )
 
 // typed is a docker command that somebody types to.
@@ -142,6 +144,11 @@ func playExec(p *rackPart) {
 		p.Errorf("exec ends with status %d though its manager died", status)
 	}
 	p.starts(serving)
+	// It answers from its own copy of the database, which may be behind for a moment.
+	p.eventually("the manager to know the container again", 20*time.Second, func(context.Context) error {
+		_, err := p.at(serving.node).run("inspect", id)
+		return err
+	})
 	dying := p.types(serving, "exec", "-i", id, "/guest", "cat", "4")
 	dying.echoes("before")
 	for i, h := range p.hosts {
@@ -186,17 +193,31 @@ func (p *rackPart) terminal(h *rackHost, id string) {
 	}
 	defer screen.Close()
 	lines := bufio.NewReader(screen)
-	for _, want := range []string{"20 x 70", "33 x 99"} {
+	becomes := func(want string) bool {
+		p.Helper()
 		for said := ""; strings.TrimSpace(said) != want; { // Sizes may come twice.
 			if said, err = lines.ReadString('\n'); err != nil {
 				p.Errorf("%s: the terminal ends before it is %s: %v", h.name, want, err)
-				return
+				return false
 			}
 		}
-		if err := pty.Setsize(screen, &pty.Winsize{Rows: 33, Cols: 99}); err != nil {
-			p.Fatal(err)
-		}
+		return true
 	}
+	if !becomes("20 x 70") {
+		return
+	}
+	// docker's command sets the size before it listens to changes: one in between is lost.
+	resizing, resized := context.WithCancel(ctx)
+	defer resized()
+	go func() {
+		for rows := uint16(34); cluster.Sleep(resizing, 200*time.Millisecond); rows = 67 - rows {
+			_ = pty.Setsize(screen, &pty.Winsize{Rows: rows, Cols: 99})
+		}
+	}()
+	if !becomes("33 x 99") {
+		return
+	}
+	resized()
 	fmt.Fprint(screen, "\x10\x11") // Ctrl-P Ctrl-Q: docker's way out
 	_, _ = io.Copy(io.Discard, lines)
 	_ = cmd.Wait()
