@@ -21,7 +21,7 @@ func (s *Server) newConsole() *console.Console {
 			}
 			return nil
 		},
-		ManagerChanged: s.Node.ManagerChanged, NotManager: s.notManager, API: s.Local(), Events: s.events.last, Now: s.Now, Log: s.Log,
+		ManagerChanged: func() <-chan struct{} { return s.Node.ManagerChanged() }, NotManager: s.notManager, API: s.Local(), Events: s.events.last, Now: s.Now, Log: s.Log,
 	})
 }
 
