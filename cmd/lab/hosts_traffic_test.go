@@ -120,6 +120,25 @@ func (s phases) at(when time.Time) string {
 	return "before"
 }
 
+// within wants all requests that failed to have ended within so long of each other.
+func (o outcome) within(t *traffic, s phases, window time.Duration) {
+	t.Helper()
+	var first, last time.Time
+	for _, f := range o.Failures {
+		if first.IsZero() || f.Ended.Before(first) {
+			first = f.Ended
+		}
+		if f.Ended.After(last) {
+			last = f.Ended
+		}
+	}
+	if o.Failed > len(o.Failures) || last.Sub(first) > window {
+		o.without(t, s)
+	} else if o.Failed > 0 {
+		t.Logf("%d of %d requests from %s failed within %s: %s, %s", o.Failed, o.Requests, t.from, millis(last.Sub(first)), s.at(first), o.Failures[0].Error)
+	}
+}
+
 // without wants no request to have failed.
 func (o outcome) without(t *traffic, s phases) {
 	t.Helper()
