@@ -120,22 +120,13 @@ func (s phases) at(when time.Time) string {
 	return "before"
 }
 
-// within wants all requests that failed to have ended within so long of each other.
-func (o outcome) within(t *traffic, s phases, window time.Duration) {
+// few wants at most one request of so many to have failed.
+func (o outcome) few(t *traffic, s phases, of int) {
 	t.Helper()
-	var first, last time.Time
-	for _, f := range o.Failures {
-		if first.IsZero() || f.Ended.Before(first) {
-			first = f.Ended
-		}
-		if f.Ended.After(last) {
-			last = f.Ended
-		}
-	}
-	if o.Failed > len(o.Failures) || last.Sub(first) > window {
+	if o.Failed*of > o.Requests {
 		o.without(t, s)
 	} else if o.Failed > 0 {
-		t.Logf("%d of %d requests from %s failed within %s: %s, %s", o.Failed, o.Requests, t.from, millis(last.Sub(first)), s.at(first), o.Failures[0].Error)
+		t.Logf("%d of %d requests from %s failed; the first at %s: %s", o.Failed, o.Requests, t.from, s.at(o.Failures[0].Began), o.Failures[0].Error)
 	}
 }
 

@@ -90,8 +90,9 @@ func (p *rackPart) answersAll(tasks int) {
 			return fmt.Errorf("there are %d containers", len(web))
 		}
 		for _, s := range p.seats("probe") {
-			if got := s.lookup("tasks.web"); len(got) != tasks {
-				return fmt.Errorf("tasks.web is %v", got)
+			// Its container may be on its way out.
+			if got, err := s.guest("lookup", "tasks.web"); err != nil || len(strings.Fields(got)) != tasks {
+				return fmt.Errorf("tasks.web is %q, %v", got, err)
 			}
 		}
 		return nil
@@ -170,11 +171,11 @@ func TestOneHost(t *testing.T) {
 	p.running("probe", oneHostNodes-1)
 	p.running("web", 2)
 	p.answersAll(2)
-	// Connections were refused for 3 ms in one run, 5 s after the kill, and why isn't known. It is so only where nodes
-	// share an engine; 100 ms is what one may notice.
-	const handOver = 100 * time.Millisecond
-	inside.end().within(inside, now, handOver)
-	outside.end().within(outside, now, handOver)
+	// A fault that is known: five seconds after the kill, as another node takes the networks over, a task that stops is
+	// led to for longer than it waits. 4 of 2,103 requests were refused, on a busy machine 12 of 2,132.
+	const oneOf = 50
+	inside.end().few(inside, now, oneOf)
+	outside.end().few(outside, now, oneOf)
 
 	inside, outside = p.seatOf("probe", nodes[1]).calling("http://web/"), p.calling(8080, h)
 	now.begin(p, "departure of the node that makes the networks")
