@@ -12,6 +12,7 @@ import (
 	"net/http/httputil"
 	"net/url"
 	"regexp"
+	"slices"
 	"sync"
 	"time"
 
@@ -102,21 +103,12 @@ func (a *Agent) answerCalls(ctx context.Context) {
 			delete(open, call)
 		case managers := <-a.engineCalls.managers:
 			for call := range open {
-				if !isIn(managers, call.managerID) {
+				if !slices.ContainsFunc(managers, func(peer cluster.Peer) bool { return peer.NodeID == call.managerID }) {
 					call.cancel()
 				}
 			}
 		}
 	}
-}
-
-func isIn(managers []cluster.Peer, nodeID string) bool {
-	for _, peer := range managers {
-		if peer.NodeID == nodeID {
-			return true
-		}
-	}
-	return false
 }
 
 // answerCall calls a manager and serves one request of its, until that is done or ctx ends.
