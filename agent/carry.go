@@ -61,12 +61,51 @@ func (s *taskSet) led(t *taskState) bool {
 	return false
 }
 
+// listenTime is how long a program without a health check is waited for to listen at a published port; one that
+// never does counts as running then. It is as long as docker's command watches a task that has started.
+const listenTime = 5 * time.Second
+
+// awaited are the published ports at one of which a program is to listen before anything is led to it.
+func (s *taskSet) awaited(t *taskState) (ports []cluster.PublishedPort) {
+	if _, is := s.agent.cfg.Driver.(Listener); !is {
+		return nil
+	}
+	for _, address := range t.assignment.Task.Addresses {
+		if a := byVNI(s.networks.accounts, address.VNI); a != nil {
+			if service := a.service(t.assignment.Task.ServiceID); service != nil {
+				ports = append(ports, service.Ports...)
+			}
+		}
+	}
+	return ports
+}
+
+// awaitListening returns true when a program listens at one of these ports, or was waited for long enough; false at
+// ctx's end.
+func (a *Agent) awaitListening(ctx context.Context, pid int, ports []cluster.PublishedPort) bool {
+	const first, longest = 2 * time.Millisecond, 50 * time.Millisecond
+	end := time.After(listenTime)
+	for wait := first; !a.cfg.Driver.(Listener).Listens(pid, ports); wait = min(2*wait, longest) {
+		timer := time.NewTimer(wait)
+		select {
+		case <-timer.C:
+		case <-end:
+			return true
+		case <-ctx.Done():
+			timer.Stop()
+			return false
+		}
+	}
+	return true
+}
+
 // attachNetworks puts into an assignment what the container needs to know of its networks.
 func (s *taskSet) attachNetworks(t *taskState, a *Assignment) {
 	if over(a.Task) || t.status.State > cluster.StateRunning {
 		return
 	}
 	a.Networks, a.Lack = s.attachments(t)
+	a.Await = s.awaited(t)
 	a.Reconnect = t.status.State >= cluster.StateReady && a.Lack == "" && !slices.Equal(t.attached, a.Task.Addresses)
 }
 

@@ -18,6 +18,8 @@ const (
 	messageStarted   = "started"
 	messageFinished  = "finished"
 	messageShutdown  = "shutdown"
+	// messageAwaited is of a program that doesn't listen yet.
+	messageAwaited = "started, waiting until it listens at a published port"
 	// messageUnhealthy marks a container that is to be stopped for its health.
 	messageUnhealthy = cluster.MessageUnhealthy
 )
@@ -36,11 +38,13 @@ const errDisowned = "this machine is a copy of the node's, which runs elsewhere"
 type Next uint8
 
 // Wait: nothing until the container or the assignment changes. Again: the next
-// step is due. Retry: the same step is due again after a pause.
+// step is due. Retry: the same step is due again after a pause. Listen: it is due again when the
+// program listens, or was waited for.
 const (
 	Wait Next = iota
 	Again
 	Retry
+	Listen
 )
 
 // Do takes a task one step further: it makes at most one call to the driver and
@@ -100,7 +104,7 @@ func Do(ctx context.Context, driver Driver, a Assignment, status cluster.TaskSta
 		if err != nil {
 			return fail(ctx, status, err, now)
 		}
-		return statusFromContainer(status, container, now)
+		return statusFromContainer(status, container, len(a.Await) > 0, now)
 	case cluster.StateRunning:
 		if status.Message == messageUnhealthy {
 			return stopUnhealthy(ctx, driver, a, status, now)
@@ -109,7 +113,7 @@ func Do(ctx context.Context, driver Driver, a Assignment, status cluster.TaskSta
 		if err != nil {
 			return fail(ctx, status, err, now)
 		}
-		return statusFromContainer(status, container, now)
+		return statusFromContainer(status, container, false, now)
 	}
 	if status.State >= a.Task.Desired {
 		return status, Wait
@@ -139,8 +143,9 @@ func reach(status cluster.TaskStatus, state cluster.State, message string, now f
 	return status
 }
 
-// statusFromContainer says what a started container means for its task.
-func statusFromContainer(status cluster.TaskStatus, c Container, now func() time.Time) (cluster.TaskStatus, Next) {
+// statusFromContainer says what a started container means for its task. With await, one without a health check is
+// waited for until it listens.
+func statusFromContainer(status cluster.TaskStatus, c Container, await bool, now func() time.Time) (cluster.TaskStatus, Next) {
 	if c.ID != "" {
 		status.ContainerID = c.ID
 	}
@@ -164,6 +169,9 @@ func statusFromContainer(status cluster.TaskStatus, c Container, now func() time
 	case c.Health == HealthBad:
 		status.Message, status.Err = messageUnhealthy, ""
 		return status, Again
+	case status.State < cluster.StateRunning && c.Health == HealthNone && await:
+		status.Message, status.Err = messageAwaited, ""
+		return status, Listen
 	case status.State < cluster.StateRunning && c.Health != HealthStarting:
 		return reach(status, cluster.StateRunning, messageStarted, now), Wait
 	}

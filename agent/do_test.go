@@ -75,6 +75,7 @@ func TestDo(t *testing.T) {
 		status    cluster.TaskStatus
 		container Container
 		err       error
+		await     bool
 		want      cluster.TaskStatus
 		next      Next
 		calls     []string
@@ -128,6 +129,23 @@ func TestDo(t *testing.T) {
 			name: "starting starts the container", desired: cluster.StateRunning,
 			status: status(cluster.StateStarting, "starting"), container: running,
 			want: withID(reached(status(cluster.StateRunning, "started"), nil)), next: Wait, calls: []string{"start"},
+		},
+		{
+			name: "one whose ports are published must listen first", desired: cluster.StateRunning, await: true,
+			status: status(cluster.StateStarting, "starting"), container: running,
+			want: withID(status(cluster.StateStarting, "started, waiting until it listens at a published port")), next: Listen, calls: []string{"start"},
+		},
+		{
+			name: "which a health check finds out better", desired: cluster.StateRunning, await: true,
+			status: status(cluster.StateStarting, "starting"), container: Container{ID: "c1", PID: 7, Phase: Running, Health: HealthGood},
+			want: withID(reached(status(cluster.StateRunning, "started"), nil)), next: Wait, calls: []string{"start"},
+		},
+		{
+			name: "and isn't waited for when it has ended", desired: cluster.StateRunning, await: true,
+			status: status(cluster.StateStarting, "starting"), container: Container{ID: "c1", Phase: Exited, ExitCode: 1},
+			want: reached(status(cluster.StateFailed, "starting"), func(s *cluster.TaskStatus) {
+				s.ContainerID, s.Err, s.ExitCode = "c1", "task: non-zero exit (1)", 1
+			}), next: Wait, calls: []string{"start"},
 		},
 		{
 			name: "a container with a health check must be healthy first", desired: cluster.StateRunning,
@@ -266,6 +284,9 @@ func TestDo(t *testing.T) {
 			driver := &scriptedDriver{container: test.container, err: test.err}
 			a := work(test.desired)
 			a.Task.Status = test.managers
+			if test.await {
+				a.Await = []cluster.PublishedPort{{Protocol: "tcp", Published: 8080, Target: 80}}
+			}
 			got, next := Do(t.Context(), driver, a, test.status, laterClock)
 			if diff := cmp.Diff(test.want, got); diff != "" {
 				t.Errorf("status (-want +got):\n%s", diff)

@@ -73,6 +73,13 @@ type NamedEngine interface {
 	EngineID() string
 }
 
+// Listener is a driver that can look at what the programs of containers listen at.
+type Listener interface {
+	// Listens tells whether the container of this process listens at the target of one of these ports, or whether that
+	// can't be known.
+	Listens(pid int, ports []cluster.PublishedPort) bool
+}
+
 // EngineDialer is a driver whose engine takes Docker's requests.
 type EngineDialer interface {
 	// DialEngine opens a connection to the engine, for requests in HTTP.
@@ -106,6 +113,9 @@ type Assignment struct {
 	// Draining keeps the container, which is to stop, for another moment: it may still be sent
 	// something new.
 	Draining bool
+	// Await are the published ports at one of which the program is to listen before the task counts as running,
+	// unless it has a health check; nil for none, or when that was waited for already.
+	Await []cluster.PublishedPort
 	// Fenced has the task stop because the node's lease with the managers is over; Held
 	// keeps it from starting while there is none.
 	Fenced, Held bool

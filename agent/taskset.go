@@ -346,6 +346,14 @@ func (a *Agent) step(ctx context.Context, assignment Assignment, status cluster.
 		if before.State < cluster.StateReady && status.State == cluster.StateReady {
 			a.post(func(s *taskSet) { s.attached(taskID, assignment.Task.Addresses) })
 		}
+		if next == Listen {
+			shown := status
+			a.post(func(s *taskSet) { s.stepped(taskID, shown, Again, false) })
+			reported, next = shown, Retry
+			if a.awaitListening(ctx, int(status.PID), assignment.Await) {
+				assignment.Await, next = nil, Again
+			}
+		}
 	}
 	if unconnected != "" && !status.State.Terminal() {
 		status.Err, next = unconnected, Retry

@@ -6,6 +6,7 @@ import (
 	"net/netip"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -295,6 +296,76 @@ func TestNetworks_AStopWaitsUntilNobodyIsLedThere(t *testing.T) {
 				m.beat(2 * time.Second)
 				if got, stopped := b.engine.stops["t1"]; !stopped || got.Sub(heard).Round(100*time.Millisecond) != c.wait {
 					t.Errorf("stopped %v (%v) after it was heard of, want %v", got.Sub(heard), stopped, c.wait)
+				}
+				b.stop()
+			})
+		})
+	}
+}
+
+// listening is an engine whose programs listen some time after the first look at them.
+type listening struct {
+	*noting
+	after time.Duration
+	began atomic.Pointer[time.Time]
+	looks atomic.Int64
+}
+
+func (e *listening) Listens(_ int, ports []cluster.PublishedPort) bool {
+	now := time.Now()
+	e.began.CompareAndSwap(nil, &now)
+	e.looks.Add(1)
+	return len(ports) == 1 && ports[0].Target == 80 && now.Sub(*e.began.Load()) >= e.after
+}
+
+// TestNetworks_NobodyIsLedToAProgramThatDoesNotListen: a task behind a published port runs when its program listens
+// there, or after five seconds; it can be stopped meanwhile.
+func TestNetworks_NobodyIsLedToAProgramThatDoesNotListen(t *testing.T) {
+	for what, c := range map[string]struct {
+		after  time.Duration
+		change func(*cluster.NetworkService)
+		want   time.Duration
+		looks  int64
+		stop   bool
+	}{
+		"it listens soon":      {after: time.Second, want: time.Second, looks: 25},
+		"it never does":        {after: time.Hour, want: 5 * time.Second, looks: 110},
+		"nothing is published": {after: time.Hour, change: func(s *cluster.NetworkService) { s.Ports = nil }},
+		"it is to stop":        {after: time.Hour, stop: true, looks: 20},
+	} {
+		t.Run(what, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				b := newNetworkBench(t)
+				engine := &listening{noting: b.engine, after: c.after}
+				b.runs = engine
+				b.start()
+				m := b.accept()
+				ingress := networkUpdate(5, "ingress", 4097, cluster.NetworkEndpoint{ID: "t1", Name: "web.1.t1", ServiceID: "s1", Node: 1, Host: 2})
+				if c.change != nil {
+					c.change(&ingress.Services[0])
+				}
+				began := time.Now()
+				m.told(everything(5, on(task("t1", 5, cluster.StateRunning), place(4097, 2))), nodesUpdate(5), ingress)
+				if c.want > 0 || c.stop {
+					m.beat(500 * time.Millisecond)
+					m.expect("t1", cluster.StateStarting, "started, waiting until it listens at a published port", "")
+					if m.reported("t1").PID == 0 {
+						t.Error("its log can't be read meanwhile")
+					}
+				}
+				if c.stop {
+					m.diff(5, 6, nil, on(task("t1", 6, cluster.StateShutdown), place(4097, 2)))
+					m.beat(100 * time.Millisecond)
+					m.expect("t1", cluster.StateShutdown, "shutdown", "")
+				} else {
+					m.beat(8 * time.Second)
+					m.expect("t1", cluster.StateRunning, "started", "")
+					if got := m.reported("t1").Since.Std().Sub(began).Round(200 * time.Millisecond); got != c.want {
+						t.Errorf("it ran after %v, want %v", got, c.want)
+					}
+				}
+				if looks := engine.looks.Load(); looks > c.looks || c.looks > 0 && looks < c.looks/2 {
+					t.Errorf("it was looked at %d times, want %d at most, and half as often at least", looks, c.looks)
 				}
 				b.stop()
 			})

@@ -67,6 +67,9 @@ type Config struct {
 	// SetMAC gives the interface that has an IPv4 address, of the network namespace of a process, a MAC. Nil where
 	// the engine's containers aren't this machine's: what needs it fails.
 	SetMAC func(pid int, addr netip.Addr, mac bridges.MAC) error
+	// Listens tells whether a program in the network namespace of a process listens at the target of one of these
+	// ports, or whether that can't be known. Nil where the engine's containers aren't this machine's.
+	Listens func(pid int, ports []cluster.PublishedPort) bool
 	// Now is the clock to compare the engine's times with (default time.Now).
 	Now func() time.Time
 }
@@ -93,7 +96,10 @@ type Driver struct {
 	clusterID string
 }
 
-var _ agent.Driver = (*Driver)(nil)
+var (
+	_ agent.Driver   = (*Driver)(nil)
+	_ agent.Listener = (*Driver)(nil)
+)
 
 // known is what is remembered of a task's container, to save asking.
 type known struct {

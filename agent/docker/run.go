@@ -351,3 +351,8 @@ func (d *Driver) Remove(ctx context.Context, taskID string) error {
 	delete(d.known, taskID)
 	return nil
 }
+
+// Listens tells whether the container of a process listens at one of these ports, as far as that can be known.
+func (d *Driver) Listens(pid int, ports []cluster.PublishedPort) bool {
+	return d.cfg.Listens == nil || pid == 0 || d.cfg.Listens(pid, ports)
+}

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"syscall"
 	"time"
@@ -120,14 +121,22 @@ func (s phases) at(when time.Time) string {
 	return "before"
 }
 
-// few wants at most one request of so many to have failed.
-func (o outcome) few(t *traffic, s phases, of int) {
-	t.Helper()
-	if o.Failed*of > o.Requests {
-		o.without(t, s)
-	} else if o.Failed > 0 {
-		t.Logf("%d of %d requests from %s failed; the first at %s: %s", o.Failed, o.Requests, t.from, s.at(o.Failures[0].Began), o.Failures[0].Error)
+// happened is what the hosts' containers did in a span of time.
+func (p *rackPart) happened(s phases, from, to time.Time) string {
+	p.Helper()
+	var text strings.Builder
+	for i, h := range p.hosts {
+		// Of a host that is down there is nothing to say.
+		out, _ := p.engineOn(i+1).command("docker", "events", "--since", fmt.Sprint(from.Unix()), "--until", fmt.Sprint(min(to.Unix()+1, time.Now().Unix())),
+			"--filter", "type=container", "--format", "{{.TimeNano}} {{.Action}} {{.Actor.Attributes.name}}")
+		for line := range strings.Lines(out) {
+			stamp, what, _ := strings.Cut(line, " ")
+			if nanos, err := strconv.ParseInt(stamp, 10, 64); err == nil && !strings.HasPrefix(what, "exec_") {
+				fmt.Fprintf(&text, "%s on %s: %s", s.at(time.Unix(0, nanos)), h.name, what)
+			}
+		}
 	}
+	return text.String()
 }
 
 // without wants no request to have failed.
@@ -140,7 +149,8 @@ func (o outcome) without(t *traffic, s phases) {
 	for _, f := range o.Failures[:min(len(o.Failures), 20)] {
 		fmt.Fprintf(&text, "%s: after %s, kept %v: %s\n", s.at(f.Began), millis(f.Ended.Sub(f.Began)), f.Kept, f.Error)
 	}
-	t.Errorf("%d of %d requests from %s failed:\n%s", o.Failed, o.Requests, t.from, text.String())
+	t.Errorf("%d of %d requests from %s failed:\n%sWhat containers did then:\n%s", o.Failed, o.Requests, t.from, text.String(),
+		t.happened(s, o.Failures[0].Began.Add(-3*time.Second), o.Failures[len(o.Failures)-1].Ended.Add(time.Second)))
 }
 
 // playNoneFails updates, scales, drains, kills the leader and restarts every daemon under
@@ -149,18 +159,31 @@ func playNoneFails(p *rackPart) {
 	p.docker("network", "create", "-d", "overlay", "net")
 	p.service("asker", "--network", "net", "--constraint", "node.hostname==n1", "--", "sleep")
 	p.serviceOf(checkedImage(1), "web", "--replicas", "4", "--network", "net", "--publish", "8080:80", "--", "serve")
+	p.service("bare", "--replicas", "2", "--publish", "8082:80", "--", "serve", "-after", "700ms") // It has no health check.
 	p.running("asker", 1)
 	p.running("web", 4)
-	p.eventually("the port to answer", 10*time.Second, func(context.Context) error {
-		_, err := p.get("http://" + p.hosts[2].addr + ":8080/")
-		return err
-	})
+	p.running("bare", 2)
+	for _, port := range []int{8080, 8082} {
+		p.eventually(fmt.Sprintf("port %d to answer", port), 10*time.Second, func(context.Context) error {
+			_, err := p.get(fmt.Sprintf("http://%s:%d/", p.hosts[2].addr, port))
+			return err
+		})
+	}
+	bare := p.calling(8082, p.hosts...)
 	outside, inside := p.calling(8080, p.hosts...), p.seats("asker")[0].calling("http://web/")
 	var s phases
 	s.begin(p, "rolling update")
 	p.docker("service", "update", "--detach=false", "--quiet", "--no-resolve-image", "--image", checkedImage(2), "web")
 	s.begin(p, "rolling update, the new one first")
 	p.docker("service", "update", "--detach=false", "--quiet", "--no-resolve-image", "--update-order", "start-first", "--image", checkedImage(1), "--update-parallelism", "2", "web")
+	s.begin(p, "rolling update without a health check")
+	p.docker("service", "update", "--detach=false", "--quiet", "--no-resolve-image", "--update-order", "start-first", "--update-monitor", "500ms", "--env-add", "UPDATED=1", "bare")
+	if o := bare.end(); len(o.Tasks) != 4 {
+		p.Errorf("%d tasks answered, want 4", len(o.Tasks))
+	} else {
+		o.without(bare, s)
+	}
+	p.removed("bare")
 	s.begin(p, "scale to six")
 	p.docker("service", "scale", "web=6")
 	s.begin(p, "scale to three")

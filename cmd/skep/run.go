@@ -145,5 +145,5 @@ func (o *daemonOptions) newDriver(plane network.Plane) (agent.Driver, error) {
 		bridges, _ := plane.(simulate.Bridges)
 		return simulate.New(simulate.Config{Hostname: o.hostname, Bridges: bridges}), nil
 	}
-	return docker.New(docker.Config{Host: o.engine, RuntimeDir: o.runtimeDir, SetMAC: linux.SetMAC})
+	return docker.New(docker.Config{Host: o.engine, RuntimeDir: o.runtimeDir, SetMAC: linux.SetMAC, Listens: linux.Listens})
 }
