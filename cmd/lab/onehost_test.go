@@ -80,17 +80,17 @@ func (p *rackPart) kernel() (has []string) {
 	return has
 }
 
-// answersAll calls the tasks of web by each way there is.
-func (p *rackPart) answersAll(tasks int) {
+// answersAll calls the tasks of web by each way there is, from each of so many containers of probe.
+func (p *rackPart) answersAll(probes, tasks int) {
 	p.Helper()
 	h := p.hosts[0]
-	var web []*seat
+	var web, probe []*seat
 	p.eventually("names and the mesh to know the tasks", 20*time.Second, func(context.Context) error {
-		if web = p.seats("web"); len(web) != tasks {
-			return fmt.Errorf("there are %d containers", len(web))
+		// Those on their way out would go while they are asked.
+		if web, probe = p.seats("web"), p.seats("probe"); len(web) != tasks || len(probe) != probes {
+			return fmt.Errorf("there are %d containers of web, and %d of probe", len(web), len(probe))
 		}
-		for _, s := range p.seats("probe") {
-			// Its container may be on its way out.
+		for _, s := range probe {
 			if got, err := s.guest("lookup", "tasks.web"); err != nil || len(strings.Fields(got)) != tasks {
 				return fmt.Errorf("tasks.web is %q, %v", got, err)
 			}
@@ -98,7 +98,7 @@ func (p *rackPart) answersAll(tasks int) {
 		return nil
 	})
 	names := taskNames(web)
-	for _, s := range p.seats("probe") {
+	for _, s := range probe {
 		p.reaches("http://web from "+s.task, names, func() (reply, error) { return s.get("http://web/") })
 	}
 	if clients := p.reaches("the port from outside", names, func() (reply, error) { return p.get("http://" + h.addr + ":8080/") }); len(clients) != 1 || !clients[p.outsideIP] {
@@ -142,7 +142,7 @@ func TestOneHost(t *testing.T) {
 	p.service("web", append(slices.Clone(oneEach), "--network", "net", "--publish", "8080:80", "--", "serve")...)
 	p.running("probe", oneHostNodes)
 	p.running("web", oneHostNodes)
-	p.answersAll(oneHostNodes)
+	p.answersAll(oneHostNodes, oneHostNodes)
 
 	inside, outside := p.seatOf("probe", nodes[1]).calling("http://web/"), p.calling(8080, h)
 	var now phases
@@ -165,12 +165,12 @@ func TestOneHost(t *testing.T) {
 	p.onOneHost(oneHostNodes)
 	p.running("probe", oneHostNodes)
 	p.running("web", 2)
-	p.answersAll(2)
+	p.answersAll(oneHostNodes, 2)
 	now.begin(p, "drain")
 	p.docker("node", "update", "--availability", "drain", "n1")
 	p.running("probe", oneHostNodes-1)
 	p.running("web", 2)
-	p.answersAll(2)
+	p.answersAll(oneHostNodes-1, 2)
 	inside.end().without(inside, now)
 	outside.end().without(outside, now)
 
@@ -184,7 +184,7 @@ func TestOneHost(t *testing.T) {
 	now.begin(p, "scale after the departure")
 	p.docker("service", "scale", "--detach", "later=3")
 	p.running("later", 3)
-	p.answersAll(2)
+	p.answersAll(oneHostNodes-1, 2)
 	inside.end().without(inside, now)
 	outside.end().without(outside, now)
 
