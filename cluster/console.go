@@ -13,3 +13,13 @@ type ConsoleCode struct{ Code string }
 
 // ConsoleGrant is what the code was for: "read" or "write".
 type ConsoleGrant struct{ Grant string }
+
+// ConsoleUse is what the cluster allows pages of the console to do: see LabelConsole.
+type ConsoleUse uint8
+
+// Show the cluster, which is the default; nothing, since there are no pages; or change it, too.
+const (
+	ConsoleRead ConsoleUse = iota
+	ConsoleOff
+	ConsoleWrite
+)

@@ -79,6 +79,8 @@ var (
 var (
 	LabelAllowHostOptions = register(OnCluster, "skep.allow-host-options", readBool, "true",
 		"lets services have labels `skep.host.…`; set by `skep cluster update --allow-host-options`")
+	LabelConsole = register(OnCluster, "skep.console", readConsole, "write",
+		"what pages of the console may do: `off`, `read`, or `write`, which changes services and nodes; `read` without it; set by `skep cluster update --console`")
 	LabelEncryptNetworks = register(OnCluster, "skep.encrypt-networks", readBool, "true",
 		"overlay networks that are made from then on are encrypted, the ingress network too; set by `skep cluster update --encrypt-networks`")
 	LabelForbidExec = register(OnCluster, "skep.forbid-exec", readBool, "true",
@@ -204,6 +206,18 @@ func readRevisionHistory(text string) (int, error) {
 		return 0, wants("a number from 0 to " + strconv.Itoa(MaxRevisionHistory))
 	}
 	return n, nil
+}
+
+func readConsole(text string) (ConsoleUse, error) {
+	switch text {
+	case "off":
+		return ConsoleOff, nil
+	case "read":
+		return ConsoleRead, nil
+	case "write":
+		return ConsoleWrite, nil
+	}
+	return 0, wants("off, read or write")
 }
 
 var dnsName = regexp.MustCompile(`^[a-zA-Z0-9](?:[-_]*[A-Za-z0-9]+)*$`)

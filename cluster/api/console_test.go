@@ -25,8 +25,42 @@ func TestConsole_IsServedWithoutALeader(t *testing.T) {
 	ask(t, b.server.Remote(), "GET", console.Root, nil, console.GrantHeader, console.GrantRead).want(t, 404, "page not found")
 }
 
+// TestConsole_CanBeSwitchedOff: the cluster says what pages may do, also those of sessions that are open.
+func TestConsole_CanBeSwitchedOff(t *testing.T) {
+	b := newBench(t)
+	b.create(spec("web"))
+	for _, c := range []struct {
+		use           string
+		shown, forms  bool
+		reads, writes string // what a session is refused with
+	}{
+		{use: "", shown: true, writes: "this cluster's console only shows: `skep cluster update --console=write`"},
+		{use: "write", shown: true, forms: true},
+		{use: "read", shown: true, writes: "this cluster's console only shows"},
+		{use: "off", reads: "this cluster has its console switched off: `skep cluster update --console=read`", writes: "switched off"},
+	} {
+		if c.use != "" {
+			b.label("skep.console", c.use)
+		}
+		for _, grant := range []string{console.GrantRead, console.GrantWrite} {
+			a := b.do("GET", console.Root+"services/web", nil, console.GrantHeader, grant)
+			forms := strings.Contains(a.body, `method="post"`)
+			if c.shown != (a.status == 200) || !c.shown && !strings.Contains(a.body, c.reads) || forms != (c.forms && grant == console.GrantWrite) {
+				t.Errorf("%q: a session to %s gets %d, with forms %v: %s", c.use, grant, a.status, forms, a.body)
+			}
+		}
+		for write, refusal := range map[bool]string{false: c.reads, true: c.writes} {
+			if a := b.do("POST", "/skep/v1/console/session", cluster.ConsoleRequest{Write: write}); (a.status == 200) != (refusal == "") || !strings.Contains(a.body, refusal) {
+				t.Errorf("%q: write %v: %d %s, want %q", c.use, write, a.status, a.body, refusal)
+			}
+		}
+	}
+	b.do("POST", "/swarm/update?version=1", map[string]any{"Labels": map[string]string{"skep.console": "yes"}}).want(t, 400, "it takes off, read or write")
+}
+
 func TestConsole_GivesCodes(t *testing.T) {
 	b := newBench(t)
+	b.label("skep.console", "write")
 	for _, c := range []struct {
 		write bool
 		want  string

@@ -25,11 +25,30 @@ func (s *Server) newConsole() *console.Console {
 	})
 }
 
+// mayUseConsole refuses what the cluster doesn't allow pages to do, as far as this manager knows.
+func (s *Server) mayUseConsole(write bool) error {
+	switch use, _ := cluster.LabelConsole.Of(s.clusterSpec().Labels); {
+	case use == cluster.ConsoleOff:
+		return fail(cluster.ErrDenied, "this cluster has its console switched off: `skep cluster update --console=read` has it shown again")
+	case write && use != cluster.ConsoleWrite:
+		return fail(cluster.ErrDenied, "this cluster's console only shows: `skep cluster update --console=write` lets its pages change something")
+	}
+	return nil
+}
+
 // showConsole serves the pages, from this node's own copy of the database: also when there
-// is no leader.
+// is no leader. A session that could change something may be older than what forbids it.
 func (s *Server) showConsole(_ context.Context, r *request) (response, error) {
+	if err := s.mayUseConsole(false); err != nil {
+		return response{}, err
+	}
+	reads := s.mayUseConsole(true) != nil
 	return response{stream: func(ctx context.Context, w http.ResponseWriter) {
 		ask := r.http.WithContext(ctx)
+		if reads && ask.Header.Get(console.GrantHeader) == console.GrantWrite {
+			ask.Header = ask.Header.Clone()
+			ask.Header.Set(console.GrantHeader, console.GrantRead)
+		}
 		ask.Body = io.NopCloser(bytes.NewReader(r.body))
 		s.console.ServeHTTP(w, ask)
 	}}, nil
@@ -43,6 +62,9 @@ func (s *Server) openConsole(_ context.Context, r *request) (response, error) {
 	}
 	if s.Node.Manager() == nil && s.Node.Starting() == nil {
 		return response{}, fail(cluster.ErrNotManager, "%v: managers have the console, so ask one of them (skep -H)", s.notManager())
+	}
+	if err := s.mayUseConsole(asked.Write); err != nil {
+		return response{}, err
 	}
 	grant := console.GrantRead
 	if asked.Write {

@@ -250,6 +250,9 @@ func (b *bench) label(name, value string) {
 	b.t.Helper()
 	var found swarm.Swarm
 	b.do("GET", "/swarm", nil).want(b.t, 200, "").into(b.t, &found)
+	if found.Spec.Labels == nil {
+		found.Spec.Labels = map[string]string{}
+	}
 	found.Spec.Labels[name] = value
 	b.do("POST", fmt.Sprintf("/swarm/update?version=%d", found.Version.Index), found.Spec).want(b.t, 200, "")
 }

@@ -116,8 +116,16 @@ func keepAlive(ctx context.Context, p *processes) {
 }
 
 // furnish gives a cluster something to look at: services of a stack, a global one, one that
-// fails now and then, one that finds no node, zones, and lines in logs.
+// fails now and then, one that finds no node, zones, and lines in logs; and its console may change it.
 func furnish(ctx context.Context, api *client.Client) error {
+	found, err := api.SwarmInspect(ctx)
+	if err != nil {
+		return fmt.Errorf("inspect cluster: %w", err)
+	}
+	found.Spec.Labels = map[string]string{cluster.LabelConsole.Name: "write"}
+	if err := api.SwarmUpdate(ctx, found.Version, found.Spec, swarm.UpdateFlags{}); err != nil {
+		return fmt.Errorf("let the console change the cluster: %w", err)
+	}
 	nodes, err := api.NodeList(ctx, swarm.NodeListOptions{})
 	if err != nil {
 		return fmt.Errorf("list nodes: %w", err)

@@ -40,6 +40,7 @@ func newClusterCommand(dockerCLI command.Cli) *cobra.Command {
 func newClusterUpdateCommand(dockerCLI command.Cli) *cobra.Command {
 	var hostOptions, encrypt, forbidExec bool
 	var revisions uint
+	var console string
 	cmd := &cobra.Command{
 		Use:   "update [OPTIONS]",
 		Short: "Change what the cluster allows and keeps",
@@ -55,6 +56,9 @@ What Docker has a flag for is changed with "skep swarm update".`,
 			if cmd.Flags().Changed("forbid-exec") {
 				labels[cluster.LabelForbidExec.Name] = strconv.FormatBool(forbidExec)
 			}
+			if cmd.Flags().Changed("console") {
+				labels[cluster.LabelConsole.Name] = console
+			}
 			if cmd.Flags().Changed("revision-history") {
 				labels[cluster.LabelRevisionHistory.Name] = strconv.FormatUint(uint64(revisions), 10)
 			}
@@ -62,7 +66,7 @@ What Docker has a flag for is changed with "skep swarm update".`,
 				labels[cluster.LabelEncryptNetworks.Name] = strconv.FormatBool(encrypt)
 			}
 			if len(labels) == 0 {
-				return errors.New("nothing to change: give --allow-host-options, --encrypt-networks, --forbid-exec, one of these with =false, or --revision-history")
+				return errors.New("nothing to change: give --allow-host-options, --encrypt-networks, --forbid-exec, one of these with =false, --console or --revision-history")
 			}
 			err := updateCluster(cmd.Context(), dockerCLI.Client(), func(spec *swarm.Spec) {
 				if spec.Labels == nil {
@@ -87,6 +91,8 @@ What Docker has a flag for is changed with "skep swarm update".`,
 		"Encrypt all overlay networks that are made from now on, the ingress network too, as \"network create --opt encrypted\" does for one")
 	cmd.Flags().BoolVar(&forbidExec, "forbid-exec", false,
 		"Refuse \"docker exec\" and \"skep service exec\" in containers of tasks, by all managers")
+	cmd.Flags().StringVar(&console, "console", "read",
+		`What the pages of "skep console" may do: "off", "read", or "write", which lets them change services and nodes`)
 	cmd.Flags().UintVar(&revisions, "revision-history", cluster.DefaultRevisionHistory,
 		"How many revisions of each service to keep for \"skep service rollback --to\"")
 	return cmd

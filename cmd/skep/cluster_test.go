@@ -87,6 +87,7 @@ func TestClusterUpdate_SetsLabels(t *testing.T) {
 		"--encrypt-networks=false":   `"Labels":{"a":"b","skep.encrypt-networks":"false"}`,
 		"--forbid-exec":              `"Labels":{"a":"b","skep.forbid-exec":"true"}`,
 		"--forbid-exec=false":        `"Labels":{"a":"b","skep.forbid-exec":"false"}`,
+		"--console=write":            `"Labels":{"a":"b","skep.console":"write"}`,
 		"--revision-history=3":       `"Labels":{"a":"b","skep.revision-history":"3"}`,
 	} {
 		if r := skep(t, env, "cluster", "update", flag); r.status != 0 {

@@ -56,7 +56,7 @@ On a machine that is reached by ssh, give the same --port to "ssh -L PORT:127.0.
 			return runConsole(cmd.Context(), dockerCLI, port, write, !noBrowser)
 		},
 	}
-	cmd.Flags().BoolVar(&write, "write", false, "Let the pages change the cluster: scale, update, roll back, drain, activate, restart")
+	cmd.Flags().BoolVar(&write, "write", false, `Let the pages change the cluster: scale, update, roll back, drain, activate, restart ("skep cluster update --console=write" allows it)`)
 	cmd.Flags().BoolVar(&noBrowser, "no-browser", false, "Only print the address")
 	cmd.Flags().Uint16Var(&port, "port", 0, "Port of this machine's loopback address (default: any that is free)")
 	return cmd
