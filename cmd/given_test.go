@@ -40,6 +40,7 @@ var takes = map[string]string{
 	"cluster/manager/campaign/campaign.go time.Since": "raft's own clock",
 	"cluster/manager/leader.go time.Since":            "raft's own clock",
 	"cluster/manager/status.go time.Since":            "raft's own clock",
+	"cluster/node/consoleport.go net.Listen":          "as the API's sockets",
 	"cluster/node/listen.go net.Dial":                 "the API's sockets are the machine's own",
 	"cluster/node/listen.go net.Listen":               "the API's sockets are the machine's own",
 	"cluster/node/metricsport.go net.Listen":          "as the API's sockets",

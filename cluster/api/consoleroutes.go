@@ -2,8 +2,10 @@ package api
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"io"
+	"net"
 	"net/http"
 
 	"github.com/docker/docker/api/types/events"
@@ -89,6 +91,59 @@ func (s *Server) enterConsole(_ context.Context, r *request) (response, error) {
 	}
 	return response{body: cluster.ConsoleGrant{Grant: grant}}, nil
 }
+
+// CheckConsoleTokens refuses a text that isn't a list of tokens as console.ParseTokens has it.
+func CheckConsoleTokens(text []byte) error {
+	_, err := console.ParseTokens(text)
+	return err
+}
+
+// ConsolePort serves the console to browsers of other machines, by TLS, and nothing else. Whoever shows a code of
+// openConsole is let in, or one of the tokens, which are read at each request: what is taken out ends its sessions.
+// port is the one that this is served at, and knows tells whether a host is a name of this machine.
+func (s *Server) ConsolePort(port string, tokens func() ([]byte, error), knows func(host string) bool) http.Handler {
+	list := func() (console.Tokens, error) {
+		text, err := tokens()
+		if err != nil {
+			return nil, err
+		}
+		return console.ParseTokens(text)
+	}
+	local := s.Local()
+	return &console.Proxy{
+		Port: port, Knows: knows, Now: s.Now, Random: s.codes.Random, Log: s.Log,
+		Redeem: func(_ context.Context, secret string) (console.Access, error) {
+			known, err := list()
+			if err != nil {
+				s.Log.Warn("read the console's tokens: nobody is let in by one", "err", err)
+			}
+			if access, ok := known.Find(secret); ok {
+				return access, nil
+			}
+			grant, err := s.codes.Redeem(secret)
+			if err != nil {
+				return console.Access{}, fail(cluster.ErrDenied, "this is no token of this node's, nor a code that is good")
+			}
+			return console.Access{Grant: grant}, nil
+		},
+		Holds: func(a console.Access) bool {
+			known, _ := list() // None, when they can't be read: sessions by a token wait until they can.
+			return known.Hold(a)
+		},
+		Here: func(w http.ResponseWriter, r *http.Request, a console.Access) {
+			who := cmp.Or(a.Who, "a browser") + " from " + r.RemoteAddr
+			local.ServeHTTP(w, r.WithContext(context.WithValue(r.Context(), peerKey{}, who)))
+		},
+	}
+}
+
+// ServeConsole is Serve for a port with ConsolePort.
+func ServeConsole(ctx context.Context, listener net.Listener, handler http.Handler) error {
+	return serve(ctx, listener, handler, ReadHeaderTimeout, consoleConnections)
+}
+
+// consoleConnections are at most so many to the console's port; a browser has up to six.
+const consoleConnections = 256
 
 // last are the events that are kept, the oldest first.
 func (r *recorder) last() []*events.Message {

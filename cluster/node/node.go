@@ -88,8 +88,9 @@ type Config struct {
 	SnapshotBytes, SnapshotEntries uint64
 	GossipKeyPeriod                time.Duration
 
-	// MetricsPort is a port of its own for metrics.
+	// MetricsPort is a port of its own for metrics, ConsolePort one for the console.
 	MetricsPort MetricsPort
+	ConsolePort ConsolePort
 	// Metrics are what is measured; nil means that it has its own.
 	Metrics *telemetry.Metrics
 	// MetricsSwarmNames has them told by Swarm's names, too.
@@ -161,7 +162,7 @@ func New(cfg Config) (*Node, error) {
 	if cfg.DataDir == "" || cfg.Driver == nil {
 		return nil, cluster.Errorf(cluster.ErrInvalid, "make node: a data directory and a driver are needed")
 	}
-	if err := cfg.MetricsPort.Check(); err != nil {
+	if err := errors.Join(cfg.MetricsPort.Check(), cfg.ConsolePort.Check()); err != nil {
 		return nil, fmt.Errorf("make node: %w", err)
 	}
 	timing, err := cluster.TimingFor(cfg.Latency)
@@ -231,7 +232,7 @@ func (n *Node) Run(ctx context.Context) (err error) {
 	// The API outlives the membership, so that a request under way can be answered.
 	serving, stopServing := context.WithCancel(context.WithoutCancel(ctx))
 	defer stopServing()
-	servers := make(chan error, len(n.cfg.Hosts)+2)
+	servers := make(chan error, len(n.cfg.Hosts)+3)
 	running := 0
 	for _, host := range n.cfg.Hosts {
 		listener, err := listenAPI(host)
@@ -254,6 +255,19 @@ func (n *Node) Run(ctx context.Context) (err error) {
 		running++
 		n.log.Info("serve metrics", "addr", listener.Addr().String(), "tls", port.TLS, "token", port.Token != "")
 		go func() { servers <- api.ServeScrapes(serving, listener, n.api.Scrape(port.Token, !port.NoServices)) }()
+	}
+	if port := n.cfg.ConsolePort; port.Addr != "" {
+		listener, err := n.listenConsole()
+		if err != nil {
+			return err
+		}
+		_, at, err := net.SplitHostPort(listener.Addr().String())
+		if err != nil {
+			return errors.Join(err, listener.Close())
+		}
+		running++
+		n.log.Info("serve console", "addr", listener.Addr().String())
+		go func() { servers <- api.ServeConsole(serving, listener, n.api.ConsolePort(at, port.tokens, port.knows)) }()
 	}
 	running++
 	go func() { servers <- n.api.Run(serving) }()

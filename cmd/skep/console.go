@@ -91,10 +91,10 @@ func runConsole(ctx context.Context, dockerCLI command.Cli, port uint16, write, 
 	}
 	proxy := &console.Proxy{
 		Port: at, To: to, Transport: c.HTTPClient().Transport, Now: time.Now, Random: rand.Reader,
-		Redeem: func(ctx context.Context, code string) (string, error) {
+		Redeem: func(ctx context.Context, code string) (console.Access, error) {
 			var grant cluster.ConsoleGrant
 			err := ask(ctx, c, http.MethodPost, "console/redeem", cluster.ConsoleCode{Code: code}, &grant)
-			return grant.Grant, err
+			return console.Access{Grant: grant.Grant}, err
 		},
 	}
 	if dockerCLI.In().IsTerminal() && term.IsTerminal(int(os.Stdout.Fd())) {

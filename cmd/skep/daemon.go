@@ -54,6 +54,7 @@ type daemonOptions struct {
 	unlockKeyFile string
 
 	metrics node.MetricsPort
+	console node.ConsolePort
 	// metricsTokenFile has Token of metrics, and metricsDetail says what there is in them.
 	metricsTokenFile, metricsDetail string
 	metricsSwarmNames               bool
@@ -119,6 +120,10 @@ func (o *daemonOptions) install(fs *pflag.FlagSet) {
 	fs.Uint32Var(&o.dataPathPort, "data-path-port", 0, "With --init, the UDP port for packets of networks that span nodes (1024 to 49151, default 4789)")
 	fs.StringVar(&o.availability, "availability", "active", `Availability to join with ("active", "pause", "drain")`)
 	fs.StringVar(&o.unlockKeyFile, "unlock-key-file", "", "File with the unlock key, for a manager of an autolocked cluster to start by itself; best not on the disk of --data-dir")
+	fs.StringVar(&o.console.Addr, "console-addr", "", "Serve the console to browsers of other machines here (IP:PORT), by TLS, while a manager; \"skep console\" needs no such port")
+	fs.StringVar(&o.console.CertFile, "console-cert", "", "Certificate for that (PEM; default the node's own, which browsers don't know)")
+	fs.StringVar(&o.console.KeyFile, "console-key", "", "Its key (PEM)")
+	fs.StringVar(&o.console.TokenFile, "console-token-file", "", `File with lines of "read TOKEN [NAME]" or "write TOKEN [NAME]": who has one is let in`)
 	fs.StringVar(&o.metrics.Addr, "metrics-addr", "", "Serve metrics for Prometheus here (IP:PORT), and nothing else; they are at /metrics of the API's sockets anyway")
 	fs.BoolVar(&o.metrics.TLS, "metrics-tls", false, "Serve them with the node's certificate; without --metrics-token-file, clients need one of the cluster, too")
 	fs.StringVar(&o.metricsTokenFile, "metrics-token-file", "", "File with what clients must show as a bearer token")
@@ -151,7 +156,7 @@ func (o *daemonOptions) check() error {
 	); err != nil {
 		return err
 	}
-	if err := errors.Join(o.checkDirs(), o.checkMetrics()); err != nil {
+	if err := errors.Join(o.checkDirs(), o.checkMetrics(), o.console.Check()); err != nil {
 		return err
 	}
 	switch {

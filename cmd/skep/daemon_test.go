@@ -51,9 +51,15 @@ func TestDaemonOptions_RefusesWhatCannotWork(t *testing.T) {
 		"--metrics-addr 0.0.0.0:9100":                 "--metrics-insecure",
 		"--metrics-addr 127.0.0.1:9100 --metrics-token-file /dev/null":      "is empty",
 		"--metrics-addr 127.0.0.1:9100 --metrics-token-file /nowhere/to/be": "no such file",
-		"--metrics-tls":        "--metrics-addr",
-		"--metrics-detail all": "want one of service, node",
-		"--driver podman --log-format xml --log-level no": "--log-format",
+		"--metrics-tls":                                                  "--metrics-addr",
+		"--console-addr :2378":                                           "want IP:PORT",
+		"--console-cert /nowhere":                                        "--console-addr",
+		"--console-token-file /nowhere":                                  "--console-addr",
+		"--console-addr 127.0.0.1:2378 --console-cert /nowhere":          "go together",
+		"--console-addr 127.0.0.1:2378 --console-token-file /nowhere":    "no such file",
+		"--console-addr 127.0.0.1:2378 --console-token-file /etc/passwd": "line 1: want",
+		"--metrics-detail all":                                           "want one of service, node",
+		"--driver podman --log-format xml --log-level no":                "--log-format",
 	} {
 		if _, err := options(t, strings.Fields(args)...); err == nil || !strings.Contains(err.Error(), says) {
 			t.Errorf("%s: %v, want something with %q", args, err, says)
@@ -71,6 +77,7 @@ func TestDaemonOptions_AcceptsWhatWorks(t *testing.T) {
 		"--driver simulate --engine= --hostname n1",
 		"--metrics-addr 127.0.0.1:9100 --metrics-detail node",
 		"--metrics-addr 10.0.0.1:9100 --metrics-tls",
+		"--console-addr 0.0.0.0:2378 --console-token-file /dev/null",
 		"--engine tcp://127.0.0.1:2375 --log-level debug --log-format json",
 	} {
 		if _, err := options(t, strings.Fields(args)...); err != nil {

@@ -56,6 +56,7 @@ func runDaemon(ctx context.Context, o daemonOptions) error {
 	n, err := node.New(node.Config{
 		Metrics:     metrics,
 		MetricsPort: o.metrics,
+		ConsolePort: o.console,
 
 		MetricsSwarmNames: o.metricsSwarmNames,
 

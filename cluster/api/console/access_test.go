@@ -4,6 +4,7 @@ import (
 	"context"
 	"net/http"
 	"net/http/httptest"
+	"net/netip"
 	"net/url"
 	"strings"
 	"testing"
@@ -73,11 +74,11 @@ func newDoor(t *testing.T) *door {
 	d := &door{t: t, clock: &manual{at: noon}}
 	d.proxy = &Proxy{
 		Port: "4321", To: &url.URL{Scheme: "http", Host: "skep"}, Now: d.clock.now, Random: &counting{},
-		Redeem: func(_ context.Context, code string) (string, error) {
+		Redeem: func(_ context.Context, code string) (Access, error) {
 			if code == GrantRead || code == GrantWrite {
-				return code, nil
+				return Access{Grant: code}, nil
 			}
-			return "", cluster.Errorf(cluster.ErrDenied, "this code was <used>")
+			return Access{}, cluster.Errorf(cluster.ErrDenied, "this code was <used>")
 		},
 	}
 	d.proxy.Transport = roundTrip(func(r *http.Request) (*http.Response, error) {
@@ -208,6 +209,141 @@ func TestProxy_RefusesOtherPages(t *testing.T) {
 		if w := d.ask(c.method, c.path, append([]string{"Cookie", cookie}, c.headers...)...); w.Code != c.want {
 			t.Errorf("%s %s with %v: got %d %s, want %d", c.method, c.path, c.headers, w.Code, w.Body, c.want)
 		}
+	}
+}
+
+func TestTokens_AreLinesOfAFile(t *testing.T) {
+	const first, second = "0123456789abcdef", "another-token-here"
+	tokens, err := ParseTokens([]byte("# who may look\n\nread " + first + " wall\n  write\t" + second + "\r\n"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for token, want := range map[string][2]string{first: {GrantRead, "wall"}, second: {GrantWrite, ""}} {
+		a, ok := tokens.Find(token)
+		if !ok || a.Grant != want[0] || a.Who != want[1] || !tokens.Hold(a) {
+			t.Errorf("%q is %v, %v, want %v", token, a, ok, want)
+		}
+		if (Tokens{}).Hold(a) {
+			t.Errorf("%q holds though it isn't there any more", token)
+		}
+	}
+	for _, wrong := range []string{"", "read", first[1:], "wall", first + " "} {
+		if _, ok := tokens.Find(wrong); ok {
+			t.Errorf("%q lets in", wrong)
+		}
+	}
+	if !(Tokens{}).Hold(Access{Grant: GrantRead}) {
+		t.Error("a code's session needs a token")
+	}
+	for text, says := range map[string]string{
+		"read " + first[1:]:             "line 1: the token has 15 characters",
+		"\nadmin " + first:              "line 2: want",
+		"read":                          "line 1: want",
+		"read " + first + " ann berlin": "line 1: want",
+		first:                           "line 1: want",
+		strings.Repeat("read "+first+"\n", maxTokens+1): "more than 1000",
+	} {
+		if _, err := ParseTokens([]byte(text)); err == nil || !strings.Contains(err.Error(), says) || strings.Contains(err.Error(), first[1:]) {
+			t.Errorf("%.30q: %v, want %q and no token", text, err, says)
+		}
+	}
+}
+
+// newPort is a door for browsers of other machines.
+func newPort(t *testing.T) *door {
+	d := newDoor(t)
+	d.proxy.Knows = func(host string) bool { return host == "192.0.2.1" || host == "skep.example.org" }
+	d.proxy.Here = func(w http.ResponseWriter, r *http.Request, a Access) { d.arrived = append(d.arrived, r) }
+	return d
+}
+
+func TestProxy_OfOtherMachines(t *testing.T) {
+	d := newPort(t)
+	at := []string{"Host", "192.0.2.1:2378", "Origin", "https://192.0.2.1:2378"}
+	enter := func(code string, more ...string) *httptest.ResponseRecorder {
+		return d.ask("POST", "/login", append(append([]string{"Body", "code=" + code}, at...), more...)...)
+	}
+	w := enter(GrantWrite)
+	cookies := w.Result().Cookies()
+	if w.Code != http.StatusSeeOther || len(cookies) != 1 || !cookies[0].Secure || cookies[0].Name != "__Host-skep_console_4321" || cookies[0].Path != "/" || cookies[0].Domain != "" {
+		t.Fatalf("got %d %v %s", w.Code, cookies, w.Body)
+	}
+	cookie := cookies[0].Name + "=" + cookies[0].Value
+	for _, c := range []struct {
+		host, origin string
+		want         int
+	}{
+		{"192.0.2.1:2378", "https://192.0.2.1:2378", 200},
+		{"skep.example.org", "https://skep.example.org", 200},
+		{"192.0.2.1:2378", "http://192.0.2.1:2378", 403},
+		{"192.0.2.1:2378", "https://192.0.2.1", 403},
+		{"evil.example.org:2378", "https://evil.example.org:2378", 403},
+		{"127.0.0.1:4321", "http://127.0.0.1:4321", 403},
+	} {
+		if w := d.ask("POST", Root+"x", "Cookie", cookie, "Host", c.host, "Origin", c.origin); w.Code != c.want {
+			t.Errorf("%s by a page of %s: %d %s, want %d", c.host, c.origin, w.Code, w.Body, c.want)
+		}
+	}
+	if r := d.arrived[0]; r.Header.Get(GrantHeader) != GrantWrite || r.Header.Get("Cookie") != "" || r.Header.Get("Origin") != "" {
+		t.Errorf("the node was asked with %v", r.Header)
+	}
+	if w := d.ask("GET", "/", "Host", "192.0.2.1:2378"); !strings.Contains(w.Body.String(), "--console-token-file") {
+		t.Errorf("it asks for %s", w.Body)
+	}
+
+	// Who guesses has five tries in a minute; what is right doesn't count.
+	for range 2 * maxTries {
+		if w := enter(GrantRead); w.Code != http.StatusSeeOther {
+			t.Fatalf("got %d %s", w.Code, w.Body)
+		}
+	}
+	for i := range maxTries + 2 {
+		want := http.StatusForbidden
+		if i >= maxTries {
+			want = http.StatusTooManyRequests
+		}
+		if w := enter("wrong"); w.Code != want {
+			t.Errorf("try %d: %d, want %d", i+1, w.Code, want)
+		}
+	}
+	if w := enter(GrantRead); w.Code != http.StatusTooManyRequests {
+		t.Errorf("a right one after too many wrong ones: %d", w.Code)
+	}
+	d.clock.set(noon.Add(time.Minute))
+	if w := enter(GrantRead); w.Code != http.StatusSeeOther {
+		t.Errorf("a minute later: %d", w.Code)
+	}
+
+	d.proxy.Holds = func(Access) bool { return false }
+	if w := d.ask("GET", Root, "Cookie", cookie, "Host", "192.0.2.1:2378"); w.Code != http.StatusSeeOther || w.Header().Get("Location") != "/" {
+		t.Errorf("whose token is gone gets %d", w.Code)
+	}
+}
+
+func TestTries_TellNetworksApart(t *testing.T) {
+	for _, c := range []struct {
+		one, other string
+		same       bool
+	}{
+		{"192.0.2.1:1", "192.0.2.1:2", true},
+		{"192.0.2.1:1", "[::ffff:192.0.2.1]:2", true},
+		{"192.0.2.1:1", "192.0.2.2:1", false},
+		{"[2001:db8::1]:1", "[2001:db8::2]:1", true},
+		{"[2001:db8:0:1::1]:1", "[2001:db8::1]:1", false},
+		{"[fe80::1%eth0]:1", "[fe80::2%eth1]:1", true},
+	} {
+		if same := sourceOf(c.one) == sourceOf(c.other); same != c.same {
+			t.Errorf("%s and %s: %v, want %v", c.one, c.other, same, c.same)
+		}
+	}
+	var all tries
+	for i := range maxTriers {
+		if !all.take(netip.PrefixFrom(netip.AddrFrom4([4]byte{10, byte(i >> 16), byte(i >> 8), byte(i)}), 32), noon) {
+			t.Fatalf("%d is one too many", i)
+		}
+	}
+	if all.take(netip.MustParsePrefix("192.0.2.1/32"), noon) {
+		t.Error("there is no end of addresses")
 	}
 }
 

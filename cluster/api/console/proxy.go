@@ -7,6 +7,8 @@ import (
 	"html/template"
 	"io"
 	"io/fs"
+	"log/slog"
+	"net"
 	"net/http"
 	"net/http/httputil"
 	"net/url"
@@ -25,22 +27,38 @@ const (
 	maxLogin = 4 << 10
 )
 
-// Proxy lets a browser of this machine reach a node's console, and nothing else of the node.
-// Everybody on the machine, and every page that the browser shows, can reach the proxy's
-// port, so it lets in only who has shown a code.
+// Proxy lets browsers reach a node's console, and nothing else of the node. Everybody on the
+// machine, or in the network, and every page that the browser shows, can reach the proxy's
+// port, so it lets in only who has shown a code or a token.
 type Proxy struct {
-	// Port is the one that it is reached at, on the loopback address.
+	// Port is the one that it is reached at.
 	Port string
-	// Redeem asks the node what a code is for.
-	Redeem func(ctx context.Context, code string) (grant string, err error)
-	// To is the node: scheme and host for requests by Transport.
+	// Knows tells whether a host, without a port, is a name of this machine. Such a proxy is served over TLS, to
+	// browsers of other machines. Nil for one on the loopback address.
+	Knows func(host string) bool
+	// Redeem says what a code or a token is for.
+	Redeem func(ctx context.Context, secret string) (Access, error)
+	// Holds tells whether what a session began with is still so; nil for always.
+	Holds func(Access) bool
+	// Here serves what is let in, if the node is this process. Else To is the node: scheme and host for requests by
+	// Transport.
+	Here      func(http.ResponseWriter, *http.Request, Access)
 	To        *url.URL
 	Transport http.RoundTripper
 	Now       func() time.Time
 	Random    io.Reader
+	// Log hears who is let in, and who isn't, by Knows; nil for nobody.
+	Log *slog.Logger
 
-	mu       sync.Mutex // guards sessions
-	sessions map[[sha256.Size]byte]code
+	mu       sync.Mutex // guards the fields below
+	sessions map[[sha256.Size]byte]session
+	tries    tries
+}
+
+// session is a browser that was let in.
+type session struct {
+	Access
+	ends time.Time
 }
 
 var loginPage = template.Must(template.ParseFS(files, "templates/login.html"))
@@ -59,7 +77,7 @@ func (p *Proxy) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	path := r.URL.Path
 	switch {
 	case path == "/" && r.Method == http.MethodGet:
-		if p.grant(r) != "" && r.URL.RawQuery == "" && r.Header.Get("Sec-Fetch-Site") == "same-origin" {
+		if p.access(r).Grant != "" && r.URL.RawQuery == "" && r.Header.Get("Sec-Fetch-Site") == "same-origin" {
 			http.Redirect(w, r, Root, http.StatusSeeOther)
 			return
 		}
@@ -77,18 +95,18 @@ func (p *Proxy) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	case !strings.HasPrefix(path, Root) || clean(path) != path:
 		http.NotFound(w, r)
 	case strings.HasPrefix(path, Root+"static/"):
-		p.pass(w, r, GrantRead) // The login page has the same style.
+		p.pass(w, r, Access{Grant: GrantRead}) // The login page has the same style.
 	default:
-		grant := p.grant(r)
-		if grant == "" && r.Method == http.MethodGet && r.Header.Get(partsHeader) == "" && path != Root+"live" {
+		access := p.access(r)
+		if access.Grant == "" && r.Method == http.MethodGet && r.Header.Get(partsHeader) == "" && path != Root+"live" {
 			http.Redirect(w, r, "/", http.StatusSeeOther)
 			return
 		}
-		if grant == "" {
+		if access.Grant == "" {
 			http.Error(w, "This session has ended.", http.StatusUnauthorized)
 			return
 		}
-		p.pass(w, r, grant)
+		p.pass(w, r, access)
 	}
 }
 
@@ -104,11 +122,20 @@ func clean(path string) string {
 // refuse says why a request is none of a browser that shows this very console: its host is
 // another name that was bound to this address, or another page has sent it.
 func (p *Proxy) refuse(r *http.Request) string {
-	if r.Host != "127.0.0.1:"+p.Port && r.Host != "localhost:"+p.Port {
+	same := "http://" + r.Host
+	if p.Knows != nil {
+		same = "https://" + r.Host
+		host := r.Host
+		if name, _, err := net.SplitHostPort(r.Host); err == nil {
+			host = name
+		}
+		if !p.Knows(host) {
+			return fmt.Sprintf("Host %q isn't this console: use the machine's address, or a name that its certificate is for.", r.Host)
+		}
+	} else if r.Host != "127.0.0.1:"+p.Port && r.Host != "localhost:"+p.Port {
 		return fmt.Sprintf("Host %q isn't this console: open http://127.0.0.1:%s/", r.Host, p.Port)
 	}
 	site, origin := r.Header.Get("Sec-Fetch-Site"), r.Header.Get("Origin")
-	same := "http://" + r.Host
 	switch r.Method {
 	case http.MethodGet:
 		// A page of another origin may lead here, but have nothing of it in itself.
@@ -125,27 +152,56 @@ func (p *Proxy) refuse(r *http.Request) string {
 	return ""
 }
 
-func (p *Proxy) cookieName() string { return "skep_console_" + p.Port }
+// cookieName is one that browsers take by TLS only, where there is that.
+func (p *Proxy) cookieName() string {
+	if p.Knows != nil {
+		return "__Host-skep_console_" + p.Port
+	}
+	return "skep_console_" + p.Port
+}
 
-// grant is what the browser may do; empty for nothing.
-func (p *Proxy) grant(r *http.Request) string {
+// access is what the browser may do; without a grant, nothing.
+func (p *Proxy) access(r *http.Request) Access {
 	cookie, err := r.Cookie(p.cookieName())
 	if err != nil {
-		return ""
+		return Access{}
 	}
 	p.mu.Lock()
-	defer p.mu.Unlock()
 	one, ok := p.sessions[sha256.Sum256([]byte(cookie.Value))]
-	if !ok || !p.Now().Before(one.ends) {
-		return ""
+	p.mu.Unlock()
+	if !ok || !p.Now().Before(one.ends) || p.Holds != nil && !p.Holds(one.Access) {
+		return Access{}
 	}
-	return one.grant
+	return one.Access
 }
 
 func (p *Proxy) showLogin(w http.ResponseWriter, status int, why string) {
 	w.Header().Set("Content-Type", "text/html; charset=utf-8")
 	w.WriteHeader(status)
-	_ = loginPage.ExecuteTemplate(w, "login", why) // The browser may have gone.
+	_ = loginPage.ExecuteTemplate(w, "login", struct {
+		Why     string
+		ByToken bool
+	}{why, p.Knows != nil}) // The browser may have gone.
+}
+
+// mayTry tells whether who asks hasn't shown too many wrong tokens.
+func (p *Proxy) mayTry(r *http.Request) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.Knows == nil || p.tries.take(sourceOf(r.RemoteAddr), p.Now())
+}
+
+// right notes that the one that was tried wasn't wrong.
+func (p *Proxy) right(r *http.Request) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.tries.giveBack(sourceOf(r.RemoteAddr))
+}
+
+func (p *Proxy) tell(message string, r *http.Request, args ...any) {
+	if p.Log != nil {
+		p.Log.Info(message, append(args, "from", r.RemoteAddr)...)
+	}
 }
 
 // login takes a code, and begins a session.
@@ -155,8 +211,13 @@ func (p *Proxy) login(w http.ResponseWriter, r *http.Request) {
 		p.showLogin(w, http.StatusBadRequest, "That was no code.")
 		return
 	}
-	grant, err := p.Redeem(r.Context(), strings.TrimSpace(r.PostForm.Get("code")))
-	if err != nil || grant != GrantRead && grant != GrantWrite {
+	if !p.mayTry(r) {
+		p.showLogin(w, http.StatusTooManyRequests, "Too many wrong ones came from your address: wait a minute.")
+		return
+	}
+	access, err := p.Redeem(r.Context(), strings.TrimSpace(r.PostForm.Get("code")))
+	if err != nil || access.Grant != GrantRead && access.Grant != GrantWrite {
+		p.tell("a browser isn't let into the console", r)
 		why := "The node says nothing of this code."
 		if err != nil {
 			why = sentence(err.Error())
@@ -164,19 +225,21 @@ func (p *Proxy) login(w http.ResponseWriter, r *http.Request) {
 		p.showLogin(w, http.StatusForbidden, why)
 		return
 	}
-	text, err := p.begin(grant)
+	p.right(r)
+	text, err := p.begin(access)
 	if err != nil {
 		p.showLogin(w, http.StatusServiceUnavailable, sentence(err.Error()))
 		return
 	}
 	http.SetCookie(w, &http.Cookie{
-		Name: p.cookieName(), Value: text, Path: "/", MaxAge: int(sessionLife.Seconds()), HttpOnly: true, SameSite: http.SameSiteStrictMode,
+		Name: p.cookieName(), Value: text, Path: "/", MaxAge: int(sessionLife.Seconds()), HttpOnly: true, Secure: p.Knows != nil, SameSite: http.SameSiteStrictMode,
 	})
+	p.tell("a browser is let into the console", r, "name", access.Who, "grant", access.Grant)
 	http.Redirect(w, r, Root, http.StatusSeeOther)
 }
 
 // begin makes a session.
-func (p *Proxy) begin(grant string) (string, error) {
+func (p *Proxy) begin(access Access) (string, error) {
 	text, err := randomText(p.Random)
 	if err != nil {
 		return "", err
@@ -193,29 +256,40 @@ func (p *Proxy) begin(grant string) (string, error) {
 		return "", fmt.Errorf("%d browsers have this console open: start another \"skep console\"", maxSessions)
 	}
 	if p.sessions == nil {
-		p.sessions = map[[sha256.Size]byte]code{}
+		p.sessions = map[[sha256.Size]byte]session{}
 	}
-	p.sessions[sha256.Sum256([]byte(text))] = code{grant, now.Add(sessionLife)}
+	p.sessions[sha256.Sum256([]byte(text))] = session{access, now.Add(sessionLife)}
 	return text, nil
 }
 
-// pass asks the node. What a browser says of itself stays here: the node's own sockets refuse
+// strip takes from a request what a browser says of itself, and sets what it may do: the node's own sockets refuse
 // browsers.
-func (p *Proxy) pass(w http.ResponseWriter, r *http.Request, grant string) {
+func strip(header http.Header, grant string) {
+	for name := range header {
+		if strings.HasPrefix(name, "Sec-") {
+			header.Del(name)
+		}
+	}
+	for _, name := range []string{"Cookie", "Origin", "Referer", "Authorization"} {
+		header.Del(name)
+	}
+	header.Set(GrantHeader, grant)
+}
+
+// pass asks the node.
+func (p *Proxy) pass(w http.ResponseWriter, r *http.Request, access Access) {
+	if p.Here != nil {
+		ask := r.Clone(r.Context())
+		strip(ask.Header, access.Grant)
+		p.Here(w, ask, access)
+		return
+	}
 	proxy := &httputil.ReverseProxy{
 		Transport:     p.Transport,
 		FlushInterval: -1,
 		Rewrite: func(out *httputil.ProxyRequest) {
 			out.SetURL(p.To)
-			for name := range out.Out.Header {
-				if strings.HasPrefix(name, "Sec-") {
-					out.Out.Header.Del(name)
-				}
-			}
-			for _, name := range []string{"Cookie", "Origin", "Referer", "Authorization"} {
-				out.Out.Header.Del(name)
-			}
-			out.Out.Header.Set(GrantHeader, grant)
+			strip(out.Out.Header, access.Grant)
 		},
 		ModifyResponse: func(answer *http.Response) error {
 			for name := range answer.Header { // Ours stand already.
