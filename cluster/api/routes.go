@@ -58,6 +58,7 @@ func (s *Server) table() []route {
 		{method: http.MethodPost, pattern: "/skep/v1/services/{id}/rollback", kind: write, handle: s.rollbackService},
 		{method: http.MethodPost, pattern: "/skep/v1/services/{id}/rebalance", kind: write, handle: s.rebalanceService},
 		{method: http.MethodPost, pattern: "/skep/v1/services/{id}/restart", kind: write, handle: s.restartService},
+		{method: http.MethodGet, pattern: pathTaskContainer, kind: read, handle: s.tellContainer},
 		{method: http.MethodGet, pattern: pathClusterNetworks, kind: read, handle: s.listClusterNetworks},
 		{method: http.MethodGet, pattern: pathClusterNetwork, kind: read, handle: s.inspectClusterNetwork},
 		{method: http.MethodPost, pattern: pathCreateNetwork, kind: write, handle: s.createClusterNetwork},

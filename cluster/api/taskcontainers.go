@@ -39,12 +39,18 @@ var containerIDs = regexp.MustCompile(`^[0-9a-f]{12,64}$`)
 // execIDs are what engines name an exec by.
 var execIDs = regexp.MustCompile(`^[0-9a-f]{64}$`)
 
+// pathTaskContainer is the leader's route to what it knows of a container.
+const pathTaskContainer = "/skep/v1/taskcontainers/{id}"
+
 // taskContainer is the container of a task.
 type taskContainer struct {
 	id, nodeID, taskID, service string
 	// here is set when the local engine has it.
 	here bool
 }
+
+// knownContainer is a taskContainer as the leader tells of it.
+type knownContainer struct{ ID, NodeID, TaskID, Service string }
 
 // findTaskContainer finds a container of a task, here or on another node. It is nil when
 // the reference is up to the local engine.
@@ -61,9 +67,22 @@ func (s *Server) findTaskContainer(ctx context.Context, r *request, ref string) 
 		}
 		return &taskContainer{id: here.ID, nodeID: labels[nodeLabel], taskID: labels[taskIDLabel], service: labels[serviceNameLabel], here: true}, nil
 	}
-	view := manager.Store().View()
+	found, err := containerIn(manager.Store().View(), ref)
+	if found == nil && err == nil {
+		if leader := manager.LeaderID(); leader != "" && leader != manager.NodeID() {
+			found, err = s.containerOfLeader(r, ref) // Its agent may have told of it just now.
+		}
+	}
+	if found == nil || found.nodeID == manager.NodeID() { // The local engine should have had that.
+		return nil, err
+	}
+	return found, nil
+}
+
+// containerIn finds a task's container in a view; nil when there is none.
+func containerIn(view store.View, ref string) (*taskContainer, error) {
 	task, err := taskOfContainer(view, ref)
-	if task == nil || task.NodeID == manager.NodeID() { // The local engine should have had that.
+	if task == nil {
 		return nil, err
 	}
 	found := &taskContainer{id: task.Status.ContainerID, nodeID: task.NodeID, taskID: task.ID}
@@ -71,6 +90,34 @@ func (s *Server) findTaskContainer(ctx context.Context, r *request, ref string) 
 		found.service = service.Spec.Name
 	}
 	return found, nil
+}
+
+// containerOfLeader asks the leader for a container; nil when it knows none either, or doesn't say.
+func (s *Server) containerOfLeader(r *request, ref string) (*taskContainer, error) {
+	answer, err := s.askLeader(r, http.MethodGet, pathTaskContainer, ref, nil, nil)
+	if err != nil {
+		if statusOf(err) == http.StatusBadRequest {
+			return nil, err // It is the beginning of several.
+		}
+		return nil, nil
+	}
+	var known knownContainer
+	if err := json.Unmarshal(answer, &known); err != nil {
+		return nil, fail(cluster.ErrUnavailable, "read the leader's answer: %v", err)
+	}
+	return &taskContainer{id: known.ID, nodeID: known.NodeID, taskID: known.TaskID, service: known.Service}, nil
+}
+
+// tellContainer says what is known of a task's container.
+func (s *Server) tellContainer(_ context.Context, r *request) (response, error) {
+	found, err := containerIn(r.manager.Store().View(), r.vars("id"))
+	if err != nil {
+		return response{}, err
+	}
+	if found == nil {
+		return response{}, fail(cluster.ErrNotFound, "No such container: %s", r.vars("id"))
+	}
+	return response{body: knownContainer{found.id, found.nodeID, found.taskID, found.service}}, nil
 }
 
 // taskOfContainer finds the task whose container has the ID, the beginning of it, or the name; nil

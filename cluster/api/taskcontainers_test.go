@@ -171,6 +171,39 @@ func TestTaskContainers_OnWhicheverNode(t *testing.T) {
 	b.do("GET", "/v1.51/containers/box/json", nil).want(t, 200, `"Of":"n1"`)
 }
 
+// TestTaskContainers_ThatOnlyTheLeaderKnows is a manager whose own copy hasn't come so far yet.
+func TestTaskContainers_ThatOnlyTheLeaderKnows(t *testing.T) {
+	p := newPair(t)
+	id := strings.Repeat("2b", 32)
+	there := newBoxes(t, "n2", map[string]string{id: ""})
+	p.here.manager.engine = func(ctx context.Context, node string) (net.Conn, error) {
+		if node != nodeID(2) {
+			return nil, fail(cluster.ErrUnavailable, "node %s has no session", node)
+		}
+		return new(net.Dialer).DialContext(ctx, "unix", there.path)
+	}
+	web := p.other.create(spec("web"))
+	p.other.addTask(2, web, 2, 2, func(task *cluster.Task) { task.Status.ContainerID = id })
+	for _, ref := range []string{id, id[:12], "web.2." + taskID(2)} {
+		p.here.do("GET", "/v1.51/containers/"+ref+"/json", nil).want(t, 200, `"Of":"n2"`)
+	}
+	asked := p.asked.Load()
+	p.here.do("GET", "/v1.51/containers/none%2F..%2Fx/json", nil)
+	p.here.do("GET", "/v1.51/containers/none/json", nil)
+	if p.asked.Load() == asked {
+		t.Error("the leader wasn't asked")
+	}
+	p.other.addTask(4, web, 4, 3, func(task *cluster.Task) { task.Status.ContainerID = id[:60] + "ffff" })
+	p.here.do("GET", "/v1.51/containers/"+id[:12]+"/json", nil).want(t, 400, "Multiple IDs found")
+	// Without a leader it is as if nobody knew.
+	p.here.manager.set(func(m *fakeManager) { m.leader = cluster.Peer{} })
+	asked = p.asked.Load()
+	p.here.do("GET", "/v1.51/containers/"+id+"/json", nil)
+	if p.asked.Load() != asked {
+		t.Error("somebody was asked")
+	}
+}
+
 // exec makes an exec and gives its ID.
 func (b *taskBench) exec(ref string, options container.ExecOptions) string {
 	b.t.Helper()
