@@ -41,8 +41,8 @@ func (s *Server) newScrape() http.Handler {
 }
 
 // Scrape is for a port of its own: GET /metrics and nothing else, for those who show the token, if that isn't
-// empty; without what names services, unless it has them.
-func (s *Server) Scrape(token string, services bool) http.Handler {
+// empty, which is asked for at each scrape; without what names services, unless it has them.
+func (s *Server) Scrape(token func() (string, error), services bool) http.Handler {
 	if s.gather == nil {
 		return http.NotFoundHandler()
 	}
@@ -51,11 +51,14 @@ func (s *Server) Scrape(token string, services bool) http.Handler {
 		gather = withoutServices(gather)
 	}
 	scrape := promhttp.HandlerFor(gather, promhttp.HandlerOpts{MaxRequestsInFlight: 1, Timeout: scrapeLimit})
-	want := sha256.Sum256([]byte("Bearer " + token))
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		given := sha256.Sum256([]byte(r.Header.Get("Authorization")))
+		now, err := token()
+		want, given := sha256.Sum256([]byte("Bearer "+now)), sha256.Sum256([]byte(r.Header.Get("Authorization")))
 		switch {
-		case token != "" && subtle.ConstantTimeCompare(given[:], want[:]) != 1:
+		case err != nil:
+			s.Log.Warn("read the token for metrics: nobody gets any", "err", err)
+			http.Error(w, "the token can't be read", http.StatusServiceUnavailable)
+		case now != "" && subtle.ConstantTimeCompare(given[:], want[:]) != 1:
 			w.Header().Set("WWW-Authenticate", "Bearer")
 			http.Error(w, "the token is needed", http.StatusUnauthorized)
 		case r.URL.Path != "/metrics":

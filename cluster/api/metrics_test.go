@@ -292,7 +292,9 @@ func TestMetrics_Port(t *testing.T) {
 		handler.ServeHTTP(w, r)
 		return w
 	}
-	open, guarded := b.server.Scrape("", true), b.server.Scrape("sesame", false)
+	secret, failing := "sesame", error(nil)
+	open := b.server.Scrape(func() (string, error) { return "", nil }, true)
+	guarded := b.server.Scrape(func() (string, error) { return secret, failing }, false)
 	for _, of := range []struct {
 		handler                     http.Handler
 		method, path, authorization string
@@ -313,6 +315,17 @@ func TestMetrics_Port(t *testing.T) {
 			t.Errorf("%s %s with %q: %d, want %d", of.method, of.path, of.authorization, w.Code, of.status)
 		}
 	}
+	secret = "rotated"
+	for authorization, want := range map[string]int{"Bearer rotated": 200, "Bearer sesame": 401} {
+		if w := ask(guarded, "GET", "/metrics", authorization); w.Code != want {
+			t.Errorf("after the token has changed, %s: %d, want %d", authorization, w.Code, want)
+		}
+	}
+	secret, failing = "", errors.New("no such file")
+	if w := ask(guarded, "GET", "/metrics", "Bearer "); w.Code != 503 {
+		t.Errorf("a token that can't be read: %d", w.Code)
+	}
+	secret, failing = "sesame", nil
 	if all := ask(open, "GET", "/metrics", "").Body.String(); !strings.Contains(all, `service="web"`) || !strings.Contains(all, "skep_task_ends_total{") {
 		t.Error("services are missing where they should be")
 	}

@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"os"
+	"strings"
 
 	"skep/cluster"
 )
@@ -19,8 +21,8 @@ type MetricsPort struct {
 	Addr string
 	// TLS serves with the node's certificate. Without a token, clients need one of the cluster, too.
 	TLS bool
-	// Token is what clients must show; empty for none.
-	Token string
+	// TokenFile has what clients must show, and is read anew at each scrape; empty for none.
+	TokenFile string
 	// Insecure allows anybody.
 	Insecure bool
 	// NoServices leaves out what names services.
@@ -30,23 +32,40 @@ type MetricsPort struct {
 // Check refuses a port that would be open to those it isn't for.
 func (p MetricsPort) Check() error {
 	if p.Addr == "" {
-		if p.TLS || p.Token != "" || p.Insecure || p.NoServices {
+		if p.TLS || p.TokenFile != "" || p.Insecure || p.NoServices {
 			return cluster.Errorf(cluster.ErrInvalid, "how metrics are served needs an address: --metrics-addr")
 		}
 		return nil
+	}
+	if _, err := p.token(); err != nil {
+		return fmt.Errorf("--metrics-token-file %s: %w", p.TokenFile, err)
 	}
 	at, err := netip.ParseAddrPort(p.Addr)
 	switch {
 	case err != nil:
 		return cluster.Errorf(cluster.ErrInvalid, "--metrics-addr %q: want IP:PORT", p.Addr)
-	case p.Token != "" && len(p.Token) < leastToken:
-		return cluster.Errorf(cluster.ErrInvalid, "the token for metrics has %d characters: want at least %d", len(p.Token), leastToken)
-	case p.Token != "" && !p.TLS && !p.Insecure && !at.Addr().IsLoopback():
+	case p.TokenFile != "" && !p.TLS && !p.Insecure && !at.Addr().IsLoopback():
 		return cluster.Errorf(cluster.ErrInvalid, "--metrics-addr %s: everybody on the way would read the token: add --metrics-tls, or --metrics-insecure if that is what you want", p.Addr)
-	case !p.TLS && p.Token == "" && !p.Insecure && !at.Addr().IsLoopback():
+	case !p.TLS && p.TokenFile == "" && !p.Insecure && !at.Addr().IsLoopback():
 		return cluster.Errorf(cluster.ErrInvalid, "--metrics-addr %s: anybody who reaches it would see what runs here: add --metrics-tls or --metrics-token-file, or --metrics-insecure if that is what you want", p.Addr)
 	}
 	return nil
+}
+
+// token is what clients must show now; empty for nothing.
+func (p MetricsPort) token() (string, error) {
+	if p.TokenFile == "" {
+		return "", nil
+	}
+	text, err := os.ReadFile(p.TokenFile)
+	if err != nil {
+		return "", err
+	}
+	token := strings.TrimSpace(string(text))
+	if len(token) < leastToken {
+		return "", cluster.Errorf(cluster.ErrInvalid, "the token has %d characters: want at least %d", len(token), leastToken)
+	}
+	return token, nil
 }
 
 // listenMetrics opens the port for metrics.
@@ -68,7 +87,7 @@ func (n *Node) metricsTLS(hello *tls.ClientHelloInfo) (*tls.Config, error) {
 		return nil, fmt.Errorf("serve metrics: %w: this node is in no cluster, or locked", cluster.ErrUnavailable)
 	}
 	config, err := m.credentials.ServerTLS("http/1.1").GetConfigForClient(hello)
-	if err == nil && n.cfg.MetricsPort.Token == "" {
+	if err == nil && n.cfg.MetricsPort.TokenFile == "" {
 		config.ClientAuth = tls.RequireAndVerifyClientCert
 	}
 	return config, err

@@ -6,6 +6,7 @@ import (
 	"crypto/tls"
 	"errors"
 	"net/http"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -20,7 +21,10 @@ import (
 
 // A port that anybody could read isn't opened unless one says so.
 func TestMetricsPort_Check(t *testing.T) {
-	token := strings.Repeat("t", leastToken)
+	dir := t.TempDir()
+	token, short := filepath.Join(dir, "token"), filepath.Join(dir, "short")
+	write(t, token, strings.Repeat("t", leastToken)+"\n")
+	write(t, short, strings.Repeat("t", leastToken-1)+"\n")
 	for _, of := range []struct {
 		port MetricsPort
 		says string // "" for allowed
@@ -28,19 +32,20 @@ func TestMetricsPort_Check(t *testing.T) {
 		{MetricsPort{}, ""},
 		{MetricsPort{Addr: "127.0.0.1:9100"}, ""},
 		{MetricsPort{Addr: "[::1]:9100"}, ""},
-		{MetricsPort{Addr: "127.0.0.1:9100", Token: token}, ""},
+		{MetricsPort{Addr: "127.0.0.1:9100", TokenFile: token}, ""},
 		{MetricsPort{Addr: "10.0.0.1:9100", TLS: true}, ""},
-		{MetricsPort{Addr: "10.0.0.1:9100", TLS: true, Token: token}, ""},
+		{MetricsPort{Addr: "10.0.0.1:9100", TLS: true, TokenFile: token}, ""},
 		{MetricsPort{Addr: "10.0.0.1:9100", Insecure: true}, ""},
-		{MetricsPort{Addr: "10.0.0.1:9100", Token: token, Insecure: true}, ""},
+		{MetricsPort{Addr: "10.0.0.1:9100", TokenFile: token, Insecure: true}, ""},
 
 		{MetricsPort{Addr: "10.0.0.1:9100"}, "anybody who reaches it"},
 		{MetricsPort{Addr: "0.0.0.0:9100"}, "anybody who reaches it"},
 		{MetricsPort{Addr: "[::]:9100"}, "anybody who reaches it"},
 		{MetricsPort{Addr: "[::ffff:10.0.0.1]:9100"}, "anybody who reaches it"},
 		{MetricsPort{Addr: "10.0.0.1:9100", NoServices: true}, "anybody who reaches it"},
-		{MetricsPort{Addr: "10.0.0.1:9100", Token: token}, "would read the token"},
-		{MetricsPort{Addr: "127.0.0.1:9100", Token: "short"}, "at least 16"},
+		{MetricsPort{Addr: "10.0.0.1:9100", TokenFile: token}, "would read the token"},
+		{MetricsPort{Addr: "127.0.0.1:9100", TokenFile: short}, "15 characters: want at least 16"},
+		{MetricsPort{Addr: "127.0.0.1:9100", TokenFile: dir + "/none"}, "no such file"},
 		{MetricsPort{Addr: "localhost:9100"}, "want IP:PORT"},
 		{MetricsPort{Addr: ":9100"}, "want IP:PORT"},
 		{MetricsPort{TLS: true}, "needs an address"},
@@ -82,7 +87,12 @@ func TestMetricsPort_TLS(t *testing.T) {
 	own, strange := issued(t, root, "c1"), issued(t, stranger, "c2")
 	secret := strings.Repeat("s", leastToken)
 	port := func(token string, joined bool) (ask func(config *tls.Config, authorization string) (int, error)) {
-		n, err := New(Config{DataDir: t.TempDir(), Driver: simulate.New(simulate.Config{}), MetricsPort: MetricsPort{Addr: "127.0.0.1:0", TLS: true, Token: token}})
+		file := ""
+		if token != "" {
+			file = filepath.Join(t.TempDir(), "token")
+			write(t, file, token)
+		}
+		n, err := New(Config{DataDir: t.TempDir(), Driver: simulate.New(simulate.Config{}), MetricsPort: MetricsPort{Addr: "127.0.0.1:0", TLS: true, TokenFile: file}})
 		if err != nil {
 			t.Fatal(err)
 		}

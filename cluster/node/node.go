@@ -253,8 +253,8 @@ func (n *Node) Run(ctx context.Context) (err error) {
 			return err
 		}
 		running++
-		n.log.Info("serve metrics", "addr", listener.Addr().String(), "tls", port.TLS, "token", port.Token != "")
-		go func() { servers <- api.ServeScrapes(serving, listener, n.api.Scrape(port.Token, !port.NoServices)) }()
+		n.log.Info("serve metrics", "addr", listener.Addr().String(), "tls", port.TLS, "token", port.TokenFile != "")
+		go func() { servers <- api.ServeScrapes(serving, listener, n.api.Scrape(port.token, !port.NoServices)) }()
 	}
 	if port := n.cfg.ConsolePort; port.Addr != "" {
 		listener, err := n.listenConsole()

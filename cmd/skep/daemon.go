@@ -55,9 +55,9 @@ type daemonOptions struct {
 
 	metrics node.MetricsPort
 	console node.ConsolePort
-	// metricsTokenFile has Token of metrics, and metricsDetail says what there is in them.
-	metricsTokenFile, metricsDetail string
-	metricsSwarmNames               bool
+	// metricsDetail says what there is in metrics.
+	metricsDetail     string
+	metricsSwarmNames bool
 
 	// clockAhead is for experiments: how far the daemon's clock is ahead of the machine's.
 	clockAhead time.Duration
@@ -126,7 +126,7 @@ func (o *daemonOptions) install(fs *pflag.FlagSet) {
 	fs.StringVar(&o.console.TokenFile, "console-token-file", "", `File with lines of "read TOKEN [NAME]" or "write TOKEN [NAME]": who has one is let in`)
 	fs.StringVar(&o.metrics.Addr, "metrics-addr", "", "Serve metrics for Prometheus here (IP:PORT), and nothing else; they are at /metrics of the API's sockets anyway")
 	fs.BoolVar(&o.metrics.TLS, "metrics-tls", false, "Serve them with the node's certificate; without --metrics-token-file, clients need one of the cluster, too")
-	fs.StringVar(&o.metricsTokenFile, "metrics-token-file", "", "File with what clients must show as a bearer token")
+	fs.StringVar(&o.metrics.TokenFile, "metrics-token-file", "", "File with what clients must show as a bearer token")
 	fs.BoolVar(&o.metrics.Insecure, "metrics-insecure", false, "Serve them to anybody, also beyond this machine, or a token without TLS")
 	fs.BoolVar(&o.metricsSwarmNames, "metrics-swarm-names", false, "Tell what Docker Swarm's managers tell, by its names, too, for dashboards that were made for it")
 	fs.StringVar(&o.metricsDetail, "metrics-detail", "service", `What they tell of there ("service", or "node": nothing that names services)`)
@@ -178,18 +178,9 @@ func (o *daemonOptions) check() error {
 	return nil
 }
 
-// checkMetrics reads the token for metrics, and refuses what would leave them open.
+// checkMetrics refuses what would leave metrics open.
 func (o *daemonOptions) checkMetrics() error {
 	o.metrics.NoServices = o.metricsDetail == "node"
-	if o.metricsTokenFile != "" {
-		text, err := os.ReadFile(o.metricsTokenFile)
-		if err != nil {
-			return fmt.Errorf("--metrics-token-file: %w", err)
-		}
-		if o.metrics.Token = strings.TrimSpace(string(text)); o.metrics.Token == "" {
-			return fmt.Errorf("--metrics-token-file %s is empty", o.metricsTokenFile)
-		}
-	}
 	return o.metrics.Check()
 }
 

@@ -49,7 +49,7 @@ func TestDaemonOptions_RefusesWhatCannotWork(t *testing.T) {
 		"--data-dir=":                                 "--data-dir is empty",
 		"--host tcp://:2375":                          "loopback",
 		"--metrics-addr 0.0.0.0:9100":                 "--metrics-insecure",
-		"--metrics-addr 127.0.0.1:9100 --metrics-token-file /dev/null":      "is empty",
+		"--metrics-addr 127.0.0.1:9100 --metrics-token-file /dev/null":      "0 characters",
 		"--metrics-addr 127.0.0.1:9100 --metrics-token-file /nowhere/to/be": "no such file",
 		"--metrics-tls":                                                  "--metrics-addr",
 		"--console-addr :2378":                                           "want IP:PORT",
