@@ -65,9 +65,10 @@ func (s *taskSet) led(t *taskState) bool {
 // never does counts as running then. It is as long as docker's command watches a task that has started.
 const listenTime = 5 * time.Second
 
-// awaited are the published ports at one of which a program is to listen before anything is led to it.
+// awaited are the published ports at one of which a program is to listen before anything is led to it. A job works,
+// and doesn't answer.
 func (s *taskSet) awaited(t *taskState) (ports []cluster.PublishedPort) {
-	if _, is := s.agent.cfg.Driver.(Listener); !is {
+	if _, is := s.agent.cfg.Driver.(Listener); !is || t.assignment.Revision == nil || t.assignment.Revision.Job {
 		return nil
 	}
 	for _, address := range t.assignment.Task.Addresses {
@@ -146,6 +147,9 @@ func (s *taskSet) networksNews() {
 	s.agent.carriesNetworks.Store(s.networks.index(s.agent.cfg.NodeID) != 0)
 	if n := &s.networks; n.complete && n.index(s.agent.cfg.NodeID) == 0 {
 		maps.DeleteFunc(n.accounts, func(_ string, a *account) bool { return a.Dropped }) // Another node's engine has them.
+	}
+	if s.networks.clashPasses(s.agent.cfg.NodeID) {
+		s.agent.Describe()
 	}
 	s.agent.networksChanged()
 	for taskID, t := range s.tasks {

@@ -303,6 +303,21 @@ func (n *networkSet) foreign(uses []cluster.AddressUse) []cluster.AddressUse {
 	}))
 }
 
+// clashPasses tells whether a network waits for addresses of another one of the cluster's that the database doesn't
+// have any more: that is on its way out of the engine, where another node may be removing it, which tells nobody.
+func (n *networkSet) clashPasses(nodeID string) bool {
+	passing := slices.DeleteFunc(slices.Clone(n.uses), func(u cluster.AddressUse) bool { return u.NetworkID == "" })
+	if len(passing) == 0 || n.index(nodeID) == 0 {
+		return false
+	}
+	for id, a := range n.accounts {
+		if a.Network != nil && !a.Dropped && !n.kept[id] && a.Network.Clash(passing) != "" {
+			return true
+		}
+	}
+	return false
+}
+
 // clash says which addresses, that the machine has in use, keep a network from being made; "" for
 // none. One that the engine has stays: containers may be on it.
 func (n *networkSet) clash(a *account) string {

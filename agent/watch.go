@@ -136,8 +136,11 @@ func architecture(goarch string) string {
 	return goarch
 }
 
+// clashLook is how often the machine is looked at while a network waits for another one to go from it.
+const clashLook = time.Second
+
 // describe looks at the machine every so often, and more often while the engine
-// doesn't answer.
+// doesn't answer, or a network waits for another one to go.
 func (a *Agent) describe(ctx context.Context) {
 	failed := 0
 	for ctx.Err() == nil {
@@ -151,6 +154,11 @@ func (a *Agent) describe(ctx context.Context) {
 		}
 		cancel()
 		failing := failed >= describeAttempts && ctx.Err() == nil
+		a.call(func(s *taskSet) {
+			if s.networks.clashPasses(a.cfg.NodeID) {
+				delay = min(delay, clashLook)
+			}
+		})
 		a.post(func(s *taskSet) {
 			s.describeFailed = failing
 			s.reportEngine()

@@ -211,6 +211,24 @@ func TestNetworks_ANodeThatCarriesNone(t *testing.T) {
 	})
 }
 
+// TestNetworks_WaitForAnotherToGo has a network of the cluster that the database doesn't have any more be on the machine,
+// where another node removes it: the one that gets its addresses is made within a second after.
+func TestNetworks_WaitForAnotherToGo(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newNetworkBench(t)
+		b.driver.SetAddressUses(cluster.AddressUse{Prefix: netip.MustParsePrefix("10.0.2.0/24"), By: "network gone of its engine", Engine: true, NetworkID: "gone"})
+		b.start()
+		m := b.accept()
+		m.told(everything(5, on(task("t1", 5, cluster.StateRunning), place(4098, 2))), nodesUpdate(5), networkUpdate(5, "a", 4098, serving("t1", 1, 2)))
+		m.beat(3500 * time.Millisecond)
+		m.expect("t1", cluster.StatePreparing, "preparing", "waiting for network a on this node: its subnet 10.0.2.0/24 overlaps 10.0.2.0/24, which network gone of its engine has here")
+		b.driver.SetAddressUses()
+		m.beat(1500 * time.Millisecond)
+		m.expect("t1", cluster.StateRunning, "started", "")
+		b.stop()
+	})
+}
+
 // TestNetworks_AnotherNodeOfTheEngine carries them: the task doesn't wait for a plane of its own
 // node, which does nothing.
 func TestNetworks_AnotherNodeOfTheEngine(t *testing.T) {
@@ -326,8 +344,10 @@ func TestNetworks_NobodyIsLedToAProgramThatDoesNotListen(t *testing.T) {
 		change func(*cluster.NetworkService)
 		want   time.Duration
 		looks  int64
+		job    bool
 		stop   bool
 	}{
+		"it is a job":          {after: time.Hour, job: true},
 		"it listens soon":      {after: time.Second, want: time.Second, looks: 25},
 		"it never does":        {after: time.Hour, want: 5 * time.Second, looks: 110},
 		"nothing is published": {after: time.Hour, change: func(s *cluster.NetworkService) { s.Ports = nil }},
@@ -345,7 +365,9 @@ func TestNetworks_NobodyIsLedToAProgramThatDoesNotListen(t *testing.T) {
 					c.change(&ingress.Services[0])
 				}
 				began := time.Now()
-				m.told(everything(5, on(task("t1", 5, cluster.StateRunning), place(4097, 2))), nodesUpdate(5), ingress)
+				set := everything(5, on(task("t1", 5, cluster.StateRunning), place(4097, 2)))
+				set.Revisions[0].Job = c.job
+				m.told(set, nodesUpdate(5), ingress)
 				if c.want > 0 || c.stop {
 					m.beat(500 * time.Millisecond)
 					m.expect("t1", cluster.StateStarting, "started, waiting until it listens at a published port", "")

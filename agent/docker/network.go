@@ -229,8 +229,8 @@ func (d *Driver) configure(ctx context.Context, options *network.CreateOptions) 
 }
 
 // KeepNetworks makes those networks that the engine lacks, and removes those that aren't
-// among them and that this node made, or had kept before. One that containers are on stays until a
-// later call.
+// among them and that this node made, or had kept before, or that another node of the cluster made, which
+// may be gone: one at a time keeps an engine's networks. One that containers are on stays until a later call.
 func (d *Driver) KeepNetworks(ctx context.Context, nodeID string, networks []*cluster.Network) (used []string, err error) {
 	ctx, end, err := d.lasting(ctx)
 	if err != nil {
@@ -242,7 +242,7 @@ func (d *Driver) KeepNetworks(ctx context.Context, nodeID string, networks []*cl
 		return nil, err
 	}
 	var failed []error
-	keep := map[string]bool{}
+	keep, id := map[string]bool{}, d.cluster()
 	for _, n := range networks {
 		made, err := d.ensure(ctx, nodeID, n, list)
 		if err != nil {
@@ -252,7 +252,8 @@ func (d *Driver) KeepNetworks(ctx context.Context, nodeID string, networks []*cl
 		keep[made.ID] = true
 	}
 	for _, found := range list {
-		if keep[found.ID] || found.Labels[LabelNetworkNode] != nodeID && !d.kept(found.ID) ||
+		ours := found.Labels[LabelNetworkNode] == nodeID || d.kept(found.ID) || id != "" && found.Labels[LabelNetworkCluster] == id
+		if keep[found.ID] || !ours ||
 			slices.ContainsFunc(networks, func(n *cluster.Network) bool { return isOf(found, n) }) {
 			continue
 		}

@@ -265,6 +265,31 @@ func TestNetworks_OnTheEngine(t *testing.T) {
 	}
 }
 
+// TestNetworks_OfANodeThatIsGone are removed by the one that keeps the engine's networks after it: nobody else would.
+// Another cluster's stay.
+func TestNetworks_OfANodeThatIsGone(t *testing.T) {
+	e := &fakeEngine{}
+	d := e.driver(t, "1.41")
+	d.clusterID = "c1"
+	for id, labels := range map[string]map[string]any{
+		"left": {LabelNetwork: "o1", LabelNetworkNode: "node2", LabelNetworkCluster: "c1"}, "its": {LabelNetwork: "o2", LabelNetworkNode: "node3", LabelNetworkCluster: "c2"},
+		"old": {LabelNetwork: "o3", LabelNetworkNode: "node4"},
+	} {
+		e.networks = append(e.networks, map[string]any{"Id": id, "Name": id, "Labels": labels})
+	}
+	if used, err := d.KeepNetworks(t.Context(), "node1", nil); err != nil || len(used) > 0 {
+		t.Fatalf("%v, %q", err, used)
+	}
+	var left []string
+	for _, n := range e.networks {
+		left = append(left, n["Id"].(string))
+	}
+	slices.Sort(left)
+	if !slices.Equal(left, []string{"its", "old"}) {
+		t.Errorf("left %q, want its and old", left)
+	}
+}
+
 // TestNetworks_OfSeveralNodes is an engine that two nodes have: what one has made in the moment between the
 // other's look and its attempt, as engines refuse it then, is both's; and who clears away what there is leaves
 // all while another's containers are on a network, and nothing otherwise, whoever made it.
