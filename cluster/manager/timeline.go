@@ -64,13 +64,22 @@ func (m *Manager) askTimeline(ctx context.Context, other cluster.ManagerHealth, 
 		answer, err = m.fetchTimeline(ctx, other.Addr, last)
 	}
 	answer.NodeID, answer.Name, answer.Asked, answer.Came = other.NodeID, other.Hostname, began, m.cfg.Now()
-	switch {
-	case errors.Is(err, context.DeadlineExceeded):
-		answer.Missing = fmt.Sprintf("it didn't answer within %v", timelineLimit)
-	case err != nil:
-		answer.Missing = err.Error()
-	}
+	answer.Missing = whyMissing(err)
 	return answer
+}
+
+// whyMissing says why a manager's records aren't there, for people: without what it was asked. It is empty for no error.
+func whyMissing(err error) string {
+	var asked *url.Error
+	switch {
+	case err == nil:
+		return ""
+	case errors.Is(err, context.DeadlineExceeded):
+		return fmt.Sprintf("it didn't answer within %v", timelineLimit)
+	case errors.As(err, &asked):
+		return asked.Err.Error()
+	}
+	return err.Error()
 }
 
 // ownTimeline is what this manager did lately; less than no time is all it knows.

@@ -179,6 +179,52 @@ func playExec(p *rackPart) {
 		p.Fatalf("%v\n%s", err, out)
 	}
 	p.removed("shell")
+	p.why(skep, home)
+}
+
+// why asks by each host what is in the way of services, and has a dump for somebody who helps.
+func (p *rackPart) why(skep string, home *rackHost) {
+	p.Helper()
+	p.service("waits", "--env", "PASSWORD=kanarie", "--constraint", "node.labels.zone==nowhere", "--", "sleep")
+	p.service("fails", "--restart-condition", "none", "--constraint", "node.hostname=="+home.name, "--", "work", "0s", "7")
+	for i, h := range p.hosts {
+		c := p.on(i + 1)
+		for service, parts := range map[string][]string{
+			"waits": {"0 of 1 task runs", "1 task: no suitable node (scheduling constraints not satisfied on 3 nodes)", "3 excluded by node.labels.zone==nowhere"},
+			"fails": {"1 task on " + home.name + ", the last at ", "task: non-zero exit (7)", "2 excluded by node.hostname==" + home.name},
+		} {
+			p.eventually("why of "+service+" by "+h.name, 10*time.Second, func(context.Context) error {
+				out, err := c.command(skep, "--host", h.node.socket(), "service", "why", service)
+				for _, part := range parts {
+					if err == nil && !strings.Contains(out, part) {
+						err = fmt.Errorf("it has no %q", part)
+					}
+				}
+				if err != nil {
+					return fmt.Errorf("%w: %s", err, out)
+				}
+				return nil
+			})
+		}
+		file := filepath.Join(p.TempDir(), "dump.tar.gz")
+		if out, err := c.command(skep, "--host", h.node.socket(), "support", "dump", file); err != nil || strings.Contains(out, ".error") {
+			p.Errorf("%s: dump: %v\n%s", h.name, err, out)
+			continue
+		}
+		dumped, err := c.command("tar", "-xzOf", file)
+		if err != nil {
+			p.Fatal(err)
+		}
+		for _, part := range []string{"waits", "PASSWORD", "non-zero exit (7)", "skep_raft_term", "goroutine profile"} {
+			if !strings.Contains(dumped, part) {
+				p.Errorf("%s: the dump has no %q", h.name, part)
+			}
+		}
+		if strings.Contains(dumped, "kanarie") || strings.Contains(dumped, "SWMTKN") {
+			p.Errorf("%s: the dump has what is nobody's business", h.name)
+		}
+	}
+	p.removed("waits", "fails")
 }
 
 // terminal runs a command in a terminal of a size that changes.

@@ -63,6 +63,9 @@ func (p *rackPart) tell(began time.Time) {
 		return
 	}
 	for _, h := range p.hosts {
+		for _, n := range h.others {
+			p.Logf("the log of %s on it ends:\n%s", n.name, n.lastLog())
+		}
 		p.Logf("the log of %s ends:\n%s", h.name, h.node.lastLog())
 	}
 	if hold, err := time.ParseDuration(os.Getenv("SKEP_HOLD")); err == nil {
