@@ -85,19 +85,11 @@ func (s *taskSet) awaited(t *taskState) (ports []cluster.PublishedPort) {
 // ctx's end.
 func (a *Agent) awaitListening(ctx context.Context, pid int, ports []cluster.PublishedPort) bool {
 	const first, longest = 2 * time.Millisecond, 50 * time.Millisecond
-	end := time.After(listenTime)
-	for wait := first; !a.cfg.Driver.(Listener).Listens(pid, ports); wait = min(2*wait, longest) {
-		timer := time.NewTimer(wait)
-		select {
-		case <-timer.C:
-		case <-end:
-			return true
-		case <-ctx.Done():
-			timer.Stop()
-			return false
-		}
+	limited, cancel := context.WithTimeout(ctx, listenTime)
+	defer cancel()
+	for wait := first; !a.cfg.Driver.(Listener).Listens(pid, ports) && cluster.Sleep(limited, wait); wait = min(2*wait, longest) {
 	}
-	return true
+	return ctx.Err() == nil
 }
 
 // attachNetworks puts into an assignment what the container needs to know of its networks.

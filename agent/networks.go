@@ -310,8 +310,8 @@ func (n *networkSet) clashPasses(nodeID string) bool {
 	if len(passing) == 0 || n.index(nodeID) == 0 {
 		return false
 	}
-	for id, a := range n.accounts {
-		if a.Network != nil && !a.Dropped && !n.kept[id] && a.Network.Clash(passing) != "" {
+	for _, a := range n.accounts {
+		if a.Network != nil && !a.Dropped && n.clashWith(a, passing) != "" {
 			return true
 		}
 	}
@@ -320,11 +320,13 @@ func (n *networkSet) clashPasses(nodeID string) bool {
 
 // clash says which addresses, that the machine has in use, keep a network from being made; "" for
 // none. One that the engine has stays: containers may be on it.
-func (n *networkSet) clash(a *account) string {
+func (n *networkSet) clash(a *account) string { return n.clashWith(a, n.uses) }
+
+func (n *networkSet) clashWith(a *account, uses []cluster.AddressUse) string {
 	if n.kept[a.Network.ID] {
 		return ""
 	}
-	return a.Network.Clash(n.uses)
+	return a.Network.Clash(uses)
 }
 
 // inTheWay finds a network that another one, which isn't on this machine yet, has to wait for: it is here, or

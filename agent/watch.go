@@ -155,13 +155,11 @@ func (a *Agent) describe(ctx context.Context) {
 		cancel()
 		failing := failed >= describeAttempts && ctx.Err() == nil
 		a.call(func(s *taskSet) {
+			s.describeFailed = failing
+			s.reportEngine()
 			if s.networks.clashPasses(a.cfg.NodeID) {
 				delay = min(delay, clashLook)
 			}
-		})
-		a.post(func(s *taskSet) {
-			s.describeFailed = failing
-			s.reportEngine()
 		})
 		timer := time.NewTimer(delay)
 		select {

@@ -42,15 +42,12 @@ var execIDs = regexp.MustCompile(`^[0-9a-f]{64}$`)
 // pathTaskContainer is the leader's route to what it knows of a container.
 const pathTaskContainer = "/skep/v1/taskcontainers/{id}"
 
-// taskContainer is the container of a task.
+// taskContainer is the container of a task, as the leader tells of it too.
 type taskContainer struct {
-	id, nodeID, taskID, service string
+	ID, NodeID, TaskID, Service string
 	// here is set when the local engine has it.
 	here bool
 }
-
-// knownContainer is a taskContainer as the leader tells of it.
-type knownContainer struct{ ID, NodeID, TaskID, Service string }
 
 // findTaskContainer finds a container of a task, here or on another node. It is nil when
 // the reference is up to the local engine.
@@ -65,7 +62,7 @@ func (s *Server) findTaskContainer(ctx context.Context, r *request, ref string) 
 		if manager.Store().View().Node(labels[nodeLabel]) == nil {
 			return nil, nil // A user's own.
 		}
-		return &taskContainer{id: here.ID, nodeID: labels[nodeLabel], taskID: labels[taskIDLabel], service: labels[serviceNameLabel], here: true}, nil
+		return &taskContainer{ID: here.ID, NodeID: labels[nodeLabel], TaskID: labels[taskIDLabel], Service: labels[serviceNameLabel], here: true}, nil
 	}
 	found, err := containerIn(manager.Store().View(), ref)
 	if found == nil && err == nil {
@@ -73,7 +70,7 @@ func (s *Server) findTaskContainer(ctx context.Context, r *request, ref string) 
 			found, err = s.containerOfLeader(r, ref) // Its agent may have told of it just now.
 		}
 	}
-	if found == nil || found.nodeID == manager.NodeID() { // The local engine should have had that.
+	if found == nil || found.NodeID == manager.NodeID() { // The local engine should have had that.
 		return nil, err
 	}
 	return found, nil
@@ -85,9 +82,9 @@ func containerIn(view store.View, ref string) (*taskContainer, error) {
 	if task == nil {
 		return nil, err
 	}
-	found := &taskContainer{id: task.Status.ContainerID, nodeID: task.NodeID, taskID: task.ID}
+	found := &taskContainer{ID: task.Status.ContainerID, NodeID: task.NodeID, TaskID: task.ID}
 	if service := view.Service(task.ServiceID); service != nil {
-		found.service = service.Spec.Name
+		found.Service = service.Spec.Name
 	}
 	return found, nil
 }
@@ -101,11 +98,11 @@ func (s *Server) containerOfLeader(r *request, ref string) (*taskContainer, erro
 		}
 		return nil, nil
 	}
-	var known knownContainer
-	if err := json.Unmarshal(answer, &known); err != nil {
+	found := new(taskContainer)
+	if err := json.Unmarshal(answer, found); err != nil {
 		return nil, fail(cluster.ErrUnavailable, "read the leader's answer: %v", err)
 	}
-	return &taskContainer{id: known.ID, nodeID: known.NodeID, taskID: known.TaskID, service: known.Service}, nil
+	return found, nil
 }
 
 // tellContainer says what is known of a task's container.
@@ -117,7 +114,7 @@ func (s *Server) tellContainer(_ context.Context, r *request) (response, error) 
 	if found == nil {
 		return response{}, fail(cluster.ErrNotFound, "No such container: %s", r.vars("id"))
 	}
-	return response{body: knownContainer{found.id, found.nodeID, found.taskID, found.service}}, nil
+	return response{body: found}, nil
 }
 
 // taskOfContainer finds the task whose container has the ID, the beginning of it, or the name; nil
@@ -156,7 +153,7 @@ func (s *Server) askContainer(ctx context.Context, r *request) (response, error)
 		return response{engine: true}, nil
 	}
 	path := r.http.URL.Path
-	return s.askEngine(r, found.nodeID, "/containers/"+found.id+path[strings.LastIndexByte(path, '/'):]), nil
+	return s.askEngine(r, found.NodeID, "/containers/"+found.ID+path[strings.LastIndexByte(path, '/'):]), nil
 }
 
 // createExec prepares a command that is to run in a container. If that is a task's, the ID that
@@ -184,12 +181,12 @@ func (s *Server) createExec(ctx context.Context, r *request) (response, error) {
 			"allow it with `skep cluster update --allow-host-options`, or leave --privileged out")
 	}
 	var made struct{ Id string }
-	if err := s.exchange(ctx, r, found.nodeID, found.here, "/containers/"+found.id+"/exec", &made); err != nil {
+	if err := s.exchange(ctx, r, found.NodeID, found.here, "/containers/"+found.ID+"/exec", &made); err != nil {
 		return response{}, err
 	}
 	s.Log.Info("exec in a task's container", "by", cluster.Actor(ctx), "command", firstWord(asked.Cmd),
-		"service", found.service, "task", found.taskID, "node", found.nodeID, "exec", made.Id[:min(len(made.Id), 12)])
-	return response{status: http.StatusCreated, body: map[string]string{"Id": made.Id + "." + found.nodeID}}, nil
+		"service", found.Service, "task", found.TaskID, "node", found.NodeID, "exec", made.Id[:min(len(made.Id), 12)])
+	return response{status: http.StatusCreated, body: map[string]string{"Id": made.Id + "." + found.NodeID}}, nil
 }
 
 // firstWord is what may be told of a command: what follows may be a password.

@@ -20,11 +20,7 @@ const (
 // Listens tells whether a program in the network namespace of a process listens at the target of one of these ports,
 // by TCP or UDP. It says yes where that can't be known: the process isn't there, or all ports are SCTP's.
 func Listens(pid int, ports []cluster.PublishedPort) bool {
-	return listens(fmt.Sprintf("/proc/%d/net/", pid), ports)
-}
-
-func listens(dir string, ports []cluster.PublishedPort) bool {
-	asked := false
+	dir, asked := fmt.Sprintf("/proc/%d/net/", pid), false
 	for protocol, state := range map[string]string{"tcp": tcpListens, "udp": udpListens} {
 		targets := map[uint16]bool{}
 		for _, p := range ports {
