@@ -12,8 +12,8 @@ import (
 )
 
 const (
-	// LeastToken is how many characters a token has at least.
-	LeastToken = 16
+	// leastToken is how many characters a token has at least.
+	leastToken = 16
 	// maxTokens is how many a file may have.
 	maxTokens = 1000
 )
@@ -43,8 +43,8 @@ func ParseTokens(text []byte) (Tokens, error) {
 		if len(words) < 2 || len(words) > 3 || words[0] != GrantRead && words[0] != GrantWrite {
 			return nil, cluster.Errorf(cluster.ErrInvalid, "line %d: want \"read TOKEN\" or \"write TOKEN\", and a name of one word if you like", i+1)
 		}
-		if len(words[1]) < LeastToken {
-			return nil, cluster.Errorf(cluster.ErrInvalid, "line %d: the token has %d characters: want at least %d", i+1, len(words[1]), LeastToken)
+		if len(words[1]) < leastToken {
+			return nil, cluster.Errorf(cluster.ErrInvalid, "line %d: the token has %d characters: want at least %d", i+1, len(words[1]), leastToken)
 		}
 		one := Access{Grant: words[0], key: sha256.Sum256([]byte(words[1]))}
 		if len(words) == 3 {
