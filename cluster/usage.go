@@ -20,6 +20,8 @@ type TaskUsage struct {
 	TaskID, Name      string
 	ServiceID, NodeID string
 	Service, Hostname string
+	// NodeMemory is how much its node has: what tasks may take together, however much each may. Zero when that isn't known.
+	NodeMemory uint64 `json:",omitempty"`
 	// Usage has the oldest first: the newest is of now, the others are of every UsageEvery before.
 	Usage []Usage `json:",omitempty"`
 	// Err is why there is none.

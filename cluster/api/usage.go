@@ -65,7 +65,7 @@ func (s *Server) showUsage(ctx context.Context, r *request) (response, error) {
 			told.Service = service.Spec.Name
 		}
 		if node := view.Node(task.NodeID); node != nil {
-			told.Hostname = node.Description.Hostname
+			told.Hostname, told.NodeMemory = node.Description.Hostname, uint64(max(node.Description.Resources.MemoryBytes, 0))
 		}
 		byNode[task.NodeID], all = append(byNode[task.NodeID], told), append(all, told)
 	}

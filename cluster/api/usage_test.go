@@ -9,6 +9,7 @@ import (
 	"testing"
 
 	"skep/cluster"
+	"skep/store"
 )
 
 // Each node is asked once for its tasks; who can't be asked says why, and the others are there.
@@ -34,10 +35,15 @@ func TestUsage_OfAllNodes(t *testing.T) {
 		return new(net.Dialer).DialContext(ctx, "unix", path)
 	}
 	b.addTask(5, b.view().Task(taskID(2)).ServiceID, 5, 2, func(task *cluster.Task) { task.Status.State = cluster.StatePreparing })
+	b.update(func(tx *store.Tx) error {
+		n := *tx.Node(nodeID(2))
+		n.Description.Resources.MemoryBytes = 1 << 30
+		return tx.Put(&n)
+	})
 	var told []cluster.TaskUsage
 	b.do("GET", cluster.UsagePath, nil).want(t, 200, "").into(t, &told)
 	if len(told) != 3 || told[0].Err != "its node doesn't know it as running" || told[1].Usage[0].Memory != 7 || told[1].Usage[0].CPU != 0 || told[1].Name != "web.2."+taskID(2) ||
-		told[1].Service != "web" || told[1].Hostname != "n2" || told[2].Err != "node "+nodeID(3)+" has no session" {
+		told[1].Service != "web" || told[1].Hostname != "n2" || told[1].NodeMemory != 1<<30 || told[2].NodeMemory != 0 || told[2].Err != "node "+nodeID(3)+" has no session" {
 		t.Errorf("%+v", told)
 	}
 	b.do("GET", cluster.UsagePath+"?node=n2&service=web&history=1", nil).want(t, 200, "").into(t, &told)

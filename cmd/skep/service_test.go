@@ -144,6 +144,24 @@ func TestServiceDiff(t *testing.T) {
 }
 
 // A message goes with docker's own commands, too.
+func TestServiceWhy(t *testing.T) {
+	node := newFakeNode(t)
+	node.answer("GET /skep/v1/services/web/why", `{"Service":"web","ID":"web1","Mode":"replicated","Running":1,"Desired":3,"Waiting":[{"Tasks":2,"Text":"no suitable node"}],"Nodes":5,"Constraints":[{"Constraint":"node.role==manager","Nodes":4}]}`)
+	env := []string{"SKEP_HOST=" + node.url}
+	r := skep(t, env, "service", "why", "web")
+	for _, line := range []string{"Service web (replicated): 1 of 3 tasks run.", "2 tasks: no suitable node", "4 excluded by node.role==manager"} {
+		if r.status != 0 || !hasLine(r.stdout, line) {
+			t.Errorf("no line %q in %+v", line, r)
+		}
+	}
+	if r := skep(t, env, "service", "why", "--json", "web"); r.status != 0 || !strings.Contains(r.stdout, `"Desired": 3`) {
+		t.Errorf("%+v", r)
+	}
+	if r := skep(t, env, "service", "why", "none"); r.status == 0 {
+		t.Errorf("%+v", r)
+	}
+}
+
 func TestService_Message(t *testing.T) {
 	node := webNode(t)
 	env := []string{"SKEP_HOST=" + node.url}

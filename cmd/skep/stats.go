@@ -3,6 +3,7 @@ package main
 //lint:file-ignore SA1019 as in root.go.
 
 import (
+	"bytes"
 	"cmp"
 	"context"
 	"errors"
@@ -47,6 +48,8 @@ type statsRow struct {
 	Processes                     uint64
 	// Err is why there is nothing; of a sum it counts what is missing.
 	Err string `json:",omitempty"`
+
+	nodeMemory uint64 // of its node; 0 when that isn't known
 }
 
 // Name is the task's, or else the node's.
@@ -101,7 +104,7 @@ func (r *statsRow) add(other statsRow) {
 
 // rowOf makes a row of what a task uses; before is the last look that the command had of it.
 func rowOf(of cluster.TaskUsage, before cluster.Usage) statsRow {
-	r := statsRow{Task: of.Name, Service: of.Service, Node: cmp.Or(of.Hostname, of.NodeID), Tasks: 1, Err: of.Err}
+	r := statsRow{Task: of.Name, Service: of.Service, Node: cmp.Or(of.Hostname, of.NodeID), Tasks: 1, Err: of.Err, nodeMemory: of.NodeMemory}
 	if len(of.Usage) == 0 {
 		r.Err = cmp.Or(r.Err, "unknown")
 		return r
@@ -118,14 +121,18 @@ func rowOf(of cluster.TaskUsage, before cluster.Usage) statsRow {
 	return r
 }
 
-// byNode adds rows up.
+// byNode adds rows up. Tasks of a node that have no limit may each take all of its memory, but not together.
 func byNode(rows []statsRow) []statsRow {
 	sums := map[string]*statsRow{}
 	for _, r := range rows {
 		if sums[r.Node] == nil {
 			sums[r.Node] = &statsRow{Node: r.Node}
 		}
-		sums[r.Node].add(r)
+		sum := sums[r.Node]
+		sum.add(r)
+		if r.nodeMemory > 0 {
+			sum.MemoryLimit = min(sum.MemoryLimit, r.nodeMemory)
+		}
 	}
 	var nodes []statsRow
 	for _, node := range slices.Sorted(maps.Keys(sums)) {
@@ -252,7 +259,7 @@ func (s *stats) rowsOf(usage []cluster.TaskUsage) (rows []statsRow, young bool) 
 
 func (s *stats) print(tasks []statsRow) error {
 	total := statsRow{}
-	for _, row := range tasks {
+	for _, row := range byNode(tasks) {
 		total.add(row)
 	}
 	rows := s.rows(tasks)
@@ -271,11 +278,35 @@ func (s *stats) print(tasks []statsRow) error {
 		}
 		return nil
 	}
-	if out.IsTerminal() && !s.once {
-		fmt.Fprint(out, clearScreen)
-	}
 	total.Task, total.Node = "TOTAL", fmt.Sprintf("%d tasks", total.Tasks)
-	return s.table(out, rows, total)
+	if !out.IsTerminal() || s.once {
+		return s.table(out, rows, total)
+	}
+	var text bytes.Buffer
+	if err := s.table(&text, rows, total); err != nil {
+		return err
+	}
+	high, wide := out.GetTtySize()
+	_, err := io.WriteString(out, clearScreen+fitScreen(text.String(), int(high), int(wide)))
+	return err
+}
+
+// fitScreen cuts a table to what a terminal shows: a line that goes on in the next one, or a head that is scrolled
+// away, says nothing. The last line, which is the sum, stays. Zero is no bound.
+func fitScreen(text string, high, wide int) string {
+	lines := strings.Split(strings.TrimRight(text, "\n"), "\n")
+	if n := len(lines); high > 3 && n >= high {
+		hidden := n - (high - 2)
+		lines = append(lines[:high-3:high-3], fmt.Sprintf("… %d more", hidden), lines[n-1])
+	}
+	for i, line := range lines {
+		line = strings.TrimRight(line, " ")
+		if letters := []rune(line); wide > 1 && len(letters) > wide {
+			line = string(letters[:wide-1]) + "…"
+		}
+		lines[i] = line
+	}
+	return strings.Join(lines, "\n") + "\n"
 }
 
 func (s *stats) table(out io.Writer, rows []statsRow, total statsRow) error {

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"fmt"
 	"strings"
 	"testing"
 	"time"
@@ -67,6 +68,46 @@ func TestRowOf_ComparesWithTheLastLook(t *testing.T) {
 	} {
 		if row := rowOf(cluster.TaskUsage{Usage: test.looks}, test.before); row.CPU != test.cpu || row.CPUKnown != test.known {
 			t.Errorf("%s: %+v", test.name, row)
+		}
+	}
+}
+
+// Tasks without a limit may take a node's memory together, not each for itself.
+func TestStats_SumsAreNoMoreThanThereIs(t *testing.T) {
+	node := newFakeNode(t)
+	look := func(task, on string, memory, limit int) string {
+		return fmt.Sprintf(`{"TaskID":%q,"Name":%q,"Hostname":%q,"NodeMemory":1000,"Usage":[{"At":"2026-01-01T12:00:00Z","MemoryLimit":1},{"At":"2026-01-01T12:00:10Z","Memory":%d,"MemoryLimit":%d}]}`, task, task, on, memory, limit)
+	}
+	node.answer("GET /skep/v1/usage", "["+strings.Join([]string{look("a", "one", 100, 1000), look("b", "one", 100, 1000), look("c", "two", 100, 300), look("d", "two", 100, 100)}, ",")+"]")
+	env := []string{"SKEP_HOST=" + node.url}
+	for command, lines := range map[string][]string{
+		"service": {"a one 0.00% 100B / 1000B", "TOTAL 4 tasks 0.00% 400B / 1.367KiB 28.57%"},
+		"node":    {"one 2 0.00% 200B / 1000B 20.00%", "two 2 0.00% 200B / 400B 50.00%", "TOTAL 4 0.00% 400B / 1.367KiB 28.57%"},
+	} {
+		r := skep(t, env, command, "stats", "--no-stream")
+		said := strings.Join(strings.Fields(r.stdout), " ")
+		for _, line := range lines {
+			if r.status != 0 || !strings.Contains(said, line) {
+				t.Errorf("%s: no line %q in\n%s%s", command, line, r.stdout, r.stderr)
+			}
+		}
+	}
+}
+
+func TestFitScreen(t *testing.T) {
+	const text = "HEAD   X\none    1  \ntwo    2\nthree  3\nTOTAL  6\n"
+	for _, c := range []struct {
+		high, wide int
+		want       string
+	}{
+		{0, 0, "HEAD   X\none    1\ntwo    2\nthree  3\nTOTAL  6\n"},
+		{6, 8, "HEAD   X\none    1\ntwo    2\nthree  3\nTOTAL  6\n"},
+		{5, 8, "HEAD   X\none    1\n… 2 more\nTOTAL  6\n"},
+		{4, 6, "HEAD …\n… 3 m…\nTOTAL…\n"},
+		{2, 8, "HEAD   X\none    1\ntwo    2\nthree  3\nTOTAL  6\n"},
+	} {
+		if got := fitScreen(text, c.high, c.wide); got != c.want {
+			t.Errorf("%d by %d: got\n%swant\n%s", c.high, c.wide, got, c.want)
 		}
 	}
 }
