@@ -3,6 +3,7 @@ package node
 import (
 	"crypto/tls"
 	"fmt"
+	"io"
 	"net"
 	"net/netip"
 	"os"
@@ -19,7 +20,8 @@ type ConsolePort struct {
 	// CertFile and KeyFile are PEM, read anew at each connection; empty for the node's own certificate, which browsers
 	// don't know.
 	CertFile, KeyFile string
-	// TokenFile lists tokens: see console.ParseTokens. It is read anew at each request. Empty for none.
+	// TokenFile lists tokens: see console.ParseTokens. It is read anew at each request. One that others than its owner
+	// can write, or that everybody can read, is none. Empty for none.
 	TokenFile string
 }
 
@@ -57,8 +59,29 @@ func (p ConsolePort) tokens() ([]byte, error) {
 	if p.TokenFile == "" {
 		return nil, nil
 	}
-	return os.ReadFile(p.TokenFile)
+	file, err := os.Open(p.TokenFile)
+	if err != nil {
+		return nil, err
+	}
+	defer file.Close()
+	info, err := file.Stat()
+	switch {
+	case err != nil:
+		return nil, err
+	case !info.Mode().IsRegular():
+		return nil, cluster.Errorf(cluster.ErrInvalid, "it is no file")
+	case info.Mode().Perm()&othersMay != 0:
+		return nil, cluster.Errorf(cluster.ErrInvalid, "its permissions are %04o, so others could read the tokens or write some: chmod 600 or 640", info.Mode().Perm())
+	}
+	return io.ReadAll(io.LimitReader(file, maxTokenFile))
 }
+
+const (
+	// othersMay are permissions that a file of tokens mustn't give: to write to its group, anything to everybody.
+	othersMay = 0o027
+	// maxTokenFile bounds what is read at each request: more is no list of tokens.
+	maxTokenFile = 256 << 10
+)
 
 // knows tells whether a host is a name of this machine: any address, which nobody can have a name stand for, or one
 // that the certificate is for.

@@ -136,6 +136,25 @@ func TestConsolePort_LetsInByTokens(t *testing.T) {
 	if status, _ := ask("POST", "/login", url.Values{"code": {token}}); status != 403 {
 		t.Errorf("with tokens that can't be read: %d", status)
 	}
+	// What others could have written, or may have read, lets nobody in, also who was in.
+	write(t, port.TokenFile, "read "+token+" wall\n")
+	if _, body := ask("POST", "/login", url.Values{"code": {token}}); !strings.Contains(body, shown) {
+		t.Errorf("a right token: %s", body)
+	}
+	for mode, in := range map[os.FileMode]bool{0o400: true, 0o600: true, 0o640: true, 0o644: false, 0o660: false, 0o602: false, 0o777: false} {
+		if err := os.Chmod(port.TokenFile, mode); err != nil {
+			t.Fatal(err)
+		}
+		if _, body := ask("GET", "/console/", nil); strings.Contains(body, shown) != in {
+			t.Errorf("with permissions %04o it is shown: %v, want %v", mode, !in, in)
+		}
+		if err := port.Check(); (err == nil) != in || !in && !strings.Contains(err.Error(), "chmod 600") {
+			t.Errorf("a start with permissions %04o: %v", mode, err)
+		}
+	}
+	if err := os.Chmod(port.TokenFile, 0o600); err != nil {
+		t.Fatal(err)
+	}
 	transport.TLSClientConfig.RootCAs = certificate(t, port.CertFile, port.KeyFile, name)
 	ask("GET", "/", nil)
 	for host, want := range map[string]bool{name: true, "192.0.2.9": true, "[2001:db8::1]": true, "evil.example.org": false, "localhost": false, "": false} {

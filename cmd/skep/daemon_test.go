@@ -1,6 +1,7 @@
 package main
 
 import (
+	"os"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -31,6 +32,7 @@ func TestDaemonOptions_DefaultsAreEnough(t *testing.T) {
 }
 
 func TestDaemonOptions_RefusesWhatCannotWork(t *testing.T) {
+	nonsense := tokens(t, "nonsense")
 	for args, says := range map[string]string{
 		"--driver podman":                             "want one of docker, simulate",
 		"--log-level loud":                            "want one of debug",
@@ -57,7 +59,9 @@ func TestDaemonOptions_RefusesWhatCannotWork(t *testing.T) {
 		"--console-token-file /nowhere":                                  "--console-addr",
 		"--console-addr 127.0.0.1:2378 --console-cert /nowhere":          "go together",
 		"--console-addr 127.0.0.1:2378 --console-token-file /nowhere":    "no such file",
-		"--console-addr 127.0.0.1:2378 --console-token-file /etc/passwd": "line 1: want",
+		"--console-addr 127.0.0.1:2378 --console-token-file /etc/passwd": "its permissions are",
+		"--console-addr 127.0.0.1:2378 --console-token-file /dev/null":   "it is no file",
+		"--console-addr 127.0.0.1:2378 --console-token-file " + nonsense: "line 1: want",
 		"--metrics-detail all":                                           "want one of service, node",
 		"--driver podman --log-format xml --log-level no":                "--log-format",
 	} {
@@ -65,6 +69,15 @@ func TestDaemonOptions_RefusesWhatCannotWork(t *testing.T) {
 			t.Errorf("%s: %v, want something with %q", args, err, says)
 		}
 	}
+}
+
+// tokens is a file with that text, which nobody else can read.
+func tokens(t *testing.T, text string) string {
+	path := filepath.Join(t.TempDir(), "tokens")
+	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return path
 }
 
 func TestDaemonOptions_AcceptsWhatWorks(t *testing.T) {
@@ -77,7 +90,7 @@ func TestDaemonOptions_AcceptsWhatWorks(t *testing.T) {
 		"--driver simulate --engine= --hostname n1",
 		"--metrics-addr 127.0.0.1:9100 --metrics-detail node",
 		"--metrics-addr 10.0.0.1:9100 --metrics-tls",
-		"--console-addr 0.0.0.0:2378 --console-token-file /dev/null",
+		"--console-addr 0.0.0.0:2378 --console-token-file " + tokens(t, "read 0123456789abcdef wall\n"),
 		"--engine tcp://127.0.0.1:2375 --log-level debug --log-format json",
 	} {
 		if _, err := options(t, strings.Fields(args)...); err != nil {
