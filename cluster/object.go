@@ -267,6 +267,9 @@ func RevisionID(serviceID string, number uint64) string {
 	return serviceID + "." + strconv.FormatUint(number, 10)
 }
 
+// DefaultMonitor is for how long a task of an update is watched that doesn't say.
+const DefaultMonitor = 5 * time.Second
+
 // Rollout is the progress of the service's last update or rollback. It is its
 // own record, so that progress never makes a user's update "out of sequence".
 // A user's update deletes it; a rollback replaces it.

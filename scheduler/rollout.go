@@ -13,12 +13,9 @@ import (
 	"skep/store"
 )
 
-const (
-	defaultMonitor = 5 * time.Second
-	// defaultStartDeadline is what holds without cluster.LabelStartDeadline, from when a
-	// task of a rollout may start.
-	defaultStartDeadline = 5 * time.Minute
-)
+// defaultStartDeadline is what holds without cluster.LabelStartDeadline, from when a
+// task of a rollout may start.
+const defaultStartDeadline = 5 * time.Minute
 
 // updatePolicy is how tasks are replaced: the service's UpdateConfig, or its
 // RollbackConfig while it rolls back, with Swarm's defaults.
@@ -32,7 +29,7 @@ type updatePolicy struct {
 }
 
 func policyOf(s *cluster.Service, rollback bool) updatePolicy {
-	p := updatePolicy{parallelism: 1, monitor: defaultMonitor, action: swarm.UpdateFailureActionPause, deadline: defaultStartDeadline}
+	p := updatePolicy{parallelism: 1, monitor: cluster.DefaultMonitor, action: swarm.UpdateFailureActionPause, deadline: defaultStartDeadline}
 	config := s.Spec.UpdateConfig
 	if rollback {
 		config = s.Spec.RollbackConfig

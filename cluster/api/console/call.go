@@ -37,11 +37,10 @@ func (a *answer) Write(data []byte) (int, error) {
 }
 
 // call asks the API of this node, which asks the leader where it must. What it refuses is an
-// error with its words.
-func (c *Console) call(ctx context.Context, method, path string, body, into any) error {
+// error with its words, and so is an answer that it breaks off.
+func (c *Console) call(ctx context.Context, method, path string, body, into any) (err error) {
 	var content []byte
 	if body != nil {
-		var err error
 		if content, err = json.Marshal(body); err != nil {
 			return fmt.Errorf("encode request: %w", err)
 		}
@@ -54,6 +53,13 @@ func (c *Console) call(ctx context.Context, method, path string, body, into any)
 		request.Header.Set("Content-Type", "application/json")
 	}
 	got := answer{header: http.Header{}}
+	defer func() {
+		if fault := recover(); fault == http.ErrAbortHandler {
+			err = fmt.Errorf("read answer: it was broken off")
+		} else if fault != nil {
+			panic(fault)
+		}
+	}()
 	c.API.ServeHTTP(&got, request)
 	if got.status >= http.StatusMultipleChoices {
 		return refusalOf(got.status, got.body.Bytes())

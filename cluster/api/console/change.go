@@ -26,6 +26,8 @@ func (c *Console) changes() map[string]func(context.Context, *http.Request) erro
 		"services/{id}/restart":   c.restart,
 		"services/{id}/rollback":  c.rollBack,
 		"nodes/{id}/availability": c.setAvailability,
+		"nodes/{id}/label":        c.setLabel,
+		"nodes/{id}/unlabel":      c.removeLabel,
 	}
 }
 
@@ -118,12 +120,40 @@ func (c *Console) rollBack(ctx context.Context, r *http.Request) error {
 	return c.update(ctx, path, service, "&rollback=previous")
 }
 
-func (c *Console) setAvailability(ctx context.Context, r *http.Request) error {
+// changeNode reads a node's spec, as the leader has it, and writes it back changed.
+func (c *Console) changeNode(ctx context.Context, r *http.Request, change func(*swarm.NodeSpec)) error {
 	path := "/nodes/" + url.PathEscape(r.PathValue("id"))
 	var node swarm.Node
 	if err := c.call(ctx, http.MethodGet, path, nil, &node); err != nil {
 		return err
 	}
-	node.Spec.Availability = swarm.NodeAvailability(r.PostForm.Get("availability"))
+	change(&node.Spec)
 	return c.call(ctx, http.MethodPost, fmt.Sprintf("%s/update?version=%d", path, node.Version.Index), node.Spec, nil)
+}
+
+func (c *Console) setAvailability(ctx context.Context, r *http.Request) error {
+	return c.changeNode(ctx, r, func(spec *swarm.NodeSpec) {
+		spec.Availability = swarm.NodeAvailability(r.PostForm.Get("availability"))
+	})
+}
+
+func (c *Console) setLabel(ctx context.Context, r *http.Request) error {
+	name, value := strings.TrimSpace(r.PostForm.Get("name")), strings.TrimSpace(r.PostForm.Get("value"))
+	if name == "" || strings.Contains(name, "=") {
+		return cluster.Errorf(cluster.ErrInvalid, "name a label, without =")
+	}
+	return c.changeNode(ctx, r, func(spec *swarm.NodeSpec) {
+		if spec.Labels == nil {
+			spec.Labels = map[string]string{}
+		}
+		spec.Labels[name] = value
+	})
+}
+
+func (c *Console) removeLabel(ctx context.Context, r *http.Request) error {
+	name := r.PostForm.Get("name")
+	if name == "" {
+		return cluster.Errorf(cluster.ErrInvalid, "name a label")
+	}
+	return c.changeNode(ctx, r, func(spec *swarm.NodeSpec) { delete(spec.Labels, name) })
 }

@@ -57,7 +57,7 @@ func (b *bench) served(grant string) string {
 
 // shownPages are those that there are pictures of.
 var shownPages = map[string]string{
-	"overview": "", "services": "services", "service": "services/shop_web", "waiting": "services/train", "nodes": "nodes", "node": "nodes/w2", "networks": "networks",
+	"overview": "", "services": "services", "service": "services/shop_web", "waiting": "services/train", "placed": "services/shop_db", "nodes": "nodes", "node": "nodes/w2", "networks": "networks",
 	"stacks": "stacks", "data": "data", "events": "events", "raft": "raft", "logs": "services/shop_web/logs",
 }
 

@@ -17,11 +17,15 @@ import (
 	"github.com/docker/docker/api/types/events"
 
 	"skep/cluster"
+	"skep/cluster/timeline"
 	"skep/store"
 )
 
-// Root is where the console is served.
-const Root = "/console/"
+// Root is where the console is served, and Static where its style and script are, which show nothing.
+const (
+	Root   = "/console/"
+	Static = Root + "static/"
+)
 
 // GrantHeader says what whoever asks may do: GrantRead or GrantWrite. The Proxy sets it, and
 // lets none through. Whoever reaches the socket by another way could ask the API itself, so
@@ -68,9 +72,12 @@ type Console struct {
 	Config
 	mux       *http.ServeMux
 	templates *template.Template
-	health    healthCache
 	parts     partCache
 	hub       hub
+	// What others say: how the cluster is, what the managers did, what tasks use.
+	statuses  answers[cluster.Status]
+	timelines answers[timeline.Timeline]
+	charts    answers[usageShown]
 }
 
 //go:embed templates static
@@ -83,8 +90,10 @@ func New(config Config) *Console {
 	}
 	c := &Console{Config: config, mux: http.NewServeMux()}
 	c.templates = template.Must(template.New("").Funcs(c.functions()).ParseFS(files, "templates/*.html"))
-	c.health = healthCache{console: c, lock: make(chan struct{}, 1)}
 	c.hub.console = c
+	c.statuses = answers[cluster.Status]{now: c.Now, most: 1, old: staleLimit}
+	c.timelines = answers[timeline.Timeline]{now: c.Now, most: keptTimelines, old: staleLimit}
+	c.charts = answers[usageShown]{now: c.Now, most: keptCharts, old: cluster.UsageEvery + staleLimit}
 	c.routes()
 	return c
 }
@@ -107,7 +116,7 @@ func (c *Console) routes() {
 		http.ServeContent(w, r, name, time.Time{}, bytes.NewReader(data))
 	})
 	for pattern, show := range map[string]func(*look) (page, error){
-		"{$}": overview, "services": servicesPage, "services/{id}": servicePage, "nodes": nodesPage, "nodes/{id}": nodePage,
+		"{$}": overview, "services": servicesPage, "services/{id}": c.servicePage, "nodes": nodesPage, "nodes/{id}": nodePage,
 		"networks": networksPage, "stacks": stacksPage, "events": eventsPage, "data": dataPage, "raft": c.raftPage,
 	} {
 		c.mux.HandleFunc("GET "+Root+pattern, func(w http.ResponseWriter, r *http.Request) { c.servePage(w, r, show) })
@@ -122,18 +131,13 @@ func (c *Console) routes() {
 		c.mux.HandleFunc("POST "+Root+pattern, func(w http.ResponseWriter, r *http.Request) { c.serveChange(w, r, change) })
 	}
 	c.mux.HandleFunc(Root, func(w http.ResponseWriter, r *http.Request) {
-		c.refuse(w, r, http.StatusNotFound, "There is no such page.")
+		c.Refuse(w, http.StatusNotFound, "There is no such page.")
 	})
 }
 
 // ServeHTTP serves all under Root.
 func (c *Console) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	header := w.Header()
-	header.Set("Content-Security-Policy", contentPolicy)
-	header.Set("X-Content-Type-Options", "nosniff")
-	header.Set("Referrer-Policy", "same-origin")
-	header.Set("Cross-Origin-Opener-Policy", "same-origin")
-	header.Set("Cross-Origin-Resource-Policy", "same-origin")
+	keepOut(w.Header())
 	switch grant := r.Header.Get(GrantHeader); {
 	case grant != GrantRead && grant != GrantWrite:
 		http.Error(w, "The console is opened with \"skep console\".", http.StatusForbidden)
@@ -145,10 +149,19 @@ func (c *Console) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	c.mux.ServeHTTP(w, r)
 }
 
+// keepOut has browsers keep other pages out of this one.
+func keepOut(header http.Header) {
+	header.Set("Content-Security-Policy", contentPolicy)
+	header.Set("X-Content-Type-Options", "nosniff")
+	header.Set("Referrer-Policy", "same-origin")
+	header.Set("Cross-Origin-Opener-Policy", "same-origin")
+	header.Set("Cross-Origin-Resource-Policy", "same-origin")
+}
+
 // servePage shows a page, or the parts of it that are asked for.
 func (c *Console) servePage(w http.ResponseWriter, r *http.Request, show func(*look) (page, error)) {
 	if c.Manager() == nil {
-		c.refuse(w, r, http.StatusServiceUnavailable, "This node has no copy of the cluster's database to show: "+c.NotManager().Error())
+		c.Refuse(w, http.StatusServiceUnavailable, "This node has no copy of the cluster's database to show: "+c.NotManager().Error())
 		return
 	}
 	parts := strings.Fields(r.Header.Get(partsHeader))
@@ -158,6 +171,7 @@ func (c *Console) servePage(w http.ResponseWriter, r *http.Request, show func(*l
 		if err != nil {
 			return nil, err
 		}
+		defer look.done()
 		page, err := show(look)
 		if err != nil {
 			return nil, err
@@ -166,11 +180,11 @@ func (c *Console) servePage(w http.ResponseWriter, r *http.Request, show func(*l
 	})
 	switch {
 	case errors.Is(err, cluster.ErrNotFound):
-		c.refuse(w, r, http.StatusNotFound, err.Error())
+		c.Refuse(w, http.StatusNotFound, err.Error())
 		return
 	case err != nil:
 		c.Log.Error("page can't be made", "path", r.URL.Path, "error", err)
-		c.refuse(w, r, http.StatusInternalServerError, "This page can't be made; the daemon's log says why.")
+		c.Refuse(w, http.StatusInternalServerError, "This page can't be made; the daemon's log says why.")
 		return
 	}
 	header := w.Header()
@@ -198,8 +212,10 @@ func (c *Console) refuseChange(w http.ResponseWriter, back string, why error) {
 	_, _ = w.Write(body.Bytes()) // The browser may have gone.
 }
 
-// refuse shows a page that says why there is none.
-func (c *Console) refuse(w http.ResponseWriter, r *http.Request, status int, why string) {
+// Refuse shows a page that says why there is none.
+func (c *Console) Refuse(w http.ResponseWriter, status int, why string) {
+	keepOut(w.Header())
+	why = sentence(why)
 	var body bytes.Buffer
 	if err := c.templates.ExecuteTemplate(&body, "refusal", why); err != nil {
 		http.Error(w, why, status)

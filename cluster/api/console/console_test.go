@@ -10,6 +10,7 @@ import (
 	"runtime"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/docker/docker/api/types/swarm"
@@ -251,6 +252,10 @@ func TestLive_TellsAndLeavesNothing(t *testing.T) {
 	} else {
 		_ = more.Body.Close()
 	}
+	stacks := make([]byte, 8<<20)
+	if n := strings.Count(string(stacks[:runtime.Stack(stacks, true)]), "(*hub).run("); n != 1 {
+		t.Errorf("%d goroutines follow the database", n)
+	}
 	b.event(0, "service", "create", "web", "web")
 	for _, tab := range tabs {
 		told := false
@@ -266,6 +271,34 @@ func TestLive_TellsAndLeavesNothing(t *testing.T) {
 	}
 	cancel()
 	http.DefaultClient.CloseIdleConnections()
+}
+
+// TestLive_TwiceASecond: however much changes, a tab hears of it twice a second.
+func TestLive_TwiceASecond(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBench(t)
+		tab, ok := b.console.hub.join()
+		if !ok {
+			t.Fatal("there is no room")
+		}
+		defer func() {
+			b.console.hub.leave(tab)
+			synctest.Wait()
+		}()
+		heard := 0
+		for began := time.Now(); time.Since(began) < 5*time.Second; time.Sleep(10 * time.Millisecond) {
+			b.service("web", 1)
+			select {
+			case <-tab.ready:
+				heard++
+				b.console.hub.take(tab)
+			default:
+			}
+		}
+		if heard < 9 || heard > 10 {
+			t.Errorf("a tab heard %d times in 5 s", heard)
+		}
+	})
 }
 
 // TestLive_HundredTabsAreCheap holds what tabs take to a bound: each tab asks for the map of

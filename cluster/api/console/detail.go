@@ -1,7 +1,9 @@
 package console
 
 import (
+	"bytes"
 	"cmp"
+	"encoding/json"
 	"fmt"
 	"slices"
 	"strings"
@@ -14,8 +16,11 @@ import (
 	"skep/cluster/standing"
 )
 
-// factShown is a line of what an object is.
-type factShown struct{ Name, Value string }
+// factShown is a line of what an object is, with the pages of what it names.
+type factShown struct {
+	Name, Value string
+	Links       []linkShown
+}
 
 // taskRow is a task in a list.
 type taskRow struct {
@@ -34,7 +39,7 @@ type taskRow struct {
 }
 
 // servicePage shows one service.
-func servicePage(l *look) (page, error) {
+func (c *Console) servicePage(l *look) (page, error) {
 	s := l.view.Service(l.path("id"))
 	if s == nil {
 		if s = l.view.ServiceNamed(l.path("id")); s == nil {
@@ -50,6 +55,7 @@ func servicePage(l *look) (page, error) {
 			Facts []factShown
 		}{l.service(s), l.serviceFacts(s)}},
 		section{ID: "rollout", Title: "Last update", Topics: own, Template: "rollout", Data: l.rolloutSteps(s)},
+		section{ID: "usage", Title: "CPU and memory", Topics: topicClock, Wide: true, Template: "usage", Data: c.usage(l, s)},
 	)
 	if l.write {
 		p.Sections = append(p.Sections, section{ID: "change", Title: "Change", Topics: "", Wide: true, Template: "changeservice", Data: l.changeable(s)})
@@ -64,6 +70,7 @@ func servicePage(l *look) (page, error) {
 			ID    string
 			Write bool
 		}{l.revisions(s), s.ID, l.write && !s.Job()}},
+		section{ID: "spec", Title: "Spec", Topics: own, Wide: true, Template: "spec", Data: specText(s.Spec)},
 		section{ID: "events", Title: "Events", Topics: topicEvents, Wide: true, Template: "events", Data: l.lastEvents(50, func(e *events.Message) bool { return e.Actor.ID == s.ID })},
 	)
 	return p, nil
@@ -89,7 +96,7 @@ func (l *look) changeable(s *cluster.Service) changeable {
 func (l *look) serviceFacts(s *cluster.Service) (facts []factShown) {
 	add := func(name string, values ...string) {
 		if text := strings.Join(slices.DeleteFunc(values, func(v string) bool { return v == "" }), ", "); text != "" {
-			facts = append(facts, factShown{name, text})
+			facts = append(facts, factShown{Name: name, Value: text})
 		}
 	}
 	add("ID", s.ID)
@@ -145,19 +152,40 @@ func (l *look) serviceFacts(s *cluster.Service) (facts []factShown) {
 		}
 	}
 	if t.Placement != nil && len(t.Placement.Constraints) > 0 {
-		meet := 0
-		constraints, err := cluster.ParseConstraints(t.Placement.Constraints)
-		for node := range l.view.Nodes() {
-			if err == nil && !slices.ContainsFunc(constraints, func(c cluster.Constraint) bool { return !c.Match(node) }) {
-				meet++
-			}
-		}
-		add("only where", strings.Join(t.Placement.Constraints, " and ")+fmt.Sprintf(" (%d of %s)", meet, plural(l.view.NodeCount(), "node")))
+		facts = append(facts, l.placement(t.Placement.Constraints))
 	}
 	if fence, ok := cluster.LabelFence.Of(s.Spec.Labels); ok && fence {
 		add("fenced", "two tasks of a slot never run at the same time")
 	}
 	return facts
+}
+
+// maxMatching is how many nodes are named that meet a service's constraints.
+const maxMatching = 24
+
+// placement says which nodes meet constraints.
+func (l *look) placement(texts []string) factShown {
+	var meet []linkShown
+	constraints, err := cluster.ParseConstraints(texts)
+	for node := range l.view.Nodes() {
+		if err != nil || slices.ContainsFunc(constraints, func(c cluster.Constraint) bool { return !c.Match(node) }) {
+			continue
+		}
+		one := linkShown{ID: node.ID, Name: nameOf(node)}
+		if is := nodeMark(node); is.Kind != "ok" {
+			one.Name += " (" + is.Word + ")"
+		}
+		meet = append(meet, one)
+	}
+	slices.SortFunc(meet, func(a, b linkShown) int {
+		return cmp.Or(compareNames(a.Name, b.Name), cmp.Compare(a.ID, b.ID))
+	})
+	fact := factShown{Name: "only where", Value: fmt.Sprintf("%s: %s of %s", strings.Join(texts, " and "), count(len(meet)), plural(l.view.NodeCount(), "node"))}
+	if n := len(meet) - maxMatching; n > 0 {
+		fact.Value += fmt.Sprintf(", of which %s aren't named", count(n))
+	}
+	fact.Links = meet[:min(len(meet), maxMatching)]
+	return fact
 }
 
 func amounts(r *swarm.Resources) (said []string) {
@@ -178,6 +206,8 @@ type rolloutSteps struct {
 	rolloutShown
 	Steps []stepShown
 	More  int
+	// How says how tasks are replaced; empty for jobs.
+	How string
 }
 
 type stepShown struct {
@@ -193,6 +223,9 @@ const maxSteps = 40
 
 func (l *look) rolloutSteps(s *cluster.Service) (shown rolloutSteps) {
 	r, known := l.view.Rollout(s.ID), l.rollout(s)
+	if !s.Job() {
+		shown.How = howReplaced(s, r)
+	}
 	if known == nil {
 		return shown
 	}
@@ -211,6 +244,34 @@ func (l *look) rolloutSteps(s *cluster.Service) (shown rolloutSteps) {
 		shown.Steps = append(shown.Steps, stepShown{At: l.since(task.Status.Since.Std()), Mark: taskMark(task), Place: l.placeName(s, task), Node: l.nodeLink(task.NodeID), Why: waits(task)})
 	}
 	return shown
+}
+
+// howReplaced says how an update, or the rollback that is under way, replaces tasks.
+func howReplaced(s *cluster.Service, r *cluster.Rollout) string {
+	config := s.Spec.UpdateConfig
+	if r != nil && r.RollingBack() {
+		config = s.Spec.RollbackConfig
+	}
+	if config == nil {
+		config = &swarm.UpdateConfig{Parallelism: 1}
+	}
+	said := []string{"All at the same time", "the old one is stopped first"}
+	if n := config.Parallelism; n > 0 && (r == nil || !r.AtOnce || r.Done()) {
+		said[0] = count(n) + " at a time"
+		if config.Delay > 0 {
+			said[0] += ", the next after " + span(config.Delay)
+		}
+	}
+	if config.Order == swarm.UpdateOrderStartFirst {
+		said[1] = "the new one is started first"
+	}
+	said = append(said, "each is watched for "+span(cmp.Or(config.Monitor, cluster.DefaultMonitor)))
+	failure := map[string]string{swarm.UpdateFailureActionContinue: "goes on", swarm.UpdateFailureActionRollback: "rolls back"}[config.FailureAction]
+	said = append(said, "when one fails it "+cmp.Or(failure, "pauses"))
+	if config.MaxFailureRatio > 0 {
+		said[3] = fmt.Sprintf("when more than %.0f %% fail it %s", 100*config.MaxFailureRatio, cmp.Or(failure, "pauses"))
+	}
+	return strings.Join(said, "; ") + "."
 }
 
 func (l *look) nodeLink(id string) linkShown {
@@ -318,7 +379,7 @@ func (l *look) revisions(s *cluster.Service) (shown []revisionShown) {
 	return shown
 }
 
-// differences are in words what r changed; of variables, only that they did.
+// differences are in words what r changed; of what may be secret, only that it did.
 func differences(before, r *cluster.Revision) []cluster.Difference {
 	kept := func(r *cluster.Revision) cluster.KeptRevision {
 		return cluster.KeptRevision{TaskTemplate: r.Spec, EndpointSpec: r.Endpoint, Labels: r.ServiceLabels}
@@ -326,7 +387,7 @@ func differences(before, r *cluster.Revision) []cluster.Difference {
 	all := cluster.DiffRevisions(kept(before), kept(r))
 	for i, d := range all {
 		switch {
-		case secretField(d.Field):
+		case secretField(d):
 			all[i].From, all[i].To = hidden(d.From), hidden(d.To)
 		case d.Field == "image":
 			all[i].From, all[i].To = imageOf(d.From).String(), imageOf(d.To).String()
@@ -335,18 +396,72 @@ func differences(before, r *cluster.Revision) []cluster.Difference {
 	return all
 }
 
-// secretField tells whether values of a field may be secret: those of variables, and of
-// commands, which people write passwords into.
-func secretField(field string) bool {
-	first, _, _ := strings.Cut(field, " ")
-	return slices.Contains([]string{"environment", "env", "command", "args", "healthcheck", "test"}, first)
+// secretField tells whether values of a field may be secret: those of variables; those of commands, which people write
+// passwords into; and options of drivers, which have the tokens of log servers and the passwords of file servers.
+func secretField(d cluster.Difference) bool {
+	first, _, _ := strings.Cut(d.Field, " ")
+	return slices.Contains([]string{"environment", "env", "command", "args", "healthcheck", "test"}, first) || strings.Contains(d.Field, "option ") ||
+		slices.Contains([]string{"mount", "network", "log"}, first) && strings.Contains(d.From+d.To, "option ")
 }
 
 func hidden(value string) string {
 	if value == "" {
 		return ""
 	}
-	return "•••"
+	return secretMark
+}
+
+// secretMark stands for what isn't shown.
+const secretMark = "•••"
+
+// specText is a service's spec in JSON, as the API has it, without what may be secret: see secretField.
+func specText(spec swarm.ServiceSpec) string {
+	data, err := json.Marshal(spec)
+	if err != nil {
+		return "" // It came as JSON.
+	}
+	var all any
+	decoder := json.NewDecoder(bytes.NewReader(data))
+	decoder.UseNumber()
+	if decoder.Decode(&all) != nil {
+		return ""
+	}
+	var text bytes.Buffer
+	encoder := json.NewEncoder(&text)
+	encoder.SetEscapeHTML(false) // The template escapes it.
+	encoder.SetIndent("", "  ")
+	if encoder.Encode(withoutSecrets("", all)) != nil {
+		return ""
+	}
+	return strings.TrimSpace(text.String())
+}
+
+// withoutSecrets is a part of a spec, which is the value of the field of that name, with marks for what may be secret.
+func withoutSecrets(field string, v any) any {
+	switch v := v.(type) {
+	case map[string]any:
+		for name, value := range v {
+			if field == "Options" || field == "DriverOpts" {
+				v[name] = secretMark
+				continue
+			}
+			v[name] = withoutSecrets(name, value)
+		}
+	case []any:
+		for i, value := range v {
+			switch text, _ := value.(string); field {
+			case "Command", "Args", "Test":
+				v[i] = secretMark
+			case "Env":
+				if name, _, set := strings.Cut(text, "="); set {
+					v[i] = name + "=" + secretMark
+				}
+			default:
+				v[i] = withoutSecrets("", value)
+			}
+		}
+	}
+	return v
 }
 
 // nodePage shows one node.
@@ -372,7 +487,8 @@ func nodePage(l *look) (page, error) {
 	if l.write {
 		p.Sections = append(p.Sections, section{ID: "change", Title: "Change", Wide: true, Topics: own, Template: "changenode", Data: struct {
 			ID, Availability string
-		}{n.ID, string(n.Spec.Availability)}})
+			Labels           []string
+		}{n.ID, string(n.Spec.Availability), sortedKeys(n.Spec.Labels)}})
 	}
 	var rows []taskRow
 	for task := range l.view.TasksOfNode(n.ID) {
@@ -417,11 +533,12 @@ func (l *look) drain(n *cluster.Node) string {
 func (l *look) nodeFacts(n *cluster.Node) (facts []factShown) {
 	add := func(name, value string) {
 		if value != "" {
-			facts = append(facts, factShown{name, value})
+			facts = append(facts, factShown{Name: name, Value: value})
 		}
 	}
 	h := l.nodeHealth()[n.ID]
 	add("ID", n.ID)
+	add("availability", string(n.Spec.Availability))
 	add("address", n.Status.Addr)
 	if n.DataAddr != "" {
 		add("address for networks", n.DataAddr)

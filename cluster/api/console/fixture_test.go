@@ -50,6 +50,7 @@ type fakeManager struct {
 	self    cluster.ManagerHealth
 	status  cluster.Status
 	changed chan struct{}
+	hangs   chan struct{} // while it is open, nobody answers Status; nil for none
 }
 
 func (m *fakeManager) NodeID() string      { return m.self.NodeID }
@@ -77,6 +78,12 @@ func (m *fakeManager) Changed() <-chan struct{} {
 }
 
 func (m *fakeManager) Status(context.Context, bool) (cluster.Status, error) {
+	m.mu.Lock()
+	hangs := m.hangs
+	m.mu.Unlock()
+	if hangs != nil {
+		<-hangs
+	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	return m.status, nil
@@ -253,6 +260,8 @@ func shop(t testing.TB) *bench {
 	}
 	db := b.service("shop_db", 1, func(s *cluster.Service) {
 		s.Spec.TaskTemplate.Placement = &swarm.Placement{Constraints: []string{"node.labels.zone==east"}}
+		s.Spec.TaskTemplate.LogDriver = &swarm.Driver{Name: "splunk", Options: map[string]string{"splunk-token": "canary-of-a-log-server"}}
+		s.Spec.TaskTemplate.ContainerSpec.Command = []string{"db", "--password=canary-of-a-command"}
 	})
 	b.task(db, 1, "w2", cluster.StateRunning, 26*time.Hour)
 	train := b.service("train", 3)
@@ -289,6 +298,7 @@ func shop(t testing.TB) *bench {
 		s.Spec.TaskTemplate.ContainerSpec.Image = "registry.example.org/shop_web:1.5@sha256:" + strings.Repeat("5a", 32)
 		s.Spec.TaskTemplate.ContainerSpec.Secrets = []*swarm.SecretReference{{SecretName: "tls-key", SecretID: "tlskey"}}
 		s.Spec.TaskTemplate.Networks = []swarm.NetworkAttachmentConfig{{Target: "front"}}
+		s.Spec.UpdateConfig = &swarm.UpdateConfig{Parallelism: 1, Delay: 10 * time.Second, FailureAction: swarm.UpdateFailureActionRollback, MaxFailureRatio: .2}
 		s.VirtualIPs = []cluster.Address{{VNI: 4097, Host: 2}}
 		previous := s.Spec
 		s.Previous = &previous
@@ -355,6 +365,18 @@ func shop(t testing.TB) *bench {
 	b.api = func(w http.ResponseWriter, r *http.Request) {
 		if r.URL.Path == "/skep/v1/timeline" {
 			writeJSON(w, election())
+			return
+		}
+		if r.URL.Path == cluster.UsagePath {
+			var told []cluster.TaskUsage
+			for task := range 5 {
+				var cpus, memory []float64
+				for i := range cluster.UsageKept {
+					cpus, memory = append(cpus, .2+.1*float64((i*7+task)%5)+float64(i/50)), append(memory, float64(90+i/2+task))
+				}
+				told = append(told, used(0, cpus, memory))
+			}
+			writeJSON(w, told)
 			return
 		}
 		if r.URL.Path != "/services/shop_web/logs" {

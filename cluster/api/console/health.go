@@ -14,46 +14,20 @@ const (
 	healthWait = 2 * time.Second
 )
 
-// healthCache keeps the health of the cluster for a moment: all tabs have the same.
-type healthCache struct {
-	console *Console
-	lock    chan struct{} // has one place: whoever asks
-	known   answered
-}
-
-type answered struct {
-	status cluster.Status
-	at     time.Time
-}
-
-// get is the cluster's health: the leader's account, since it knows the most; without a
-// leader what this manager knows.
-func (h *healthCache) get(ctx context.Context, manager Manager) (cluster.Status, time.Time) {
-	select {
-	case h.lock <- struct{}{}:
-		defer func() { <-h.lock }()
-	case <-ctx.Done():
-		return cluster.Status{}, time.Time{}
-	}
-	now := h.console.Now()
-	fits := (h.known.status.LeaderID != "") == (manager.LeaderID() != "")
-	if age := now.Sub(h.known.at); !h.known.at.IsZero() && age >= 0 && age < healthAge && fits {
-		return h.known.status, h.known.at
-	}
-	if status, ok := h.ask(ctx, manager); ok {
-		h.known = answered{status, now}
-	}
-	return h.known.status, h.known.at
-}
-
-func (h *healthCache) ask(ctx context.Context, manager Manager) (status cluster.Status, ok bool) {
-	ctx, cancel := context.WithTimeout(ctx, healthWait)
-	defer cancel()
-	if leader := manager.LeaderID(); leader != "" && leader != manager.NodeID() {
-		if err := h.console.call(ctx, "GET", "/skep/v1/status", nil, &status); err == nil {
-			return status, true
+// health is the cluster's: the leader's account, since it knows the most; without a leader, or when it doesn't say,
+// what this manager knows. It is what was last said when nobody says anything in a moment.
+func (c *Console) health(ctx context.Context, manager Manager) (cluster.Status, time.Time) {
+	leader := manager.LeaderID()
+	status, at, _ := c.statuses.get(ctx, "", leader, healthAge, func(ctx context.Context) (cluster.Status, error) {
+		if leader != "" && leader != manager.NodeID() {
+			var status cluster.Status
+			ctx, cancel := context.WithTimeout(ctx, healthWait)
+			defer cancel()
+			if err := c.call(ctx, "GET", "/skep/v1/status", nil, &status); err == nil {
+				return status, nil
+			}
 		}
-	}
-	status, err := manager.Status(context.WithoutCancel(ctx), false) // It has limits of its own.
-	return status, err == nil
+		return manager.Status(ctx, false) // It has limits of its own.
+	})
+	return status, at
 }

@@ -2,8 +2,10 @@ package console
 
 import (
 	"cmp"
+	"maps"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/docker/docker/api/types/events"
 	"github.com/docker/docker/api/types/swarm"
@@ -159,16 +161,75 @@ func use(cpus, memory int64, n *cluster.Node) (u useShown) {
 	return u
 }
 
+// eventsShown are events, and by what else they can be chosen.
+type eventsShown struct {
+	Choices [][]choiceShown
+	Why     string
+	Events  []eventShown
+	// Filtered tells whether some of those that are kept were left out.
+	Filtered bool
+}
+
+// choiceShown is a link to the same page with another choice.
+type choiceShown struct {
+	Name, Link string
+	Current    bool
+}
+
+// choices are links for each value of a part of the query; names has value and name in turn.
+func (l *look) choices(key string, names ...string) (shown []choiceShown) {
+	for i := 0; i+1 < len(names); i += 2 {
+		query := maps.Clone(l.query)
+		query.Del(key)
+		if names[i] != "" {
+			query.Set(key, names[i])
+		}
+		shown = append(shown, choiceShown{names[i+1], "?" + query.Encode(), l.query.Get(key) == names[i]})
+	}
+	return shown
+}
+
 // eventsPage lists what happened, the newest first.
 func eventsPage(l *look) (page, error) {
-	filter, kind := l.filter(), l.query.Get("type")
-	rows := l.lastEvents(maxRows, func(e *events.Message) bool {
-		return (kind == "" || kind == string(e.Type)) && fits(filter, e.Actor.Attributes["name"], e.Actor.ID, string(e.Type), string(e.Action), happened(e))
+	filter, kind, since := l.filter(), l.query.Get("type"), l.query.Get("since")
+	shown := eventsShown{Choices: [][]choiceShown{
+		l.choices("type", "", "all", "service", "services", "node", "nodes", "network", "networks", "secret", "secrets", "config", "configs"),
+		l.choices("since", "", "all that are kept", "10m", "last 10 min", "1h", "last hour", "24h", "last day"),
+	}}
+	from := time.Time{}
+	if since != "" {
+		var err error
+		if from, err = l.moment(since); err != nil {
+			shown.Why = sentence(err.Error())
+		}
+	}
+	shown.Events = l.lastEvents(maxRows, func(e *events.Message) bool {
+		return (kind == "" || kind == string(e.Type)) && !unixNano(e.TimeNano).Before(from) &&
+			fits(filter, e.Actor.Attributes["name"], e.Actor.ID, string(e.Type), string(e.Action), happened(e))
 	})
-	return page{
+	shown.Filtered = filter+kind+since != ""
+	p := page{
 		Title: "Events", Nav: "events", Filter: filter, CanFilter: true,
-		Sections: []section{{ID: "events", Topics: topicEvents, Wide: true, Template: "eventlist", Data: rows}},
-	}, nil
+		Sections: []section{{ID: "events", Topics: topicEvents, Wide: true, Template: "eventlist", Data: shown}},
+	}
+	for _, part := range []factShown{{Name: "type", Value: kind}, {Name: "since", Value: since}} {
+		if part.Value != "" {
+			p.Keep = append(p.Keep, part)
+		}
+	}
+	return p, nil
+}
+
+// moment reads a time: for how long ago it was, or when.
+func (l *look) moment(text string) (time.Time, error) {
+	if ago, err := time.ParseDuration(text); err == nil && ago >= 0 {
+		return l.now.Add(-ago), nil
+	}
+	at, err := time.Parse(time.RFC3339, text)
+	if err != nil {
+		return time.Time{}, cluster.Errorf(cluster.ErrInvalid, "“%s” is no time: want 10m or 2h, or as 2006-01-02T15:04:05Z", cutText(text, 40))
+	}
+	return at, nil
 }
 
 // stackShown is a stack: what has its label.

@@ -41,6 +41,7 @@ type logAsk struct {
 	Service          linkShown
 	Tail             int
 	Filter, Since    string
+	Of               string // slot, task or node that the lines are of; empty for all
 	Follow, Download string // addresses
 }
 
@@ -57,13 +58,13 @@ func (c *Console) logRequest(l *look) (logAsk, error) {
 	if s == nil {
 		return logAsk{}, cluster.Errorf(cluster.ErrNotFound, "There is no service %s any more, or not yet.", l.path("id"))
 	}
-	ask := logAsk{Service: linkShown{s.ID, s.Spec.Name}, Tail: defaultTail, Filter: l.filter(), Since: l.query.Get("since")}
+	ask := logAsk{Service: linkShown{s.ID, s.Spec.Name}, Tail: defaultTail, Filter: l.filter(), Since: l.query.Get("since"), Of: strings.TrimSpace(l.query.Get("of"))}
 	if n, err := strconv.Atoi(l.query.Get("tail")); err == nil && n > 0 {
 		ask.Tail = min(n, maxTail)
 	}
-	query := url.Values{"q": {ask.Filter}, "tail": {strconv.Itoa(ask.Tail)}, "since": {ask.Since}}.Encode()
+	query := url.Values{"q": {ask.Filter}, "of": {ask.Of}, "tail": {strconv.Itoa(ask.Tail)}, "since": {ask.Since}}.Encode()
 	ask.Follow = Root + "services/" + s.ID + "/logs/live?" + query
-	ask.Download = Root + "services/" + s.ID + "/logs/download?" + url.Values{"q": {ask.Filter}, "since": {ask.Since}}.Encode()
+	ask.Download = Root + "services/" + s.ID + "/logs/download?" + url.Values{"q": {ask.Filter}, "of": {ask.Of}, "since": {ask.Since}}.Encode()
 	return ask, nil
 }
 
@@ -86,7 +87,7 @@ func (c *Console) serveLogs(w http.ResponseWriter, r *http.Request) {
 		p := page{Title: "Logs of " + ask.Service.Name, Nav: "services", Sections: []section{{ID: "logs", Wide: true, Template: "logs", Data: shown}}}
 		body, err := c.render(l, p, nil)
 		if err != nil {
-			c.refuse(w, r, http.StatusInternalServerError, "This page can't be made.")
+			c.Refuse(w, http.StatusInternalServerError, "This page can't be made.")
 			return
 		}
 		w.Header().Set("Content-Type", "text/html; charset=utf-8")
@@ -141,18 +142,19 @@ func (c *Console) downloadLogs(w http.ResponseWriter, r *http.Request) {
 
 func (c *Console) withLogs(w http.ResponseWriter, r *http.Request, show func(*look, logAsk)) {
 	if c.Manager() == nil {
-		c.refuse(w, r, http.StatusServiceUnavailable, c.NotManager().Error())
+		c.Refuse(w, http.StatusServiceUnavailable, c.NotManager().Error())
 		return
 	}
 	l, err := c.look(r)
 	if err == nil {
+		defer l.done()
 		var ask logAsk
 		if ask, err = c.logRequest(l); err == nil {
 			show(l, ask)
 			return
 		}
 	}
-	c.refuse(w, r, http.StatusNotFound, err.Error())
+	c.Refuse(w, http.StatusNotFound, err.Error())
 }
 
 // readLogs reads a service's logs by the API, and calls emit for each line that fits the filter.
@@ -173,7 +175,7 @@ func (c *Console) readLogs(ctx context.Context, l *look, ask logAsk, tail int, f
 	}
 	reader := &logReader{header: http.Header{}, emit: func(stderr bool, text string) error {
 		line := l.line(stderr, text)
-		if !fits(ask.Filter, line.Text, line.Place, line.Node) {
+		if ask.Of != "" && line.Place != ask.Of && line.Node != ask.Of || !fits(ask.Filter, line.Text, line.Place, line.Node) {
 			return nil
 		}
 		return emit(line)

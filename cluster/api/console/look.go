@@ -14,7 +14,9 @@ import (
 
 // look is all that a page is made from: what is known at one moment.
 type look struct {
-	context context.Context // of the request that it is for
+	// waiting ends when the page has waited for others for long enough, and done ends it.
+	waiting context.Context
+	done    context.CancelFunc
 	view    store.View
 	now     time.Time
 	// self is this manager, and leader the ID of the one that leads as far as it knows.
@@ -30,15 +32,16 @@ type look struct {
 	path  func(name string) string
 }
 
-// look gathers what there is now.
+// look gathers what there is now. Who has it calls done in the end.
 func (c *Console) look(r *http.Request) (*look, error) {
 	manager := c.Manager()
 	if manager == nil {
 		return nil, c.NotManager()
 	}
-	status, asked := c.health.get(r.Context(), manager)
+	waiting, done := context.WithTimeout(r.Context(), pageWait)
+	status, asked := c.health(waiting, manager)
 	return &look{
-		context: r.Context(), view: manager.Store().View(), now: c.Now(), self: manager.Health(), leader: manager.LeaderID(), status: status, asked: asked,
+		waiting: waiting, done: done, view: manager.Store().View(), now: c.Now(), self: manager.Health(), leader: manager.LeaderID(), status: status, asked: asked,
 		events: c.Events(), write: r.Header.Get(GrantHeader) == GrantWrite, query: r.URL.Query(), path: r.PathValue,
 	}, nil
 }
@@ -51,7 +54,9 @@ type page struct {
 	// Filter is the text that lists are filtered by, and CanFilter whether there is a box for it.
 	Filter    string
 	CanFilter bool
-	Sections  []section
+	// Keep are the other parts of the page's query, which the filter leaves.
+	Keep     []factShown
+	Sections []section
 }
 
 // section is a part of a page that can be shown anew by itself.
@@ -103,7 +108,7 @@ func (l *look) frame() frame {
 // judge says how the cluster is.
 func judge(status cluster.Status, leader string) verdict {
 	switch n := len(status.Problems); {
-	case status.ClusterID == "" && leader == "":
+	case leader == "" && (status.ClusterID == "" || status.LeaderID != ""): // What was said before says too little.
 		return verdict{Kind: "bad", Sentence: "There is no leader, and nothing can be changed."}
 	case status.ClusterID == "":
 		return verdict{Kind: "busy", Sentence: "Nobody has told yet how the cluster is."}
@@ -132,7 +137,7 @@ func (l *look) source() string {
 	if behind := l.self.CommitIndex - min(l.self.AppliedIndex, l.self.CommitIndex); behind > 0 {
 		text += ", " + count(behind) + " behind"
 	}
-	if age := l.now.Sub(l.asked); !l.asked.IsZero() && age > 3*healthAge {
+	if age := l.now.Sub(l.asked); !l.asked.IsZero() && age > 2*healthAge {
 		text += "; health as of " + span(age) + " ago"
 	}
 	return text

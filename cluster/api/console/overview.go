@@ -67,7 +67,9 @@ func (l *look) managers() (shown managersShown) {
 			}
 		}
 	}
+	before := l.status.ClusterID != "" && l.status.LeaderID != l.leader
 	for _, m := range l.status.Managers {
+		m.Leader = m.Leader && !before
 		one := managerShown{ID: m.NodeID, Name: cmp.Or(m.Hostname, short(m.NodeID)), Addr: m.Addr, Mark: managerMark(m)}
 		if m.Reachable {
 			one.Term = count(m.Term)
@@ -75,7 +77,7 @@ func (l *look) managers() (shown managersShown) {
 			if behind := last - min(last, m.AppliedIndex); behind > 0 {
 				one.Progress += ", " + count(behind) + " behind"
 			}
-			if !m.Leader {
+			if !m.Leader && !before {
 				one.Notes = "heard the leader " + span(m.LastContact) + " ago"
 			}
 		}
@@ -92,6 +94,9 @@ func (l *look) managers() (shown managersShown) {
 		shown.Summary = fmt.Sprintf("%d of %d with a vote answer, and %d are needed: no further one may fail.", answer, voters, needed)
 	default:
 		shown.Summary = fmt.Sprintf("%d of %d with a vote answer: %d more may fail.", answer, voters, spare)
+	}
+	if before && voters > 0 {
+		shown.Summary = "As it was " + span(max(l.now.Sub(l.asked), 0)) + " ago, under another leader: " + shown.Summary
 	}
 	return shown
 }

@@ -13,6 +13,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/docker/docker/api/types/container"
+	"github.com/docker/docker/api/types/mount"
 	"github.com/docker/docker/api/types/swarm"
 
 	"skep/cluster"
@@ -100,6 +102,11 @@ func TestPages_Filter(t *testing.T) {
 		{"nodes?q=zone%3Deast", "w2", ">w1<"},
 		{"events?q=replicas", "train", "shop_web"},
 		{"events?type=node", "drain", "shop_web"},
+		{"events?since=4m", "leads now", "train"},
+		{"events?since=2026-03-14T11:56:00Z", "leads now", "train"},
+		{"events?since=1s", "Nothing fits the filter.", "train"},
+		{"events?since=%3Cb%3E", "“&lt;b&gt;” is no time: want 10m", "<b>"},
+		{"events?since=4m&type=node&q=m1", `<input type="hidden" name="since" value="4m">`, "shop_web"},
 		{"data?q=nginx", "nginx.conf", "tls-key"},
 		{"networks?q=front", "shop_front", "nothing of it"},
 		{"services/shop_web?q=w3", ">w3<", `<td class="slot">5`},
@@ -164,7 +171,9 @@ func TestChange_AsksTheAPI(t *testing.T) {
 		case strings.HasPrefix(r.URL.Path, "/distribution/"):
 			_, _ = w.Write([]byte(`{"Descriptor":{"Digest":"sha256:abc"}}`))
 		case r.URL.Path == "/nodes/w2":
-			writeJSON(w, swarm.Node{ID: "w2", Meta: swarm.Meta{Version: swarm.Version{Index: 9}}})
+			node := swarm.Node{ID: "w2", Meta: swarm.Meta{Version: swarm.Version{Index: 9}}}
+			node.Spec.Labels = map[string]string{"zone": "east"}
+			writeJSON(w, node)
 		default:
 			_, _ = w.Write([]byte("{}"))
 		}
@@ -181,6 +190,9 @@ func TestChange_AsksTheAPI(t *testing.T) {
 		{"services/shop_web/rollback", "to=1", "services/shop_web", "POST /skep/v1/services/shop_web/rollback?version=17&to=1 ", ""},
 		{"services/shop_web/rollback", "", "services/shop_web", "POST /services/shop_web/update?version=17&rollback=previous ", `"Image":"web:1"`},
 		{"nodes/w2/availability", "availability=drain", "nodes/w2", "POST /nodes/w2/update?version=9 ", `"Availability":"drain"`},
+		{"nodes/w2/label", "name=disk&value=ssd", "nodes/w2", "POST /nodes/w2/update?version=9 ", `"Labels":{"disk":"ssd","zone":"east"}`},
+		{"nodes/w2/label", "name=+zone+&value=", "nodes/w2", "POST /nodes/w2/update?version=9 ", `"Labels":{"zone":""}`},
+		{"nodes/w2/unlabel", "name=zone", "nodes/w2", "POST /nodes/w2/update?version=9 ", `"Labels":{}`},
 	} {
 		w := post(c.path, c.form)
 		if w.Code != http.StatusSeeOther || w.Header().Get("Location") != Root+c.back {
@@ -195,6 +207,17 @@ func TestChange_AsksTheAPI(t *testing.T) {
 		if w := post("services/shop_web/scale", form); w.Code != http.StatusConflict || len(asked) > 0 {
 			t.Errorf("%s: got %d, asked %v", form, w.Code, asked)
 		}
+	}
+	for path, form := range map[string]string{"nodes/w2/label": "name=+&value=x", "nodes/w2/unlabel": "name=", "services/shop_web/image": "image=+"} {
+		if w := post(path, form); w.Code != http.StatusConflict || len(asked) > 0 {
+			t.Errorf("%s with %s: got %d, asked %v", path, form, w.Code, asked)
+		}
+	}
+	if w := post("nodes/w2/label", "name=a%3Db&value=x"); w.Code != http.StatusConflict || len(asked) > 0 {
+		t.Errorf("a name with =: got %d, asked %v", w.Code, asked)
+	}
+	if w := post("services/shop_web/scale", "replicas=1&more="+strings.Repeat("x", maxForm)); w.Code != http.StatusConflict || len(asked) > 0 {
+		t.Errorf("a huge form: got %d, asked %v", w.Code, asked)
 	}
 	refuse = true
 	if w := post("services/shop_web/restart", ""); w.Code != http.StatusConflict || !strings.Contains(w.Body.String(), "Update out of &lt;sequence&gt;.") {
@@ -221,6 +244,11 @@ func TestLogs_AreReadAsTheyCome(t *testing.T) {
 	}
 	if body := b.get(Root + "services/shop_web/logs?q=502").Body.String(); !strings.Contains(body, "4 lines.") || strings.Contains(body, "4711") {
 		t.Errorf("with a filter:\n%s", textOf(body))
+	}
+	for of, lines := range map[string]int{"1": 27, "3": 13, "w3": 13, "4": 0} { // Their texts have all these figures, too.
+		if body := textOf(b.get(Root + "services/shop_web/logs?of=" + of).Body.String()); !strings.Contains(body, plural(lines, "line")+".") {
+			t.Errorf("of %s: got\n%s", of, body)
+		}
 	}
 	if body := b.get(Root + "services/mailer/logs").Body.String(); !strings.Contains(body, "Not &lt;here&gt;.") {
 		t.Errorf("without logs:\n%s", body)
@@ -284,8 +312,93 @@ func TestDifferences_HideWhatMayBeSecret(t *testing.T) {
 			said += d.String() + "\n"
 		}
 	}
-	if strings.Contains(said, "canary") || !strings.Contains(said, "environment TOKEN") || !strings.Contains(said, "command") {
+	server := func(token string) *cluster.Revision {
+		r := revision("", "")
+		r.Spec.LogDriver = &swarm.Driver{Name: "splunk", Options: map[string]string{"splunk-token": token}}
+		r.Spec.ContainerSpec.Mounts = []mount.Mount{{Target: "/data", VolumeOptions: &mount.VolumeOptions{DriverConfig: &mount.Driver{Name: "local", Options: map[string]string{"o": "password=" + token}}}}}
+		r.Spec.Networks = []swarm.NetworkAttachmentConfig{{Target: "front", DriverOpts: map[string]string{"key": token}}}
+		return r
+	}
+	for _, r := range [][2]*cluster.Revision{{server("first-canary"), server("next-canary")}, {revision("", ""), server("canary")}, {server("canary"), revision("", "")}} {
+		for _, d := range differences(r[0], r[1]) {
+			said += d.String() + "\n"
+		}
+	}
+	if strings.Contains(said, "canary") || !strings.Contains(said, "environment TOKEN") || !strings.Contains(said, "command") || !strings.Contains(said, "splunk-token") || !strings.Contains(said, "mount /data") {
 		t.Errorf("got\n%s", said)
+	}
+}
+
+func TestSpec_IsWholeWithoutSecrets(t *testing.T) {
+	spec := swarm.ServiceSpec{Annotations: swarm.Annotations{Name: "<web>", Labels: map[string]string{"a": "shown"}}}
+	spec.TaskTemplate.ContainerSpec = &swarm.ContainerSpec{
+		Image: "web:1", Command: []string{"canary"}, Args: []string{"-p", "canary"}, Env: []string{"TOKEN=canary=canary", "FROM_NODE"}, Hostname: "shown",
+		Healthcheck: &container.HealthConfig{Test: []string{"CMD", "canary"}, Retries: 3},
+		Mounts:      []mount.Mount{{Target: "/data", VolumeOptions: &mount.VolumeOptions{DriverConfig: &mount.Driver{Name: "nfs", Options: map[string]string{"o": "canary"}}}}},
+	}
+	spec.TaskTemplate.LogDriver = &swarm.Driver{Name: "splunk", Options: map[string]string{"splunk-token": "canary"}}
+	spec.TaskTemplate.Networks = []swarm.NetworkAttachmentConfig{{Target: "front", DriverOpts: map[string]string{"key": "canary"}}}
+	text := specText(spec)
+	if strings.Contains(text, "canary") {
+		t.Errorf("it shows a secret:\n%s", text)
+	}
+	for _, want := range []string{
+		`"Name": "<web>"`, `"a": "shown"`, `"TOKEN=•••"`, `"FROM_NODE"`, `"Retries": 3`, `"splunk-token": "•••"`, `"o": "•••"`, `"key": "•••"`, `"Hostname": "shown"`, `"Target": "/data"`,
+	} {
+		if !strings.Contains(text, want) {
+			t.Errorf("there is no %s in\n%s", want, text)
+		}
+	}
+}
+
+// TestRaft_Zooms goes to parts of the past by links alone.
+func TestRaft_Zooms(t *testing.T) {
+	b := shop(t)
+	links := func(path string) (found []string) {
+		for _, m := range regexp.MustCompile(`href="(\?[^"]*)"[^>]*>([^<]*)<`).FindAllStringSubmatch(b.get(Root+path).Body.String(), -1) {
+			found = append(found, m[2]+" "+html.UnescapeString(m[1]))
+		}
+		return found
+	}
+	began := noon.Add(-80*time.Second + 300*time.Millisecond)
+	for _, want := range []string{"last 1 min ?last=1m0s", "last 10 min ?last=10m0s", "all that is known ?last=all", "11:58:40.300 ?from=2026-03-14T11%3A58%3A40.05Z&to=2026-03-14T11%3A58%3A"} {
+		if !slices.ContainsFunc(links("raft"), func(l string) bool { return strings.HasPrefix(l, want) }) {
+			t.Errorf("there is no link %q in %q", want, links("raft"))
+		}
+	}
+	told, since := b.api, ""
+	b.api = func(w http.ResponseWriter, r *http.Request) {
+		since = r.URL.Query().Get("since")
+		told(w, r)
+	}
+	if all := b.get(Root + "raft?last=all").Body.String(); !strings.Contains(all, `aria-current="true">all that is known`) || since != "" {
+		t.Errorf("all that is known: asked since %q, got\n%s", since, textOf(all))
+	}
+	near := stretch{from: began.Add(-100 * time.Millisecond), to: began.Add(100 * time.Millisecond)}
+	body := b.get(Root + "raft" + near.link()).Body.String()
+	for _, want := range []string{"200 ms of 2026-03-14, from 11:58:40.200 to 11:58:40.400 UTC.", "from 11:58:40.200 to 11:58:40.400", ">closer<", ">earlier<"} {
+		if !strings.Contains(body, want) {
+			t.Errorf("near: there is no %q in\n%s", want, textOf(body))
+		}
+	}
+	if since != "2026-03-14T11:58:40.2Z" {
+		t.Errorf("near: asked since %q", since)
+	}
+	for name, want := range map[string]stretch{
+		"closer":  {from: began.Add(-50 * time.Millisecond), to: began.Add(50 * time.Millisecond)},
+		"wider":   {from: began.Add(-200 * time.Millisecond), to: began.Add(200 * time.Millisecond)},
+		"earlier": {from: began.Add(-200 * time.Millisecond), to: began},
+		"later":   {from: began, to: began.Add(200 * time.Millisecond)},
+	} {
+		if !slices.Contains(links("raft"+near.link()), name+" "+want.link()) {
+			t.Errorf("%s: there is no %s in %q", name, want.link(), links("raft"+near.link()))
+		}
+	}
+	for _, query := range []string{"last=7s", "last=-1s", "last=0s", "last=%3Cb%3E", "from=x&to=y", "from=2026-03-14T11:58:40Z", "from=2026-03-14T11:58:40Z&to=2026-03-14T11:58:40Z", "from=0001-01-01T00:00:00Z&to=9999-01-01T00:00:00Z"} {
+		w := b.get(Root + "raft?" + query)
+		if body := w.Body.String(); w.Code != http.StatusOK || strings.Contains(body, "<b>”") || !strings.Contains(body, "isn’t one of the spans") && !strings.Contains(body, "isn&#39;t one of the spans") && !strings.Contains(body, "From and to are two times") {
+			t.Errorf("%s: %d %s", query, w.Code, textOf(body))
+		}
 	}
 }
 

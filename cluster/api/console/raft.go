@@ -15,14 +15,19 @@ import (
 	"skep/cluster/timeline"
 )
 
-// spans are how much of the past the timeline shows, at the reader's choice.
-var spans = []time.Duration{30 * time.Second, 2 * time.Minute, 10 * time.Minute}
+// spans are how much of the past the timeline shows, at the reader's choice; zero is all that is known.
+var spans = []time.Duration{30 * time.Second, time.Minute, 2 * time.Minute, 10 * time.Minute, 0}
 
-// defaultSpan is the one that is shown first.
-const defaultSpan = 2 * time.Minute
-
-// timelineWait is how long a page waits for the other managers' records.
-const timelineWait = 1500 * time.Millisecond
+const (
+	// defaultSpan is the one that is shown first.
+	defaultSpan = 2 * time.Minute
+	// leastSpan and mostSpan are how much can be seen at once, and zoomMargin is what is shown before and after a
+	// sentence at least.
+	leastSpan, mostSpan, zoomMargin = 10 * time.Millisecond, 31 * 24 * time.Hour, 250 * time.Millisecond
+	// timelineWait is how long the managers have for their answer, and timelineAge how old it may be that a page shows.
+	timelineWait = 5 * time.Second
+	timelineAge  = time.Second
+)
 
 // raftManager is a manager as raft has it.
 type raftManager struct {
@@ -36,18 +41,16 @@ type raftManager struct {
 type raftShown struct {
 	Picture template.HTML
 	Story   []tellShown
-	Spans   []spanShown
-	Export  string
-	Page    string
+	Spans   []choiceShown
+	// Zoom are the ways to another part, and Part says which one this is; there is none while it is the last minutes.
+	Zoom   []choiceShown
+	Part   string
+	Export string
+	Page   string
 	// Missing are the managers whose own records aren't there, with the reason; Why is set
 	// when nothing is.
 	Missing []string
 	Why     string
-}
-
-type spanShown struct {
-	Name, Link string
-	Current    bool
 }
 
 // tellShown is a sentence of the story, which has a number in the picture.
@@ -56,17 +59,92 @@ type tellShown struct {
 	At     string
 	Text   string
 	Open   bool
+	Link   string // a closer look
+}
+
+// stretch is what of the past is shown: what lies between two times, or the last while up to now.
+type stretch struct {
+	last     time.Duration // zero for all
+	from, to time.Time     // zero for the last
+}
+
+// readStretch reads what of the past a page is to show.
+func readStretch(query url.Values) (stretch, error) {
+	if query.Has("from") || query.Has("to") {
+		from, err := time.Parse(time.RFC3339Nano, query.Get("from"))
+		to, badTo := time.Parse(time.RFC3339Nano, query.Get("to"))
+		if err != nil || badTo != nil || to.Sub(from) < leastSpan || to.Sub(from) > mostSpan {
+			return stretch{last: defaultSpan}, cluster.Errorf(cluster.ErrInvalid, "from and to are two times of the same month as 2006-01-02T15:04:05.123Z, the earlier one first")
+		}
+		return stretch{from: from, to: to}, nil
+	}
+	text := query.Get("last")
+	if text == "" {
+		return stretch{last: defaultSpan}, nil
+	}
+	if text == "all" {
+		return stretch{}, nil
+	}
+	last, err := time.ParseDuration(text)
+	if err != nil || !slices.Contains(spans, last) || last == 0 {
+		return stretch{last: defaultSpan}, cluster.Errorf(cluster.ErrInvalid, "“%s” isn't one of the spans", cutText(text, 40))
+	}
+	return stretch{last: last}, nil
+}
+
+// link is the page of a stretch.
+func (p stretch) link() string {
+	switch {
+	case !p.to.IsZero():
+		return "?" + url.Values{"from": {p.from.UTC().Format(time.RFC3339Nano)}, "to": {p.to.UTC().Format(time.RFC3339Nano)}}.Encode()
+	case p.last == 0:
+		return "?last=all"
+	}
+	return "?last=" + p.last.String()
+}
+
+// shows are the two times between which a timeline is shown.
+func (p stretch) shows(told timeline.Timeline) (from, to time.Time) {
+	switch {
+	case !p.to.IsZero():
+		return p.from, p.to
+	case p.last > 0:
+		return told.At.Add(-p.last), told.At
+	}
+	from = told.At.Add(-defaultSpan)
+	for _, r := range told.Records {
+		if r.Time.Before(from) {
+			from = r.Time
+		}
+	}
+	return from, told.At
+}
+
+// zooms are links to what is nearer to a stretch's middle, wider around it, before and after it.
+func zooms(from, to time.Time) []choiceShown {
+	d := to.Sub(from)
+	var shown []choiceShown
+	for _, c := range []struct {
+		name       string
+		start, end time.Duration // from its beginning and its end
+	}{{"earlier", -d / 2, -d / 2}, {"closer", d / 4, -d / 4}, {"wider", -d / 2, d / 2}, {"later", d / 2, d / 2}} {
+		if p := (stretch{from: from.Add(c.start), to: to.Add(c.end)}); p.to.Sub(p.from) >= leastSpan && p.to.Sub(p.from) <= mostSpan {
+			shown = append(shown, choiceShown{Name: c.name, Link: p.link()})
+		}
+	}
+	return shown
 }
 
 // raftPage shows the managers as raft has them, and what they did.
 func (c *Console) raftPage(l *look) (page, error) {
-	last := defaultSpan
-	if d, err := time.ParseDuration(l.query.Get("last")); err == nil && slices.Contains(spans, d) {
-		last = d
+	p, err := readStretch(l.query)
+	shown := c.timeline(l, p)
+	if err != nil {
+		shown.Missing = append(shown.Missing, sentence(err.Error()))
 	}
 	return page{Title: "Raft", Nav: "raft", Sections: []section{
 		{ID: "raft", Title: "Managers", Topics: topicClock, Wide: true, Template: "raft", Data: l.raftManagers()},
-		{ID: "timeline", Title: "What they did", Topics: topicClock, Wide: true, Template: "timeline", Data: c.timeline(l, last)},
+		{ID: "timeline", Title: "What they did", Topics: topicClock, Wide: true, Template: "timeline", Data: shown},
 	}}, nil
 }
 
@@ -99,23 +177,51 @@ func (l *look) raftManagers() (rows []raftManager) {
 	return rows
 }
 
-// timeline asks all managers, by this one, for what they did lately.
-func (c *Console) timeline(l *look, last time.Duration) (shown raftShown) {
-	for _, s := range spans {
-		shown.Spans = append(shown.Spans, spanShown{Name: span(s), Link: "?last=" + s.String(), Current: s == last})
+// timeline asks all managers, by this one, for what they did lately. What they don't say in a moment comes later.
+func (c *Console) timeline(l *look, p stretch) (shown raftShown) {
+	for _, last := range spans {
+		name := fmt.Sprintf("last %g min", last.Minutes())
+		switch {
+		case last == 0:
+			name = "all that is known"
+		case last < time.Minute:
+			name = fmt.Sprintf("last %g s", last.Seconds())
+		}
+		shown.Spans = append(shown.Spans, choiceShown{name, stretch{last: last}.link(), p.to.IsZero() && last == p.last})
 	}
-	since := url.Values{"since": {l.now.Add(-last).UTC().Format(time.RFC3339Nano)}}.Encode()
-	shown.Export, shown.Page = Root+"timeline.json?"+since, Root+"timeline.svg?"+since
-	told, err := c.askTimeline(l.context, since)
-	if err != nil {
+	since := func(now time.Time) string {
+		at := p.from
+		switch {
+		case p.to.IsZero() && p.last == 0:
+			return ""
+		case p.to.IsZero():
+			at = now.Add(-p.last)
+		}
+		return url.Values{"since": {at.UTC().Format(time.RFC3339Nano)}}.Encode()
+	}
+	shown.Export, shown.Page = Root+"timeline.json?"+since(l.now), Root+"timeline.svg?"+since(l.now)
+	told, at, err := c.timelines.get(l.waiting, p.link(), "", timelineAge, func(ctx context.Context) (timeline.Timeline, error) {
+		return c.askTimeline(ctx, since(c.Now()))
+	})
+	switch {
+	case err != nil:
 		shown.Why = sentence(err.Error())
 		return shown
+	case at.IsZero():
+		shown.Why = "The managers are being asked."
+		return shown
 	}
-	from := told.At.Add(-last)
-	shown.Picture = template.HTML(`<svg class="defs" aria-hidden="true">` + svg.Hatch + `</svg>` + timeline.SVG(told, from, told.At)) // It escapes all texts itself.
-	story := timeline.Between(timeline.Story(told), from, told.At)
+	from, to := p.shows(told)
+	if !p.to.IsZero() {
+		shown.Part = fmt.Sprintf("%s of %s, from %s to %s UTC.", timeline.Lasted(to.Sub(from)), from.UTC().Format(time.DateOnly), from.UTC().Format("15:04:05.000"), to.UTC().Format("15:04:05.000"))
+		shown.Zoom = zooms(from, to)
+	}
+	shown.Picture = template.HTML(`<svg class="defs" aria-hidden="true">` + svg.Hatch + `</svg>` + timeline.SVG(told, from, to)) // It escapes all texts itself.
+	story := timeline.Between(timeline.Story(told), from, to)
 	for i, s := range story {
-		shown.Story = append(shown.Story, tellShown{Number: i + 1, At: s.From.UTC().Format("15:04:05.000"), Text: s.Words(told.Name), Open: s.Open})
+		margin := max(zoomMargin, s.To.Sub(s.From)/4)
+		closer := stretch{from: s.From.Add(-margin), to: s.To.Add(margin)}
+		shown.Story = append(shown.Story, tellShown{Number: i + 1, At: s.From.UTC().Format("15:04:05.000"), Text: s.Words(told.Name), Open: s.Open, Link: closer.link()})
 	}
 	slices.Reverse(shown.Story)
 	for _, lane := range told.Managers {
@@ -138,7 +244,7 @@ func (c *Console) serveTimeline(picture bool) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
 		told, err := c.askTimeline(r.Context(), url.Values{"since": {r.URL.Query().Get("since")}}.Encode())
 		if err != nil {
-			c.refuse(w, r, http.StatusServiceUnavailable, sentence(err.Error()))
+			c.Refuse(w, http.StatusServiceUnavailable, sentence(err.Error()))
 			return
 		}
 		w.Header().Set("Cache-Control", "no-store")

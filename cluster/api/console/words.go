@@ -143,6 +143,8 @@ func managerMark(m cluster.ManagerHealth) mark {
 		return mark{"lead", "leader"}
 	case m.State == "candidate":
 		return mark{"busy", "candidate"}
+	case m.State == "leader": // It says so, or did when it was asked; this manager knows of another, or of none.
+		return mark{"busy", "led"}
 	case !m.Voter:
 		return mark{"wait", "learner"}
 	}

@@ -22,7 +22,7 @@ async function swap() {
   try {
     if (parts) {
       const answer = await fetch(location.pathname + location.search, { headers: { "Skep-Parts": parts, "If-None-Match": tags[parts] || "" }, cache: "no-store" });
-      if (answer.status === 401 || answer.status === 404) location.reload();
+      if ([401, 403, 404].includes(answer.status)) location.reload();
       lost.hidden = answer.ok || answer.status === 304;
       if (answer.ok) {
         tags = { ...tags, [parts]: answer.headers.get("Etag") };
@@ -72,6 +72,7 @@ function listen() {
     lost.hidden = false;
     if (stream?.readyState === EventSource.CLOSED) {
       stream = null;
+      mark(["all"]); // Why there is none any more is said by the page.
       setTimeout(listen, 2000);
     }
   };
