@@ -29,6 +29,7 @@ var takes = map[string]string{
 	"agent/network/dns/server.go time.Now":            "deadlines of the kernel's",
 	"agent/network/dns/socket.go time.Now":            "deadlines of the kernel's",
 	"agent/network/linux/nft.go time.Now":             "a deadline of the kernel's",
+	"cluster/api/console/proxy.go time.Now":           "a deadline of the kernel's",
 	"cluster/api/engine.go time.Now":                  "the age of a cache of the engine's versions",
 	"cluster/api/server.go time.Now":                  "a deadline of the kernel's",
 	"cluster/api/tracked.go time.Now":                 "deadlines of the kernel's",

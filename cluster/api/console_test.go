@@ -1,8 +1,14 @@
 package api
 
 import (
+	"bufio"
+	"context"
+	"io"
+	"net/http"
+	"net/http/httptest"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/docker/docker/api/types/swarm"
 
@@ -45,7 +51,7 @@ func TestConsole_CanBeSwitchedOff(t *testing.T) {
 		for _, grant := range []string{console.GrantRead, console.GrantWrite} {
 			a := b.do("GET", console.Root+"services/web", nil, console.GrantHeader, grant)
 			forms := strings.Contains(a.body, `method="post"`)
-			if c.shown != (a.status == 200) || !c.shown && !strings.Contains(a.body, c.reads) || forms != (c.forms && grant == console.GrantWrite) {
+			if c.shown != (a.status == 200) || !c.shown && !strings.Contains(strings.ToLower(a.body), c.reads) || forms != (c.forms && grant == console.GrantWrite) {
 				t.Errorf("%q: a session to %s gets %d, with forms %v: %s", c.use, grant, a.status, forms, a.body)
 			}
 		}
@@ -56,6 +62,39 @@ func TestConsole_CanBeSwitchedOff(t *testing.T) {
 		}
 	}
 	b.do("POST", "/swarm/update?version=1", map[string]any{"Labels": map[string]string{"skep.console": "yes"}}).want(t, 400, "it takes off, read or write")
+}
+
+// TestConsole_OffEndsStreams: a page that is open hears nothing more, and says why.
+func TestConsole_OffEndsStreams(t *testing.T) {
+	b := newBench(t)
+	b.create(spec("web"))
+	server := httptest.NewServer(b.handler)
+	t.Cleanup(server.Close)
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	ask, err := http.NewRequestWithContext(ctx, "GET", server.URL+console.Root+"live", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ask.Header.Set(console.GrantHeader, console.GrantRead)
+	answer, err := http.DefaultClient.Do(ask)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer answer.Body.Close()
+	lines := bufio.NewReader(answer.Body)
+	if line, err := lines.ReadString('\n'); err != nil || answer.StatusCode != 200 {
+		t.Fatalf("%d, %q, %v", answer.StatusCode, line, err)
+	}
+	b.label("skep.console", "off")
+	if rest, err := io.ReadAll(lines); ctx.Err() != nil {
+		t.Errorf("it goes on: %q, %v", rest, err)
+	}
+	for path, status := range map[string]int{"": 403, "live": 403, "services": 403, "static/console.css": 200} {
+		if a := b.do("GET", console.Root+path, nil, console.GrantHeader, console.GrantRead); a.status != status || status == 403 && !strings.Contains(a.body, "<p>This cluster has its console switched off: `skep cluster update --console=read`") {
+			t.Errorf("%s: %d %s", path, a.status, a.body)
+		}
+	}
 }
 
 func TestConsole_GivesCodes(t *testing.T) {

@@ -7,6 +7,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"strings"
 
 	"github.com/docker/docker/api/types/events"
 
@@ -39,20 +40,26 @@ func (s *Server) mayUseConsole(write bool) error {
 }
 
 // showConsole serves the pages, from this node's own copy of the database: also when there
-// is no leader. A session that could change something may be older than what forbids it.
+// is no leader. A session that could change something may be older than what forbids it, and a
+// stream that is read ends with it.
 func (s *Server) showConsole(_ context.Context, r *request) (response, error) {
-	if err := s.mayUseConsole(false); err != nil {
-		return response{}, err
+	refusal := s.mayUseConsole(false)
+	if strings.HasPrefix(r.http.URL.Path, console.Static) {
+		refusal = nil // What says that it is off has the same style.
 	}
 	reads := s.mayUseConsole(true) != nil
 	return response{stream: func(ctx context.Context, w http.ResponseWriter) {
+		if refusal != nil {
+			s.console.Refuse(w, http.StatusForbidden, refusal.Error())
+			return
+		}
 		ask := r.http.WithContext(ctx)
 		if reads && ask.Header.Get(console.GrantHeader) == console.GrantWrite {
 			ask.Header = ask.Header.Clone()
 			ask.Header.Set(console.GrantHeader, console.GrantRead)
 		}
 		ask.Body = io.NopCloser(bytes.NewReader(r.body))
-		s.console.ServeHTTP(w, ask)
+		s.console.ServeHTTP(console.Gate(w, s.Now, func() bool { return s.mayUseConsole(false) == nil }), ask)
 	}}, nil
 }
 

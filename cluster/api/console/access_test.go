@@ -7,6 +7,7 @@ import (
 	"net/netip"
 	"net/url"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -68,6 +69,7 @@ type door struct {
 	proxy *Proxy
 	// arrived are the requests that the node got.
 	arrived []*http.Request
+	holds   atomic.Bool
 }
 
 func newDoor(t *testing.T) *door {

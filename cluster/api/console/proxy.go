@@ -3,6 +3,7 @@ package console
 import (
 	"context"
 	"crypto/sha256"
+	"errors"
 	"fmt"
 	"html/template"
 	"io"
@@ -25,6 +26,8 @@ const (
 	maxSessions = 64
 	// maxLogin is how large the form with the code may be.
 	maxLogin = 4 << 10
+	// bodyWait is how long a form may take to come: who never sends it would hold a connection for ever.
+	bodyWait = 10 * time.Second
 )
 
 // Proxy lets browsers reach a node's console, and nothing else of the node. Everybody on the
@@ -70,10 +73,19 @@ func (p *Proxy) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	header.Set("X-Content-Type-Options", "nosniff")
 	header.Set("Referrer-Policy", "same-origin")
 	header.Set("Cache-Control", "no-store")
+	if r.ContentLength != 0 {
+		// The deadline is the connection's, so it is by its clock. Tests' writers have none.
+		_ = http.NewResponseController(w).SetReadDeadline(time.Now().Add(bodyWait))
+	}
 	if why := p.refuse(r); why != "" {
 		http.Error(w, why, http.StatusForbidden)
 		return
 	}
+	if r.ContentLength > maxForm {
+		refuseLarge(w)
+		return
+	}
+	r.Body = http.MaxBytesReader(w, r.Body, maxForm)
 	path := r.URL.Path
 	switch {
 	case path == "/" && r.Method == http.MethodGet:
@@ -106,12 +118,20 @@ func (p *Proxy) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 			http.Error(w, "This session has ended.", http.StatusUnauthorized)
 			return
 		}
-		p.pass(w, r, access)
+		p.pass(Gate(w, p.Now, func() bool { return p.access(r).Grant != "" }), r, access)
 	}
 }
 
-// clean is a path without parts that somebody on the way would resolve.
+func refuseLarge(w http.ResponseWriter) {
+	http.Error(w, fmt.Sprintf("What a page sends has %d bytes at most.", maxForm), http.StatusRequestEntityTooLarge)
+}
+
+// clean is a path without parts that somebody on the way would resolve, also who takes a backslash for a slash, or
+// escapes out of what had them taken out: no page has either in its path.
 func clean(path string) string {
+	if strings.ContainsAny(path, "\\%\x00") {
+		return ""
+	}
 	cleaned := pathpkg.Clean(path)
 	if strings.HasSuffix(path, "/") && cleaned != "/" {
 		cleaned += "/"
@@ -303,7 +323,11 @@ func (p *Proxy) pass(w http.ResponseWriter, r *http.Request, access Access) {
 			answer.Header.Del("Set-Cookie")
 			return nil
 		},
-		ErrorHandler: func(w http.ResponseWriter, _ *http.Request, _ error) {
+		ErrorHandler: func(w http.ResponseWriter, _ *http.Request, err error) {
+			if tooLarge := new(http.MaxBytesError); errors.As(err, &tooLarge) {
+				refuseLarge(w)
+				return
+			}
 			w.Header().Set("Content-Type", "text/html; charset=utf-8")
 			w.WriteHeader(http.StatusBadGateway)
 			_ = loginPage.ExecuteTemplate(w, "gone", nil) // The browser may have gone.
