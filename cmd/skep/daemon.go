@@ -123,7 +123,7 @@ func (o *daemonOptions) install(fs *pflag.FlagSet) {
 	fs.StringVar(&o.console.Addr, "console-addr", "", "Serve the console to browsers of other machines here (IP:PORT), by TLS, while a manager; \"skep console\" needs no such port")
 	fs.StringVar(&o.console.CertFile, "console-cert", "", "Certificate for that (PEM; default the node's own, which browsers don't know)")
 	fs.StringVar(&o.console.KeyFile, "console-key", "", "Its key (PEM)")
-	fs.StringVar(&o.console.TokenFile, "console-token-file", "", `File with lines of "read TOKEN [NAME]" or "write TOKEN [NAME]": who has one is let in`)
+	fs.StringVar(&o.console.TokenFile, "console-token-file", "", `File with lines of "read TOKEN [NAME]" or "write TOKEN [NAME]", of mode 600 or 640: who has one is let in`)
 	fs.StringVar(&o.metrics.Addr, "metrics-addr", "", "Serve metrics for Prometheus here (IP:PORT), and nothing else; they are at /metrics of the API's sockets anyway")
 	fs.BoolVar(&o.metrics.TLS, "metrics-tls", false, "Serve them with the node's certificate; without --metrics-token-file, clients need one of the cluster, too")
 	fs.StringVar(&o.metrics.TokenFile, "metrics-token-file", "", "File with what clients must show as a bearer token")
