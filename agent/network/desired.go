@@ -14,7 +14,7 @@ import (
 
 // Layout is the number of the form that nftables' base chains have: a table of another
 // form is replaced as a whole, in one transaction.
-const Layout = 6
+const Layout = 7
 
 // NamesPort is where the node's name server listens at the gateways. What containers send to a
 // gateway's port 53 is led there, since a resolver of the node itself may have that port

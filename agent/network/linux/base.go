@@ -46,12 +46,13 @@ func baseChains(t network.Table) []baseChain {
 	// of that node's bridge, and replies are marked with it.
 	if t.Ingress != "" {
 		mark = append(mark,
-			chainRule(iifname(t.Ingress), direction(original), state(expr.CtStateBitNEW), []expr.Any{
+			chainRule(not(iifname(t.Ingress)), []expr.Any{leave()}),
+			chainRule(direction(original), state(expr.CtStateBitNEW), []expr.Any{
 				&expr.Payload{DestRegister: reg1, Base: expr.PayloadBaseLLHeader, Offset: 6, Len: 6},
 				lookup(reg1, network.SetPeers, reg1),
 				&expr.Ct{Key: expr.CtKeyMARK, Register: reg1, SourceRegister: true},
 			}),
-			chainRule(iifname(t.Ingress), direction(reply), masked(&expr.Ct{Key: expr.CtKeyMARK, Register: reg1}, t.Marks.Peer, expr.CmpOpNeq), []expr.Any{
+			chainRule(direction(reply), masked(&expr.Ct{Key: expr.CtKeyMARK, Register: reg1}, t.Marks.Peer, expr.CmpOpNeq), []expr.Any{
 				&expr.Ct{Key: expr.CtKeyMARK, Register: reg1},
 				&expr.Meta{Key: expr.MetaKeyMARK, Register: reg1, SourceRegister: true},
 			}),
@@ -108,6 +109,13 @@ func baseChains(t network.Table) []baseChain {
 		}))
 	}
 
+	// What stays on its network, most packets by far, needs no other rule.
+	fwd = append(fwd, chainRule(bridges(), []expr.Any{member(network.SetSame, false), destination(v6, reg1), member(network.SetGone, true), leave()}))
+	// What is for a machine that is dead would be waited for.
+	for _, refusal := range refusals(v6) {
+		fwd = append(fwd, chainRule(refusal.of, isIn(v6, destination, network.SetGone), refusal.by))
+	}
+	fwd = append(fwd, chainRule(bridges(), []expr.Any{member(network.SetSame, false), leave()}))
 	if t.Ingress != "" {
 		for _, bridge := range containerBridges {
 			// Where packets come in isn't known where they leave: it is marked in between.
@@ -121,26 +129,29 @@ func baseChains(t network.Table) []baseChain {
 			}))
 		}
 	}
-	// What is for a machine that is dead would be waited for.
-	for _, refusal := range refusals(v6) {
-		fwd = append(fwd, chainRule(isIn(v6, destination, network.SetGone), refusal))
-	}
 	// The engine's translation would give a container's VXLAN packets the node's address, which
 	// other nodes take them from.
 	for _, bridge := range containerBridges {
 		fwd = append(fwd, chainRule(iifname(bridge), isIn(v6, destination, network.SetNodes), vxlan(t.DataPort), drop()))
 	}
 	// From one network to another there is no way but by published ports, whatever the engine's firewall says.
-	fwd = append(fwd, chainRule(iifname("skb"), oifname("skb"), state(expr.CtStateBitNEW), untranslated(), []expr.Any{
-		&expr.Meta{Key: expr.MetaKeyIIFNAME, Register: reg1}, &expr.Meta{Key: expr.MetaKeyOIFNAME, Register: reg2}, member(network.SetSame, true),
-	}, drop()))
+	fwd = append(fwd, chainRule(iifname("skb"), oifname("skb"), state(expr.CtStateBitNEW), untranslated(), drop()))
 	for _, side := range []expr.MetaKey{expr.MetaKeyIIFNAME, expr.MetaKeyOIFNAME} {
 		fwd = append(fwd, chainRule([]expr.Any{
 			&expr.Meta{Key: side, Register: reg1}, member(network.SetInternal, false),
-			&expr.Meta{Key: expr.MetaKeyIIFNAME, Register: reg1}, &expr.Meta{Key: expr.MetaKeyOIFNAME, Register: reg2}, member(network.SetSame, true),
 		}, drop()))
 	}
 
+	// Of tunnels most packets are in clear, from a node, and come in by its network: one rule knows them.
+	var elsewhere []expr.Any
+	for i, name := range append([]string{network.WirePrefix}, containerBridges...) {
+		match := not(iifname(name))
+		if i > 0 {
+			match = match[1:] // The name has been loaded.
+		}
+		elsewhere = append(elsewhere, match...)
+	}
+	in = append(in, chainRule(vxlan(t.DataPort), elsewhere, isIn(v6, source, network.SetNodes), not(encrypted()), []expr.Any{leave()}))
 	// Packets of encrypted networks come and go by WireGuard's devices, and nothing else does: who is
 	// allowed by the cluster's keys isn't allowed more than by the node's own network.
 	in = append(in,
@@ -149,7 +160,7 @@ func baseChains(t network.Table) []baseChain {
 		chainRule(vxlan(t.DataPort), encrypted(), drop()),
 	)
 	fwd = append(fwd, chainRule(iifname(network.WirePrefix), drop()), chainRule(oifname(network.WirePrefix), drop()))
-	last = append(last, chainRule(not(oifname(network.WirePrefix)), vxlan(t.DataPort), encrypted(), drop()))
+	last = append(last, chainRule(vxlan(t.DataPort), not(oifname(network.WirePrefix)), encrypted(), drop()))
 
 	// Containers reach names, pings and what answers them; of the node's addresses only the
 	// gateway's. A virtual IP is one of the node's: its port 22 would be the node's.
@@ -164,13 +175,13 @@ func baseChains(t network.Table) []baseChain {
 		chainRule(protocolIs(unix.IPPROTO_TCP), port(network.NamesPort), atGateway, []expr.Any{accept()}),
 	)
 	for _, refusal := range refusals(v6) {
-		in = append(in, chainRule(iifname("skb"), isLocal(destinationType), []expr.Any{
+		in = append(in, chainRule(iifname("skb"), isLocal(destinationType), refusal.of, []expr.Any{
 			&expr.Meta{Key: expr.MetaKeyIIFNAME, Register: reg1}, destination(v6, reg2), member(network.SetGateways, true),
-		}, refusal))
+		}, refusal.by))
 	}
 
 	// A container's way to its gateway is the shortest there is, whatever the routes say.
-	redirect = append(redirect, chainRule(oifname("skb"), isICMP(v6), []expr.Any{
+	redirect = append(redirect, chainRule(isICMP(v6), oifname("skb"), []expr.Any{
 		&expr.Payload{DestRegister: reg1, Base: expr.PayloadBaseTransportHeader, Offset: 0, Len: 1},
 		&expr.Cmp{Op: expr.CmpOpEq, Register: reg1, Data: []byte{redirectType(v6)}},
 	}, drop()))
@@ -196,13 +207,24 @@ func chainRule(parts ...[]expr.Any) (exprs []expr.Any) {
 	return exprs
 }
 
-// refusals are the ways to refuse packets: those of TCP, and others.
-func refusals(v6 bool) [][]expr.Any {
-	return [][]expr.Any{
-		append(protocolIs(unix.IPPROTO_TCP), &expr.Reject{Type: unix.NFT_REJECT_TCP_RST}),
-		{&expr.Reject{Type: unix.NFT_REJECT_ICMP_UNREACH, Code: portUnreachable(v6)}},
+// refusal is one way to refuse packets, and which ones.
+type refusal struct{ of, by []expr.Any }
+
+// refusals are those of TCP, and of all others.
+func refusals(v6 bool) []refusal {
+	return []refusal{
+		{protocolIs(unix.IPPROTO_TCP), []expr.Any{&expr.Reject{Type: unix.NFT_REJECT_TCP_RST}}},
+		{not(protocolIs(unix.IPPROTO_TCP)), []expr.Any{&expr.Reject{Type: unix.NFT_REJECT_ICMP_UNREACH, Code: portUnreachable(v6)}}},
 	}
 }
+
+// bridges loads what a packet comes in by and leaves by.
+func bridges() []expr.Any {
+	return []expr.Any{&expr.Meta{Key: expr.MetaKeyIIFNAME, Register: reg1}, &expr.Meta{Key: expr.MetaKeyOIFNAME, Register: reg2}}
+}
+
+// leave ends a base chain: the packet goes on.
+func leave() expr.Any { return &expr.Verdict{Kind: expr.VerdictReturn} }
 
 func drop() []expr.Any { return []expr.Any{&expr.Verdict{Kind: expr.VerdictDrop}} }
 
@@ -225,9 +247,14 @@ func whole(name string) string {
 	return name
 }
 
-// not turns the comparison that a match ends with.
+// not turns the comparison that a match ends with, or its look into a set.
 func not(match []expr.Any) []expr.Any {
-	match[len(match)-1].(*expr.Cmp).Op = expr.CmpOpNeq
+	switch last := match[len(match)-1].(type) {
+	case *expr.Cmp:
+		last.Op = expr.CmpOpNeq
+	case *expr.Lookup:
+		last.Invert = true
+	}
 	return match
 }
 
