@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"slices"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -335,6 +336,56 @@ func TestWatch_IsntToldOfOwnChanges(t *testing.T) {
 	case <-told:
 	case <-time.After(5 * time.Second):
 		t.Error("it isn't told of what another did afterwards")
+	}
+}
+
+// TestWatch_IsntToldOfLooseCables has a cable made, and then put into a bridge.
+func TestWatch_IsntToldOfLooseCables(t *testing.T) {
+	plane, ctx, w := kernel(t), t.Context(), two()
+	if _, err := exec.LookPath("ip"); err != nil {
+		t.Skip("needs ip")
+	}
+	settle(t, ctx, plane, w)
+	defer settle(t, ctx, plane, &network.Wanted{Cluster: w.Cluster})
+	told := make(chan struct{}, 1000)
+	go func() { _ = plane.Watch(ctx, func() { told <- struct{}{} }) }()
+	ip := func(args ...string) {
+		t.Helper()
+		if out, err := exec.Command("ip", args...).CombinedOutput(); err != nil {
+			t.Fatalf("ip %v: %v: %s", args, err, out)
+		}
+	}
+	quiet := func() (heard bool) {
+		for {
+			select {
+			case <-told:
+				heard = true
+			case <-time.After(300 * time.Millisecond):
+				return heard
+			}
+		}
+	}
+	for i := 0; !quiet(); i++ { // until it listens
+		ip("link", "set", w.Networks[0].Bridge(), "up", "txqueuelen", strconv.Itoa(500+i))
+		if i > 20 {
+			t.Fatal("it isn't told of what others do")
+		}
+	}
+	ip("link", "add", "cable0", "type", "veth", "peer", "name", "cable1")
+	defer func() { _ = exec.Command("ip", "link", "del", "cable0").Run() }()
+	ip("link", "set", "cable1", "up")
+	if quiet() {
+		t.Error("it is told of a cable in no bridge")
+	}
+	ip("link", "set", "cable0", "master", w.Networks[0].Bridge())
+	if !quiet() {
+		t.Error("it isn't told of a cable in its bridge")
+	}
+	ip("link", "set", "cable0", "nomaster")
+	quiet()
+	ip("link", "del", "cable0")
+	if quiet() {
+		t.Error("it is told of the end of a cable in no bridge")
 	}
 }
 

@@ -5,7 +5,9 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"sync"
+	"syscall"
 
 	"github.com/mdlayher/netlink"
 	"golang.org/x/sys/unix"
@@ -52,7 +54,7 @@ func (p *Plane) Watch(ctx context.Context, changed func()) error {
 func (p *Plane) hear(socket *netlink.Conn, changed func()) error {
 	for {
 		news, err := socket.Receive()
-		if news = slices.DeleteFunc(news, p.isOwn); err == nil && len(news) == 0 {
+		if news = slices.DeleteFunc(news, func(m netlink.Message) bool { return p.isOwn(m) || isLoose(m) }); err == nil && len(news) == 0 {
 			continue
 		}
 		if err != nil && !errors.Is(err, unix.ENOBUFS) { // News that were lost are news.
@@ -82,6 +84,31 @@ func (p *Plane) mine(c *netlink.Conn) error {
 // isOwn tells whether news of nftables are of a transaction of this Plane's.
 func (p *Plane) isOwn(m netlink.Message) bool {
 	return int(m.Header.Type)>>8 == unix.NFNL_SUBSYS_NFTABLES && p.own.is(m.Header.PID, int(m.Header.Type)&0xff == unix.NFT_MSG_NEWGEN)
+}
+
+// isLoose tells whether news are of a container's cable that is in no bridge: each container that starts or ends
+// has several of them.
+func isLoose(m netlink.Message) bool {
+	if m.Header.Type != unix.RTM_NEWLINK && m.Header.Type != unix.RTM_DELLINK {
+		return false
+	}
+	attrs, _, err := parseLink(m.Data)
+	if err != nil {
+		return false
+	}
+	cable := false
+	for _, a := range attrs {
+		switch a.Attr.Type &^ unix.NLA_F_NESTED {
+		case unix.IFLA_MASTER:
+			return false
+		case unix.IFLA_LINKINFO:
+			info, err := attrsOf(a.Value)
+			cable = err == nil && slices.ContainsFunc(info, func(a syscall.NetlinkRouteAttr) bool {
+				return a.Attr.Type == unix.IFLA_INFO_KIND && strings.TrimRight(string(a.Value), "\x00") == "veth"
+			})
+		}
+	}
+	return cable
 }
 
 // ownNews are this Plane's transactions whose news Watch may not have heard yet: how many, by their
