@@ -47,6 +47,8 @@ type member struct {
 	gossips atomic.Bool
 	// manager is nil while the node runs none.
 	manager atomic.Pointer[manager.Manager]
+	// mtu is what dataMTU found last.
+	mtu atomic.Pointer[foundMTU]
 	// ready is closed when the agent has first been welcomed and, on a manager, the
 	// cluster has a leader: the membership works.
 	ready       chan struct{}
@@ -148,22 +150,37 @@ func (n *Node) load(key cluster.UnlockKey) (*member, error) {
 	return m, nil
 }
 
+// mtuFor is how long an interface's MTU is taken for what it was: it is asked for at each change of networks, and to
+// find it is to list all links and addresses of the machine.
+const mtuFor = 10 * time.Second
+
+type foundMTU struct {
+	of string
+	is int
+	at time.Time
+}
+
 // dataMTU is that of the interface with this node's address; 0 when none has it.
 func (m *member) dataMTU() int {
+	known := m.currentRecord().Addresses
+	of, now := cmp.Or(known.Data, known.IP), m.node.cfg.Now()
+	if last := m.mtu.Load(); last != nil && last.of == of && last.is != 0 && now.Sub(last.at) < mtuFor {
+		return last.is
+	}
 	list, err := m.node.cfg.Interfaces()
 	if err != nil {
 		return 0
 	}
-	known := m.currentRecord().Addresses
-	own := net.ParseIP(cmp.Or(known.Data, known.IP))
+	found := foundMTU{of: of, at: now}
+	own := net.ParseIP(of)
 	for _, one := range list {
-		for _, network := range one.Networks {
-			if network.IP.Equal(own) {
-				return one.MTU
-			}
+		if slices.ContainsFunc(one.Networks, func(n net.IPNet) bool { return n.IP.Equal(own) }) {
+			found.is = one.MTU
+			break
 		}
 	}
-	return 0
+	m.mtu.Store(&found)
+	return found.is
 }
 
 // start runs the membership until stop, or until it fails; ended hears of it.
