@@ -154,8 +154,13 @@ func (b *bench) asSwarm(ctx context.Context, engine *client.Client, measure func
 	const gateway = "docker_gwbridge"
 	_, noGateway := engine.NetworkInspect(ctx, gateway, network.InspectOptions{})
 	defer func() {
-		if cerrdefs.IsNotFound(noGateway) {
-			err = errors.Join(err, engine.NetworkRemove(context.WithoutCancel(ctx), gateway))
+		if !cerrdefs.IsNotFound(noGateway) {
+			return
+		}
+		// Engines may count an endpoint on it that is no more, until they are started again: what was measured
+		// is as true with it.
+		if left := engine.NetworkRemove(context.WithoutCancel(ctx), gateway); left != nil {
+			fmt.Fprintf(b.out, "  the engine keeps its network %s: %v\n", gateway, left)
 		}
 	}()
 	if _, err := engine.SwarmInit(ctx, swarm.InitRequest{ListenAddr: "127.0.0.1:2377", AdvertiseAddr: "127.0.0.1", DataPathPort: 4790}); err != nil {

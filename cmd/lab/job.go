@@ -149,7 +149,12 @@ func (t timer) remove(ctx context.Context, serviceID string) error {
 
 // direct times the engine alone: n containers created and started, and then removed.
 // It is the floor below which no manager can come.
-func direct(ctx context.Context, engine *client.Client, n int) (took time.Duration, err error) {
+func direct(ctx context.Context, engine *client.Client, n int) (time.Duration, error) {
+	return directOn(ctx, engine, n, "default")
+}
+
+// directOn does so on one of the engine's networks.
+func directOn(ctx context.Context, engine *client.Client, n int, on string) (took time.Duration, err error) {
 	ids := make([]string, n)
 	defer func() { err = errors.Join(err, removeAll(ctx, engine, ids)) }()
 	start := time.Now()
@@ -157,7 +162,7 @@ func direct(ctx context.Context, engine *client.Client, n int) (took time.Durati
 	group.SetLimit(inFlight)
 	for i := range n {
 		group.Go(func() error {
-			c, err := engine.ContainerCreate(groupCtx, &container.Config{Image: oldImage}, nil, nil, nil, fmt.Sprintf("skep-lab-direct-%d-%d", start.UnixNano(), i))
+			c, err := engine.ContainerCreate(groupCtx, &container.Config{Image: oldImage}, &container.HostConfig{NetworkMode: container.NetworkMode(on)}, nil, nil, fmt.Sprintf("skep-lab-direct-%d-%d", start.UnixNano(), i))
 			if err != nil {
 				return err
 			}

@@ -52,6 +52,10 @@ const (
 	pings   = 2000
 )
 
+// again is how often more a round measures, to take the least: a ping takes several times as long while the
+// scheduler has its two ends on different processors, which says nothing about the path.
+var again = map[string]int{rolePing: 2}
+
 func playNumbers(as string) error {
 	switch as {
 	case roleEcho:
@@ -569,6 +573,9 @@ func TestNumbers(t *testing.T) {
 		for i := range paths {
 			p := paths[(i+round)%len(paths)] // Nobody is always the one after the same.
 			n := r.measure(p.what, p.from, p.to)
+			for range again[p.what] {
+				n = min(n, r.measure(p.what, p.from, p.to))
+			}
 			if round > 0 { // The first round fills caches.
 				all[p.name] = append(all[p.name], n)
 			}
