@@ -96,7 +96,7 @@ func waitsBecause(view store.View, t *cluster.Task) string {
 		return ""
 	case t.Status.Err != "":
 		return t.Status.Err
-	case strings.HasPrefix(t.Status.Message, "waiting for"):
+	case strings.HasPrefix(t.Status.Message, "waiting "):
 		return t.Status.Message
 	}
 	return "it is " + t.Status.State.String()

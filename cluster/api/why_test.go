@@ -69,3 +69,14 @@ func TestWhy(t *testing.T) {
 	}
 	b.do("GET", "/skep/v1/services/none/why", nil).want(t, 404, "service none not found")
 }
+
+// A task waits for what its message says, whichever word comes first there.
+func TestWaitsBecause(t *testing.T) {
+	b := newBench(t)
+	for _, message := range []string{"waiting for the restart delay to end at 12:00:00 UTC", "waiting until 12:00:00 UTC, when fenced task t1 must have stopped"} {
+		task := &cluster.Task{Status: cluster.TaskStatus{State: cluster.StatePending, Message: message}}
+		if got := waitsBecause(b.manager.store.View(), task); got != message {
+			t.Errorf("%q, want %q", got, message)
+		}
+	}
+}
