@@ -12,7 +12,7 @@ import (
 
 // jobs tells when jobs were done last; known is what was told before, and what is returned is what
 // is known now.
-func jobs(set telemetry.Set, view store.View, known map[string]float64) map[string]float64 {
+func jobs(to *telemetry.Reading, view store.View, known map[string]float64) map[string]float64 {
 	now, shown := map[string]float64{}, 0
 	for s := range view.Services() {
 		if !s.Job() {
@@ -24,7 +24,7 @@ func jobs(set telemetry.Set, view store.View, known map[string]float64) map[stri
 			now[s.ID] = at
 		}
 		if at, any := now[s.ID]; any && shown < telemetry.NamedServices {
-			set(metricJobDone, at, s.Spec.Name)
+			to.Set(metricJobDone, at, s.Spec.Name)
 			shown++
 		}
 	}
@@ -68,34 +68,35 @@ var endStates = []cluster.State{
 	cluster.StateComplete, cluster.StateShutdown, cluster.StateFailed, cluster.StateRejected, cluster.StateRemove, cluster.StateOrphaned,
 }
 
-// asSwarm tells of a manager what Swarm's tell.
-func asSwarm(set telemetry.Set, info swarm.Info, leads bool, view store.View) {
-	set.When(swarmNodeManager, info.ControlAvailable)
-	set.When(swarmLeader, leads)
+// asSwarm tells of a manager what Swarm's tell, but for the database.
+func asSwarm(to *telemetry.Reading, info swarm.Info, leads bool, view store.View) {
+	to.When(swarmNodeManager, info.ControlAvailable)
+	to.When(swarmLeader, leads)
 	id := ""
 	if c := view.Cluster(); c != nil {
 		id = c.ID
 	}
-	set(swarmNodeInfo, 1, id, info.NodeID)
-	if !leads {
-		return
-	}
+	to.Set(swarmNodeInfo, 1, id, info.NodeID)
+}
+
+// databaseAsSwarm tells of the database what Swarm's leader tells.
+func databaseAsSwarm(to *telemetry.Reading, view store.View) {
 	nodes := map[cluster.NodeState]int{}
 	for n := range view.Nodes() {
 		nodes[n.Status.State]++
 	}
 	for _, state := range []cluster.NodeState{cluster.NodeUnknown, cluster.NodeDown, cluster.NodeReady, cluster.NodeDisconnected} {
-		set(swarmNodes, float64(nodes[state]), state.String())
+		to.Set(swarmNodes, float64(nodes[state]), state.String())
 	}
 	tasks := map[cluster.State]int{}
 	for t := range view.Tasks() {
 		tasks[t.Status.State]++
 	}
-	for _, state := range append(slices.Clone(liveStates), endStates...) {
-		set(swarmTasks, float64(tasks[state]), state.String())
+	for _, state := range slices.Concat(liveStates[:], endStates) {
+		to.Set(swarmTasks, float64(tasks[state]), state.String())
 	}
-	set(swarmServices, float64(view.ServiceCount()))
-	set(swarmNetworks, float64(length(view.Networks())))
-	set(swarmSecrets, float64(length(view.Secrets())))
-	set(swarmConfigs, float64(length(view.Configs())))
+	to.Set(swarmServices, float64(view.ServiceCount()))
+	to.Set(swarmNetworks, float64(length(view.Networks())))
+	to.Set(swarmSecrets, float64(length(view.Secrets())))
+	to.Set(swarmConfigs, float64(length(view.Configs())))
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/sha256"
 	"crypto/subtle"
+	"fmt"
 	"net"
 	"net/http"
 	"slices"
@@ -24,7 +25,7 @@ const (
 	scrapeConnections = 16
 )
 
-// showMetrics serves GET /metrics, one scrape at a time.
+// showMetrics serves GET /metrics.
 func (s *Server) showMetrics(_ context.Context, r *request) (response, error) {
 	return response{stream: func(_ context.Context, w http.ResponseWriter) { s.scrape.ServeHTTP(w, r.http) }}, nil
 }
@@ -34,23 +35,36 @@ func (s *Server) newScrape() http.Handler {
 	if s.Metrics == nil {
 		return http.NotFoundHandler()
 	}
-	registry := prometheus.NewRegistry()
-	registry.MustRegister(&stateReader{server: s, started: s.Now()})
-	s.gather = prometheus.Gatherers{s.Metrics, registry}
-	return promhttp.HandlerFor(s.gather, promhttp.HandlerOpts{MaxRequestsInFlight: 1, Timeout: scrapeLimit})
+	reader := &stateReader{server: s, started: s.Now()}
+	s.Metrics.OnScrape(reader.read)
+	return s.scrapeOf(s.Metrics)
+}
+
+// scrapeOf serves what is gathered, one scrape at a time, whoever asks and wherever: two who watch the same node ask at the same
+// moment again and again, so the second one waits, and isn't refused.
+func (s *Server) scrapeOf(gather prometheus.Gatherer) http.Handler {
+	serve := promhttp.HandlerFor(gather, promhttp.HandlerOpts{})
+	inTurn := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		select {
+		case s.scraping <- struct{}{}:
+			defer func() { <-s.scraping }()
+			serve.ServeHTTP(w, r)
+		case <-r.Context().Done():
+		}
+	})
+	return http.TimeoutHandler(inTurn, scrapeLimit, fmt.Sprintf("the scrape took more than %s", scrapeLimit))
 }
 
 // Scrape is for a port of its own: GET /metrics and nothing else, for those who show the token, if that isn't
 // empty, which is asked for at each scrape; without what names services, unless it has them.
 func (s *Server) Scrape(token func() (string, error), services bool) http.Handler {
-	if s.gather == nil {
+	if s.Metrics == nil {
 		return http.NotFoundHandler()
 	}
-	gather := s.gather
+	scrape := s.scrapeOf(s.Metrics)
 	if !services {
-		gather = withoutServices(gather)
+		scrape = s.scrapeOf(withoutServices(s.Metrics))
 	}
-	scrape := promhttp.HandlerFor(gather, promhttp.HandlerOpts{MaxRequestsInFlight: 1, Timeout: scrapeLimit})
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		now, err := token()
 		want, given := sha256.Sum256([]byte("Bearer "+now)), sha256.Sum256([]byte(r.Header.Get("Authorization")))
@@ -73,14 +87,19 @@ func (s *Server) Scrape(token func() (string, error), services bool) http.Handle
 
 // withoutServices leaves out the series that name services.
 func withoutServices(all prometheus.Gatherer) prometheus.GathererFunc {
-	return func() ([]*dto.MetricFamily, error) {
+	return func() (kept []*dto.MetricFamily, err error) {
 		families, err := all.Gather()
 		for _, f := range families {
-			f.Metric = slices.DeleteFunc(f.Metric, func(m *dto.Metric) bool {
+			named := func(m *dto.Metric) bool {
 				return slices.ContainsFunc(m.Label, func(l *dto.LabelPair) bool { return l.GetName() == "service" })
-			})
+			}
+			if !slices.ContainsFunc(f.Metric, named) {
+				kept = append(kept, f)
+			} else if rest := slices.DeleteFunc(slices.Clone(f.Metric), named); len(rest) > 0 {
+				kept = append(kept, &dto.MetricFamily{Name: f.Name, Help: f.Help, Type: f.Type, Unit: f.Unit, Metric: rest})
+			}
 		}
-		return slices.DeleteFunc(families, func(f *dto.MetricFamily) bool { return len(f.Metric) == 0 }), err
+		return kept, err
 	}
 }
 

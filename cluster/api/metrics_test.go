@@ -7,12 +7,15 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"strings"
+	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/docker/docker/api/types/swarm"
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/testutil"
+	dto "github.com/prometheus/client_model/go"
 
 	"skep/cluster"
 	"skep/cluster/telemetry"
@@ -247,34 +250,131 @@ func TestMetrics_BySwarmsNames(t *testing.T) {
 	}
 }
 
-// A scrape has few series, and costs little: see shared bounds in DESIGN.md.
-func TestMetrics_AreFewAndLint(t *testing.T) {
+// A scrape of 1,000 services has few series of each, of one that has all that a service can have too, and few besides.
+func TestMetrics_AreFew(t *testing.T) {
 	b := measured(t)
-	for i := range 50 {
-		b.serviceWithTasks(fmt.Sprint("s", i), 10*i+1, cluster.TaskStatus{State: cluster.StateRunning}, cluster.TaskStatus{State: cluster.StatePending, Err: "no suitable node"})
+	worst := []cluster.TaskStatus{{State: cluster.StateRunning}}
+	// Its old tasks and its new ones lack something else, some wait for a fence, some until they are begun again.
+	for _, why := range []string{"no suitable node (insufficient memory on 2 nodes)", "no suitable node (scheduling constraints not satisfied on 2 nodes)"} {
+		worst = append(worst, cluster.TaskStatus{State: cluster.StatePending, Err: why})
+	}
+	for _, why := range []string{"waiting for the restart delay to end at 12:00:00 UTC", "waiting until 12:00:00 UTC, when fenced task t1 must have stopped"} {
+		worst = append(worst, cluster.TaskStatus{State: cluster.StatePending, Message: why})
+	}
+	for i := range 1000 {
+		b.serviceWithTasks(fmt.Sprint("s", i), 10*i+1, worst...)
+	}
+	for _, result := range []string{"complete", "failed", "rejected", "orphaned"} {
+		b.server.Metrics.Scheduler.Ends.Add(1, "s1", result)
 	}
 	b.update(func(tx *store.Tx) error {
 		return tx.Put(&cluster.Rollout{ServiceID: "services1", State: swarm.UpdateStateUpdating, Revision: 1, Total: 2, StartedAt: time.Unix(1, 0)})
 	})
-	of, rest := 0, 0
+	of, waits, rest := 0, 0, 0
 	for name := range b.scrape() {
 		if strings.Contains(name, `service="s1"`) {
 			of++
+			if strings.HasPrefix(name, "skep_service_tasks_waiting{") {
+				waits++
+			}
 		} else if !strings.Contains(name, `service="`) && !strings.Contains(name, `node="`) && !strings.Contains(name, "_bucket{") {
 			rest++
 		}
 	}
-	if of == 0 || of > 25 || rest > 60 {
-		t.Errorf("%d series of a service and %d without, want at most 25 and 60", of, rest)
+	if of == 0 || of > 25 || waits != 4 || rest >= 60 {
+		t.Errorf("%d series of a service, %d of them why it waits, and %d without; want at most 25, 4 and fewer than 60", of, waits, rest)
 	}
-	registry := prometheus.NewPedanticRegistry()
-	registry.MustRegister(&stateReader{server: b.server})
-	problems, err := testutil.GatherAndLint(registry)
+	// What goes past the registry is held to what it would have refused.
+	if _, err := (prometheus.Gatherers{b.server.Metrics}).Gather(); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestMetrics_Lint(t *testing.T) {
+	b := measured(t)
+	b.serviceWithTasks("web", 1, cluster.TaskStatus{State: cluster.StateRunning}, cluster.TaskStatus{State: cluster.StatePending, Err: "no suitable node"})
+	b.update(func(tx *store.Tx) error {
+		return tx.Put(&cluster.Rollout{ServiceID: "serviceweb", State: swarm.UpdateStateUpdating, Revision: 1, Total: 2, StartedAt: time.Unix(1, 0)})
+	})
+	b.scrape()
+	problems, err := testutil.GatherAndLint(b.server.Metrics)
 	if err != nil {
 		t.Fatal(err)
 	}
 	for _, p := range problems {
 		t.Errorf("%s: %s", p.Metric, p.Text)
+	}
+}
+
+// Who scrapes while another does waits for its turn, also at the other port; nobody waits, or scrapes, for more than
+// five seconds.
+func TestMetrics_OneScrapeAtATime(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := &Server{scraping: make(chan struct{}, 1)}
+		under, most := 0, 0
+		var mu sync.Mutex
+		gather := func(takes time.Duration) prometheus.GathererFunc {
+			return func() ([]*dto.MetricFamily, error) {
+				mu.Lock()
+				under++
+				most = max(most, under)
+				mu.Unlock()
+				time.Sleep(takes)
+				mu.Lock()
+				under--
+				mu.Unlock()
+				return nil, nil
+			}
+		}
+		began := time.Now()
+		type answer struct {
+			status int
+			after  time.Duration
+		}
+		scrape := func(handler http.Handler) <-chan answer {
+			answered := make(chan answer, 1)
+			go func() {
+				w := httptest.NewRecorder()
+				handler.ServeHTTP(w, httptest.NewRequest(http.MethodGet, "/metrics", nil))
+				answered <- answer{w.Code, time.Since(began)}
+			}()
+			synctest.Wait()
+			return answered
+		}
+		own, port, stuck := s.scrapeOf(gather(time.Second)), s.scrapeOf(gather(time.Second)), s.scrapeOf(gather(8*time.Second))
+		first, second := scrape(own), scrape(port)
+		if got := []answer{<-first, <-second}; got[0] != (answer{200, time.Second}) || got[1] != (answer{200, 2 * time.Second}) {
+			t.Errorf("one after the other: %v", got)
+		}
+		began = time.Now()
+		long, waits := scrape(stuck), scrape(own)
+		if got := []answer{<-long, <-waits}; got[0] != (answer{503, scrapeLimit}) || got[1] != (answer{503, scrapeLimit}) {
+			t.Errorf("for too long: %v", got)
+		}
+		time.Sleep(5 * time.Second)
+		began = time.Now()
+		if got := <-scrape(own); got != (answer{200, time.Second}) {
+			t.Errorf("after that: %v", got)
+		}
+		if most != 1 {
+			t.Errorf("%d scrapes at a time", most)
+		}
+	})
+}
+
+// What is left out for one who may not see services is there for the next one who may: readings are shared.
+func TestMetrics_WithoutServicesLeavesThemToOthers(t *testing.T) {
+	b := measured(t)
+	b.serviceWithTasks("web", 1, cluster.TaskStatus{State: cluster.StateRunning})
+	before := b.scrape()
+	if families, err := withoutServices(b.server.Metrics).Gather(); err != nil || len(families) == 0 {
+		t.Fatal(len(families), err)
+	}
+	after := b.scrape()
+	for name := range before {
+		if strings.Contains(name, `service="web"`) && after[name] != before[name] {
+			t.Errorf("%s is %q, and was %q", name, after[name], before[name])
+		}
 	}
 }
 
@@ -351,24 +451,5 @@ func TestMetrics_ManyServicesAreAddedUp(t *testing.T) {
 	series := b.scrape()
 	if series["skep_metrics_services_dropped"] != "3" || series[`skep_service_tasks_desired{service="_other"}`] != "6" || series[`skep_service_tasks_desired{service="s00000"}`] != "2" {
 		t.Errorf("dropped %s, others %s", series["skep_metrics_services_dropped"], series[`skep_service_tasks_desired{service="_other"}`])
-	}
-}
-
-// 1,000 services with 10,000 tasks: at most 50 ms.
-func BenchmarkMetrics(b *testing.B) {
-	bench := measured(b)
-	for i := range 1000 {
-		states := make([]cluster.TaskStatus, 10)
-		for j := range states {
-			states[j].State = cluster.StateRunning
-		}
-		bench.serviceWithTasks(fmt.Sprint("s", i), 10*i+1, states...)
-	}
-	reader := &stateReader{server: bench.server}
-	b.ResetTimer()
-	for b.Loop() {
-		reader.read = nil
-		series := make(chan prometheus.Metric, 100_000)
-		reader.Collect(series)
 	}
 }

@@ -1,6 +1,7 @@
 package api
 
 import (
+	"maps"
 	"runtime"
 	"slices"
 	"strings"
@@ -8,7 +9,6 @@ import (
 	"time"
 
 	"github.com/docker/docker/api/types/swarm"
-	"github.com/prometheus/client_golang/prometheus"
 
 	"skep/cluster"
 	"skep/cluster/telemetry"
@@ -16,7 +16,7 @@ import (
 )
 
 // shownNodes is how many nodes have series of their own; of services see telemetry.NamedServices. What is
-// beyond is counted by skep_metrics_nodes_dropped and skep_metrics_services_dropped.
+// beyond is tallied by skep_metrics_nodes_dropped and skep_metrics_services_dropped.
 const shownNodes = 2000
 
 var (
@@ -64,45 +64,38 @@ type stateReader struct {
 	started time.Time
 
 	mu sync.Mutex // guards the fields below
-	// read is what was read last: when, and whether as the leader.
-	read []prometheus.Metric
+	// last is what was read last of the database: when, and whether as the leader; nil for nothing.
+	last *telemetry.Reading
 	at   time.Time
 	led  bool
 	// done are the last successes of jobs, by ID. A new run of a job removes the tasks of the last one.
 	done map[string]float64
 }
 
-// Describe names nothing: what there is depends on the role.
-func (c *stateReader) Describe(chan<- *prometheus.Desc) {}
-
-// Collect reads everything.
-func (c *stateReader) Collect(to chan<- prometheus.Metric) {
-	set := func(g telemetry.Gauge, value float64, labels ...string) {
-		to <- g.Is(value, labels...)
-	}
+// read reads everything.
+func (c *stateReader) read(to *telemetry.Reading) {
 	s := c.server
 	info := s.Node.Info()
 	role := swarm.NodeRoleWorker
 	if info.ControlAvailable {
 		role = swarm.NodeRoleManager
 	}
-	set(metricBuild, 1, s.Version, runtime.Version())
-	set(metricStarted, seconds(c.started))
+	to.Set(metricBuild, 1, s.Version, runtime.Version())
+	to.Set(metricStarted, seconds(c.started))
 	if info.NodeID != "" {
-		set(metricNode, 1, info.NodeID, s.Hostname, string(role))
+		to.Set(metricNode, 1, info.NodeID, s.Hostname, string(role))
 	}
 	manager := s.Node.Manager()
 	if manager == nil {
 		return
 	}
 	health := manager.Health()
-	leads := consensus(set, health, manager.LeaderID(), manager.Reachable())
+	leads := consensus(to, health, manager.LeaderID(), manager.Reachable())
+	view := manager.Store().View()
 	if s.SwarmNames {
-		asSwarm(set, info, leads, manager.Store().View())
+		asSwarm(to, info, leads, view)
 	}
-	for _, m := range c.database(manager.Store().View(), leads) {
-		to <- m
-	}
+	to.Add(c.database(view, leads))
 }
 
 // seconds is an instant as Prometheus has them; 0 for none.
@@ -114,20 +107,20 @@ func seconds(t time.Time) float64 {
 }
 
 // consensus tells how this manager stands in raft, and whether it leads.
-func consensus(set telemetry.Set, health cluster.ManagerHealth, leader string, voters map[string]bool) (leads bool) {
+func consensus(to *telemetry.Reading, health cluster.ManagerHealth, leader string, voters map[string]bool) (leads bool) {
 	leads = health.Leader && health.Ready
-	set.When(metricHasLeader, leader != "")
-	set.When(metricIsLeader, leads)
+	to.When(metricHasLeader, leader != "")
+	to.When(metricIsLeader, leads)
 	for _, state := range []string{"follower", "candidate", "leader", "shutdown"} {
-		set.When(metricState, health.State == state, state)
+		to.When(metricState, health.State == state, state)
 	}
-	set(metricTerm, float64(health.Term))
-	set(metricLast, float64(health.LastIndex))
-	set(metricCommit, float64(health.CommitIndex))
-	set(metricApplied, float64(health.AppliedIndex))
-	set(metricSnapshot, float64(health.SnapshotIndex))
-	set(metricContact, health.LastContact.Seconds())
-	set(metricVoters, float64(len(voters)))
+	to.Set(metricTerm, float64(health.Term))
+	to.Set(metricLast, float64(health.LastIndex))
+	to.Set(metricCommit, float64(health.CommitIndex))
+	to.Set(metricApplied, float64(health.AppliedIndex))
+	to.Set(metricSnapshot, float64(health.SnapshotIndex))
+	to.Set(metricContact, health.LastContact.Seconds())
+	to.Set(metricVoters, float64(len(voters)))
 	if leads {
 		answer := 0
 		for _, reachable := range voters {
@@ -135,36 +128,36 @@ func consensus(set telemetry.Set, health cluster.ManagerHealth, leader string, v
 				answer++
 			}
 		}
-		set(metricReachable, float64(answer))
-		set(metricTolerance, float64(answer-(len(voters)/2+1)))
+		to.Set(metricReachable, float64(answer))
+		to.Set(metricTolerance, float64(answer-(len(voters)/2+1)))
 	}
 	return leads
 }
 
 // database reads the database, or gives what was read a moment ago.
-func (c *stateReader) database(view store.View, leads bool) []prometheus.Metric {
+func (c *stateReader) database(view store.View, leads bool) *telemetry.Reading {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	now := c.server.Now()
 	// A manager that begins or ceases to lead has other things to say.
-	if c.read != nil && c.led == leads && now.Sub(c.at).Abs() < stateLasts {
-		return c.read
+	if c.last != nil && c.led == leads && now.Sub(c.at).Abs() < stateLasts {
+		return c.last
 	}
-	var read []prometheus.Metric
-	set := func(g telemetry.Gauge, value float64, labels ...string) {
-		read = append(read, g.Is(value, labels...))
-	}
-	objects(set, view)
+	to := &telemetry.Reading{}
+	objects(to, view)
 	if leads {
-		nodes(set, view, services(set, view))
-		c.done = jobs(set, view, c.done)
+		nodes(to, view, services(to, view))
+		c.done = jobs(to, view, c.done)
+		if c.server.SwarmNames {
+			databaseAsSwarm(to, view)
+		}
 	}
-	c.read, c.at, c.led = read, now, leads
-	return read
+	c.last, c.at, c.led = to, now, leads
+	return to
 }
 
-func objects(set telemetry.Set, view store.View) {
-	count := func(kind string, n int) { set(metricObjects, float64(n), kind) }
+func objects(to *telemetry.Reading, view store.View) {
+	count := func(kind string, n int) { to.Set(metricObjects, float64(n), kind) }
 	count("node", view.NodeCount())
 	count("service", view.ServiceCount())
 	count("task", view.TaskCount())
@@ -173,7 +166,7 @@ func objects(set telemetry.Set, view store.View) {
 	count("config", length(view.Configs()))
 	count("network", length(view.Networks()))
 	if c := view.Cluster(); c != nil {
-		set(metricBackup, seconds(c.BackupAt))
+		to.Set(metricBackup, seconds(c.BackupAt))
 	}
 }
 
@@ -183,91 +176,110 @@ func length[T any](all func(func(T) bool)) (n int) {
 }
 
 // liveStates are the states of tasks that are on their way, or run.
-var liveStates = []cluster.State{
+var liveStates = [...]cluster.State{
 	cluster.StateNew, cluster.StatePending, cluster.StateAssigned, cluster.StateAccepted,
 	cluster.StatePreparing, cluster.StateReady, cluster.StateStarting, cluster.StateRunning,
 }
 
-// serviceSeries is what is said of one service, or of several added up.
-type serviceSeries struct {
+// tally is what is said of one service, or of several added up.
+type tally struct {
 	desired, running int
-	states           map[cluster.State]int
+	states           [len(liveStates)]int
 	waiting          map[string]int
 }
 
+// tallied is a service while its tasks are tallied.
+type tallied struct {
+	*cluster.Service
+	tally *tally
+	// reserved is what each task of the revision reserves: that of the last task, as most have the same.
+	reserved *swarm.Resources
+	revision uint64
+}
+
 // services tells of the services, and returns what tasks have of each node.
-func services(set telemetry.Set, view store.View) map[string]swarm.Resources {
+func services(to *telemetry.Reading, view store.View) map[string]swarm.Resources {
 	all := slices.SortedFunc(view.Services(), func(a, b *cluster.Service) int { return strings.Compare(a.Spec.Name, b.Spec.Name) })
-	series := make(map[string]*serviceSeries, len(all))
-	var rest *serviceSeries
+	named := min(len(all), telemetry.NamedServices)
+	tallies := make([]tally, named+1) // the last one is that of all others
+	counts := make([]tallied, len(all))
+	byID := make(map[string]*tallied, len(all))
 	for i, s := range all {
-		if i >= telemetry.NamedServices && rest == nil {
-			rest = newServiceSeries()
-		}
-		if i < telemetry.NamedServices {
-			series[s.ID] = newServiceSeries()
-		} else {
-			series[s.ID] = rest
-		}
-		series[s.ID].desired += s.Replicas()
+		counts[i] = tallied{Service: s, tally: &tallies[min(i, named)]}
+		counts[i].tally.desired += s.Replicas()
+		byID[s.ID] = &counts[i]
 	}
 	reserved := map[string]swarm.Resources{}
 	for t := range view.Tasks() {
+		c := byID[t.ServiceID]
 		if t.Assigned() && !t.Status.State.Terminal() {
-			if revision := view.Revision(t.ServiceID, t.Revision); revision != nil && revision.Spec.Resources != nil && revision.Spec.Resources.Reservations != nil {
+			if r := c.reserves(view, t); r != nil {
 				sum := reserved[t.NodeID]
-				sum.NanoCPUs += revision.Spec.Resources.Reservations.NanoCPUs
-				sum.MemoryBytes += revision.Spec.Resources.Reservations.MemoryBytes
+				sum.NanoCPUs += r.NanoCPUs
+				sum.MemoryBytes += r.MemoryBytes
 				reserved[t.NodeID] = sum
 			}
 		}
-		of := series[t.ServiceID]
-		if of == nil || !t.Live() {
+		if c == nil || !t.Live() || t.Status.State == cluster.StateComplete && c.Job() { // The last one is done.
 			continue
 		}
-		s := view.Service(t.ServiceID)
-		if t.Status.State == cluster.StateComplete && s.Job() {
-			continue // It is done.
+		if c.Global() || c.Job() {
+			c.tally.desired++
 		}
-		if s.Global() || s.Job() {
-			of.desired++
-		}
-		of.states[t.Status.State]++
-		if t.Status.State == cluster.StateRunning {
-			of.running++
-		}
-		if reason := waitsFor(t); reason != "" {
-			of.waiting[reason]++
-		}
+		c.tally.count(t)
 	}
-	for i, s := range all {
-		if i >= telemetry.NamedServices {
-			break
-		}
+	for i, s := range all[:named] {
 		name := s.Spec.Name
-		set(metricService, 1, name, s.Spec.Labels["com.docker.stack.namespace"], modeOf(s))
-		series[s.ID].set(set, name)
-		updateSeries(set, view, s)
+		to.Set(metricService, 1, name, s.Spec.Labels["com.docker.stack.namespace"], modeOf(s))
+		tallies[i].tell(to, name)
+		updateSeries(to, view, s)
 	}
-	if rest != nil {
-		rest.set(set, telemetry.OtherServices)
+	if len(all) > named {
+		tallies[named].tell(to, telemetry.OtherServices)
 	}
-	set(metricServicesDropped, float64(max(len(all)-telemetry.NamedServices, 0)))
+	to.Set(metricServicesDropped, float64(len(all)-named))
 	return reserved
 }
 
-func newServiceSeries() *serviceSeries {
-	return &serviceSeries{states: map[cluster.State]int{}, waiting: map[string]int{}}
+// reserves is what a task reserves, nil for nothing. A service that is gone is nil, and its tasks may still be there.
+func (c *tallied) reserves(view store.View, t *cluster.Task) *swarm.Resources {
+	if c != nil && c.revision == t.Revision {
+		return c.reserved
+	}
+	var reserved *swarm.Resources
+	if r := view.Revision(t.ServiceID, t.Revision); r != nil && r.Spec.Resources != nil {
+		reserved = r.Spec.Resources.Reservations
+	}
+	if c != nil {
+		c.reserved, c.revision = reserved, t.Revision
+	}
+	return reserved
 }
 
-func (s *serviceSeries) set(set telemetry.Set, name string) {
-	set(metricDesired, float64(s.desired), name)
-	set(metricRunning, float64(s.running), name)
-	for _, state := range liveStates {
-		set(metricTasks, float64(s.states[state]), name, state.String())
+// count counts a task that is wanted.
+func (s *tally) count(t *cluster.Task) {
+	if at := slices.Index(liveStates[:], t.Status.State); at >= 0 {
+		s.states[at]++
 	}
-	for reason, n := range s.waiting {
-		set(metricWaiting, float64(n), name, reason)
+	if t.Status.State == cluster.StateRunning {
+		s.running++
+	}
+	if reason := waitsFor(t); reason != "" {
+		if s.waiting == nil {
+			s.waiting = map[string]int{}
+		}
+		s.waiting[reason]++
+	}
+}
+
+func (s *tally) tell(to *telemetry.Reading, name string) {
+	to.Set(metricDesired, float64(s.desired), name)
+	to.Set(metricRunning, float64(s.running), name)
+	for i, state := range liveStates {
+		to.Set(metricTasks, float64(s.states[i]), name, state.String())
+	}
+	for _, reason := range slices.Sorted(maps.Keys(s.waiting)) {
+		to.Set(metricWaiting, float64(s.waiting[reason]), name, reason)
 	}
 }
 
@@ -284,19 +296,19 @@ func modeOf(s *cluster.Service) string {
 }
 
 // updateSeries tells of a service's last update.
-func updateSeries(set telemetry.Set, view store.View, s *cluster.Service) {
+func updateSeries(to *telemetry.Reading, view store.View, s *cluster.Service) {
 	rollout := view.Rollout(s.ID)
 	if rollout == nil {
 		return
 	}
-	set(metricUpdate, 1, s.Spec.Name, string(rollout.State))
-	set(metricBegan, seconds(rollout.StartedAt), s.Spec.Name)
+	to.Set(metricUpdate, 1, s.Spec.Name, string(rollout.State))
+	to.Set(metricBegan, seconds(rollout.StartedAt), s.Spec.Name)
 	progress := 1.0
 	if !rollout.Done() && rollout.Total > 0 {
 		changed := changedBy(view, rollout)
 		progress = min(float64(changed)/float64(rollout.Total), 1)
 	}
-	set(metricProgress, progress, s.Spec.Name)
+	to.Set(metricProgress, progress, s.Spec.Name)
 }
 
 // changedBy is how many slots of its service have the rollout's task, which runs or ran.
@@ -326,7 +338,7 @@ func waitsFor(t *cluster.Task) string {
 		return ""
 	}
 	said := t.Status.Err
-	if said == "" && strings.HasPrefix(t.Status.Message, "waiting for") {
+	if said == "" && strings.HasPrefix(t.Status.Message, "waiting ") {
 		said = t.Status.Message
 	}
 	if said == "" {
@@ -345,7 +357,7 @@ func waitsFor(t *cluster.Task) string {
 }
 
 // nodes tells of the nodes.
-func nodes(set telemetry.Set, view store.View, reserved map[string]swarm.Resources) {
+func nodes(to *telemetry.Reading, view store.View, reserved map[string]swarm.Resources) {
 	states := map[string]int{}
 	shown, spared := 0, false
 	for n := range view.Nodes() {
@@ -356,7 +368,7 @@ func nodes(set telemetry.Set, view store.View, reserved map[string]swarm.Resourc
 			continue
 		}
 		hostname := n.Description.Hostname
-		set(metricNodeIs, 1, n.ID, hostname, state)
+		to.Set(metricNodeIs, 1, n.ID, hostname, state)
 		cpus, memory := n.Capacity()
 		has := n.Description.Resources
 		for _, resource := range []struct {
@@ -366,14 +378,14 @@ func nodes(set telemetry.Set, view store.View, reserved map[string]swarm.Resourc
 			{"cpu", float64(has.NanoCPUs) / 1e9, float64(reserved[n.ID].NanoCPUs) / 1e9, float64(has.NanoCPUs-cpus) / 1e9},
 			{"memory", float64(has.MemoryBytes), float64(reserved[n.ID].MemoryBytes), float64(has.MemoryBytes - memory)},
 		} {
-			set(metricNodeHas, resource.has, n.ID, hostname, resource.name, "total")
-			set(metricNodeHas, resource.used, n.ID, hostname, resource.name, "reserved")
-			set(metricNodeHas, resource.kept, n.ID, hostname, resource.name, "kept")
+			to.Set(metricNodeHas, resource.has, n.ID, hostname, resource.name, "total")
+			to.Set(metricNodeHas, resource.used, n.ID, hostname, resource.name, "reserved")
+			to.Set(metricNodeHas, resource.kept, n.ID, hostname, resource.name, "kept")
 		}
 	}
 	for _, state := range []cluster.NodeState{cluster.NodeUnknown, cluster.NodeDown, cluster.NodeReady, cluster.NodeDisconnected} {
-		set(metricNodes, float64(states[state.String()]), state.String())
+		to.Set(metricNodes, float64(states[state.String()]), state.String())
 	}
-	set(metricNodesDropped, float64(max(shown-shownNodes, 0)))
-	set.When(metricBrake, spared)
+	to.Set(metricNodesDropped, float64(max(shown-shownNodes, 0)))
+	to.When(metricBrake, spared)
 }

@@ -16,7 +16,6 @@ import (
 
 	"github.com/docker/docker/api/types/registry"
 	"github.com/docker/docker/api/types/versions"
-	"github.com/prometheus/client_golang/prometheus"
 	"golang.org/x/sync/semaphore"
 
 	"skep/cluster"
@@ -34,9 +33,9 @@ type Server struct {
 	// console has the pages, and codes let browsers in.
 	console *console.Console
 	codes   *console.Codes
-	// gather is all that scrape shows; nil where nothing is measured.
-	gather prometheus.Gatherer
-	scrape http.Handler
+	scrape  http.Handler
+	// scraping is the one place for a scrape.
+	scraping chan struct{}
 
 	lists    chan struct{} // the places for large lists
 	listWait time.Duration // how long one waits for a place
@@ -66,7 +65,7 @@ func New(config Config) *Server {
 	if config.Log == nil {
 		config.Log = slog.New(slog.DiscardHandler)
 	}
-	s := &Server{Config: config, events: newRecorder(), lists: make(chan struct{}, maxLargeLists), listWait: listWait, logBytes: semaphore.NewWeighted(logBudget), patience: defaultPatience}
+	s := &Server{Config: config, events: newRecorder(), scraping: make(chan struct{}, 1), lists: make(chan struct{}, maxLargeLists), listWait: listWait, logBytes: semaphore.NewWeighted(logBudget), patience: defaultPatience}
 	s.engine = newEngine(config.Engine, config.Log)
 	s.codes = &console.Codes{Now: config.Now, Random: config.Random}
 	s.engines = s.newEngines()

@@ -33,18 +33,18 @@ var agentStates = []cluster.State{
 const figuresLimit = time.Second
 
 // measure tells how the node is, as it is scraped.
-func (n *Node) measure(set telemetry.Set) {
-	set.When(metricLocked, n.locked() != nil)
+func (n *Node) measure(to *telemetry.Reading) {
+	to.When(metricLocked, n.locked() != nil)
 	var disk syscall.Statfs_t
 	if syscall.Statfs(n.cfg.DataDir, &disk) == nil {
-		set(metricRoom, float64(disk.Bavail)*float64(disk.Bsize))
+		to.Set(metricRoom, float64(disk.Bavail)*float64(disk.Bsize))
 	}
 	m := n.current()
 	if m == nil {
 		return
 	}
-	set(metricEnds, float64(m.credentials.Leaf().NotAfter.Unix()), "node")
-	set(metricEnds, float64(m.credentials.RootEnds().Unix()), "root")
+	to.Set(metricEnds, float64(m.credentials.Leaf().NotAfter.Unix()), "node")
+	to.Set(metricEnds, float64(m.credentials.RootEnds().Unix()), "root")
 	if m.gossips.Load() {
 		alive, suspect, left := 0, 0, 0
 		for _, member := range m.gossip.Members() {
@@ -57,17 +57,17 @@ func (n *Node) measure(set telemetry.Set) {
 				alive++
 			}
 		}
-		set(metricGossip, float64(alive), "alive")
-		set(metricGossip, float64(suspect), "suspect")
-		set(metricGossip, float64(left), "left")
+		to.Set(metricGossip, float64(alive), "alive")
+		to.Set(metricGossip, float64(suspect), "suspect")
+		to.Set(metricGossip, float64(left), "left")
 	}
 	if manager := m.manager.Load(); manager != nil {
 		sessions, reports := manager.Figures()
-		set(metricAgents, float64(sessions))
-		set(metricReports, float64(reports))
+		to.Set(metricAgents, float64(sessions))
+		to.Set(metricReports, float64(reports))
 		log, snapshots := manager.Bytes()
-		set(metricBytes, float64(log), "log")
-		set(metricBytes, float64(snapshots), "snapshot")
+		to.Set(metricBytes, float64(log), "log")
+		to.Set(metricBytes, float64(snapshots), "snapshot")
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), figuresLimit)
 	defer cancel()
@@ -75,12 +75,12 @@ func (n *Node) measure(set telemetry.Set) {
 	if !ok {
 		return
 	}
-	set.When(metricSession, figures.Session)
-	set.When(metricEngine, figures.Engine)
+	to.When(metricSession, figures.Session)
+	to.When(metricEngine, figures.Engine)
 	for _, state := range agentStates {
-		set(metricTasks, float64(figures.Tasks[state]), state.String())
+		to.Set(metricTasks, float64(figures.Tasks[state]), state.String())
 	}
 	if figures.Fenced {
-		set(metricLease, figures.Lease.Seconds())
+		to.Set(metricLease, figures.Lease.Seconds())
 	}
 }

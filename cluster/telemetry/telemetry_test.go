@@ -1,11 +1,14 @@
 package telemetry
 
 import (
+	"fmt"
 	"testing"
 	"time"
 
 	metrics "github.com/hashicorp/go-metrics/compat"
+	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/testutil"
+	dto "github.com/prometheus/client_model/go"
 )
 
 // Whoever is given nothing measures nothing.
@@ -56,6 +59,52 @@ func TestNew_Lints(t *testing.T) {
 		if f.GetName() == "skep_scheduler_intents_total" {
 			t.Errorf("a second node has what the first counted: %v", f)
 		}
+	}
+}
+
+// What is read at a scrape is as a registry would show it, also when another reading is added to it.
+func TestReading(t *testing.T) {
+	m := New()
+	nodes := NewGauge("skep_test_nodes", "Nodes.", "state", "hostname")
+	up := NewGauge("skep_test_up", "Whether it is up.")
+	var last *Reading
+	m.OnScrape(func(to *Reading) {
+		if last == nil {
+			last = &Reading{}
+			for i := range roomStep + 1 {
+				last.Set(nodes, float64(i), "ready", fmt.Sprint("n", i))
+			}
+		}
+		to.When(up, true)
+		to.Add(last)
+	})
+	for range 2 { // The second time it is what was read before.
+		families, err := prometheus.Gatherers{m}.Gather()
+		if err != nil {
+			t.Fatal(err)
+		}
+		found := map[string]*dto.MetricFamily{}
+		for _, f := range families {
+			found[f.GetName()] = f
+		}
+		if f := found["skep_test_up"]; f.GetType() != dto.MetricType_GAUGE || f.GetHelp() != "Whether it is up." || len(f.Metric) != 1 || f.Metric[0].GetGauge().GetValue() != 1 {
+			t.Errorf("%v", f)
+		}
+		f := found["skep_test_nodes"]
+		if len(f.GetMetric()) != roomStep+1 {
+			t.Fatalf("%d series", len(f.GetMetric()))
+		}
+		for _, one := range f.Metric {
+			labels := one.Label
+			if want := fmt.Sprint("n", one.GetGauge().GetValue()); len(labels) != 2 || labels[0].GetName() != "hostname" || labels[0].GetValue() != want || labels[1].GetName() != "state" || labels[1].GetValue() != "ready" {
+				t.Fatalf("%v, want the host name %s", one, want)
+			}
+		}
+	}
+	// A series that was set twice is found.
+	m.OnScrape(func(to *Reading) { to.Set(up, 0) })
+	if _, err := (prometheus.Gatherers{m}).Gather(); err == nil {
+		t.Error("a series is there twice")
 	}
 }
 
