@@ -39,7 +39,8 @@ type Raft interface {
 // request is one Update on its way through the proposer.
 type request struct {
 	fn     func(*Tx) error
-	by     string // who asked
+	by     string    // who asked
+	came   time.Time // when; zero where nothing is measured
 	result error
 	ran    chan struct{} // closed when fn has returned
 	answer chan error    // holds one
@@ -60,42 +61,15 @@ type leadership struct {
 // ErrUnknownOutcome when the write was under way as leadership or ctx ended.
 // A transaction without writes doesn't go through raft; it is no leadership check.
 func (s *Store) Update(ctx context.Context, fn func(*Tx) error) error {
-	if !s.metrics.Update.Any() {
-		return s.update(ctx, fn)
-	}
-	s.metrics.Pending.Add(1)
-	defer s.metrics.Pending.Add(-1)
-	began := s.clock.machine()
-	err := s.update(ctx, fn)
-	s.metrics.Update.Of(resultOf(err)).Took(s.clock.machine().Sub(began))
-	return err
-}
-
-// resultOf is what an Update came to, as it is counted.
-func resultOf(err error) string {
-	switch {
-	case err == nil:
-		return "ok"
-	case errors.Is(err, cluster.ErrUnknownOutcome):
-		return "unknown"
-	case errors.Is(err, cluster.ErrNotLeader):
-		return "not_leader"
-	}
-	return "refused"
-}
-
-func (s *Store) update(ctx context.Context, fn func(*Tx) error) error {
-	lead := s.leading.Load()
-	if lead == nil {
-		return cluster.ErrNotLeader
-	}
 	r := &request{fn: fn, by: cluster.Actor(ctx), ran: make(chan struct{}), answer: make(chan error, 1)}
-	select {
-	case lead.requests <- r:
-	case <-lead.ended:
-		return cluster.ErrNotLeader
-	case <-ctx.Done():
-		return fmt.Errorf("update: %w", context.Cause(ctx))
+	if s.metrics.Update.Any() {
+		r.came = s.clock.machine()
+		s.metrics.Pending.Add(1)
+		defer s.metrics.Pending.Add(-1)
+	}
+	if err := s.hand(ctx, r); err != nil {
+		s.count(r, err, s.clock.machine)
+		return err
 	}
 	select {
 	case err := <-r.answer:
@@ -109,6 +83,47 @@ func (s *Store) update(ctx context.Context, fn func(*Tx) error) error {
 	default:
 		return fmt.Errorf("update: %w: %w", cluster.ErrUnknownOutcome, context.Cause(ctx))
 	}
+}
+
+// hand gives a request to the proposer, who answers it. After an error nobody does.
+func (s *Store) hand(ctx context.Context, r *request) error {
+	lead := s.leading.Load()
+	if lead == nil {
+		return cluster.ErrNotLeader
+	}
+	select {
+	case lead.requests <- r:
+		return nil
+	case <-lead.ended:
+		return cluster.ErrNotLeader
+	case <-ctx.Done():
+		return fmt.Errorf("update: %w", context.Cause(ctx))
+	}
+}
+
+// count counts an Update by what it came to: also one whose caller no longer waits for that. The proposer does it for those
+// that it answers, as callers on all processors would get into each other's way.
+func (s *Store) count(r *request, result error, now func() time.Time) {
+	if r.came.IsZero() {
+		return
+	}
+	took := now().Sub(r.came)
+	if result == nil {
+		s.written.Took(took)
+	} else {
+		s.metrics.Update.Of(resultOf(result)).Took(took)
+	}
+}
+
+// resultOf is what an Update that failed came to, as it is counted.
+func resultOf(err error) string {
+	switch {
+	case errors.Is(err, cluster.ErrUnknownOutcome):
+		return "unknown"
+	case errors.Is(err, cluster.ErrNotLeader):
+		return "not_leader"
+	}
+	return "refused"
 }
 
 // Lead is what makes a leader of this manager: the proposer, and work beside it, which it
@@ -195,7 +210,8 @@ func (s *Store) commit(ctx context.Context, r Raft, lead *leadership, first *req
 	}
 	began := s.clock.machine()
 	err := b.propose(ctx, r)
-	took := s.clock.machine().Sub(began)
+	ended := s.clock.machine()
+	took := ended.Sub(began)
 	s.metrics.Commit.Took(took)
 	s.metrics.Batch.Was(len(b.waiting))
 	if n := b.accepted(); s.wrote != nil && err == nil && n > 0 {
@@ -205,6 +221,7 @@ func (s *Store) commit(ctx context.Context, r Raft, lead *leadership, first *req
 		if err != nil {
 			request.result = fmt.Errorf("update: %w", err)
 		}
+		s.count(request, request.result, func() time.Time { return ended })
 		request.answer <- request.result
 	}
 	if errors.Is(err, errRefused) || errors.Is(err, raft.ErrLeadershipTransferInProgress) {
@@ -215,6 +232,7 @@ func (s *Store) commit(ctx context.Context, r Raft, lead *leadership, first *req
 
 // batch is the Updates that become one entry.
 type batch struct {
+	store   *Store
 	scratch *state
 	now     time.Time
 	records []record
@@ -225,7 +243,7 @@ type batch struct {
 func (s *Store) newBatch() *batch {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return &batch{scratch: s.current.copy(), now: s.clock.now()}
+	return &batch{store: s, scratch: s.current.copy(), now: s.clock.now()}
 }
 
 // run runs one Update's function on the scratch copy. What fails leaves no trace
@@ -247,6 +265,7 @@ func (b *batch) run(r *request) {
 	}
 	b.size += tx.size
 	if len(b.records) == 0 {
+		b.store.count(r, r.result, b.store.clock.machine)
 		r.answer <- r.result
 		return
 	}

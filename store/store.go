@@ -41,6 +41,7 @@ type Store struct {
 	fatal   func(error)
 	build   cluster.Build
 	metrics telemetry.Store
+	written telemetry.Timer // metrics.Update's of "ok": there are thousands a second
 	wrote   func(updates int, took time.Duration)
 	intern  *interner // used by raft's FSM goroutine only
 
@@ -57,7 +58,7 @@ type Store struct {
 // New makes an empty Store; raft fills it through FSM.
 func New(config Config) *Store {
 	s := &Store{
-		clock: clock{machine: config.Now}, log: config.Log, fatal: config.Fatal, build: config.Build, metrics: config.Metrics, wrote: config.Wrote,
+		clock: clock{machine: config.Now}, log: config.Log, fatal: config.Fatal, build: config.Build, metrics: config.Metrics, written: config.Metrics.Update.Of("ok"), wrote: config.Wrote,
 		intern:        newInterner(),
 		subscriptions: make(map[*Subscription]struct{}),
 		waiters:       make(map[*waiter]struct{}),

@@ -70,6 +70,7 @@ var measurements = []measurement{
 	{"writes", false, benchWrites},
 	{"plan", false, benchPlan},
 	{"heap", false, benchHeap},
+	{"metrics", false, benchMetrics},
 	{"networks", false, benchNetworks},
 	{"overlay", true, benchOverlay},
 	{"idle", false, benchIdle},

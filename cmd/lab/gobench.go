@@ -86,6 +86,26 @@ func benchHeap(ctx context.Context, b *bench) error {
 	return nil
 }
 
+// benchMetrics runs the benchmarks of what it costs to measure, and of a scrape.
+func benchMetrics(ctx context.Context, b *bench) error {
+	for _, of := range []struct{ what, name, pkg, turns string }{
+		{"a write to disk, with all that is measured", "BenchmarkUpdate_Measured", "./store", "300x"},
+		{"a plan, with all that is measured", "BenchmarkPlan_Measured", "./scheduler", "60x"},
+	} {
+		v, err := goBench(ctx, of.name, "-benchtime", of.turns, of.pkg)
+		if err != nil {
+			return err
+		}
+		b.add(finding{of.what, fmt.Sprintf("%.3f ×", v["times"]), "the same without, by time of processors", "at most 1.02 ×", v["times"] > 0 && v["times"] <= 1.02})
+	}
+	v, err := goBench(ctx, "BenchmarkMetrics/gzip/nodes=10", "-benchtime", "40x", "./cluster/api")
+	if err != nil {
+		return err
+	}
+	b.add(finding{"a scrape of 1,000 services and 10,000 tasks", fmt.Sprintf("%.0f ms", v["ms/scrape"]), "", "at most 50 ms", v["ms/scrape"] > 0 && v["ms/scrape"] <= 50})
+	return nil
+}
+
 // goBench runs one Go benchmark, once unless -benchtime says how often, of the package and with the options that args
 // end and begin with, and returns its values by unit.
 func goBench(ctx context.Context, name string, args ...string) (map[string]float64, error) {
