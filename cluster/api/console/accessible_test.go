@@ -16,7 +16,7 @@ func TestPages_AreForEverybody(t *testing.T) {
 	for name, path := range shownPages {
 		body := b.get(Root+path, GrantHeader, GrantWrite).Body.String()
 		for part, n := range map[string]int{
-			`<html lang="en">`: 1, " · shop.example.org</title>": 1, "<header>": 1, `<nav aria-label="Pages">`: 1, `<main id="main">`: 1, "<h1>": 1, `href="#main">Skip`: 1, `aria-current="page"`: 1,
+			`<html lang="en">`: 1, " · shop.example.org</title>": 1, "<header>": 1, `<nav aria-label="Pages">`: 1, `<main id="main">`: 1, "<h1>": 1, `href="#main">Skip`: 1, `aria-current="page"`: 1, `<noscript><meta http-equiv="refresh" content="10"></noscript>`: 1,
 			`aria-live="polite"`: 1, `role="status"`: 1, // The latter is there only while the connection is lost.
 		} {
 			if got := strings.Count(body, part); got != n {

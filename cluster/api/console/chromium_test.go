@@ -3,6 +3,7 @@ package console
 import (
 	"context"
 	"flag"
+	"fmt"
 	"maps"
 	"net/http"
 	"net/http/httptest"
@@ -166,5 +167,120 @@ func TestChromium_SwapsWhatChanges(t *testing.T) {
 	dom := chromium(t, "--dump-dom", server.URL+Root+"services")
 	if !strings.Contains(dom, "appeared_later") || !strings.Contains(dom, `class="lost" role="status" hidden=""`) {
 		t.Errorf("the page isn't up to date:\n%s", dom)
+	}
+}
+
+// withScript is the console with a script of the test's in each page, and what it asks for at /console/test/. The
+// pages' load waits for /console/test/over, which is answered when the script has asked for /console/test/done.
+func withScript(t *testing.T, b *bench, script string, stream http.HandlerFunc) string {
+	done := make(chan struct{})
+	var once sync.Once
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		r.Header.Set(GrantHeader, GrantRead)
+		switch {
+		case r.URL.Path == Root+"test/script.js":
+			w.Header().Set("Content-Type", "text/javascript")
+			_, _ = w.Write([]byte(script))
+		case r.URL.Path == Root+"test/done":
+			once.Do(func() { close(done) })
+		case r.URL.Path == Root+"test/over":
+			select {
+			case <-done:
+			case <-r.Context().Done():
+			}
+		case stream != nil && strings.HasSuffix(r.URL.Path, "/logs/live"):
+			stream(w, r)
+		case r.Header.Get(partsHeader) == "" && !strings.Contains(r.URL.Path, "live") && !strings.HasPrefix(r.URL.Path, Static):
+			page := httptest.NewRecorder()
+			b.console.ServeHTTP(page, r)
+			maps.Copy(w.Header(), page.Header())
+			_, _ = w.Write([]byte(strings.Replace(page.Body.String(), "</body>", `<script type="module" src="/console/test/script.js"></script><img src="/console/test/over"></body>`, 1)))
+		default:
+			b.console.ServeHTTP(w, r)
+		}
+	}))
+	t.Cleanup(server.Close)
+	t.Cleanup(server.CloseClientConnections)
+	return server.URL
+}
+
+// TestChromium_HasKeys presses those that the pages' help lists.
+func TestChromium_HasKeys(t *testing.T) {
+	if testing.Short() {
+		t.Skip("it starts a browser")
+	}
+	url := withScript(t, shop(t), `
+const said = [];
+const press = (key) => (document.activeElement ?? document).dispatchEvent(new KeyboardEvent("keydown", { key, bubbles: true, cancelable: true }));
+const at = () => document.activeElement === document.body ? "nothing" : document.activeElement.textContent || document.activeElement.name;
+if (document.title.startsWith("Services")) {
+  press("j"); said.push(at()); press("j"); said.push(at()); press("k"); said.push(at());
+  press("/"); said.push(at()); press("j"); said.push(at()); press("Escape"); said.push(at());
+  press("?"); said.push(document.querySelector("#keys").open); document.querySelector("#keys").close();
+  sessionStorage.setItem("said", said.join(" "));
+  press("g"); press("n");
+} else {
+  document.body.dataset.said = sessionStorage.getItem("said");
+  await fetch("/console/test/done");
+}`, nil)
+	dom := chromium(t, "--dump-dom", url+Root+"services")
+	if want := `data-said="agent mailer agent q q nothing true"`; !strings.Contains(dom, want) || !strings.Contains(dom, "<title>Nodes ") {
+		_, dom, _ = strings.Cut(dom, "<body")
+		t.Errorf("there is no %s, or it isn't the page of nodes: %.300s", want, dom)
+	}
+}
+
+// TestChromium_KeepsSoManyLines: however long a log is followed, the page doesn't grow.
+func TestChromium_KeepsSoManyLines(t *testing.T) {
+	if testing.Short() {
+		t.Skip("it starts a browser")
+	}
+	url := withScript(t, shop(t), `
+const log = document.querySelector(".log");
+while (log.lastElementChild?.textContent !== "line 5999") await new Promise((over) => setTimeout(over, 20));
+await fetch("/console/test/done");`, func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Content-Type", "text/event-stream")
+		for i := range 6000 {
+			_, _ = fmt.Fprintf(w, "data: <li>line %d</li>\n\n", i)
+		}
+		_ = http.NewResponseController(w).Flush()
+		<-r.Context().Done()
+	})
+	dom := chromium(t, "--dump-dom", url+Root+"services/shop_web/logs")
+	if n := strings.Count(dom, "<li>line "); n != 5000 || !strings.Contains(dom, "<li>line 1000</li>") || !strings.Contains(dom, "Following.") {
+		t.Errorf("it keeps %d lines", n)
+	}
+}
+
+// TestChromium_FitsPhones looks at all pages in frames of 360 px: none is wider.
+func TestChromium_FitsPhones(t *testing.T) {
+	if testing.Short() {
+		t.Skip("it starts a browser")
+	}
+	b := shop(t)
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path == "/" {
+			_, _ = fmt.Fprint(w, "<!doctype html><body>")
+			for name, path := range shownPages {
+				_, _ = fmt.Fprintf(w, `<iframe name="%s" width="360" height="800" src="%s%s"></iframe>`, name, Root, path)
+			}
+			_, _ = fmt.Fprint(w, `<script>onload = () => { for (const f of document.querySelectorAll("iframe")) document.body.append(" [" + f.name + " " + f.contentDocument.documentElement.scrollWidth + "]"); };</script>`)
+			return
+		}
+		r.Header.Set(GrantHeader, GrantWrite)
+		page := httptest.NewRecorder()
+		b.console.ServeHTTP(page, r)
+		maps.Copy(w.Header(), page.Header())
+		w.Header().Set("Content-Security-Policy", "default-src 'none'; style-src 'self'; img-src 'self'")
+		w.WriteHeader(page.Code)
+		_, _ = w.Write(page.Body.Bytes())
+	}))
+	t.Cleanup(server.Close)
+	dom := chromium(t, "--dump-dom", server.URL)
+	for name := range shownPages {
+		if !strings.Contains(dom, "["+name+" 360]") {
+			_, dom, _ = strings.Cut(dom, "</script>")
+			t.Errorf("%s is wider: %s", name, dom)
+		}
 	}
 }

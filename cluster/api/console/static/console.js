@@ -127,20 +127,26 @@ document.addEventListener("keydown", (e) => {
   }
 });
 
-// Logs: lines come as they are written; the list keeps 5,000.
+// Logs: lines come as they are written, and are shown ten times a second: to lay each out by itself takes a browser
+// half a minute for 5,000, which is how many the list keeps.
 const log = document.querySelector(".log[data-follow]");
 if (log) {
-  const state = document.querySelector("#logstate");
-  let first = true;
+  const state = document.querySelector("#logstate"), most = 5000;
   const lines = new EventSource(log.dataset.follow);
+  let first = true, waiting = [];
+  const show = () => {
+    const atEnd = log.scrollHeight - log.scrollTop - log.clientHeight < 40;
+    log.insertAdjacentHTML("beforeend", waiting.slice(-most).join(""));
+    waiting = [];
+    while (log.childElementCount > most) log.firstElementChild.remove();
+    if (atEnd) log.scrollTop = log.scrollHeight;
+  };
   lines.onopen = () => { first = true; state.textContent = "Following."; };
   lines.onmessage = (e) => {
-    if (first) log.replaceChildren();
+    if (first) log.replaceChildren(), waiting = [];
     first = false;
-    const atEnd = log.scrollHeight - log.scrollTop - log.clientHeight < 40;
-    log.insertAdjacentHTML("beforeend", e.data);
-    while (log.childElementCount > 5000) log.firstElementChild.remove();
-    if (atEnd) log.scrollTop = log.scrollHeight;
+    if (!waiting.length) setTimeout(show, 100);
+    if (waiting.push(e.data) > 2 * most) waiting = waiting.slice(-most);
   };
   lines.addEventListener("end", (e) => { state.textContent = e.data; lines.close(); });
   lines.onerror = () => { if (lines.readyState === EventSource.CLOSED) state.textContent = "The lines have ended; load the page again to go on."; };
