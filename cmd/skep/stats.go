@@ -214,19 +214,24 @@ func (s *stats) show(ctx context.Context) error {
 			return printJSON(s.cli.Out(), usage)
 		}
 		rows, young := s.rowsOf(usage)
+		wait := statsEvery
 		if first && young { // A moment later there is something to compare with.
-			if !cluster.Sleep(ctx, statsFirst) {
-				return ctx.Err()
+			wait = statsFirst
+		}
+		if wait == statsEvery || s.redraws() { // Who reads them one after the other has whole ones only.
+			if err := s.print(rows); err != nil || s.once {
+				return err
 			}
-			continue
 		}
-		if err := s.print(rows); err != nil || s.once {
-			return err
-		}
-		if !cluster.Sleep(ctx, statsEvery) {
+		if !cluster.Sleep(ctx, wait) {
 			return ctx.Err()
 		}
 	}
+}
+
+// redraws tells whether each table takes the place of the one before.
+func (s *stats) redraws() bool {
+	return s.cli.Out().IsTerminal() && !s.once && !s.asJSON && s.format == nil
 }
 
 func (s *stats) ask(ctx context.Context) ([]cluster.TaskUsage, error) {
@@ -279,7 +284,7 @@ func (s *stats) print(tasks []statsRow) error {
 		return nil
 	}
 	total.Task, total.Node = "TOTAL", fmt.Sprintf("%d tasks", total.Tasks)
-	if !out.IsTerminal() || s.once {
+	if !s.redraws() {
 		return s.table(out, rows, total)
 	}
 	var text bytes.Buffer

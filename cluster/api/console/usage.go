@@ -111,7 +111,12 @@ func drawUsage(told []cluster.TaskUsage) (shown usageShown) {
 	}
 	shown.Of = fmt.Sprintf("The last quarter of an hour of the %s now, by looks of every %s.", tasks, span(cluster.UsageEvery))
 	shown.Charts = []chartShown{
-		chart("CPU", cpu[:deepest+1], func(v float64) string { return fmt.Sprintf("%.2f CPUs", v) }),
+		chart("CPU", cpu[:deepest+1], func(v float64) string {
+			if v < .995 {
+				return fmt.Sprintf("%.1f %% of a CPU", 100*v)
+			}
+			return fmt.Sprintf("%.2f CPUs", v)
+		}),
 		chart("Memory", memory[:deepest+1], func(v float64) string { return size(int64(v)) }),
 	}
 	return shown

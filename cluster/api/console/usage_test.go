@@ -29,10 +29,11 @@ func TestDrawUsage_AddsUp(t *testing.T) {
 		{"one", []cluster.TaskUsage{used(0, []float64{9, 2, 1}, []float64{100, 300, 200})}, "1.00 CPUs, 2.00 CPUs; 200 MiB, 300 MiB; 2"},
 		{"clocks differ", []cluster.TaskUsage{used(time.Hour, []float64{9, 2, 1}, []float64{0, 10, 10}), used(-time.Hour, []float64{9, 3, 1}, []float64{0, 20, 30})}, "2.00 CPUs, 5.00 CPUs; 40 MiB, 40 MiB; 2"},
 		{"one is younger", []cluster.TaskUsage{used(0, []float64{0, 1, 1, 1}, []float64{1, 1, 1, 1}), used(0, []float64{0, 4}, []float64{7, 7})}, "5.00 CPUs, 5.00 CPUs; 8 MiB, 8 MiB; 3"},
-		{"one look", []cluster.TaskUsage{used(0, []float64{3}, []float64{64})}, "0.00 CPUs, 0.00 CPUs; 64 MiB, 64 MiB; 1"},
+		{"little", []cluster.TaskUsage{used(0, []float64{0, .123, .0042}, []float64{1, 1, 1})}, "0.4 % of a CPU, 12.3 % of a CPU; 1 MiB, 1 MiB; 2"},
+		{"one look", []cluster.TaskUsage{used(0, []float64{3}, []float64{64})}, "0.0 % of a CPU, 0.0 % of a CPU; 64 MiB, 64 MiB; 1"},
 		{"one failed", []cluster.TaskUsage{failed, used(0, []float64{0, 1}, []float64{1, 1})}, "1.00 CPUs, 1.00 CPUs; 1 MiB, 1 MiB; 1 Without 1 task: its node <is> away."},
 		{"all failed", []cluster.TaskUsage{failed}, "Its node <is> away."},
-		{"it began anew", []cluster.TaskUsage{{Usage: []cluster.Usage{{At: noon, CPU: time.Hour}, {At: noon.Add(time.Second), CPU: 1}}}}, "0.00 CPUs, 0.00 CPUs; 0 B, 0 B; 1"},
+		{"it began anew", []cluster.TaskUsage{{Usage: []cluster.Usage{{At: noon, CPU: time.Hour}, {At: noon.Add(time.Second), CPU: 1}}}}, "0.0 % of a CPU, 0.0 % of a CPU; 0 B, 0 B; 1"},
 	} {
 		shown := drawUsage(c.told)
 		got := ""
