@@ -38,13 +38,23 @@ type taskRow struct {
 	Before []taskRow
 }
 
+// pathService is the service that the path has by ID or name.
+func (l *look) pathService() (*cluster.Service, error) {
+	ref := l.path("id")
+	if s := l.view.Service(ref); s != nil {
+		return s, nil
+	}
+	if s := l.view.ServiceNamed(ref); s != nil {
+		return s, nil
+	}
+	return nil, cluster.Errorf(cluster.ErrNotFound, "There is no service %s any more, or not yet.", ref)
+}
+
 // servicePage shows one service.
 func (c *Console) servicePage(l *look) (page, error) {
-	s := l.view.Service(l.path("id"))
-	if s == nil {
-		if s = l.view.ServiceNamed(l.path("id")); s == nil {
-			return page{}, cluster.Errorf(cluster.ErrNotFound, "There is no service %s any more, or not yet.", l.path("id"))
-		}
+	s, err := l.pathService()
+	if err != nil {
+		return page{}, err
 	}
 	filter := l.filter()
 	own := topicService + s.ID

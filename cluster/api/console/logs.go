@@ -13,8 +13,6 @@ import (
 	"strconv"
 	"strings"
 	"time"
-
-	"skep/cluster"
 )
 
 const (
@@ -54,9 +52,9 @@ type logPage struct {
 
 // logRequest reads what a request wants.
 func (c *Console) logRequest(l *look) (logAsk, error) {
-	s := l.view.Service(l.path("id"))
-	if s == nil {
-		return logAsk{}, cluster.Errorf(cluster.ErrNotFound, "There is no service %s any more, or not yet.", l.path("id"))
+	s, err := l.pathService()
+	if err != nil {
+		return logAsk{}, err
 	}
 	ask := logAsk{Service: linkShown{s.ID, s.Spec.Name}, Tail: defaultTail, Filter: l.filter(), Since: l.query.Get("since"), Of: strings.TrimSpace(l.query.Get("of"))}
 	if n, err := strconv.Atoi(l.query.Get("tail")); err == nil && n > 0 {

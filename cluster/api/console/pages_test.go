@@ -147,6 +147,18 @@ func TestPages_ShowOnlyWhatASessionMayDo(t *testing.T) {
 	}
 }
 
+// TestPages_OfServicesByName: who types an address knows names.
+func TestPages_OfServicesByName(t *testing.T) {
+	b := shop(t)
+	named := b.service("kept_id", 1, func(s *cluster.Service) { s.Spec.Name = "by-name" })
+	for _, path := range []string{"", "/logs", "/logs/download"} {
+		w := b.get(Root + "services/by-name" + path)
+		if w.Code != http.StatusOK || path != "/logs/download" && !strings.Contains(w.Body.String(), "/services/"+named.ID) {
+			t.Errorf("%q: %d %s", path, w.Code, w.Body)
+		}
+	}
+}
+
 func TestChange_AsksTheAPI(t *testing.T) {
 	b := shop(t)
 	var asked []string
