@@ -81,6 +81,8 @@ var arrows = []arrow{
 	{"cluster/manager/campaign", "cluster/timeline", "it tells whom it misses, and what it decides"},
 	{"cluster/timeline", "cluster/svg", "it draws what it tells"},
 	{"cmd/lab/report", "cluster/svg", "a round is drawn as a timeline is"},
+	{"cmd/lab/report", "cluster/timeline", "what the managers say of a round is drawn as everywhere"},
+	{"cmd/lab", "cluster/timeline", "it asks the managers what they did"},
 	{"cluster/api", "cluster/timeline", "it shows what all managers did"},
 	{"cmd/skep", "cluster/timeline", "it tells it in words, and draws it"},
 	{"cluster/manager", "cluster/gossip", "liveness takes the hint of gossip"},

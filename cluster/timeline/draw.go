@@ -35,8 +35,11 @@ func Between(story []Sentence, from, to time.Time) []Sentence {
 // SVG draws a Timeline between two times: a lane for each manager, with its role, what it missed and the votes that
 // went to and fro; a lane for each node whose state changed; and the writes that were accepted. What Between gives is
 // numbered. The classes are those of svg.Style.
-func SVG(t Timeline, from, to time.Time) string {
-	picture, height := draw(t, from, to)
+func SVG(t Timeline, from, to time.Time) string { return SVGFrom(time.Time{}, t, from, to) }
+
+// SVGFrom is SVG with times counted from zero on.
+func SVGFrom(zero time.Time, t Timeline, from, to time.Time) string {
+	picture, height := draw(zero, t, from, to)
 	return picture.Done("timeline", drawWidth, height, fmt.Sprintf("what the managers did from %s to %s", clock(from), clock(to)))
 }
 
@@ -45,14 +48,15 @@ type draft struct {
 	svg.Picture
 	t        *Timeline
 	from, to time.Time
+	zero     time.Time          // what times are counted from, if that is given
 	lanes    map[string]float64 // their upper ends, by node
 }
 
-func draw(t Timeline, from, to time.Time) (picture *svg.Picture, height float64) {
+func draw(zero time.Time, t Timeline, from, to time.Time) (picture *svg.Picture, height float64) {
 	if !to.After(from) {
 		to = from.Add(time.Second)
 	}
-	d := &draft{t: &t, from: from, to: to, lanes: map[string]float64{}}
+	d := &draft{t: &t, from: from, to: to, zero: zero, lanes: map[string]float64{}}
 	story := Between(Story(t), from, to)
 	y := topHigh
 	for _, lane := range t.Managers {
@@ -383,12 +387,15 @@ func tookHigh(took time.Duration) float64 {
 // short is a time of which milliseconds are shown rather than the clock.
 const short = 20 * time.Second
 
-// axis draws the time: the clock's, or, where little is shown, from the first sentence on.
+// axis draws the time: the clock's or, where little is shown, from the first sentence on; from zero on where that is given.
 func (d *draft) axis(story []Sentence, bottom float64) {
 	length := d.to.Sub(d.from)
 	step := time.Duration(svg.Nice(length.Seconds()/8) * float64(time.Second))
 	zero := d.from.Truncate(step)
-	if length <= short && len(story) > 0 {
+	switch {
+	case !d.zero.IsZero():
+		zero = d.zero
+	case length <= short && len(story) > 0:
 		zero = story[0].From
 	}
 	first := zero.Add(d.from.Sub(zero).Truncate(step))
@@ -397,7 +404,7 @@ func (d *draft) axis(story []Sentence, bottom float64) {
 			continue
 		}
 		label := at.Format("15:04:05")
-		if length <= short {
+		if length <= short || !d.zero.IsZero() {
 			label = fmt.Sprintf("%g ms", float64(at.Sub(zero))/1e6)
 			if step >= time.Second {
 				label = fmt.Sprintf("%g s", at.Sub(zero).Seconds())
@@ -428,8 +435,25 @@ func (d *draft) numbers(story []Sentence, bottom float64) {
 
 func clock(at time.Time) string { return at.Format("15:04:05.000") }
 
-// zooms is how many elections and hand-overs a Page shows more closely, the last ones.
+// zooms is how many elections and hand-overs are shown more closely, the last ones.
 const zooms = 4
+
+// Closely is an election or a hand-over with the times between which it is to be drawn.
+type Closely struct {
+	Sentence
+	From, To time.Time
+}
+
+// Near are the last elections and hand-overs of a story: in a picture of the whole time they are as narrow as a line.
+func Near(story []Sentence) (near []Closely) {
+	for _, s := range story {
+		if s.About == AboutElection || s.About == AboutHandOver {
+			around := max(s.To.Sub(s.From)/8, 2*time.Millisecond)
+			near = append(near, Closely{s, s.From.Add(-around), s.To.Add(around)})
+		}
+	}
+	return near[max(0, len(near)-zooms):]
+}
 
 // Page is a picture that stands alone: the whole Timeline, its last elections and hand-overs from near, and
 // its story.
@@ -442,21 +466,14 @@ func Page(t Timeline) string {
 	story := Between(Story(t), from, t.At)
 	p := &page{width: drawWidth}
 	p.heading(fmt.Sprintf("%s to %s", from.Format("2006-01-02 15:04:05"), t.At.Format("15:04:05 MST")))
-	p.picture(draw(t, from, t.At))
+	p.picture(draw(time.Time{}, t, from, t.At))
 	for i, s := range story {
 		p.sentence(fmt.Sprintf("%d  %s  %s", i+1, clock(s.From), s.Words(t.Name)))
 	}
-	var near []Sentence
-	for _, s := range story {
-		if s.About == AboutElection || s.About == AboutHandOver {
-			near = append(near, s)
-		}
-	}
-	for _, s := range near[max(0, len(near)-zooms):] {
-		around := max(s.To.Sub(s.From)/8, 2*time.Millisecond)
-		p.heading("From near: " + clock(s.From))
-		p.picture(draw(t, s.From.Add(-around), s.To.Add(around)))
-		p.sentence(s.Words(t.Name))
+	for _, near := range Near(story) {
+		p.heading("From near: " + clock(near.Sentence.From))
+		p.picture(draw(time.Time{}, t, near.From, near.To))
+		p.sentence(near.Words(t.Name))
 	}
 	return p.done()
 }

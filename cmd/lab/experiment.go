@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -122,7 +123,8 @@ func (x *experiment) do(ctx context.Context) error {
 	x.mu.Unlock()
 	rest()
 	around.Wait()
-	if err != nil {
+	told := x.readTimeline(ctx) // also of a round that couldn't be completed
+	if err := cmp.Or(err, told); err != nil {
 		return err
 	}
 	x.say("looking for every accepted write")

@@ -16,6 +16,7 @@ import (
 	"github.com/docker/docker/client"
 
 	"skep/cluster"
+	"skep/cluster/timeline"
 	"skep/cmd/lab/report"
 )
 
@@ -173,19 +174,57 @@ func (x *experiment) sessions(ctx context.Context) (map[string]string, error) {
 
 // clusterStatus asks a node of skep's what `skep cluster status` shows.
 func clusterStatus(ctx context.Context, api *client.Client) (status cluster.Status, err error) {
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://skep/skep/v1/status", nil)
+	err = askSkep(ctx, api, "status", &status)
+	return status, err
+}
+
+// askSkep reads one of skep's own routes.
+func askSkep(ctx context.Context, api *client.Client, route string, into any) error {
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://skep/skep/v1/"+route, nil)
 	if err != nil {
-		return status, err
+		return err
 	}
 	resp, err := api.HTTPClient().Do(req)
 	if err != nil {
-		return status, err
+		return err
 	}
 	defer resp.Body.Close()
 	if resp.StatusCode != http.StatusOK {
-		return status, fmt.Errorf("ask for the cluster's status: %s", resp.Status)
+		return fmt.Errorf("ask for /skep/v1/%s: %s", route, resp.Status)
 	}
-	return status, json.NewDecoder(resp.Body).Decode(&status)
+	return json.NewDecoder(resp.Body).Decode(into)
+}
+
+// readTimeline asks the managers that are there what they did in the round, each of which asks all: the answer that lacks the
+// fewest counts. Docker Swarm doesn't tell.
+func (x *experiment) readTimeline(ctx context.Context) error {
+	if x.swarm {
+		return nil
+	}
+	x.round.Began = x.began
+	missing := func(t *timeline.Timeline) (n int) {
+		for _, lane := range t.Managers {
+			if lane.Missing != "" {
+				n++
+			}
+		}
+		return n
+	}
+	var errs []error
+	for _, m := range x.present() {
+		asked, cancel := context.WithTimeout(ctx, askLimit)
+		var t timeline.Timeline
+		err := askSkep(asked, m.api, fmt.Sprintf("timeline?since=%d.%09d", x.began.Unix(), x.began.Nanosecond()), &t)
+		cancel()
+		errs = append(errs, err)
+		if err == nil && (x.round.Timeline == nil || missing(&t) < missing(x.round.Timeline)) {
+			x.round.Timeline = &t
+		}
+	}
+	if x.round.Timeline == nil {
+		return fmt.Errorf("ask the managers what they did: %w", errors.Join(errs...))
+	}
+	return nil
 }
 
 // readSessions finds in the nodes' logs when their agents lost or opened a session.

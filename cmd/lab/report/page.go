@@ -8,6 +8,9 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"skep/cluster/svg"
+	"skep/cluster/timeline"
 )
 
 //go:embed page.html
@@ -23,6 +26,9 @@ type page struct {
 	Pairs        []Pair
 	Ours, Theirs string
 	Sections     []section
+	// Style and Hatch are those of all drawings of nodes over time.
+	Style template.CSS
+	Hatch template.HTML
 }
 
 // section is one run.
@@ -50,6 +56,19 @@ type shownRound struct {
 	SVG      template.HTML
 	Steps    []mark
 	Refusals []string
+	Managers managers
+}
+
+// managers are what the managers told of a round: a picture and its sentences, and the elections and hand-overs from near.
+type managers struct {
+	SVG   template.HTML
+	Story []mark
+	Near  []near
+}
+
+type near struct {
+	SVG  template.HTML
+	Says string
 }
 
 // mark is a step as the timeline numbers it.
@@ -66,7 +85,7 @@ func (r Row) ShowWorst() string { return r.worst() }
 
 // WritePage writes the page, which needs nothing but itself.
 func WritePage(w io.Writer, runs []Run) error {
-	p := page{Several: len(runs) > 1, Title: "Failover, measured", Pairs: Pairs(runs)}
+	p := page{Several: len(runs) > 1, Title: "Failover, measured", Pairs: Pairs(runs), Style: svg.Style, Hatch: svg.Hatch}
 	if len(p.Pairs) > 0 {
 		p.Ours, p.Theirs = runs[0].Subject, runs[len(runs)-1].Subject
 		p.Title = fmt.Sprintf("%s and %s, side by side", p.Ours, p.Theirs)
@@ -133,8 +152,8 @@ func newSection(i int, run Run) section {
 
 func newShownRound(run Run, index int) shownRound {
 	r := run.Rounds[index]
-	svg, marks := timeline(r)
-	shown := shownRound{Number: r.Number, Open: index == 0, SVG: svg, Steps: marks}
+	picture, marks := drawRound(r)
+	shown := shownRound{Number: r.Number, Open: index == 0, SVG: picture, Steps: marks, Managers: newManagers(r)}
 	refused := map[int]int{}
 	for _, w := range r.Writes {
 		if !w.Accepted {
@@ -151,6 +170,25 @@ func newShownRound(run Run, index int) shownRound {
 		if n := refused[why]; n > 0 {
 			shown.Refusals = append(shown.Refusals, fmt.Sprintf("%d × %s", n, reason))
 		}
+	}
+	return shown
+}
+
+// newManagers draws what the managers told, as `skep cluster timeline` and the console do.
+func newManagers(r Round) (shown managers) {
+	t := r.Timeline
+	if t == nil || len(t.Records) == 0 {
+		return shown
+	}
+	// The drawing escapes all texts itself.
+	from, to := r.Began, r.Began.Add(time.Duration(float64(r.Length)*float64(time.Millisecond)))
+	story := timeline.Between(timeline.Story(*t), from, to)
+	shown.SVG = template.HTML(timeline.SVGFrom(from, *t, from, to))
+	for i, s := range story {
+		shown.Story = append(shown.Story, mark{i + 1, s.Words(t.Name), at(Since(from, s.From))})
+	}
+	for _, n := range timeline.Near(story) {
+		shown.Near = append(shown.Near, near{template.HTML(timeline.SVG(*t, n.From, n.To)), n.Words(t.Name)})
 	}
 	return shown
 }

@@ -14,6 +14,7 @@ import (
 	"strconv"
 	"time"
 
+	"skep/cluster/timeline"
 	"skep/cmd/lab/scenario"
 )
 
@@ -56,6 +57,10 @@ type Round struct {
 	Refusals []string
 	Views    []View
 	Sessions []Session
+	// Timeline is what the managers told of themselves when the round was over, from Began on, which is the instant 0; nil when
+	// nobody told. They have the lab's clock, but where a scenario gives them another.
+	Timeline *timeline.Timeline `json:",omitempty"`
+	Began    time.Time          `json:",omitzero"`
 	// Lost are writes that were accepted and aren't there at the end.
 	Lost []string
 	// ContainerStart is what the engine alone took to start containers; 0 for simulated ones.

@@ -13,6 +13,7 @@ import (
 	"testing"
 	"time"
 
+	"skep/cluster/timeline"
 	"skep/cmd/lab/scenario"
 )
 
@@ -356,10 +357,11 @@ func TestJSON_ThereAndBack(t *testing.T) {
 
 func TestPage(t *testing.T) {
 	for name, runs := range map[string][]Run{
-		"one run":       {several()},
-		"several":       {several(), several()},
-		"an empty run":  {{Scenario: "x", Rounds: []Round{{Number: 1, Failure: "no cluster"}}}},
-		"another's run": {{Subject: "Docker Swarm", Scenario: "leader-crash", Rounds: []Round{crash()}}},
+		"one run":           {several()},
+		"several":           {several(), several()},
+		"an empty run":      {{Scenario: "x", Rounds: []Round{{Number: 1, Failure: "no cluster"}}}},
+		"what managers say": {{Scenario: "leader-crash", Rounds: []Round{elected()}}},
+		"another's run":     {{Subject: "Docker Swarm", Scenario: "leader-crash", Rounds: []Round{crash()}}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			var out bytes.Buffer
@@ -395,8 +397,8 @@ func TestPage(t *testing.T) {
 	}
 }
 
-func TestTimeline_ShowsWhoLed(t *testing.T) {
-	picture, marks := timeline(crash())
+func TestDrawRound_ShowsWhoLed(t *testing.T) {
+	picture, marks := drawRound(crash())
 	for _, want := range []string{
 		"m1 leader, 0s to 1.7s", "m2 leader, 1.7s to 6s", "w1 down, 2s to 4.4s", "m1 killed, 1s to 4.1s", `class="tasks"`, `class="write"`, `class="refused"`,
 	} {
@@ -406,6 +408,58 @@ func TestTimeline_ShowsWhoLed(t *testing.T) {
 	}
 	if len(marks) != 2 || marks[0].Text != "kill leader, worker (m1, w1)" || marks[1].At != "4s" {
 		t.Errorf("%+v", marks)
+	}
+}
+
+// elected is what the managers of crash told: m2 missed m1, and was elected.
+func elected() Round {
+	r := crash()
+	r.Began = time.Date(2026, 11, 25, 18, 0, 0, 0, time.UTC)
+	at := func(ms int) time.Time { return r.Began.Add(time.Duration(ms) * time.Millisecond) }
+	r.Timeline = &timeline.Timeline{At: at(7000), Since: r.Began, By: "id2", Managers: []timeline.Lane{
+		{NodeID: "id1", Name: "m1", Missing: "connection <refused>"}, {NodeID: "id2", Name: "m2", Role: timeline.Leader, Term: 3}, {NodeID: "id3", Name: "m3", Role: timeline.Follower, Term: 3},
+	}, Records: []timeline.Record{
+		{Manager: "id2", Seq: 1, Time: at(1300), Kind: timeline.Silent, Node: "id1", Took: 300 * time.Millisecond},
+		{Manager: "id2", Seq: 2, Time: at(1302), Kind: timeline.Role, Word: timeline.Candidate, Why: timeline.BySilence},
+		{Manager: "id2", Seq: 3, Time: at(1303), Kind: timeline.AsksVote, Term: 3, Node: "id3"},
+		{Manager: "id2", Seq: 4, Time: at(1305), Kind: timeline.Vote, Term: 3, Node: "id3", Word: timeline.Granted, Took: 2 * time.Millisecond},
+		{Manager: "id2", Seq: 5, Time: at(1305), Kind: timeline.Role, Word: timeline.Leader, Term: 3},
+		{Manager: "id2", Seq: 6, Time: at(1310), Kind: timeline.Ready, Term: 3, Took: 5 * time.Millisecond},
+		{Manager: "id2", Seq: 7, Time: at(6500), Kind: timeline.Lost, Node: "id3", Took: time.Second}, // after the round
+	}}
+	return r
+}
+
+// What the managers say of a round is drawn as everywhere, with its story, and the election from near.
+func TestPage_ShowsWhatTheManagersSay(t *testing.T) {
+	shown := newManagers(elected())
+	if len(shown.Story) != 1 || shown.Story[0].At != "1.3s" || !strings.HasPrefix(shown.Story[0].Text, "m2 heard nothing of m1 for 300 ms → stood for term 3 → got 2 of 2 votes → leads") {
+		t.Errorf("%+v", shown.Story)
+	}
+	if !strings.Contains(string(shown.SVG), ">1 s</text>") || strings.Contains(string(shown.SVG), ">-") {
+		t.Errorf("its times aren't those of the round: %s", shown.SVG)
+	}
+	if len(shown.Near) != 1 || shown.Near[0].Says != shown.Story[0].Text || !strings.Contains(string(shown.Near[0].SVG), "ms</text>") {
+		t.Errorf("%+v", shown.Near)
+	}
+	run := several()
+	run.Rounds[0] = elected()
+	var out bytes.Buffer
+	if err := WriteJSON(&out, []Run{run}); err != nil {
+		t.Fatal(err)
+	}
+	back, err := ReadJSON(&out) // also in a report that is made anew
+	if err != nil {
+		t.Fatal(err)
+	}
+	var page bytes.Buffer
+	if err := WritePage(&page, back); err != nil {
+		t.Fatal(err)
+	}
+	for what, n := range map[string]int{string(shown.SVG): 1, string(shown.Near[0].SVG): 1, "What the managers say": 1, `id="hatch"`: 1, ".candidate {": 1, "<refused>": 0} {
+		if got := strings.Count(page.String(), what); got != n {
+			t.Errorf("%d times on the page, want %d: %.100s", got, n, what)
+		}
 	}
 }
 

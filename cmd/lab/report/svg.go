@@ -24,8 +24,8 @@ const (
 	top       = 22.0
 )
 
-// timeline draws a round: a lane per node, a lane per client, and the steps across.
-func timeline(r Round) (template.HTML, []mark) {
+// drawRound draws a round as it was seen from outside: a lane per node, a lane per client, and the steps across.
+func drawRound(r Round) (template.HTML, []mark) {
 	var s svg.Picture
 	length := max(r.Length, 1)
 	x := func(at Ms) float64 { return gutter + (timeWidth-gutter-8)*float64(min(max(at, 0), length)/length) }
