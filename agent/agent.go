@@ -36,6 +36,7 @@ import (
 	"skep/agent/network/dns"
 	"skep/cluster"
 	"skep/cluster/telemetry"
+	"skep/cluster/trace"
 )
 
 // lastSteps is how long an agent that stops waits for calls to the driver that
@@ -120,6 +121,8 @@ type Config struct {
 	Halting func() bool
 	// Metrics are what is measured; nothing by default.
 	Metrics telemetry.Agent
+	// Trace has spans of tasks that managers say the trace of; nil has none.
+	Trace *trace.Tracer
 	// Now is the clock for time stamps (default time.Now).
 	Now func() time.Time
 	// Random is where jitter comes from (default crypto/rand).
@@ -215,7 +218,7 @@ func New(cfg Config) (*Agent, error) {
 	return &Agent{
 		cfg:         cfg,
 		log:         cfg.Log.With("node", cfg.NodeID),
-		driver:      timed(cfg.Driver, cfg.Metrics, cfg.Now),
+		driver:      timed(cfg.Driver, cfg.Metrics, cfg.Trace, cfg.Now),
 		calls:       make(chan func(*taskSet)),
 		look:        make(chan struct{}, 1),
 		dirty:       make(chan struct{}, 1),

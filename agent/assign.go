@@ -48,7 +48,7 @@ func (s *taskSet) apply(m *cluster.Assignments) error {
 		s.networksNews()
 	}
 	for _, task := range m.Tasks {
-		s.assign(task)
+		s.assign(task, m.Traces[task.ServiceID])
 	}
 	for _, taskID := range m.Removed {
 		s.remove(taskID, m.To)
@@ -130,15 +130,17 @@ func over(task *cluster.Task) bool {
 }
 
 // assign takes in one task as a manager has it. What we know better stays: the
-// status, and the highest desired state we were told.
-func (s *taskSet) assign(task *cluster.Task) {
+// status, and the highest desired state we were told. A new one is traced below traceparent.
+func (s *taskSet) assign(task *cluster.Task, traceparent string) {
 	s.newest = max(s.newest, task.Version)
 	if len(task.Addresses) > 0 {
 		s.agent.networksChanged()
 	}
 	t := s.tasks[task.ID]
 	if t == nil {
-		s.tasks[task.ID] = &taskState{assignment: s.assignment(task), status: task.Status}
+		t = &taskState{assignment: s.assignment(task), status: task.Status}
+		t.startTrace(s.agent.cfg.Trace, traceparent)
+		s.tasks[task.ID] = t
 		s.schedule(task.ID)
 		return
 	}
@@ -173,6 +175,7 @@ func (s *taskSet) remove(taskID string, index uint64) {
 	}
 	s.newest = max(s.newest, index)
 	t.removing = true
+	t.endTrace(errNotRun)
 	s.agent.networksChanged()
 	if t.status.State.Terminal() || over(t.assignment.Task) {
 		s.schedule(taskID) // what is under way is the stop
@@ -246,6 +249,11 @@ func merge(full, diff *cluster.Assignments) *cluster.Assignments {
 		}
 	}
 	merged.Tasks = append(merged.Tasks, diff.Tasks...)
+	merged.Traces = maps.Clone(full.Traces)
+	if merged.Traces == nil {
+		merged.Traces = cluster.Traces{}
+	}
+	maps.Copy(merged.Traces, diff.Traces)
 	mergeData(merged, full, diff)
 	return merged
 }

@@ -54,7 +54,7 @@ func slicesOf(count int, line cluster.LogLine) []cluster.LogLine {
 func TestMailbox_ReportsFitInAFrame(t *testing.T) {
 	m := newOutbox()
 	for i := range 10_000 {
-		m.report(fmt.Sprint("task-", i), cluster.TaskStatus{State: cluster.StateFailed, Message: strings.Repeat("m", 4000), Err: strings.Repeat("e", 4000)})
+		m.report(cluster.Report{TaskID: fmt.Sprint("task-", i), Status: cluster.TaskStatus{State: cluster.StateFailed, Message: strings.Repeat("m", 4000), Err: strings.Repeat("e", 4000)}})
 	}
 	told := 0
 	for told < 10_000 {

@@ -6,6 +6,7 @@ import (
 
 	"skep/cluster"
 	"skep/cluster/telemetry"
+	"skep/cluster/trace"
 )
 
 // Figures are how an agent is at a moment.
@@ -44,15 +45,16 @@ func (s *taskSet) figures() Figures {
 type timedDriver struct {
 	Driver
 	metrics telemetry.Agent
+	trace   *trace.Tracer
 	now     func() time.Time
 }
 
 // timed is the driver itself where nothing is measured.
-func timed(driver Driver, metrics telemetry.Agent, now func() time.Time) Driver {
-	if !metrics.Calls.Any() {
+func timed(driver Driver, metrics telemetry.Agent, tracer *trace.Tracer, now func() time.Time) Driver {
+	if !metrics.Calls.Any() && tracer == nil {
 		return driver
 	}
-	return &timedDriver{driver, metrics, now}
+	return &timedDriver{driver, metrics, tracer, now}
 }
 
 // called counts a call that began then. One that was called off is no error, nor is the news that a
@@ -70,12 +72,14 @@ func (d *timedDriver) List(ctx context.Context, nodeID string) (list []Container
 }
 
 func (d *timedDriver) Prepare(ctx context.Context, assignment Assignment) (c Container, err error) {
-	defer func(began time.Time) { d.called(ctx, "create", began, err) }(d.now())
+	ctx, span := d.trace.Start(ctx, "agent.prepare")
+	defer func(began time.Time) { d.called(ctx, "create", began, err); span.End(err) }(d.now())
 	return d.Driver.Prepare(ctx, assignment)
 }
 
 func (d *timedDriver) Start(ctx context.Context, taskID string) (c Container, err error) {
-	defer func(began time.Time) { d.called(ctx, "start", began, err) }(d.now())
+	ctx, span := d.trace.Start(ctx, "agent.start")
+	defer func(began time.Time) { d.called(ctx, "start", began, err); span.End(err) }(d.now())
 	return d.Driver.Start(ctx, taskID)
 }
 

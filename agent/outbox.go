@@ -30,7 +30,7 @@ type outbox struct {
 
 	mu      sync.Mutex // guards the fields below
 	order   []string
-	reports map[string]cluster.TaskStatus
+	reports map[string]cluster.Report
 	// description is nil when it didn't change.
 	description *swarm.NodeDescription
 	// keys and uses are as they were last, beside the description.
@@ -48,18 +48,18 @@ func newOutbox() *outbox {
 	return &outbox{
 		ready:   make(chan struct{}, 1),
 		logs:    make(chan *cluster.LogChunk),
-		reports: make(map[string]cluster.TaskStatus),
+		reports: make(map[string]cluster.Report),
 	}
 }
 
 // report puts in the status of a task.
-func (m *outbox) report(taskID string, status cluster.TaskStatus) {
+func (m *outbox) report(report cluster.Report) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if _, waits := m.reports[taskID]; !waits {
-		m.order = append(m.order, taskID)
+	if _, waits := m.reports[report.TaskID]; !waits {
+		m.order = append(m.order, report.TaskID)
 	}
-	m.reports[taskID] = status
+	m.reports[report.TaskID] = report
 	m.signalLocked()
 }
 
@@ -134,10 +134,10 @@ func (m *outbox) take() cluster.FromAgent {
 	count, size := 0, 0
 	for count < min(len(m.order), maxReports) && size < maxReportBytes {
 		taskID := m.order[count]
-		status := m.reports[taskID]
-		message.Reports = append(message.Reports, cluster.Report{TaskID: taskID, Status: status})
+		report := m.reports[taskID]
+		message.Reports = append(message.Reports, report)
 		delete(m.reports, taskID)
-		size += reportBytes + len(status.Message) + len(status.Err) + len(status.Ports)
+		size += reportBytes + len(report.Status.Message) + len(report.Status.Err) + len(report.Status.Ports)
 		count++
 	}
 	m.order, m.description = m.order[count:], nil

@@ -407,7 +407,7 @@ func (s *taskSet) attach(box *outbox) {
 	box.setFenced(s.anyFenced())
 	for taskID, t := range s.tasks {
 		if !t.removing && t.status.State >= cluster.StateAccepted {
-			box.report(taskID, t.status)
+			box.report(cluster.Report{TaskID: taskID, Status: t.status, Traceparent: t.span.Traceparent()})
 		}
 	}
 }

@@ -8,6 +8,7 @@ import (
 	"github.com/docker/docker/api/types/swarm"
 
 	"skep/cluster"
+	"skep/cluster/trace"
 )
 
 // Steps that must be tried again wait from retryFirst to retryLast in between,
@@ -87,6 +88,9 @@ type taskState struct {
 	// that, and cancel calls it off.
 	stepping, again bool
 	cancel          context.CancelFunc
+	// span is from when the task was new to when it runs or has ended; health is the part of it in which it isn't known
+	// yet to be of use. They are nil without a trace.
+	span, health *trace.Span
 	// attached are the places in networks that its container has.
 	attached []cluster.Address
 	// draining is set while the task is to stop and others may still send it something new.
@@ -145,6 +149,7 @@ func (s *taskSet) close() {
 	s.closed = true
 	s.expiry.Stop()
 	for _, t := range s.tasks {
+		t.endTrace(errNotRun)
 		if t.retry != nil {
 			t.retry.Stop()
 		}
@@ -189,7 +194,7 @@ func (s *taskSet) schedule(taskID string) {
 		return // learn pokes again
 	}
 	t.assignment.Hostname = s.description.Hostname
-	ctx, cancel := context.WithCancel(context.Background())
+	ctx, cancel := context.WithCancel(trace.With(context.Background(), t.stepsBelow()))
 	t.stepping, t.again, t.cancel = true, false, cancel
 	s.fence(t)
 	assignment, status, removing := t.assignment, t.status, t.removing
@@ -238,6 +243,7 @@ func (s *taskSet) stepped(taskID string, status cluster.TaskStatus, next Next, l
 	if status != t.status {
 		s.setStatus(t, status)
 	}
+	t.traceHealth(s.agent.cfg.Trace, next)
 	if !last {
 		return
 	}
@@ -260,12 +266,16 @@ func (s *taskSet) setStatus(t *taskState, status cluster.TaskStatus) {
 			"state", status.State.String(), "error", status.Err)
 	}
 	networks := len(task.Addresses) > 0 && (status.State != t.status.State || status.Message != t.status.Message)
+	traceparent, before := t.span.Traceparent(), t.status.State
 	t.status = status
+	if status.State != before {
+		t.traceState()
+	}
 	if networks {
 		s.agent.networksChanged()
 	}
 	if s.outbox != nil && !t.removing {
-		s.outbox.report(task.ID, status)
+		s.outbox.report(cluster.Report{TaskID: task.ID, Status: status, Traceparent: traceparent})
 	}
 	s.wake(task.ID)
 	s.agent.touch()

@@ -92,6 +92,8 @@ type Hello struct {
 type Report struct {
 	TaskID string     `cbor:"1,keyasint"`
 	Status TaskStatus `cbor:"2,keyasint"`
+	// Traceparent is the span that the report belongs to (W3C), if it does to any.
+	Traceparent string `cbor:"3,keyasint,omitempty"`
 }
 
 // FromManager is a message of a manager. An empty one is a heartbeat.
@@ -208,7 +210,12 @@ type Assignments struct {
 	// Dropped are IDs of secrets and configs that were sent or called gone, and that
 	// no task of the node needs any more: forget them.
 	Dropped []string `cbor:"10,keyasint,omitempty"`
+	// Traces are for those of Tasks that are new.
+	Traces Traces `cbor:"11,keyasint,omitempty"`
 }
+
+// Traces are the spans (W3C's traceparent) that what becomes of tasks belongs to, by the IDs of their services.
+type Traces map[string]string
 
 // LogRequest asks for the log of one task of the node.
 type LogRequest struct {

@@ -12,6 +12,7 @@ import (
 
 	"skep/cluster"
 	"skep/cluster/telemetry"
+	"skep/cluster/trace"
 	"skep/scheduler/placement"
 	"skep/store"
 )
@@ -48,6 +49,8 @@ type Config struct {
 	Log *slog.Logger
 	// Metrics are what is measured; nothing by default.
 	Metrics telemetry.Scheduler
+	// Trace has spans of plans for services whose change somebody asked for; nil has none.
+	Trace *trace.Tracer
 }
 
 // Run is the leader's loop: it plans what has changed and writes the result, until
@@ -187,7 +190,13 @@ func (l *loop) step(ctx context.Context) error {
 	if !l.dirty.any() {
 		return nil
 	}
+	ctx, span := l.config.Trace.Start(trace.With(ctx, l.config.Trace.Origin(l.dirty.services.ids...)), "scheduler.plan")
 	result, input := l.plan()
+	if len(result.Intents) > 0 { // One that wants nothing isn't told of.
+		span.SetNumber(trace.Services, result.Planned)
+		span.SetNumber(trace.Intents, len(result.Intents))
+		span.End(nil)
+	}
 	dropped, err := Write(ctx, l.config.Store, result.Intents)
 	l.measure.Dropped.Add(dropped)
 	if err != nil {

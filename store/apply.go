@@ -38,6 +38,8 @@ func (f fsm) Apply(log *raft.Log) any {
 
 func (s *Store) apply(index uint64, data []byte) error {
 	e, objects, forms, err := s.decode(index, data)
+	span := s.startApply(index, e, objects)
+	defer span.End(nil)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	switch {

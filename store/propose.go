@@ -11,6 +11,7 @@ import (
 	"github.com/hashicorp/raft"
 
 	"skep/cluster"
+	"skep/cluster/trace"
 )
 
 const (
@@ -41,6 +42,7 @@ type request struct {
 	fn     func(*Tx) error
 	by     string    // who asked
 	came   time.Time // when; zero where nothing is measured
+	span   *trace.Span
 	result error
 	ran    chan struct{} // closed when fn has returned
 	answer chan error    // holds one
@@ -61,7 +63,14 @@ type leadership struct {
 // ErrUnknownOutcome when the write was under way as leadership or ctx ended.
 // A transaction without writes doesn't go through raft; it is no leadership check.
 func (s *Store) Update(ctx context.Context, fn func(*Tx) error) error {
-	r := &request{fn: fn, by: cluster.Actor(ctx), ran: make(chan struct{}), answer: make(chan error, 1)}
+	ctx, span := s.trace.Start(ctx, "store.update")
+	err := s.update(ctx, fn, span)
+	endUpdate(span, err)
+	return err
+}
+
+func (s *Store) update(ctx context.Context, fn func(*Tx) error, span *trace.Span) error {
+	r := &request{fn: fn, by: cluster.Actor(ctx), span: span, ran: make(chan struct{}), answer: make(chan error, 1)}
 	if s.metrics.Update.Any() {
 		r.came = s.clock.machine()
 		s.metrics.Pending.Add(1)
@@ -209,7 +218,9 @@ func (s *Store) commit(ctx context.Context, r Raft, lead *leadership, first *req
 		return nil
 	}
 	began := s.clock.machine()
+	_, span := s.trace.Start(trace.With(ctx, trace.Join(b.spans)), "raft.commit")
 	err := b.propose(ctx, r)
+	b.endCommit(span, err)
 	ended := s.clock.machine()
 	took := ended.Sub(began)
 	s.metrics.Commit.Took(took)
@@ -237,7 +248,9 @@ type batch struct {
 	now     time.Time
 	records []record
 	size    int
-	waiting []*request // run, to be answered once the entry is committed
+	waiting []*request    // run, to be answered once the entry is committed
+	spans   []*trace.Span // those of waiting that have one
+	index   uint64        // of the entry, once it is committed
 }
 
 func (s *Store) newBatch() *batch {
@@ -252,6 +265,7 @@ func (s *Store) newBatch() *batch {
 // writes.
 func (b *batch) run(r *request) {
 	defer close(r.ran)
+	r.span.Event("taken")
 	tx := &Tx{View: View{b.scratch}, now: b.now, by: r.by}
 	r.result = call(r.fn, tx)
 	if r.result == nil {
@@ -270,6 +284,10 @@ func (b *batch) run(r *request) {
 		return
 	}
 	b.waiting = append(b.waiting, r)
+	if r.span != nil {
+		b.spans = append(b.spans, r.span)
+		setOrigins(b.store.trace, r.span, tx.changes)
+	}
 }
 
 // accepted is how many of the Updates aren't refused.
@@ -292,6 +310,7 @@ func (b *batch) propose(ctx context.Context, r Raft) error {
 	if err := await(ctx, future, commitLimit); err != nil {
 		return outcome(err)
 	}
+	b.index = future.Index()
 	// An error of the FSM is in the response, not in the future's Error.
 	if err, ok := future.Response().(error); ok {
 		if errors.Is(err, errRefused) {

@@ -11,6 +11,7 @@ import (
 
 	"skep/cluster"
 	"skep/cluster/telemetry"
+	"skep/cluster/trace"
 )
 
 // Config is what a Store needs from outside. The zero value works.
@@ -29,6 +30,8 @@ type Config struct {
 	Fatal func(error)
 	// Metrics are what is measured; nothing by default.
 	Metrics telemetry.Store
+	// Trace has spans of Updates; nil has none.
+	Trace *trace.Tracer
 	// Wrote is told, on the leader, how many Updates an entry had that were accepted, and how long raft took
 	// to commit it, before they are answered. It must not block; nobody by default.
 	Wrote func(updates int, took time.Duration)
@@ -42,6 +45,7 @@ type Store struct {
 	build   cluster.Build
 	metrics telemetry.Store
 	written telemetry.Timer // metrics.Update's of "ok": there are thousands a second
+	trace   *trace.Tracer
 	wrote   func(updates int, took time.Duration)
 	intern  *interner // used by raft's FSM goroutine only
 
@@ -58,7 +62,7 @@ type Store struct {
 // New makes an empty Store; raft fills it through FSM.
 func New(config Config) *Store {
 	s := &Store{
-		clock: clock{machine: config.Now}, log: config.Log, fatal: config.Fatal, build: config.Build, metrics: config.Metrics, written: config.Metrics.Update.Of("ok"), wrote: config.Wrote,
+		clock: clock{machine: config.Now}, log: config.Log, fatal: config.Fatal, build: config.Build, metrics: config.Metrics, written: config.Metrics.Update.Of("ok"), trace: config.Trace, wrote: config.Wrote,
 		intern:        newInterner(),
 		subscriptions: make(map[*Subscription]struct{}),
 		waiters:       make(map[*waiter]struct{}),

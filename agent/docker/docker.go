@@ -30,6 +30,7 @@ import (
 	"skep/agent"
 	bridges "skep/agent/network"
 	"skep/cluster"
+	"skep/cluster/trace"
 )
 
 // The labels of a task's container. All but LabelNode are Swarm's.
@@ -131,7 +132,7 @@ func New(cfg Config) (*Driver, error) {
 	if cfg.Now == nil {
 		cfg.Now = time.Now
 	}
-	options := []client.Opt{client.WithHost(cfg.Host), client.WithAPIVersionNegotiation()}
+	options := []client.Opt{client.WithHost(cfg.Host), client.WithAPIVersionNegotiation(), client.WithTraceOptions(trace.EngineOptions()...)}
 	if cfg.HTTP != nil {
 		options = slices.Insert(options, 0, client.WithHTTPClient(cfg.HTTP))
 	}

@@ -14,6 +14,7 @@ import (
 	"skep/cluster"
 	"skep/cluster/telemetry"
 	"skep/cluster/timeline"
+	"skep/cluster/trace"
 	"skep/store"
 )
 
@@ -125,5 +126,7 @@ type Config struct {
 	Metrics *telemetry.Metrics
 	// SwarmNames has /metrics tell what Swarm's managers tell, by Swarm's names, too.
 	SwarmNames bool
-	Log        *slog.Logger
+	// Trace has a span of each request; nil has none.
+	Trace *trace.Tracer
+	Log   *slog.Logger
 }

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"skep/cluster"
+	"skep/cluster/trace"
 )
 
 const (
@@ -24,6 +25,9 @@ const (
 
 // forwards is forward, counted.
 func (s *Server) forwards(w http.ResponseWriter, r *http.Request, c call, request *request, manager Manager, peer cluster.Peer) bool {
+	if s.Trace != nil {
+		trace.Of(r.Context()).Set(trace.Forwarded, "true")
+	}
 	done := s.forward(w, r, c, request, manager, peer)
 	if s.Metrics != nil {
 		s.Metrics.API.Forwarded.Add(1, map[bool]string{true: "ok", false: "failed"}[done])
@@ -45,16 +49,19 @@ func (s *Server) forward(w http.ResponseWriter, r *http.Request, c call, request
 		s.writeError(w, r, fmt.Errorf("forward to the leader: %w", err))
 		return true
 	}
-	for _, name := range []string{"Content-Type", "Accept", "User-Agent", "X-Registry-Auth", cluster.HeaderMessage} {
+	for _, name := range []string{"Content-Type", "Accept", "User-Agent", "X-Registry-Auth", cluster.HeaderMessage, "Traceparent", "Tracestate"} {
 		if values, ok := r.Header[name]; ok {
 			out.Header[name] = values
 		}
 	}
 	out.Header.Set(actorHeader, cluster.Actor(r.Context()))
+	span := s.Trace.Call(ctx, out.Header, "api forward")
+	span.Set(trace.Peer, peer.NodeID)
 	began := make(chan struct{})
 	go s.abortIfLeaderChanged(ctx, cancel, began, manager, peer, c.route.kind)
 	answer, err := roundTrip(manager.Client(), out)
 	close(began)
+	span.End(err)
 	if err != nil {
 		s.Log.Debug("leader doesn't answer", "node", peer.NodeID, "error", err)
 		var dial *net.OpError

@@ -33,7 +33,8 @@ const (
 
 // local serves a request on the node's own sockets.
 func (s *Server) local(w http.ResponseWriter, r *http.Request, c call) {
-	r = s.byUser(r)
+	r, end := s.traced(w, s.byUser(r), c)
+	defer end()
 	began := s.Now()
 	defer func() { s.count(w, c, began) }()
 	if c.route == nil {
@@ -196,7 +197,8 @@ func (s *Server) answerWithoutLeader(w http.ResponseWriter, r *http.Request, c c
 
 // remote serves another manager's request.
 func (s *Server) remote(w http.ResponseWriter, r *http.Request, c call) {
-	r = byForwarder(r)
+	r, end := s.traced(w, byForwarder(r), c)
+	defer end()
 	if c.route == nil || c.route.kind == local {
 		s.writeError(w, r, errPage)
 		return

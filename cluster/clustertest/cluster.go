@@ -29,6 +29,7 @@ import (
 	"skep/cluster"
 	"skep/cluster/gossip"
 	"skep/cluster/node"
+	"skep/cluster/trace"
 	"skep/store"
 )
 
@@ -75,6 +76,8 @@ type Options struct {
 	// RealGossip has the machines gossip as nodes do, by memberlist, for what depends on when it
 	// notices something.
 	RealGossip bool
+	// Trace is where all machines' spans go; nil for none.
+	Trace func() *trace.Tracer
 	// Seed decides what the network loses.
 	Seed uint64
 }
@@ -286,6 +289,9 @@ func (m *Machine) Restart() {
 	config := m.config()
 	config.Fatal = func(err error) { m.fatal(d, err) }
 	config.Write = func(what string, write func() error) error { return m.write(d, what, write) }
+	if c.options.Trace != nil {
+		config.Trace = c.options.Trace()
+	}
 	if m.Flags != nil {
 		m.Flags(&config)
 	}

@@ -22,7 +22,7 @@ func running(taskID string) cluster.Report {
 }
 
 func TestAttack_AnotherNodesReportsAreNotSuppressed(t *testing.T) {
-	o := newOutbox()
+	o := newOutbox(nil)
 	o.addReports("owner", []cluster.Report{running("t1")})
 	for state := cluster.StateAccepted; state <= cluster.StateFailed; state++ {
 		o.addReports("thief", []cluster.Report{{TaskID: "t1", Status: cluster.TaskStatus{State: state}}})
@@ -41,7 +41,7 @@ func TestAttack_AnotherNodesReportsAreNotSuppressed(t *testing.T) {
 }
 
 func TestAttack_ManyReportsDontKeepOthersWaiting(t *testing.T) {
-	o := newOutbox()
+	o := newOutbox(nil)
 	var made []cluster.Report
 	for i := range 100_000 {
 		made = append(made, cluster.Report{TaskID: fmt.Sprint(i), Status: cluster.TaskStatus{State: cluster.StateRunning, Err: strings.Repeat("x", 1000)}})

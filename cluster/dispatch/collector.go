@@ -10,6 +10,7 @@ import (
 
 	"skep/cluster"
 	"skep/cluster/dispatch/liveness"
+	"skep/cluster/trace"
 )
 
 // writeRetry is the wait after a batch that couldn't be written.
@@ -269,7 +270,7 @@ func (in *collector) contacts(tracker *liveness.Tracker) {
 // write commits a batch; in parts when it is too large for one entry, as when
 // thousands of nodes change their state at once.
 func (in *collector) write(ctx context.Context, b *batch) error {
-	err := in.d.config.Store.Update(ctx, b.apply)
+	err := in.d.config.Store.Update(trace.With(ctx, in.d.spanOf(b.reports)), b.apply)
 	switch {
 	case errors.Is(err, cluster.ErrInvalid) && b.size() > 1:
 		first, second := b.halve()

@@ -252,7 +252,7 @@ func loseNothing(t *testing.T, seed uint64) {
 }
 
 func TestOutbox_KeepsTheNewestUntilAcknowledged(t *testing.T) {
-	o := newOutbox()
+	o := newOutbox(nil)
 	report := func(state cluster.State) cluster.Report {
 		return cluster.Report{TaskID: "t", Status: cluster.TaskStatus{State: state}}
 	}

@@ -14,6 +14,7 @@ import (
 	"skep/cluster"
 	"skep/cluster/dispatch/networks"
 	"skep/cluster/telemetry"
+	"skep/cluster/trace"
 	"skep/store"
 )
 
@@ -58,6 +59,8 @@ type Config struct {
 	SuspectAfter time.Duration
 	// Metrics are what is measured; nothing by default.
 	Metrics telemetry.Dispatch
+	// Trace has spans of what tasks and reports go through here; nil has none.
+	Trace *trace.Tracer
 	// Now is the clock; the default is time.Now.
 	Now func() time.Time
 	// Log is where noteworthy things go; the default is nowhere.
@@ -135,7 +138,7 @@ func New(config Config) *Dispatcher {
 	return &Dispatcher{
 		config:   config,
 		epoch:    cluster.NewID(config.Random),
-		outbox:   newOutbox(),
+		outbox:   newOutbox(config.Trace),
 		networks: networks.NewHub(),
 		started:  make(chan struct{}),
 		sessions: make(map[string]*session),
@@ -150,6 +153,9 @@ func (d *Dispatcher) Run(ctx context.Context) error {
 	group, ctx := errgroup.WithContext(ctx)
 	group.Go(func() error { return d.fanOut(ctx) })
 	group.Go(func() error { return d.relay(ctx) })
+	if d.config.Trace != nil {
+		group.Go(func() error { return d.shareOrigins(ctx) })
+	}
 	return group.Wait()
 }
 

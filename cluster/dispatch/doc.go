@@ -18,6 +18,8 @@
 //     the outbox and to the buffers of log streams, and never waits for consensus.
 //   - writer (one per session) is the only one that writes to the connection. It alone owns
 //     the assignment set and the Reader of networks: what the agent was sent.
+//   - shareOrigins (one, in Run, where there are traces) tells other managers, with a goroutine for each time,
+//     which requests services' tasks come from.
 //   - collector (one, in Lead) owns what the leader knows of managers, sessions and gossip.
 //     It has at most one batch with the committer.
 //   - committer (at most one, started by collector for each batch) is in store.Update.

@@ -24,12 +24,13 @@ const (
 )
 
 // Handler serves what managers ask each other: POST /v1/relay, on the leader,
-// POST /v1/logs and POST /v1/engine. The caller has checked that the client is a manager.
+// POST /v1/logs, POST /v1/engine and POST /v1/origin. The caller has checked that the client is a manager.
 func (d *Dispatcher) Handler() http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("POST /v1/relay", d.serveRelay)
 	mux.HandleFunc("POST /v1/logs", d.serveLogs)
 	mux.HandleFunc("POST /v1/engine", d.serveEngine)
+	mux.HandleFunc("POST /v1/origin", d.serveOrigin)
 	return mux
 }
 

@@ -374,7 +374,7 @@ func TestLiveness_MassFailureGuardForWhatTheLeaderAloneMisses(t *testing.T) {
 // them in the other order.
 func TestLiveness_ARelayThatWasOvertakenIsOld(t *testing.T) {
 	now := time.Date(2026, 1, 1, 12, 0, 0, 0, time.UTC)
-	o := newOutbox()
+	o := newOutbox(nil)
 	o.addSession(cluster.NodeNews{NodeID: "n1"}, 1, false)
 	first := o.next("m1", "e1", noon).relay
 	o.removeSession("n1", true, false)

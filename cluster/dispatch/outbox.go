@@ -1,12 +1,14 @@
 package dispatch
 
 import (
+	"context"
 	"maps"
 	"slices"
 	"sync"
 	"time"
 
 	"skep/cluster"
+	"skep/cluster/trace"
 )
 
 const (
@@ -30,6 +32,7 @@ const (
 // outbox is what this manager has to relay to the leader. Per task and per node only the
 // newest news is kept.
 type outbox struct {
+	trace *trace.Tracer
 	// news has a signal when something was added.
 	news chan struct{}
 	// asked has a signal when the first agent asks for a lease after a relay.
@@ -81,10 +84,13 @@ type stamped[T any] struct {
 	// size is about how many bytes the item has.
 	size int
 	item T
+	// span is from when it came to when the leader has it, or it was replaced.
+	span *trace.Span
 }
 
-func newOutbox() *outbox {
+func newOutbox(tracer *trace.Tracer) *outbox {
 	return &outbox{
+		trace:     tracer,
 		news:      make(chan struct{}, 1),
 		asked:     make(chan struct{}, 1),
 		sessions:  make(map[string]bool),
@@ -190,7 +196,7 @@ func (o *outbox) removeSession(nodeID string, leaving, halting bool) {
 func (o *outbox) addNode(news cluster.NodeNews, size int) {
 	o.mu.Lock()
 	o.sequence++
-	o.nodes[news.NodeID] = stamped[cluster.NodeNews]{o.sequence, size, news}
+	o.nodes[news.NodeID] = stamped[cluster.NodeNews]{sequence: o.sequence, size: size, item: news}
 	o.mu.Unlock()
 	o.wake()
 }
@@ -216,9 +222,13 @@ func (o *outbox) addReports(nodeID string, reports []cluster.Report) bool {
 		if old, waits := own[r.TaskID]; waits && old.item.Status.State > r.Status.State {
 			continue // From a session that was just replaced: states only advance.
 		}
+		own[r.TaskID].span.End(nil)
+		_, span := o.trace.Start(trace.With(context.Background(), trace.At(r.Traceparent)), "dispatch.report")
+		span.Set(trace.State, r.Status.State.String())
+		r.Traceparent = span.Traceparent()
 		o.sequence++
 		size := reportSize + len(r.Status.Message) + len(r.Status.Err) + len(r.Status.Ports)
-		own[r.TaskID] = stamped[cluster.Report]{o.sequence, size, r}
+		own[r.TaskID] = stamped[cluster.Report]{o.sequence, size, r, span}
 	}
 	o.pending += len(own) - before
 	o.wake()
@@ -331,6 +341,7 @@ func (o *outbox) ack(p relayBatch) {
 		own := o.reports[r.NodeID]
 		if waits, found := own[r.Report.TaskID]; found && waits.sequence <= p.upTo {
 			o.pending--
+			waits.span.End(nil)
 			if delete(own, r.Report.TaskID); len(own) == 0 {
 				delete(o.reports, r.NodeID)
 			}

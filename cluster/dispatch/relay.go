@@ -120,6 +120,7 @@ func (d *Dispatcher) relayOnce(ctx context.Context, changed <-chan struct{}) err
 		}
 	}()
 	p := d.outbox.next(d.config.NodeID, d.epoch, d.config.Now())
+	span := d.traceRelay(ctx, &p.relay)
 	var answer cluster.RelayAnswer
 	var err error
 	if self {
@@ -133,6 +134,7 @@ func (d *Dispatcher) relayOnce(ctx context.Context, changed <-chan struct{}) err
 			return cluster.Decode(data, &answer)
 		})
 	}
+	span.End(err)
 	if err != nil {
 		return err
 	}

@@ -56,6 +56,7 @@ func (s *session) report(reports []cluster.Report) error {
 			s.logRefusal(err)
 			continue
 		}
+		r.Traceparent = s.checkTrace(r.Traceparent, task)
 		news = append(news, r)
 	}
 	if !s.d.outbox.addReports(s.nodeID, news) {

@@ -87,10 +87,12 @@ type session struct {
 	engineAway bool
 	// heartbeat is the longest silence, either way, for as long as the session lasts.
 	heartbeat time.Duration
-	conn      net.Conn
-	ctx       context.Context
-	cancel    context.CancelCauseFunc
-	silence   *idleTimer
+	// opened is when it began.
+	opened  time.Time
+	conn    net.Conn
+	ctx     context.Context
+	cancel  context.CancelCauseFunc
+	silence *idleTimer
 	// late has gossip look after a node whose heartbeat is overdue: it may have lost its power.
 	late *idleTimer
 	wake chan struct{}
@@ -145,7 +147,7 @@ func (d *Dispatcher) ServeSession(ctx context.Context, conn net.Conn, id cluster
 	}()
 	s := &session{
 		d: d, nodeID: id.NodeID, conn: conn, ctx: ctx, cancel: cancel, heartbeat: d.heartbeat(d.config.Store.View()),
-		wake: make(chan struct{}, 1), beaten: make(chan struct{}, 1), streams: make(map[uint64]*logStream),
+		opened: d.config.Now(), wake: make(chan struct{}, 1), beaten: make(chan struct{}, 1), streams: make(map[uint64]*logStream),
 	}
 	s.silence = newIdleTimer(d.config.Now, s.silenceLimit(), func() { cancel(errSilent) })
 	defer s.silence.stop()

@@ -41,7 +41,10 @@ func (s *session) write() error {
 			return err
 		}
 		for _, m := range messages {
-			if err := s.send(m); err != nil {
+			span := s.traceTasks(m.Assignments)
+			err := s.send(m)
+			span.End(err)
+			if err != nil {
 				return err
 			}
 			if m.Refused != "" {
@@ -167,6 +170,9 @@ func (s *session) send(m cluster.FromManager) error {
 	}
 	if len(data) > cluster.MaxFrame && m.Assignments != nil {
 		first, second, ok := split(m.Assignments)
+		if ok { // Either may have the tasks.
+			first.Traces, second.Traces = m.Assignments.Traces, m.Assignments.Traces
+		}
 		if !ok {
 			return fmt.Errorf("send assignments: %d bytes don't fit in a frame", len(data))
 		}

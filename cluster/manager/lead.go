@@ -57,7 +57,7 @@ func (m *Manager) leaderWork(ctx context.Context, term uint64, untold *store.Sub
 		g.Go(func() error {
 			return scheduler.Run(ctx, scheduler.Config{
 				Store: m.store, Now: m.store.Now, Monotonic: m.cfg.Now, Log: m.log,
-				NewID: func() string { return cluster.NewID(m.cfg.Random) }, Metrics: m.cfg.Metrics.Scheduler,
+				NewID: func() string { return cluster.NewID(m.cfg.Random) }, Metrics: m.cfg.Metrics.Scheduler, Trace: m.cfg.Trace,
 			})
 		})
 		g.Go(func() error { return m.dispatch.Lead(ctx) })

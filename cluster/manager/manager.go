@@ -23,6 +23,7 @@ import (
 	"skep/cluster/manager/peers"
 	"skep/cluster/telemetry"
 	"skep/cluster/timeline"
+	"skep/cluster/trace"
 	"skep/store"
 	"skep/store/seal"
 )
@@ -87,9 +88,11 @@ type Config struct {
 	GossipKeyPeriod time.Duration
 	// Metrics are what is measured; nil for nothing.
 	Metrics *telemetry.Metrics
-	Now     func() time.Time
-	Random  io.Reader
-	Log     *slog.Logger
+	// Trace has spans of requests; nil has none.
+	Trace  *trace.Tracer
+	Now    func() time.Time
+	Random io.Reader
+	Log    *slog.Logger
 	// Fatal ends the process: see store.Config.
 	Fatal func(error)
 }
@@ -162,7 +165,7 @@ func Open(cfg Config) (_ *Manager, err error) {
 		cfg: cfg, log: cfg.Log, changed: make(chan struct{}), noticed: make(chan struct{}), reachable: newReachability(),
 		start: cluster.NewID(cfg.Random), timeline: timeline.NewRing(cfg.NodeID, cfg.Now()),
 	}
-	m.store = store.New(store.Config{Now: cfg.Now, Log: cfg.Log, Build: cfg.Build, Fatal: m.cfg.Fatal, Metrics: cfg.Metrics.Store, Wrote: m.wrote})
+	m.store = store.New(store.Config{Now: cfg.Now, Log: cfg.Log, Build: cfg.Build, Fatal: m.cfg.Fatal, Metrics: cfg.Metrics.Store, Trace: cfg.Trace, Wrote: m.wrote})
 	m.fsm.FSM = m.store.FSM()
 	m.elections.metrics, m.elections.timeline = cfg.Metrics.Raft, m.timeline
 	if m.port, err = peers.Listen(cfg.Network, cfg.Listen); err != nil {
@@ -194,7 +197,7 @@ func Open(cfg Config) (_ *Manager, err error) {
 	m.dispatch = dispatch.New(dispatch.Config{
 		NodeID: cfg.NodeID, Store: m.store, Members: cfg.Members, MembersChanged: cfg.MembersChanged, Probe: cfg.Doubt,
 		Leader: m.dispatchLeader, LeaderChanged: m.LeaderChanged, Verify: m.ReadBarrier, Client: m.transport.Client(),
-		Metrics: cfg.Metrics.Dispatch, LastContact: m.lastContact, ContactFor: max(heardFor, 2*cfg.HeartbeatTimeout), IsolatedAfter: 4 * cfg.HeartbeatTimeout, SuspectAfter: 5 * cfg.HeartbeatTimeout / 2, Now: cfg.Now, Log: cfg.Log, Random: cfg.Random,
+		Metrics: cfg.Metrics.Dispatch, Trace: cfg.Trace, LastContact: m.lastContact, ContactFor: max(heardFor, 2*cfg.HeartbeatTimeout), IsolatedAfter: 4 * cfg.HeartbeatTimeout, SuspectAfter: 5 * cfg.HeartbeatTimeout / 2, Now: cfg.Now, Log: cfg.Log, Random: cfg.Random,
 	})
 	if m.raft, err = m.startRaft(); err != nil {
 		return nil, err

@@ -134,6 +134,7 @@ func (n *Node) load(key cluster.UnlockKey) (*member, error) {
 	if n.cfg.Names != nil {
 		names = func(known *dns.Names) error { return n.cfg.Names(id.ClusterID, known) }
 	}
+	n.cfg.Trace.SetNode(id.NodeID)
 	m.agent, err = agent.New(agent.Config{
 		NodeID: id.NodeID, Hostname: n.cfg.Hostname, Addr: func() string { return m.currentRecord().Addresses.IP }, DataAddr: func() string { return m.currentRecord().Addresses.Data }, Build: n.cfg.Build, Driver: n.cfg.Driver,
 		ClusterID: id.ClusterID, Plane: n.cfg.Plane, NoEncryption: n.cfg.NoEncryption, SlowEncryption: n.cfg.SlowEncryption, Names: names, MTU: m.dataMTU,
@@ -142,7 +143,7 @@ func (n *Node) load(key cluster.UnlockKey) (*member, error) {
 		Halting: n.cfg.Halting,
 		Warning: m.warned, Run: n.cfg.Machine + "." + cluster.NewID(n.cfg.Random), OnCopy: m.onCopy,
 		Connect: m.connect, CallManager: m.callManager, Missed: m.missed, OnPeers: m.onPeers, OnRefused: m.onRefused, TLSInfo: credentials.TLSInfo,
-		Metrics: n.metrics.Agent, Now: n.cfg.Now, Random: n.cfg.Random, Log: n.log,
+		Metrics: n.metrics.Agent, Trace: n.cfg.Trace, Now: n.cfg.Now, Random: n.cfg.Random, Log: n.log,
 	})
 	if err != nil {
 		return nil, err

@@ -25,6 +25,7 @@ import (
 	"skep/cluster/ca"
 	"skep/cluster/gossip"
 	"skep/cluster/telemetry"
+	"skep/cluster/trace"
 	"skep/store/seal"
 )
 
@@ -95,7 +96,9 @@ type Config struct {
 	Metrics *telemetry.Metrics
 	// MetricsSwarmNames has them told by Swarm's names, too.
 	MetricsSwarmNames bool
-	Log               *slog.Logger
+	// Trace has spans of requests to this node and of what they bring about here; nil has none.
+	Trace *trace.Tracer
+	Log   *slog.Logger
 	// Fatal ends the process after a fault that must not be survived, such as a disk
 	// that lost a write; nil logs the error and exits with status 1.
 	Fatal func(error)
@@ -215,7 +218,7 @@ func New(cfg Config) (*Node, error) {
 	n.metrics.OnScrape(n.measure)
 	n.api = api.New(api.Config{
 		Node: n, Engine: cfg.Engine, Version: cfg.Build.Version, Hostname: cfg.Hostname,
-		Now: cfg.Now, Random: cfg.Random, Metrics: n.metrics, SwarmNames: cfg.MetricsSwarmNames, Log: cfg.Log,
+		Now: cfg.Now, Random: cfg.Random, Metrics: n.metrics, SwarmNames: cfg.MetricsSwarmNames, Trace: cfg.Trace, Log: cfg.Log,
 	})
 	return n, nil
 }

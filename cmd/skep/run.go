@@ -18,6 +18,7 @@ import (
 	"skep/cluster"
 	"skep/cluster/node"
 	"skep/cluster/telemetry"
+	"skep/cluster/trace"
 )
 
 // runDaemon puts the parts of a node together and runs it until ctx ends, which is an
@@ -53,7 +54,13 @@ func runDaemon(ctx context.Context, o daemonOptions) error {
 	if err := metrics.OfProcess(); err != nil {
 		return fmt.Errorf("skep daemon: %w", err)
 	}
+	tracer, err := trace.FromEnvironment(os.Getenv, version, time.Now, log)
+	if err != nil {
+		return fmt.Errorf("skep daemon: %w", err)
+	}
+	defer tracer.Close()
 	n, err := node.New(node.Config{
+		Trace:       tracer,
 		Metrics:     metrics,
 		MetricsPort: o.metrics,
 		ConsolePort: o.console,
