@@ -95,7 +95,7 @@ func (r *rollout) overdue(s *slot, t *cluster.Task) string {
 		}
 	}
 	if limit := begun(t).Add(r.policy.deadline); end < limit {
-		if t.Live() && !t.Status.State.Terminal() {
+		if end == r.view.now { // Nothing but time is needed for it, also of a task that is to stop on a node that is down.
 			r.view.wakeAt(limit)
 		}
 		return ""
