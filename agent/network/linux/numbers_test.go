@@ -294,19 +294,19 @@ func large(node uint16, tasks int) network.Network {
 	return n
 }
 
-// watched says when steps have been carried out.
-type watched struct {
-	network.Plane
-	settled *atomic.Bool
-}
-
-func (w watched) Apply(ctx context.Context, steps []network.Step) error {
-	err := w.Plane.Apply(ctx, steps)
-	ofService := func(s network.Step) bool { _, is := s.Object.(network.Chain); return is }
-	if w.settled.Load() && err == nil && slices.ContainsFunc(steps, ofService) {
-		fmt.Println(time.Now().UnixNano())
-	}
-	return err
+// watched is the kernel's plane, and says when the kernel has a service's steps. What follows, forgetting the
+// connections that ended with them, takes the longer the more connections the machine has.
+func watched(settled *atomic.Bool) *linux.Plane {
+	plane := linux.New(slog.Default(), wiresFile(0))
+	plane.SetFault(func(steps []network.Step, do func() error) error {
+		err := do()
+		ofService := func(s network.Step) bool { _, is := s.Object.(network.Chain); return is }
+		if settled.Load() && err == nil && slices.ContainsFunc(steps, ofService) {
+			fmt.Println(time.Now().UnixNano())
+		}
+		return err
+	})
+	return plane
 }
 
 // carry keeps the kernel as the account that standard input begins with wants it, with a large network of
@@ -339,7 +339,7 @@ func carry(node, tasks string) error {
 	ended := make(chan error, 1)
 	go func() {
 		ended <- network.Run(ctx, network.Config{
-			Plane: watched{linux.New(slog.Default(), wiresFile(0)), settled}, Changed: changed, Log: slog.Default(),
+			Plane: watched(settled), Changed: changed, Log: slog.Default(),
 			Wanted: func() (*network.Wanted, bool) { return known.Load(), true },
 			Carried: func([]string) {
 				select {
