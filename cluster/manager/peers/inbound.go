@@ -31,6 +31,10 @@ type inbound struct {
 	beaten func()
 	// lost has the last manager whose connection to this one ended.
 	lost chan string
+	// turn has one at a time of heartbeats, which raft handles in their connections' goroutines, and of requests to
+	// stand for election. Raft becomes a candidate a moment before it notes that it was asked to: a heartbeat of that
+	// moment, of the leader that hands over, would make it a follower again, and nobody would lead.
+	turn chan struct{}
 
 	mu   sync.Mutex // guards the fields below
 	open map[*incoming]bool
@@ -42,7 +46,7 @@ type inbound struct {
 
 func newInbound(config raft.NetworkTransportConfig, authorize func(string, any) error, patience time.Duration, log *slog.Logger) *inbound {
 	return &inbound{config: config, authorize: authorize, patience: patience, log: log, heard: make(chan raft.RPC), lost: make(chan string, 1),
-		open: map[*incoming]bool{}, done: make(chan struct{})}
+		turn: make(chan struct{}, 1), open: map[*incoming]bool{}, done: make(chan struct{})}
 }
 
 // serve answers a connection of the node from until it ends.
@@ -115,6 +119,8 @@ func (in *inbound) handle(rpc raft.RPC) (handled bool) {
 	in.beating.Add(1)
 	in.mu.Unlock()
 	defer in.beating.Done()
+	in.turn <- struct{}{}
+	defer func() { <-in.turn }()
 	(*handler)(rpc)
 	if in.beaten != nil {
 		in.beaten()
@@ -167,6 +173,20 @@ func (c *incoming) pass(rpc raft.RPC, beat bool) {
 	}
 	if beat && c.of.handle(rpc) {
 		return
+	}
+	if _, stand := rpc.Command.(*raft.TimeoutNowRequest); stand {
+		c.of.turn <- struct{}{}
+		defer func() { <-c.of.turn }()
+		answer, to := make(chan raft.RPCResponse, 1), rpc.RespChan
+		rpc.RespChan = answer
+		defer func() {
+			select {
+			case a := <-answer:
+				to <- a
+			case <-c.of.done:
+				to <- raft.RPCResponse{Error: net.ErrClosed}
+			}
+		}()
 	}
 	select {
 	case c.of.heard <- rpc:

@@ -54,6 +54,43 @@ func TestAuthorized_Patience(t *testing.T) {
 	})
 }
 
+// TestInbound_NoHeartbeatWhileRaftStands: raft becomes a candidate, and only then notes that it was asked to.
+func TestInbound_NoHeartbeatWhileRaftStands(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		in := newInbound(raft.NetworkTransportConfig{}, func(string, any) error { return nil }, time.Second, slog.New(slog.DiscardHandler))
+		began, handled := time.Now(), time.Duration(0)
+		handle := func(rpc raft.RPC) {
+			handled = time.Since(began)
+			rpc.Respond(nil, nil)
+		}
+		in.beat.Store(&handle)
+		go func() {
+			rpc := <-in.heard
+			time.Sleep(10 * time.Millisecond)
+			rpc.Respond(&raft.TimeoutNowResponse{}, nil)
+		}()
+		c := &incoming{of: in, gone: make(chan struct{})}
+		stood, beat := make(chan raft.RPCResponse, 1), make(chan raft.RPCResponse, 1)
+		go c.pass(raft.RPC{Command: &raft.TimeoutNowRequest{}, RespChan: stood}, false)
+		time.Sleep(time.Millisecond)
+		(&incoming{of: in, gone: make(chan struct{})}).pass(raft.RPC{Command: &raft.AppendEntriesRequest{}, RespChan: beat}, true)
+		if answer := <-stood; answer.Error != nil || answer.Response == nil {
+			t.Errorf("the request to stand was answered %v", answer)
+		}
+		if answer := <-beat; answer.Error != nil || handled != 10*time.Millisecond {
+			t.Errorf("the heartbeat was handled after %v (%v), and raft stood after 10ms", handled, answer.Error)
+		}
+		// Raft that is shut down never answers.
+		go c.pass(raft.RPC{Command: &raft.TimeoutNowRequest{}, RespChan: stood}, false)
+		<-in.heard
+		in.close()
+		if answer := <-stood; answer.Error == nil {
+			t.Error("a request that nobody answered was answered")
+		}
+		in.wait()
+	})
+}
+
 // TestInbound_ClosesAfterTheHeartbeats: raft handles heartbeats in their connections'
 // goroutines and panics if it can't store a new term, so the database may be closed only
 // when none is being handled, and none may begin later.
