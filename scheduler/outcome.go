@@ -85,17 +85,17 @@ func (r *rollout) overdue(s *slot, t *cluster.Task) string {
 	if !r.running || t.RunningAt != 0 || t.Desired == cluster.StateReady || !slices.Contains(s.rolling, t) {
 		return ""
 	}
-	end := r.view.now
-	if t.Status.State.Terminal() {
+	end, ended := r.view.now, t.Status.State.Terminal()
+	if ended {
 		end = min(end, t.Status.Applied)
 	}
 	for _, other := range s.tasks {
 		if other.CreatedAt > t.CreatedAt {
-			end = min(end, other.CreatedAt)
+			end, ended = min(end, other.CreatedAt), true
 		}
 	}
 	if limit := begun(t).Add(r.policy.deadline); end < limit {
-		if end == r.view.now { // Nothing but time is needed for it, also of a task that is to stop on a node that is down.
+		if !ended { // Nothing but time is needed for it, also of a task that is to stop on a node that is down.
 			r.view.wakeAt(limit)
 		}
 		return ""
