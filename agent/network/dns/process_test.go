@@ -205,6 +205,7 @@ func TestProcess_AnotherVersionLosesNoQuestion(t *testing.T) {
 			t.Errorf("version %d is the same process as the one before", i)
 		}
 		pid = now
+		time.Sleep(20 * time.Millisecond) // It is asked for a while, however soon it was there.
 		_, _ = keeper.Process.Kill(), keeper.Wait()
 	}
 	asked, failed := stop()
