@@ -23,9 +23,8 @@ const (
 	// settling is how often in a row there may be steps: what one round removed with a link the
 	// next one puts back.
 	settling = 3
-	// burst is how long what follows the first of several changes by others is waited for: an engine that
-	// starts a container changes links for some 50 ms. The account's own changes are followed meanwhile.
-	burst = 50 * time.Millisecond
+	// burst is how long what follows the first of several changes by others is waited for.
+	burst = 10 * time.Millisecond
 	// large is how many objects leave so much memory behind, when they have been looked at, that it is given back
 	// at once: with 10,000 endpoints it is up to 40 MB, and the next look is in a minute.
 	large = 10_000
@@ -81,15 +80,13 @@ func Run(ctx context.Context, cfg Config) error {
 	// settled is the account that the objects are as they should be for, as far as nobody told otherwise;
 	// nil when that isn't known.
 	var settled *Wanted
-	var wait, look <-chan time.Time
-	news := changed
+	wait, news := (<-chan time.Time)(nil), changed
 	for pause := tryFirst; ; {
 		if w, complete := cfg.Wanted(); w != nil {
 			w = w.sound()
 			if settled != nil && complete && follow(ctx, cfg.Plane, settled, w) {
 				settled = w
 			} else {
-				look = nil // What was told until now will be seen.
 				existing, err := settle(ctx, cfg.Plane, w, complete)
 				if ctx.Err() != nil {
 					return ctx.Err()
@@ -119,21 +116,15 @@ func Run(ctx context.Context, cfg Config) error {
 		} else {
 			wait = time.After(lookAgain)
 		}
-		for waiting := true; waiting; {
-			waiting = false
-			select {
-			case <-ctx.Done():
-				return ctx.Err()
-			case <-cfg.Changed:
-			case <-news:
-				if waiting = true; look == nil {
-					look = time.After(burst)
-				}
-			case <-look:
-				settled, look = nil, nil
-			case <-wait:
-				settled = nil
-			}
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-cfg.Changed:
+		case <-news:
+			cluster.Sleep(ctx, burst)
+			settled = nil
+		case <-wait:
+			settled = nil
 		}
 	}
 }
