@@ -107,7 +107,9 @@ func (s *taskSet) networksNews() {
 	s.agent.networkWarning.Store(s.networks.warning(s.agent.cfg.SlowEncryption))
 	s.agent.carriesNetworks.Store(s.networks.index(s.agent.cfg.NodeID) != 0)
 	if n := &s.networks; n.complete && n.index(s.agent.cfg.NodeID) == 0 {
-		maps.DeleteFunc(n.accounts, func(_ string, a *account) bool { return a.Dropped }) // Another node's engine has them.
+		// Another node carries the engine's networks, and may have it know some that this one never hears of.
+		maps.DeleteFunc(n.accounts, func(_ string, a *account) bool { return a.Dropped })
+		n.engineTold = false
 	}
 	if s.networks.clashPasses(s.agent.cfg.NodeID) {
 		s.agent.Describe()
