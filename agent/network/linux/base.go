@@ -109,13 +109,12 @@ func baseChains(t network.Table) []baseChain {
 		}))
 	}
 
-	// What stays on its network, most packets by far, needs no other rule.
+	// What stays on its network, most packets by far, leaves here: no rule below is for it but the refusals.
 	fwd = append(fwd, chainRule(bridges(), []expr.Any{member(network.SetSame, false), destination(v6, reg1), member(network.SetGone, true), leave()}))
 	// What is for a machine that is dead would be waited for.
 	for _, refusal := range refusals(v6) {
 		fwd = append(fwd, chainRule(refusal.of, isIn(v6, destination, network.SetGone), refusal.by))
 	}
-	fwd = append(fwd, chainRule(bridges(), []expr.Any{member(network.SetSame, false), leave()}))
 	if t.Ingress != "" {
 		for _, bridge := range containerBridges {
 			// Where packets come in isn't known where they leave: it is marked in between.
