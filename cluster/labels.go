@@ -69,6 +69,8 @@ var (
 
 // The labels of nodes.
 var (
+	LabelDrainUntil = register(OnNode, "skep.drain.until", readTime, "2026-12-01T07:30:00Z",
+		"when the drained node is active again, by itself, and loses the label; set by `skep node drain --for`")
 	LabelReserveCPUs = register(OnNode, "skep.reserve.cpus", readCPUs, "0.5",
 		"services can't reserve these CPUs: they are kept back for the machine itself")
 	LabelReserveMemory = register(OnNode, "skep.reserve.memory", readSize, "512m",
@@ -190,6 +192,14 @@ func readDuration(text string) (time.Duration, error) {
 		return 0, wants("a duration such as 90s")
 	}
 	return d, nil
+}
+
+func readTime(text string) (time.Time, error) {
+	at, err := time.Parse(time.RFC3339, text)
+	if err != nil {
+		return time.Time{}, wants("a time such as 2026-12-01T07:30:00Z")
+	}
+	return at, nil
 }
 
 func readRestartDelay(text string) (time.Duration, error) {

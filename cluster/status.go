@@ -73,6 +73,8 @@ type NodeHealth struct {
 	Session string
 	// Build is which skep the node runs, as it said last.
 	Build
+	// DrainUntil is when a drained node is active again by itself; zero when it isn't.
+	DrainUntil time.Time `json:",omitzero"`
 	// Reason says why the node isn't ready.
 	Reason string
 }

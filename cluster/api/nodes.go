@@ -3,6 +3,7 @@ package api
 import (
 	"context"
 	"fmt"
+	"time"
 
 	"github.com/docker/docker/api/types/swarm"
 
@@ -84,9 +85,37 @@ func (s *Server) updateNode(ctx context.Context, r *request) (response, error) {
 			}
 		}
 		next := *old
-		next.Spec = spec
+		if next.Spec, err = cluster.CheckDrainUntil(old.Spec, spec); err != nil {
+			return err
+		}
 		return tx.Put(&next)
 	})
+}
+
+// drainNode drains a node for a while, by the database's time: the client's clock needn't be right.
+func (s *Server) drainNode(ctx context.Context, r *request) (response, error) {
+	length, err := time.ParseDuration(r.query.Get("for"))
+	if err != nil {
+		return response{}, fail(cluster.ErrInvalid, "for=%q: it takes a duration such as 30m", r.query.Get("for"))
+	}
+	node, err := findNode(r.manager.Store().View(), r.vars("id"))
+	if err != nil {
+		return response{}, err
+	}
+	var drained cluster.Drained
+	err = r.manager.Store().Update(ctx, func(tx *store.Tx) error {
+		old := tx.Node(node.ID)
+		if old == nil {
+			return fail(cluster.ErrNotFound, "node %s not found", r.vars("id"))
+		}
+		next := *old
+		if next.Spec, err = cluster.DrainFor(old.Spec, tx.Now(), length); err != nil {
+			return err
+		}
+		drained = cluster.Drained{NodeID: old.ID, Until: cluster.DrainsUntil(next.Spec)}
+		return tx.Put(&next)
+	})
+	return response{body: drained}, err
 }
 
 // lastManager refuses to let go of the only node that is a manager and is to stay

@@ -25,6 +25,36 @@ func (b *bench) changeNode(ref string, change func(*swarm.NodeSpec)) answer {
 	return b.do("POST", fmt.Sprintf("/nodes/%s/update?version=%d", node.ID, node.Version.Index), node.Spec)
 }
 
+func TestDrainNode_ForAWhile(t *testing.T) {
+	b := newBench(t)
+	b.update(func(tx *store.Tx) error {
+		return tx.Put(&cluster.Node{ID: "w1", Spec: swarm.NodeSpec{Role: swarm.NodeRoleWorker, Availability: swarm.NodeAvailabilityActive}})
+	})
+	for query, says := range map[string]string{
+		"":             `for=\"\": it takes a duration such as 30m`,
+		"?for=soon":    `for=\"soon\": it takes a duration such as 30m`,
+		"?for=-1s":     "a time above 0 and at most 8784h0m0s",
+		"?for=100000h": "a time above 0 and at most 8784h0m0s",
+	} {
+		b.do("POST", "/skep/v1/nodes/w1/drain"+query, nil).want(t, 400, says)
+	}
+	b.do("POST", "/skep/v1/nodes/w9/drain?for=1m", nil).want(t, 404, "node w9 not found")
+	if node := b.showNode("w1"); node.Spec.Availability != swarm.NodeAvailabilityActive {
+		t.Fatalf("refused, and it is %s", node.Spec.Availability)
+	}
+	var drained cluster.Drained
+	b.do("POST", "/skep/v1/nodes/w1/drain?for=30m", nil).want(t, 200, "").into(t, &drained)
+	node := b.showNode("w1")
+	if until := cluster.DrainsUntil(node.Spec); until.IsZero() || !until.Equal(drained.Until) || drained.NodeID != "w1" {
+		t.Errorf("answered %+v, and stored %+v", drained, node.Spec)
+	}
+	b.changeNode("w1", func(s *swarm.NodeSpec) { s.Availability = swarm.NodeAvailabilityActive }).want(t, 200, "")
+	if node := b.showNode("w1"); len(node.Spec.Labels) != 0 {
+		t.Errorf("active, with labels %v", node.Spec.Labels)
+	}
+	b.changeNode("w1", func(s *swarm.NodeSpec) { s.Labels[cluster.LabelDrainUntil.Name] = "2030-01-02T03:04:05Z" }).want(t, 400, "it is for nodes that are drained")
+}
+
 func TestListNodes(t *testing.T) {
 	b := newBench(t)
 	b.update(func(tx *store.Tx) error {
@@ -75,7 +105,7 @@ func TestUpdateNode_Reserve(t *testing.T) {
 	for _, value := range []string{"", "-1m", "much", "1q"} {
 		label("skep.reserve.memory", value).want(t, 400, "won't do, it takes a size such as 512m")
 	}
-	label("skep.reserve.disk", "1g").want(t, 400, "label skep.reserve.disk: skep knows no such label of a node; it knows skep.reserve.cpus, skep.reserve.memory")
+	label("skep.reserve.disk", "1g").want(t, 400, "label skep.reserve.disk: skep knows no such label of a node; it knows skep.drain.until, skep.reserve.cpus, skep.reserve.memory")
 	label("skep.reserve.cpus", "0.25").want(t, 200, "")
 	label("skep.reserve.memory", "1.5g").want(t, 200, "")
 	n := b.view().Node(nodeID(2))

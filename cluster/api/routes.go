@@ -55,6 +55,7 @@ func (s *Server) table() []route {
 		{method: http.MethodGet, pattern: "/skep/v1/goroutines", kind: local, handle: s.showGoroutines},
 		{method: http.MethodGet, pattern: cluster.UsagePath, kind: local, handle: s.showUsage},
 		{method: http.MethodPost, pattern: "/skep/v1/nodes/prune", kind: write, handle: s.pruneNodes},
+		{method: http.MethodPost, pattern: "/skep/v1/nodes/{id}/drain", kind: write, handle: s.drainNode},
 		{method: http.MethodPost, pattern: "/skep/v1/services/{id}/rollback", kind: write, handle: s.rollbackService},
 		{method: http.MethodPost, pattern: "/skep/v1/services/{id}/rebalance", kind: write, handle: s.rebalanceService},
 		{method: http.MethodPost, pattern: "/skep/v1/services/{id}/restart", kind: write, handle: s.restartService},

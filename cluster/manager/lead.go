@@ -67,6 +67,7 @@ func (m *Manager) leaderWork(ctx context.Context, term uint64, untold *store.Sub
 		g.Go(func() error { return m.finishRoot(ctx) })
 		g.Go(func() error { return m.raiseLevel(ctx) })
 		g.Go(func() error { return m.numberNodes(ctx) })
+		g.Go(func() error { return m.endDrains(ctx) })
 		g.Go(func() error { return m.freeAttachments(ctx) })
 		return m.followRoles(ctx)
 	})

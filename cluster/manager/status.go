@@ -181,6 +181,7 @@ func (m *Manager) Status(ctx context.Context, digests bool) (cluster.Status, err
 			NodeID: node.ID, Hostname: node.Description.Hostname, Addr: node.Status.Addr, Role: string(node.Role),
 			State: node.Status.State.String(), Availability: string(node.Spec.Availability),
 			Gossip: defaulted(gossip[node.ID], "absent"), Session: sessions[node.ID], Build: node.Build,
+			DrainUntil: cluster.DrainsUntil(node.Spec),
 		}
 		health.Reason = cluster.Sentences(node.Status.Message, node.Clashes(view.Networks()))
 		status.Nodes = append(status.Nodes, health)

@@ -205,7 +205,7 @@ func showStatus(w io.Writer, s cluster.Status, asJSON bool) error {
 		if name := managers[session]; name != "" {
 			session = name
 		}
-		row(n.Hostname, n.Addr, n.Role, n.State, n.Availability, dash(n.Gossip), dash(session), dash(n.Version), n.Reason)
+		row(n.Hostname, n.Addr, n.Role, n.State, withDrainUntil(n.Availability, n.DrainUntil), dash(n.Gossip), dash(session), dash(n.Version), n.Reason)
 	}
 	if err := t.Flush(); err != nil {
 		return err

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"maps"
+	"net/http"
 	"slices"
 	"strings"
 	"time"
@@ -20,6 +21,8 @@ import (
 	"github.com/docker/docker/api/types/swarm"
 	"github.com/docker/docker/client"
 	"github.com/spf13/cobra"
+
+	"skep/cluster"
 )
 
 const (
@@ -30,11 +33,14 @@ const (
 	setTries = 5
 	// explainTimeout bounds the last look, which says why a node isn't empty.
 	explainTimeout = 10 * time.Second
+	// drainTime is how the end of a drain is shown: docker's table has no letters in capitals.
+	drainTime = "2006-01-02 15:04:05 -0700"
 )
 
 // newNodeCommand is docker's group of that name, with what is ours in it.
 func newNodeCommand(dockerCLI command.Cli) *cobra.Command {
 	cmd := node.NewNodeCommand(dockerCLI)
+	showDrainUntil(cmd, dockerCLI)
 	cmd.AddCommand(newNodeDrainCommand(dockerCLI), newNodeActivateCommand(dockerCLI), newNodePruneCommand(dockerCLI), newNodeClearCommand(), newNodeStatsCommand(dockerCLI))
 	return cmd
 }
@@ -53,11 +59,15 @@ func newNodeActivateCommand(dockerCLI command.Cli) *cobra.Command {
 
 func newNodeDrainCommand(dockerCLI command.Cli) *cobra.Command {
 	var wait bool
-	var timeout time.Duration
+	var timeout, length time.Duration
 	cmd := &cobra.Command{
 		Use:   "drain [OPTIONS] NODE [NODE...]",
 		Short: "Move all tasks off one or more nodes",
 		Long: `Move all tasks off one or more nodes, and give them no more until "skep node activate".
+
+With --for, they are active again by themselves when that time is over, whatever becomes of
+this command and of managers; "skep node ls" and "skep cluster status" show until when. Draining
+a node again gives it another time, or without --for none: then it is drained for good.
 
 Each service's tasks are moved in the order and with the parallelism of its updates. With
 --wait, the command shows how many are left, and exits with 0 when none runs there any
@@ -70,8 +80,19 @@ being drained.`,
 				return errors.New("--timeout can't be negative")
 			case cmd.Flags().Changed("timeout") && !wait:
 				return errors.New("--timeout is for --wait: give both, or neither")
+			case cmd.Flags().Changed("for") && (length <= 0 || length > cluster.MaxDrain):
+				return fmt.Errorf("--for %v: give a time such as 30m, at most %v", length, cluster.MaxDrain)
 			}
-			nodes, err := setAvailability(cmd.Context(), dockerCLI, args, swarm.NodeAvailabilityDrain)
+			var nodes []swarm.Node
+			var err error
+			if length > 0 {
+				nodes, err = drainFor(cmd.Context(), dockerCLI, args, length)
+				if timeout == 0 {
+					timeout = length // Then tasks may come again.
+				}
+			} else {
+				nodes, err = setAvailability(cmd.Context(), dockerCLI, args, swarm.NodeAvailabilityDrain)
+			}
 			if err != nil || !wait {
 				return err
 			}
@@ -79,6 +100,7 @@ being drained.`,
 			return d.wait(cmd.Context(), nodes, timeout)
 		},
 	}
+	cmd.Flags().DurationVar(&length, "for", 0, "Have the nodes active again after this time, such as 30m")
 	cmd.Flags().BoolVarP(&wait, "wait", "w", false, "Wait until no task runs on the nodes any more")
 	cmd.Flags().DurationVar(&timeout, "timeout", 0, "How long to wait, such as 5m (0 is without end)")
 	return cmd
@@ -98,8 +120,9 @@ func setAvailability(ctx context.Context, dockerCLI command.Cli, refs []string, 
 			if err != nil {
 				return nil, err
 			}
-			if found.Spec.Availability != availability {
+			if _, timed := found.Spec.Labels[cluster.LabelDrainUntil.Name]; timed || found.Spec.Availability != availability {
 				found.Spec.Availability = availability
+				delete(found.Spec.Labels, cluster.LabelDrainUntil.Name)
 				err = c.NodeUpdate(ctx, found.ID, found.Version, found.Spec)
 			}
 			if err == nil {
@@ -113,6 +136,79 @@ func setAvailability(ctx context.Context, dockerCLI command.Cli, refs []string, 
 		fmt.Fprintln(dockerCLI.Out(), ref)
 	}
 	return nodes, nil
+}
+
+// drainFor drains nodes for a while, and returns them as they were found.
+func drainFor(ctx context.Context, dockerCLI command.Cli, refs []string, length time.Duration) ([]swarm.Node, error) {
+	var nodes []swarm.Node
+	for _, ref := range refs {
+		id, err := node.Reference(ctx, dockerCLI.Client(), ref)
+		if err != nil {
+			return nil, err
+		}
+		found, _, err := dockerCLI.Client().NodeInspectWithRaw(ctx, id)
+		if err != nil {
+			return nil, err
+		}
+		var drained cluster.Drained
+		if err := ask(ctx, dockerCLI.Client(), http.MethodPost, "nodes/"+found.ID+"/drain?for="+length.String(), nil, &drained); err != nil {
+			return nil, err
+		}
+		nodes = append(nodes, found)
+		fmt.Fprintf(dockerCLI.Out(), "%s: drained until %s\n", ref, drained.Until.Format(time.RFC3339))
+	}
+	return nodes, nil
+}
+
+// showDrainUntil has "node ls" show until when a node is drained, where docker's table has its availability. What is
+// printed by a format, for programs, stays docker's.
+func showDrainUntil(nodes *cobra.Command, dockerCLI command.Cli) {
+	shown := &drainTimesCLI{Cli: dockerCLI}
+	for _, ls := range node.NewNodeCommand(shown).Commands() {
+		if ls.Name() != "ls" {
+			continue
+		}
+		ls.PreRun = func(cmd *cobra.Command, _ []string) {
+			shown.off = cmd.Flags().Changed("format") || dockerCLI.ConfigFile().NodesFormat != ""
+		}
+		for _, old := range nodes.Commands() {
+			if old.Name() == ls.Name() {
+				nodes.RemoveCommand(old)
+			}
+		}
+		nodes.AddCommand(ls)
+	}
+}
+
+// drainTimesCLI lists nodes with the end of their drain, unless it is off.
+type drainTimesCLI struct {
+	command.Cli
+	off bool
+}
+
+func (c *drainTimesCLI) Client() client.APIClient {
+	if c.off {
+		return c.Cli.Client()
+	}
+	return drainTimesClient{c.Cli.Client()}
+}
+
+type drainTimesClient struct{ client.APIClient }
+
+func (c drainTimesClient) NodeList(ctx context.Context, options swarm.NodeListOptions) ([]swarm.Node, error) {
+	nodes, err := c.APIClient.NodeList(ctx, options)
+	for i, n := range nodes {
+		nodes[i].Spec.Availability = swarm.NodeAvailability(withDrainUntil(string(n.Spec.Availability), cluster.DrainsUntil(n.Spec)))
+	}
+	return nodes, err
+}
+
+// withDrainUntil is a node's availability with the time when it ends, if that is known.
+func withDrainUntil(availability string, until time.Time) string {
+	if until.IsZero() {
+		return availability
+	}
+	return availability + " until " + until.UTC().Format(drainTime)
 }
 
 // drain is one wait for nodes to be empty.

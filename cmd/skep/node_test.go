@@ -52,6 +52,42 @@ func TestNodeDrain_SetsAvailability(t *testing.T) {
 	}
 }
 
+// A drain for a while is asked for as a duration, which the leader adds to its time.
+func TestNodeDrain_ForAWhile(t *testing.T) {
+	node, env := drainNode(t)
+	node.answer("POST /skep/v1/nodes/n2id/drain", `{"NodeID":"n2id","Until":"2030-01-02T03:04:05Z"}`)
+	if r := skep(t, env, "node", "drain", "--for", "30m", "n2"); r.status != 0 || r.stdout != "n2: drained until 2030-01-02T03:04:05Z\n" {
+		t.Fatalf("%+v", r)
+	}
+	if asked := node.asked("/skep/v1/nodes/n2id/drain"); len(asked) != 1 || asked[0].URL.RawQuery != "for=30m0s" || len(node.asked("/update")) != 0 {
+		t.Errorf("asked %+v", asked)
+	}
+	// With --wait, it waits no longer than the node is drained.
+	node.answer("GET /tasks", oneLeft)
+	if r := skep(t, env, "node", "drain", "--for", "700ms", "--wait", "n2"); r.status != 1 || !strings.Contains(r.stderr, "1 task left after 700ms") {
+		t.Errorf("%+v", r)
+	}
+	for _, length := range []string{"0s", "-1m", "9000h"} {
+		if r := skep(t, env, "node", "drain", "--for", length, "n2"); r.status != 1 || !strings.Contains(r.stderr, "give a time such as 30m, at most 8784h0m0s") {
+			t.Errorf("--for %s: %+v", length, r)
+		}
+	}
+	// Drained again without --for it is drained for good, and shows so.
+	const timed = `{"ID":"n2id","Version":{"Index":9},"Spec":{"Role":"worker","Availability":"drain","Labels":{"skep.drain.until":"2030-01-02T03:04:05Z","zone":"a"}},"Description":{"Hostname":"n2"},"Status":{"State":"ready"}}`
+	node.answer("GET /nodes", "["+timed+"]")
+	node.answer("GET /info", "{}")
+	if r := skep(t, env, "node", "ls"); r.status != 0 || !strings.Contains(r.stdout, "Drain until 2030-01-02 03:04:05 +0000") {
+		t.Errorf("ls: %+v", r)
+	}
+	if r := skep(t, env, "node", "ls", "--format", "{{.Hostname}} {{.Availability}}"); r.status != 0 || r.stdout != "n2 Drain\n" {
+		t.Errorf("ls for programs: %+v", r)
+	}
+	node.answer("GET /nodes/n2", timed)
+	if r := skep(t, env, "node", "drain", "n2"); r.status != 0 || strings.Contains(node.last(), "skep.drain") || !strings.Contains(node.last(), `"Labels":{"zone":"a"}`) {
+		t.Errorf("for good: %+v, it wrote %s", r, node.last())
+	}
+}
+
 func TestNodeDrain_WaitsUntilEmpty(t *testing.T) {
 	node, env := drainNode(t)
 	// Between two looks there is no leader for a while.

@@ -549,6 +549,9 @@ func (l *look) nodeFacts(n *cluster.Node) (facts []factShown) {
 	h := l.nodeHealth()[n.ID]
 	add("ID", n.ID)
 	add("availability", string(n.Spec.Availability))
+	if until := cluster.DrainsUntil(n.Spec); !until.IsZero() {
+		add("active again at", until.UTC().Format(time.RFC3339))
+	}
 	add("address", n.Status.Addr)
 	if n.DataAddr != "" {
 		add("address for networks", n.DataAddr)
