@@ -1,6 +1,6 @@
 # What can be done with skep from a checkout. `make` alone lists it.
 
-VERSION ?= $(shell git describe --tags --dirty 2>/dev/null || echo 0.1.0-dev)
+VERSION ?= $(patsubst v%,%,$(shell git describe --tags --abbrev=12 --dirty 2>/dev/null || echo 0.1.0-dev))
 # The Go tool only: no C compiler, one static binary, no paths of this machine in it.
 export CGO_ENABLED = 0
 GO      ?= go

@@ -22,7 +22,7 @@ func TestVersion_IsTheChangelogs(t *testing.T) {
 	want := find("../CHANGELOG.md", `^## (\d\S*)$`)
 	for path, pattern := range map[string]string{
 		"skep/main.go":  `^var version = "(.*)"$`,
-		"../Makefile":   `^VERSION \?= \$\(shell git describe --tags --dirty 2>/dev/null \|\| echo (\S+)\)$`,
+		"../Makefile":   `^VERSION \?= \$\(patsubst v%,%,\$\(shell git describe --tags --abbrev=12 --dirty 2>/dev/null \|\| echo (\S+)\)\)$`,
 		"../Dockerfile": `^ARG VERSION=(\S+)$`,
 	} {
 		if got := find(path, pattern); got != want {

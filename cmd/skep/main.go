@@ -34,7 +34,7 @@ func main() {
 		cliversion.GitCommit, cliversion.BuildTime = source(info)
 	}
 	ctx, sent := untilSignal(context.Background())
-	err := run(ctx, os.Args[1:])
+	err := run(ctx, os.Args[0], os.Args[1:])
 	os.Exit(report(err, sent()))
 }
 
@@ -56,15 +56,15 @@ func source(info *debug.BuildInfo) (commit, when string) {
 	return commit, when
 }
 
-// run does what the arguments say.
-func run(ctx context.Context, args []string) error {
+// run does what the arguments say; the program's name tells whether docker calls.
+func run(ctx context.Context, program string, args []string) error {
 	dockerCLI, err := command.NewDockerCli(command.WithBaseContext(ctx))
 	if err != nil {
 		return err
 	}
 	logrus.SetOutput(dockerCLI.Err())
 	root := newRoot(dockerCLI)
-	cmd, rest, err := root.parse(args)
+	cmd, rest, err := root.parse(root.withoutPluginName(program, args))
 	if err != nil {
 		return err
 	}

@@ -14,6 +14,7 @@ import (
 	"github.com/docker/cli/cli/command/stack"
 	"github.com/docker/cli/cli/command/system"
 	"github.com/docker/cli/cli/flags"
+	cliversion "github.com/docker/cli/cli/version"
 	"github.com/spf13/cobra"
 )
 
@@ -74,6 +75,9 @@ func newRoot(dockerCLI *command.DockerCli) *root {
 		newSupportCommand(dockerCLI),
 		system.NewEventsCommand(dockerCLI),
 		system.NewInspectCommand(dockerCLI),
+
+		newManCommand(version, cliversion.BuildTime),
+		newMetadataCommand(dockerCLI),
 	)
 	visit(cmd, func(c *cobra.Command) {
 		c.DisableFlagsInUseLine = true

@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"io"
 	"maps"
+	"runtime"
+	"runtime/debug"
 	"slices"
 	"text/tabwriter"
 
@@ -16,13 +18,23 @@ import (
 	"skep/cluster"
 )
 
-// newVersionCommand is docker's, with a flag for the versions that all nodes run.
+// newVersionCommand is docker's, with flags for the versions that all nodes run, and for what this
+// binary is made of.
 func newVersionCommand(dockerCLI command.Cli) *cobra.Command {
-	var all bool
+	var all, asJSON bool
 	cmd := system.NewVersionCommand(dockerCLI)
 	one := cmd.RunE
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
-		if !all {
+		switch {
+		case asJSON && (all || cmd.Flags().Changed("format")):
+			return fmt.Errorf("--json is about this command alone: without --cluster and --format")
+		case asJSON:
+			info, ok := debug.ReadBuildInfo()
+			if !ok {
+				return fmt.Errorf("read what the binary is made of: it wasn't built with modules")
+			}
+			return printJSON(dockerCLI.Out(), contentsOf(info))
+		case !all:
 			return one(cmd, args)
 		}
 		if cmd.Flags().Changed("format") {
@@ -35,7 +47,32 @@ func newVersionCommand(dockerCLI command.Cli) *cobra.Command {
 		return showVersions(dockerCLI.Out(), status)
 	}
 	cmd.Flags().BoolVar(&all, "cluster", false, "Show which version each node of the cluster runs")
+	cmd.Flags().BoolVar(&asJSON, "json", false, "Print what this command was built from, with all modules; asks no node")
 	return cmd
+}
+
+// contents is what a binary was built from, as the Go tool noted it.
+type contents struct {
+	cluster.Build
+	Commit, Time, Go, OS, Arch string
+	Modules                    []linkedModule
+}
+
+type linkedModule struct {
+	Path, Version string
+	Sum           string `json:",omitempty"`
+}
+
+func contentsOf(info *debug.BuildInfo) contents {
+	c := contents{Build: cluster.NewBuild(version), Go: info.GoVersion, OS: runtime.GOOS, Arch: runtime.GOARCH, Modules: []linkedModule{}}
+	c.Commit, c.Time = source(info)
+	for _, m := range info.Deps {
+		if m.Replace != nil {
+			m = m.Replace
+		}
+		c.Modules = append(c.Modules, linkedModule{m.Path, m.Version, m.Sum})
+	}
+	return c
 }
 
 func showVersions(w io.Writer, s cluster.Status) error {
