@@ -49,6 +49,10 @@ var (
 		"tasks are placed only on nodes that have a task of each of these services, named or by ID, with commas between them")
 	LabelAntiAffinity = register(OnService, "skep.anti-affinity", readServices, "web,db",
 		"no task is placed on a node where one of these services has one, nor one of theirs where this service has one")
+	LabelDependsOn = register(OnService, "skep.depends-on", readDependencies, "db:healthy,migrate:completed,cache:started",
+		"tasks of a new revision get no node until these services, of the same stack if it is in one, are so; once they were, it doesn't matter any more for that revision")
+	LabelDependsOnTimeout = register(OnService, "skep.depends-on.timeout", readDuration, "10m",
+		"beside it: an update that has waited for so long has failed; 1h without it")
 	LabelFence = register(OnService, "skep.fence", readBool, "true",
 		"two tasks of a slot never run at the same time, see below")
 	LabelPublish = register(OnService, "skep.publish", readLocality, "prefer-local",

@@ -240,6 +240,9 @@ type Revision struct {
 	// for those who look at the history, and agents don't get them.
 	By      string `cbor:",omitempty"`
 	Message string `cbor:",omitempty"`
+	// DependsMet is when the services that it depends on were first seen to be as it asks for, by
+	// the database's time: from then on its tasks get nodes. Agents don't get it.
+	DependsMet time.Time `cbor:",omitzero"`
 }
 
 // TaskName is Swarm's name for a task and its container: service.slot.task, with

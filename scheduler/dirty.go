@@ -5,6 +5,7 @@ import (
 	"maps"
 	"reflect"
 	"slices"
+	"strings"
 
 	"skep/cluster"
 	"skep/store"
@@ -89,6 +90,7 @@ func (l *loop) onChange(c store.Change) {
 			l.onRoomFreed()
 		}
 		l.onService(o.ID, after)
+		l.onDependency(o.Spec.Name)
 	case *cluster.Revision:
 		before, after := store.Sides[cluster.Revision](c)
 		l.ledger.ChangeRevision(before, after)
@@ -116,6 +118,11 @@ func (l *loop) onChange(c store.Change) {
 		l.note(o.ID, before != nil && before.Status.State == cluster.StateOrphaned, after != nil && after.Status.State == cluster.StateOrphaned)
 		if matters(before, after) {
 			l.dirty.services.add(o.ServiceID)
+		}
+		if len(l.depending) > 0 {
+			if s := l.view.Service(o.ServiceID); s != nil {
+				l.onDependency(s.Spec.Name)
+			}
 		}
 		if before != nil && before.NodeID != "" && !before.Status.State.Terminal() && (after == nil || after.Status.State.Terminal()) {
 			l.onRoomFreed()
@@ -183,6 +190,38 @@ func (l *loop) follow() {
 	}
 	l.assigned = false
 	for _, id := range slices.Sorted(maps.Keys(l.following)) {
+		l.dirty.services.add(id)
+	}
+}
+
+// depends notes for what a service waits.
+func (l *loop) depends(d Depending) {
+	for _, name := range d.On {
+		name = strings.ToLower(name)
+		l.dependsOn[d.ServiceID] = append(l.dependsOn[d.ServiceID], name)
+		if l.depending[name] == nil {
+			l.depending[name] = make(map[string]struct{})
+		}
+		l.depending[name][d.ServiceID] = struct{}{}
+	}
+}
+
+// independent forgets for what a service waited.
+func (l *loop) independent(id string) {
+	for _, name := range l.dependsOn[id] {
+		if delete(l.depending[name], id); len(l.depending[name]) == 0 {
+			delete(l.depending, name)
+		}
+	}
+	delete(l.dependsOn, id)
+}
+
+// onDependency marks the services that wait for the one of that name.
+func (l *loop) onDependency(name string) {
+	if len(l.depending) == 0 {
+		return
+	}
+	for _, id := range slices.Sorted(maps.Keys(l.depending[strings.ToLower(name)])) {
 		l.dirty.services.add(id)
 	}
 }

@@ -70,11 +70,56 @@ func (h *hive) plan() []Intent {
 		h.elect()
 	}
 	h.loop.refresh()
+	before := h.db.View()
 	result, _ := h.loop.plan()
 	if _, err := Write(context.Background(), h.db, result.Intents); err != nil {
 		h.t.Fatal(err)
 	}
+	h.dependenciesHeld(before, result.Intents)
 	return result.Intents
+}
+
+// dependenciesHeld checks that no task of a revision gets a node before what the revision depends on
+// is so, by a rule of its own for a global service that is to be healthy.
+func (h *hive) dependenciesHeld(before store.View, intents []Intent) {
+	h.t.Helper()
+	after := h.db.View()
+	for _, intent := range intents {
+		var t *cluster.Task
+		switch i := intent.(type) {
+		case *create:
+			t = after.Task(i.Task.ID)
+		case *assign:
+			t = after.Task(i.TaskID)
+		case *meet:
+			s := after.Service(i.ServiceID)
+			if s == nil || s.Spec.Labels[cluster.LabelDependsOn.Name] != "global:healthy" {
+				continue
+			}
+			had, runs := false, 0
+			for t := range before.TasksOfService(s.ID) {
+				had = had || t.Revision == i.Number && t.Assigned()
+			}
+			for t := range before.TasksOfService("global") {
+				if t.Live() && t.Status.State != cluster.StateRunning && !had {
+					h.t.Fatalf("%v, but %s is %s\n%s", i, t.ID, t.Status.State, h.describe(""))
+				}
+				if t.Live() {
+					runs++
+				}
+			}
+			if runs == 0 && !had {
+				h.t.Fatalf("%v, but nothing of it runs\n%s", i, h.describe(""))
+			}
+		}
+		if t == nil || !t.Assigned() {
+			continue
+		}
+		s := after.Service(t.ServiceID)
+		if _, depends := s.Spec.Labels[cluster.LabelDependsOn.Name]; depends && t.Revision == s.Revision && after.Revision(s.ID, s.Revision).DependsMet.IsZero() {
+			h.t.Fatalf("%v gives a node to %s, which depends on others\n%s", intent, t.ID, h.describe(""))
+		}
+	}
 }
 
 // settle plans until nothing more comes of it.
@@ -258,6 +303,9 @@ func (h *hive) report(taskID string, state cluster.State, err string) {
 			return nil
 		}
 		status := cluster.TaskStatus{State: state, Message: state.String(), Err: err, Since: cluster.At(h.now)}
+		if state == cluster.StateStarting {
+			status.PID = 1 // The container runs, and isn't healthy yet.
+		}
 		if next := t.Advance(status, cluster.At(h.now)); next != nil {
 			return tx.Put(next)
 		}

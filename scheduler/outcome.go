@@ -76,13 +76,18 @@ func (r *rollout) replacedOutdated(s *slot, i int) bool {
 	})
 }
 
-// begun is when the task might start, for the start deadline.
+// begun is when the task might start.
 func begun(t *cluster.Task) cluster.Time { return max(t.CreatedAt, t.NotBefore) }
+
+// begun is when a task of the rollout might start, for the start deadline.
+func (r *rollout) begun(t *cluster.Task) cluster.Time {
+	return max(begun(t), cluster.At(r.view.current.DependsMet))
+}
 
 // overdue says that a task of the running rollout missed its start deadline; it
 // is empty otherwise.
 func (r *rollout) overdue(s *slot, t *cluster.Task) string {
-	if !r.running || t.RunningAt != 0 || t.Desired == cluster.StateReady || !slices.Contains(s.rolling, t) {
+	if !r.running || t.RunningAt != 0 || t.Desired == cluster.StateReady || !slices.Contains(s.rolling, t) || r.view.depends.unmet != "" {
 		return ""
 	}
 	end, ended := r.view.now, t.Status.State.Terminal()
@@ -94,7 +99,7 @@ func (r *rollout) overdue(s *slot, t *cluster.Task) string {
 			end, ended = min(end, other.CreatedAt), true
 		}
 	}
-	if limit := begun(t).Add(r.policy.deadline); end < limit {
+	if limit := r.begun(t).Add(r.policy.deadline); end < limit {
 		if !ended { // Nothing but time is needed for it, also of a task that is to stop on a node that is down.
 			r.view.wakeAt(limit)
 		}
@@ -117,7 +122,7 @@ func (r *rollout) outcome(s *slot, t *cluster.Task) (at cluster.Time, failed boo
 		return t.RunningAt, false, ""
 	}
 	if why = r.overdue(s, t); why != "" {
-		return min(r.view.now, begun(t).Add(r.policy.deadline)), true, why
+		return min(r.view.now, r.begun(t).Add(r.policy.deadline)), true, why
 	}
 	return 0, false, ""
 }

@@ -28,6 +28,9 @@ func (p *placer) release(t *cluster.Task) {
 // place finds a node for one task of the current revision in the slot, or says why none can
 // take it.
 func (p *placer) place(s *slot) (c placement.Choice, why string) {
+	if why = p.view.depends.unmet; why != "" {
+		return c, why
+	}
 	g := p.view.addresses(&p.view.networking, s)
 	if why = g.why; why == "" {
 		if p.noRoomReason == "" {
@@ -62,6 +65,9 @@ func (p *placer) newTask(s *slot, desired cluster.State) *cluster.Task {
 
 // placeOn places a task on the node that it is made for.
 func (p *placer) placeOn(s *slot, q *placement.Requirement, n *networking, nodeID string) (c placement.Choice, why string) {
+	if why = p.view.depends.unmet; why != "" && q == &p.view.requirement {
+		return c, why
+	}
 	g := p.view.addresses(n, s)
 	if why = g.why; why == "" {
 		c, why = p.view.Ledger.PlaceOn(q, nodeID)

@@ -50,6 +50,8 @@ type Result struct {
 	// Waiting are services with tasks that no node could take, or that a rebalance
 	// moves: what others take or leave means something for them.
 	Waiting []string
+	// Depending are services whose tasks wait for other services.
+	Depending []Depending
 	// Planned is how many of Input.Services were planned, the first ones.
 	Planned int
 }

@@ -202,6 +202,10 @@ func randomSpec(r *rapid.T, s *swarm.ServiceSpec, order string) {
 	if rapid.Bool().Draw(r, "static") {
 		s.Labels[cluster.LabelStaticAddresses.Name] = "true"
 	}
+	if s.Name == "b" && rapid.Bool().Draw(r, "depends") {
+		s.Labels[cluster.LabelDependsOn.Name] = "global:healthy"
+		s.Labels[cluster.LabelDependsOnTimeout.Name] = rapid.SampledFrom([]string{"10s", "1h"}).Draw(r, "dependsTimeout")
+	}
 	if rapid.Bool().Draw(r, "backoff") {
 		s.Labels[cluster.LabelRestartMaxDelay.Name] = "10s"
 	}
@@ -411,6 +415,7 @@ func (h *hive) converges(r *rapid.T, nodes, services []string) {
 			}
 			// Addresses in tight may all be resting, for longer than the deadline of before.
 			s.Labels[cluster.LabelStartDeadline.Name] = "4m"
+			delete(s.Labels, cluster.LabelDependsOnTimeout.Name)
 		})
 	}
 	for end := h.now.Add(5 * time.Minute); h.now.Before(end); h.advance(end.Sub(h.now)) {

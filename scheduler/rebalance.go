@@ -36,6 +36,9 @@ func (w *servicePlan) rebalance(r *rollout) (balanced bool) {
 	if !r.rebalancing() || r.paused {
 		return true
 	}
+	if w.depends.unmet != "" {
+		return false
+	}
 	balanced = true
 	busy := 0
 	movable := make(map[string][]*slot) // by node

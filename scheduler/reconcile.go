@@ -88,7 +88,7 @@ func (w *servicePlan) keepOne(s *slot, good, others []*cluster.Task, r *rollout)
 
 // obstructed tells whether a task waits for the place of one of the others.
 func (v *serviceView) obstructed(s *slot, t *cluster.Task, others []*cluster.Task) bool {
-	return !t.Assigned() && t.NotBefore <= v.now && slices.ContainsFunc(others, func(other *cluster.Task) bool {
+	return !t.Assigned() && v.depends.unmet == "" && t.NotBefore <= v.now && slices.ContainsFunc(others, func(other *cluster.Task) bool {
 		return v.Ledger.BlockedOnlyBy(&v.requirement, other, s.node, v.Now)
 	})
 }

@@ -2,6 +2,7 @@ package scheduler
 
 import (
 	"cmp"
+	"fmt"
 	"slices"
 	"strings"
 	"time"
@@ -150,6 +151,30 @@ func (v *serviceView) failedBefore(s *slot, start cluster.Time) bool {
 	return failed
 }
 
+// tellDependencies has the rollout say what it waits for before it begins.
+func (r *rollout) tellDependencies() {
+	if !r.running || r.paused || r.Rebalance {
+		return
+	}
+	what := "update"
+	if r.RollingBack() {
+		what = "rollback"
+	}
+	waits := what + " waits for "
+	message := what + " in progress"
+	switch unmet := r.view.depends.unmet; {
+	case unmet == "" && !strings.HasPrefix(r.Message, waits):
+		return
+	case unmet != "":
+		message = what + " " + unmet
+	}
+	if r.Message != message {
+		next := *r.Rollout
+		next.Message = message
+		r.write(next)
+	}
+}
+
 // write plans to write the rollout. A later call changes what the first writes.
 func (r *rollout) write(next cluster.Rollout) {
 	if r.written == nil {
@@ -186,12 +211,17 @@ func (r *rollout) checkFailures(slots []slot) (pause *cluster.Rollout, abandoned
 			last, lastAt, lastWhy = t, at, why
 		}
 	}
-	if failures == 0 || float32(failures)/float32(max(r.Total, 1)) <= r.policy.ratio {
+	because := ""
+	switch tooMany := failures > 0 && float32(failures)/float32(max(r.Total, 1)) > r.policy.ratio; {
+	case tooMany:
+		because = "due to failure or early termination of task " + last.ID
+		if lastWhy != "" {
+			because += ": " + lastWhy
+		}
+	case r.view.depends.late > 0:
+		because = fmt.Sprintf("since it %s, for longer than %s", r.view.depends.unmet, r.view.depends.late)
+	default:
 		return nil, false
-	}
-	because := "due to failure or early termination of task " + last.ID
-	if lastWhy != "" {
-		because += ": " + lastWhy
 	}
 	rollback := r.policy.action == swarm.UpdateFailureActionRollback && !r.RollingBack() && !r.Rebalance
 	possible := rollback && r.view.service.Previous != nil && r.view.View.Revision(r.view.id, r.view.service.PreviousRevision) != nil

@@ -115,6 +115,11 @@ type loop struct {
 	waiting map[string]struct{}
 	// following are those of them that are to be where tasks of others are.
 	following map[string]struct{}
+	// depending are the services that Result.Depending named, by the names of those that they
+	// wait for, in lower case.
+	depending map[string]map[string]struct{}
+	// dependsOn has the same by service.
+	dependsOn map[string][]string
 	// assigned is set when a task was assigned since the last refresh.
 	assigned bool
 	// global are the services with a task on each node.
@@ -147,6 +152,7 @@ func newLoop(config Config) *loop {
 func (l *loop) relist(view store.View) {
 	l.view, l.ledger, l.dirty, l.wakes, l.waiting = view, List(view), newDirty(), newWakes(), make(map[string]struct{})
 	l.following = make(map[string]struct{})
+	l.depending, l.dependsOn = make(map[string]map[string]struct{}), make(map[string][]string)
 	l.lost, l.began = make(map[string]time.Time), l.config.Monotonic()
 	l.dirty.all(view)
 	l.global = make(map[string]struct{})
@@ -222,6 +228,7 @@ func (l *loop) plan() (Result, Input) {
 		l.wakes.drop(Wake{ServiceID: id})
 		delete(l.waiting, id)
 		delete(l.following, id)
+		l.independent(id)
 	}
 	for _, id := range nodes {
 		l.wakes.drop(Wake{NodeID: id})
@@ -236,6 +243,9 @@ func (l *loop) plan() (Result, Input) {
 				l.following[id] = struct{}{}
 			}
 		}
+	}
+	for _, d := range result.Depending {
+		l.depends(d)
 	}
 	return result, input
 }

@@ -20,7 +20,7 @@ func (w *servicePlan) fillSlots() {
 		missing = min(missing, w.Limit) // What this creates brings the next plan.
 	}
 	var chosen []placement.Choice
-	if w.noRoomReason == "" && missing > 1 && !w.networking.static {
+	if w.noRoomReason == "" && w.depends.unmet == "" && missing > 1 && !w.networking.static {
 		chosen = w.Ledger.Place(&w.requirement, w.networking.left(missing), w.Now)
 	}
 	next := 0 // of w.slots

@@ -22,7 +22,9 @@ type serviceView struct {
 	// stored is the rollout to current as the plan finds it, nil when there is none.
 	stored *cluster.Rollout
 	same   map[uint64]sameness
-	wake   cluster.Time
+	// depends is what the service's tasks wait for.
+	depends dependencies
+	wake    cluster.Time
 }
 
 // servicePlan is the planning of one service.
@@ -101,6 +103,8 @@ func (w *servicePlan) plan() (waiting bool) {
 	}
 	r := openRollout(&w.serviceView, w.slots)
 	w.openReturn(&r)
+	w.awaitDependencies(&r)
+	r.tellDependencies()
 	pause, abandoned := r.checkFailures(w.slots)
 	if abandoned {
 		return false

@@ -9,7 +9,7 @@ import (
 
 // update begins to replace outdated slots, as many at a time as the policy says.
 func (w *servicePlan) update(r *rollout) {
-	if !r.running || r.paused {
+	if !r.running || r.paused || w.depends.unmet != "" {
 		return
 	}
 	var queue []*slot

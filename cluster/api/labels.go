@@ -24,6 +24,9 @@ func checkLabels(spec *swarm.ServiceSpec) error {
 	if err := checkFence(spec); err != nil {
 		return err
 	}
+	if err := checkDependsTimeout(spec); err != nil {
+		return err
+	}
 	if err := checkPublishing(spec); err != nil {
 		return err
 	}
@@ -60,6 +63,43 @@ func checkBackoff(spec *swarm.ServiceSpec) error {
 func checkFence(spec *swarm.ServiceSpec) error {
 	if cluster.Fenced(spec.Labels) && startsFirst(spec) {
 		return fail(cluster.ErrInvalid, "label %s: a fenced service never runs two tasks of a slot, so it can't be updated in the order start-first: use stop-first", cluster.LabelFence.Name)
+	}
+	return nil
+}
+
+// checkDependsTimeout refuses a limit for a wait that there isn't.
+func checkDependsTimeout(spec *swarm.ServiceSpec) error {
+	_, waits := cluster.LabelDependsOn.Of(spec.Labels)
+	if _, limited := cluster.LabelDependsOnTimeout.Of(spec.Labels); limited && !waits {
+		return fail(cluster.ErrInvalid, "label %s: it has no meaning without %s", cluster.LabelDependsOnTimeout.Name, cluster.LabelDependsOn.Name)
+	}
+	return nil
+}
+
+// checkDependencies refuses services that would wait for each other, by what is there: stacks
+// make one service after the other, so those that aren't there yet are no mistake.
+func checkDependencies(view store.View, spec *swarm.ServiceSpec) error {
+	type step struct {
+		cluster.Dependency
+		path string
+	}
+	var queue []step
+	further := func(path string, labels map[string]string) {
+		for _, d := range cluster.Dependencies(labels) {
+			queue = append(queue, step{d, path + " -> " + d.Service})
+		}
+	}
+	further(spec.Name, spec.Labels)
+	for seen := map[string]bool{}; len(queue) > 0; queue = queue[1:] {
+		next := queue[0]
+		name := strings.ToLower(next.Service)
+		if name == strings.ToLower(spec.Name) {
+			return fail(cluster.ErrInvalid, "label %s: service %s would wait for itself: %s", cluster.LabelDependsOn.Name, spec.Name, next.path)
+		}
+		if other := view.ServiceNamed(name); other != nil && !seen[name] {
+			seen[name] = true
+			further(next.path, other.Spec.Labels)
+		}
 	}
 	return nil
 }

@@ -75,21 +75,23 @@ func TestMetrics_OfTheLeader(t *testing.T) {
 	b := measured(t)
 	b.serviceWithTasks("web", 1, cluster.TaskStatus{State: cluster.StateRunning}, cluster.TaskStatus{State: cluster.StateStarting},
 		cluster.TaskStatus{State: cluster.StatePending, Err: "no suitable node (insufficient memory on 2 nodes; host-mode port already in use on 1 node)"},
-		cluster.TaskStatus{State: cluster.StatePending, Err: "no suitable node"})
+		cluster.TaskStatus{State: cluster.StatePending, Err: "no suitable node"},
+		cluster.TaskStatus{State: cluster.StatePending, Err: "waits for db to be healthy"})
 	b.do("GET", "/nodes", nil).want(t, 200, "")
 	b.do("GET", "/nodes/nowhere", nil).want(t, 404, "")
 	series := b.scrape()
 	for name, want := range map[string]string{
 		`skep_raft_is_leader`: "1", `skep_raft_has_leader`: "1", `skep_raft_state{state="leader"}`: "1", `skep_raft_state{state="follower"}`: "0",
 		`skep_raft_term`: "3", `skep_raft_voters`: "1", `skep_raft_failure_tolerance`: "0",
-		`skep_store_objects{kind="task"}`: "4", `skep_store_objects{kind="node"}`: "3",
+		`skep_store_objects{kind="task"}`: "5", `skep_store_objects{kind="node"}`: "3",
 		`skep_service_info{mode="replicated",service="web",stack="shop"}`: "1",
-		`skep_service_tasks_desired{service="web"}`:                       "4",
+		`skep_service_tasks_desired{service="web"}`:                       "5",
 		`skep_service_tasks_running{service="web"}`:                       "1",
 		`skep_service_tasks{service="web",state="starting"}`:              "1",
 		`skep_service_tasks{service="web",state="ready"}`:                 "0",
 		`skep_service_tasks_waiting{reason="memory",service="web"}`:       "1",
 		`skep_service_tasks_waiting{reason="no_node",service="web"}`:      "1",
+		`skep_service_tasks_waiting{reason="dependency",service="web"}`:   "1",
 		`skep_nodes{state="ready"}`:                                       "3", `skep_nodes{state="down"}`: "0",
 		`skep_node_resources{hostname="n2",node="` + nodeID(2) + `",resource="cpu",what="reserved"}`: "1",
 		`skep_node_info{hostname="n1",node="` + nodeID(1) + `",role="manager"}`:                      "1",

@@ -230,7 +230,7 @@ func services(to *telemetry.Reading, view store.View) map[string]swarm.Resources
 	}
 	for i, s := range all[:named] {
 		name := s.Spec.Name
-		to.Set(metricService, 1, name, s.Spec.Labels["com.docker.stack.namespace"], modeOf(s))
+		to.Set(metricService, 1, name, s.Spec.Labels[cluster.LabelStack], modeOf(s))
 		tallies[i].tell(to, name)
 		updateSeries(to, view, s)
 	}
@@ -330,6 +330,7 @@ var reasons = []struct{ text, reason string }{
 	{"no free address", "address"},
 	{"restart delay", "restart_delay"},
 	{"fence", "fence"},
+	{"waits for ", "dependency"},
 }
 
 // waitsFor tells what a task that is to run waits for; empty for nothing.

@@ -140,6 +140,9 @@ func fit(tx *store.Tx, old *cluster.Service, spec *swarm.ServiceSpec) error {
 	if err := checkPresent(tx.View, spec); err != nil {
 		return err
 	}
+	if err := checkDependencies(tx.View, spec); err != nil {
+		return err
+	}
 	return checkNeighbours(tx.View, old, spec)
 }
 

@@ -66,6 +66,9 @@ func explain(view store.View, service *cluster.Service) cluster.Why {
 	if empty := service.Replicas() - len(filled); empty > 0 && service.Spec.Mode.Replicated != nil {
 		waiting["there is none: the last one of the slot ended, and its restart policy wants no other, or the next plan makes one"] += empty
 	}
+	if rollout := view.Rollout(service.ID); rollout != nil && !rollout.Done() && !rollout.Paused() && strings.Contains(rollout.Message, " waits for ") {
+		waiting[rollout.Message] += max(int(rollout.Total), 1)
+	}
 	for text, n := range waiting {
 		why.Waiting = append(why.Waiting, cluster.Reason{Tasks: n, Text: text})
 	}

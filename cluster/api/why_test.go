@@ -58,8 +58,17 @@ func TestWhy(t *testing.T) {
 			Message: "update paused due to failure or early termination of task t",
 		})
 	})
+	// Its old tasks run, but not what it is to be.
+	late := b.create(spec("late"))
+	b.addTask(30, late, 1, 2)
+	b.update(func(tx *store.Tx) error {
+		return tx.Put(&cluster.Rollout{
+			ServiceID: late, State: swarm.UpdateStateUpdating, Revision: 1, Total: 1, StartedAt: time.Unix(1_700_000_000, 0),
+			Message: "update waits for db to be healthy",
+		})
+	})
 	var text strings.Builder
-	for _, name := range []string{"well", "web"} {
+	for _, name := range []string{"well", "web", "late"} {
 		var why cluster.Why
 		b.do("GET", "/skep/v1/services/"+name+"/why", nil).want(t, 200, "").into(t, &why)
 		text.WriteString(why.String() + "----\n")

@@ -4,6 +4,7 @@ import (
 	"maps"
 	"reflect"
 	"slices"
+	"time"
 
 	"github.com/docker/docker/api/types/swarm"
 
@@ -171,7 +172,7 @@ func (a *assignmentSet) refresh(message *cluster.Assignments, view store.View, k
 	}
 	held.version, held.logging = now.Version, logging
 	completed := *now
-	completed.By, completed.Message = "", ""
+	completed.By, completed.Message, completed.DependsMet = "", "", time.Time{}
 	if logging != nil {
 		completed.Spec.LogDriver = logging
 	}

@@ -365,7 +365,7 @@ func (l *look) service(s *cluster.Service) serviceShown {
 }
 
 // stackLabel names the stack of an object.
-const stackLabel = "com.docker.stack.namespace"
+const stackLabel = cluster.LabelStack
 
 func modeOf(s *cluster.Service) string {
 	switch {
