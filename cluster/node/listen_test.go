@@ -4,7 +4,9 @@ import (
 	"context"
 	"net"
 	"net/http"
+	"os"
 	"path/filepath"
+	"syscall"
 	"testing"
 	"time"
 
@@ -58,6 +60,33 @@ func TestListen_WebPagesAreRefusedByTCP(t *testing.T) {
 		response.Body.Close()
 		if response.StatusCode != test.want {
 			t.Errorf("by %s a request for %s is answered %d; want %d", test.network, test.host, response.StatusCode, test.want)
+		}
+	}
+}
+
+// TestListen_SocketIsForItsGroup: whoever may use it has root's rights.
+func TestListen_SocketIsForItsGroup(t *testing.T) {
+	other := 1
+	for _, group := range []*int{nil, &other} {
+		if group != nil && os.Geteuid() != 0 {
+			t.Skip("only root may give it to another group")
+		}
+		path := filepath.Join(t.TempDir(), "sock")
+		listener, err := listenAPI("unix://"+path, group)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer listener.Close()
+		info, err := os.Stat(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		want := os.Getegid()
+		if group != nil {
+			want = *group
+		}
+		if is := info.Sys().(*syscall.Stat_t); int(is.Gid) != want || info.Mode().Perm() != 0o660 {
+			t.Errorf("the socket has mode %v and group %d; want 660 and %d", info.Mode().Perm(), is.Gid, want)
 		}
 	}
 }

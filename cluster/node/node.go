@@ -35,6 +35,8 @@ type Config struct {
 	DataDir string
 	// Hosts are the sockets of the API: unix:///path, or tcp:// on a loopback address.
 	Hosts []string
+	// Group may use the sockets at paths; nil is the daemon's own group.
+	Group *int
 	// Engine is the local Docker Engine for what isn't the swarm's; empty for none.
 	Engine string
 	// Driver runs the containers.
@@ -238,7 +240,7 @@ func (n *Node) Run(ctx context.Context) (err error) {
 	servers := make(chan error, len(n.cfg.Hosts)+3)
 	running := 0
 	for _, host := range n.cfg.Hosts {
-		listener, err := listenAPI(host)
+		listener, err := listenAPI(host, n.cfg.Group)
 		if err != nil {
 			return err
 		}

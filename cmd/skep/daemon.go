@@ -8,8 +8,10 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"os/user"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -25,6 +27,8 @@ import (
 type daemonOptions struct {
 	dataDir  string
 	hosts    []string
+	group    string
+	gid      *int // that of group; nil without one
 	engine   string
 	driver   string
 	hostname string
@@ -103,6 +107,7 @@ func (o *daemonOptions) install(fs *pflag.FlagSet) {
 	o.installPlaces(fs)
 	fs.BoolVar(&o.stopTasks, "stop-tasks", false, "Stop the node's containers when the daemon stops in order, as a machine does that is halted, and remove its networks with the engine's last node")
 	fs.StringArrayVarP(&o.hosts, "host", "H", []string{defaultHost}, "Socket to serve the API on; may be repeated")
+	fs.StringVar(&o.group, "group", "", "Group that may use these sockets (NAME|ID, default the daemon's own): they have root's rights")
 	fs.StringVar(&o.driver, "driver", "docker", `What runs tasks ("docker", or "simulate": nothing runs, but behaves)`)
 	fs.StringVar(&o.hostname, "hostname", "", "Name of the node (default the machine's)")
 	fs.StringVar(&o.latency, "latency", cluster.LatencyLAN, `How far apart the cluster's nodes are ("local", "lan", "wan"): how long they wait before they act; the same for all of them`)
@@ -152,6 +157,7 @@ func (o *daemonOptions) check() error {
 		oneOf("availability", o.availability, "active", "pause", "drain"),
 		oneOf("metrics-detail", o.metricsDetail, "service", "node"),
 		checkHosts(o.hosts),
+		o.checkGroup(),
 		o.checkEngine(),
 	); err != nil {
 		return err
@@ -196,6 +202,26 @@ func (o *daemonOptions) checkDirs() (err error) {
 	}
 	o.dataDir, err = filepath.Abs(o.dataDir)
 	return err
+}
+
+// checkGroup finds the group.
+func (o *daemonOptions) checkGroup() error {
+	if o.group == "" {
+		return nil
+	}
+	if !slices.ContainsFunc(o.hosts, func(h string) bool { return strings.HasPrefix(h, "unix://") }) {
+		return errors.New("--group is for sockets at paths: it needs a --host unix:///path")
+	}
+	id := o.group
+	if g, err := user.LookupGroup(o.group); err == nil {
+		id = g.Gid
+	}
+	gid, err := strconv.ParseUint(id, 10, 31)
+	if err != nil {
+		return fmt.Errorf("--group %s: there is no such group", o.group)
+	}
+	o.gid = new(int(gid))
+	return nil
 }
 
 // checkHosts refuses sockets that would be of no use or open to anyone.

@@ -45,6 +45,9 @@ func TestDaemonOptions_RefusesWhatCannotWork(t *testing.T) {
 		"--host tcp://0.0.0.0:2375":                   "loopback",
 		"--host tcp://10.0.0.1:2375":                  "loopback",
 		"--host unix:///a.sock --host unix:///a.sock": "given twice",
+		"--group nobody-made-this":                    "there is no such group",
+		"--group -1":                                  "there is no such group",
+		"--group root --host tcp://127.0.0.1:2375":    "needs a --host unix",
 		"--engine /var/run/docker.sock":               "want unix:///path or tcp://",
 		"--engine=":                                   "want unix:///path or tcp://",
 		"--runtime-dir=tasks":                         "want an absolute path below the root",
@@ -67,6 +70,14 @@ func TestDaemonOptions_RefusesWhatCannotWork(t *testing.T) {
 	} {
 		if _, err := options(t, strings.Fields(args)...); err == nil || !strings.Contains(err.Error(), says) {
 			t.Errorf("%s: %v, want something with %q", args, err, says)
+		}
+	}
+}
+
+func TestDaemonOptions_FindsTheGroup(t *testing.T) {
+	for _, group := range []string{"daemon", "1"} { // Debian's and Red Hat's own: 1
+		if o, err := options(t, "--group", group); err != nil || o.gid == nil || *o.gid != 1 {
+			t.Errorf("--group %s: %v, %v", group, o.gid, err)
 		}
 	}
 }

@@ -70,6 +70,7 @@ func runDaemon(ctx context.Context, o daemonOptions) error {
 		Now:            func() time.Time { return time.Now().Add(o.clockAhead) },
 		DataDir:        o.dataDir,
 		Hosts:          o.hosts,
+		Group:          o.gid,
 		Engine:         o.engine,
 		Driver:         driver,
 		Plane:          plane,
