@@ -84,7 +84,8 @@ func UpdateService(old *Service, current *Revision, rollout *Rollout, spec swarm
 // one that changes nothing at all, as Docker's manual says, or how to update. A label
 // or a number of replicas says nothing of the spec that failed.
 func resumes(old, next *swarm.ServiceSpec) bool {
-	return sameJSON(old, next) || !sameJSON(old.UpdateConfig, next.UpdateConfig) || !sameJSON(old.RollbackConfig, next.RollbackConfig)
+	return sameJSON(old, next) || !sameJSON(old.UpdateConfig, next.UpdateConfig) || !sameJSON(old.RollbackConfig, next.RollbackConfig) ||
+		old.Labels[LabelPauseAfter.Name] != next.Labels[LabelPauseAfter.Name]
 }
 
 // RestartService replaces all tasks by others that run the same: an update to a spec that

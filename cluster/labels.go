@@ -69,6 +69,8 @@ var (
 		"a task has the addresses of the one in whose place it comes, also on another node, and starts when that has ended")
 	LabelSticky = register(OnService, "skep.sticky", readBool, "true",
 		"a client's connections to the service's virtual IP or ports all go to one task, as long as the tasks are the same")
+	LabelPauseAfter = register(OnService, "skep.update.pause-after", readTasks, "1",
+		"an update pauses when so many tasks were replaced; `skep service resume` goes on with the others, `skep service rollback` goes back")
 )
 
 // The labels of nodes.
@@ -204,6 +206,14 @@ func readTime(text string) (time.Time, error) {
 		return time.Time{}, wants("a time such as 2026-12-01T07:30:00Z")
 	}
 	return at, nil
+}
+
+func readTasks(text string) (int, error) {
+	n, err := strconv.Atoi(text)
+	if err != nil || n < 1 {
+		return 0, wants("a number of tasks, at least 1")
+	}
+	return n, nil
 }
 
 func readRestartDelay(text string) (time.Duration, error) {

@@ -296,6 +296,8 @@ type Rollout struct {
 	// AtOnce is set when the service's parallelism and delay don't hold: all tasks are replaced
 	// at the same time, because the user said so.
 	AtOnce bool `cbor:",omitempty"`
+	// Resumed is set when it doesn't pause after the first tasks any more (LabelPauseAfter).
+	Resumed bool `cbor:",omitempty"`
 }
 
 // RollingBack tells whether the rollout is a rollback, in whatever state.

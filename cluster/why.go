@@ -106,7 +106,7 @@ func (w Why) String() string {
 			say("  %d excluded by these together\n", w.Excluded)
 		}
 	}
-	if len(w.Waiting) == 0 && w.Running >= w.Desired {
+	if len(w.Waiting) == 0 && w.Running >= w.Desired && (w.Rollout == nil || !strings.HasSuffix(w.Rollout.State, "paused")) {
 		say("\nNothing is in its way.\n")
 	}
 	return b.String()

@@ -275,8 +275,13 @@ func (h *hive) rollback(name string, to uint64) error {
 
 // rebalance moves a service's tasks to where they would be placed now.
 func (h *hive) rebalance(name string) error {
+	return h.rollout(name, cluster.RebalanceService)
+}
+
+// rollout changes a service's rollout.
+func (h *hive) rollout(name string, change func(*cluster.Service, *cluster.Rollout, time.Time) (*cluster.Rollout, error)) error {
 	v := h.db.View()
-	rollout, err := cluster.RebalanceService(v.Service(name), v.Rollout(name), h.now)
+	rollout, err := change(v.Service(name), v.Rollout(name), h.now)
 	if err == nil && rollout != v.Rollout(name) {
 		h.put(rollout)
 	}

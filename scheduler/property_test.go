@@ -86,8 +86,10 @@ func TestPlan_Properties(t *testing.T) {
 				n := rapid.Uint64Range(0, 5).Draw(r, "replicas")
 				h.service(pick("service", numbered), func(s *swarm.ServiceSpec) { s.Mode.Replicated.Replicas = &n })
 			},
-			"rollback":  func(*rapid.T) { _ = h.rollback(pick("service", services), 0) },
-			"rebalance": func(*rapid.T) { _ = h.rebalance(pick("service", services)) },
+			"rollback":     func(*rapid.T) { _ = h.rollback(pick("service", services), 0) },
+			"rebalance":    func(*rapid.T) { _ = h.rebalance(pick("service", services)) },
+			"pauseUpdate":  func(*rapid.T) { _ = h.rollout(pick("service", services), cluster.PauseService) },
+			"resumeUpdate": func(*rapid.T) { _ = h.rollout(pick("service", services), cluster.ResumeService) },
 			"rollbackTo": func(r *rapid.T) {
 				_ = h.rollback(pick("service", services), rapid.Uint64Range(1, 6).Draw(r, "revision"))
 			},
@@ -205,6 +207,9 @@ func randomSpec(r *rapid.T, s *swarm.ServiceSpec, order string) {
 	if s.Name == "b" && rapid.Bool().Draw(r, "depends") {
 		s.Labels[cluster.LabelDependsOn.Name] = "global:healthy"
 		s.Labels[cluster.LabelDependsOnTimeout.Name] = rapid.SampledFrom([]string{"10s", "1h"}).Draw(r, "dependsTimeout")
+	}
+	if s.Mode.ReplicatedJob == nil && s.Mode.GlobalJob == nil && rapid.IntRange(0, 3).Draw(r, "pauses") == 0 {
+		s.Labels[cluster.LabelPauseAfter.Name] = rapid.SampledFrom([]string{"1", "2"}).Draw(r, "pauseAfter")
 	}
 	if rapid.Bool().Draw(r, "backoff") {
 		s.Labels[cluster.LabelRestartMaxDelay.Name] = "10s"
@@ -416,6 +421,7 @@ func (h *hive) converges(r *rapid.T, nodes, services []string) {
 			// Addresses in tight may all be resting, for longer than the deadline of before.
 			s.Labels[cluster.LabelStartDeadline.Name] = "4m"
 			delete(s.Labels, cluster.LabelDependsOnTimeout.Name)
+			delete(s.Labels, cluster.LabelPauseAfter.Name)
 		})
 	}
 	for end := h.now.Add(5 * time.Minute); h.now.Before(end); h.advance(end.Sub(h.now)) {
@@ -620,15 +626,19 @@ func TestPlan_NewLeader(t *testing.T) {
 	}
 	for _, kind := range []string{"stop-first", "start-first", "global stop-first", "global start-first"} {
 		order, global := strings.CutPrefix(kind, "global ")
-		for _, image := range []string{"app:2", "bad", "stuck"} {
+		for _, runs := range []string{"app:2", "bad", "stuck", "app:2 pausing"} {
+			image, pausing := strings.CutSuffix(runs, " pausing")
 			for _, action := range []string{"pause", "rollback", "continue"} {
-				t.Run(kind+" "+image+" "+action, func(t *testing.T) {
+				t.Run(kind+" "+runs+" "+action, func(t *testing.T) {
 					delay := time.Hour // so that a failure happens once
 					set := func(s *swarm.ServiceSpec) {
 						s.TaskTemplate.ContainerSpec.Image = image
 						s.TaskTemplate.RestartPolicy = &swarm.RestartPolicy{Delay: &delay}
 						s.UpdateConfig, s.RollbackConfig = config(order, action), config(order, action)
 						s.Labels = map[string]string{cluster.LabelStartDeadline.Name: "7s"}
+						if pausing {
+							s.Labels[cluster.LabelPauseAfter.Name] = "1"
+						}
 					}
 					whole := func(_ *hive, _ int, intents []Intent) []Intent { return intents }
 					want, steps := updateStory(t, global, set, false, whole)

@@ -27,6 +27,7 @@ type updatePolicy struct {
 	ratio          float32
 	startFirst     bool
 	deadline       time.Duration
+	pauseAfter     int // 0 is never
 }
 
 func policyOf(s *cluster.Service, rollback bool) updatePolicy {
@@ -46,6 +47,9 @@ func policyOf(s *cluster.Service, rollback bool) updatePolicy {
 		}
 		// The next task can't have the addresses of one that runs.
 		p.startFirst = config.Order == swarm.UpdateOrderStartFirst && !address.Static(s)
+	}
+	if !rollback {
+		p.pauseAfter, _ = cluster.LabelPauseAfter.Of(s.Spec.Labels)
 	}
 	if d, ok := cluster.LabelStartDeadline.Of(s.Spec.Labels); ok {
 		p.deadline = d
@@ -70,9 +74,6 @@ type rollout struct {
 func openRollout(v *serviceView, slots []slot) rollout {
 	r := rollout{view: v, Rollout: v.stored}
 	r.policy = policyOf(v.service, r.Rollout != nil && r.RollingBack())
-	if r.Rollout != nil && r.AtOnce {
-		r.policy.parallelism, r.policy.delay = 0, 0
-	}
 	outdated := v.markOutdated(slots)
 	switch {
 	case r.Rollout == nil && outdated > 0, r.Rollout != nil && (r.Done() || r.Rebalance) && outdated > 0 && r.hasUntried(slots):
@@ -81,14 +82,26 @@ func openRollout(v *serviceView, slots []slot) rollout {
 		r.write(cluster.Rollout{
 			ServiceID: v.id, State: swarm.UpdateStateUpdating, Revision: v.service.Revision,
 			Total: uint32(outdated), StartedAt: v.Now, Message: "update in progress",
+			Resumed: r.Rollout != nil, // The service has been all of that revision.
 		})
-	case r.Rollout != nil && r.Total == 0 && outdated > 0 && !r.Paused() && !r.Done():
-		next := *r.Rollout // One that the API began.
-		next.Total = uint32(outdated)
-		r.write(next)
+	case r.Rollout != nil && r.Total == 0 && !r.Paused() && !r.Done(): // One that the API began.
+		if !r.RollingBack() {
+			outdated += v.markRetries(slots, cluster.At(r.StartedAt))
+		}
+		if outdated > 0 {
+			next := *r.Rollout
+			next.Total = uint32(outdated)
+			r.write(next)
+		}
 	}
 	if r.Rollout == nil {
 		return r
+	}
+	if r.AtOnce {
+		r.policy.parallelism, r.policy.delay = 0, 0
+	}
+	if r.Resumed || r.Rebalance || r.AtOnce {
+		r.policy.pauseAfter = 0
 	}
 	r.paused = r.Paused()
 	r.running = !r.paused && !r.Done()
@@ -282,6 +295,50 @@ func (r *rollout) busy(s *slot) bool {
 // failing tells whether a live task has ended or lost its node, so that restart
 // deals with it.
 func (v *serviceView) failing(t *cluster.Task) bool { return t.Status.State.Terminal() || v.gone(t) }
+
+// pauseAfter pauses an update of which as many slots were begun as the service wants to look at
+// first, when they have come to something that can't fail within the monitor period any more.
+func (r *rollout) pauseAfter(slots []slot) {
+	if !r.running || r.paused || r.policy.pauseAfter == 0 || starting(slots) > 0 {
+		return
+	}
+	begun, failed, left := 0, 0, false
+	end := cluster.Time(0)
+	for i := range slots {
+		s := &slots[i]
+		if len(s.rolling) == 0 {
+			left = left || s.outdated && !r.gaveUp(s)
+			continue
+		}
+		begun++
+		at, done := r.firstOutcome(s)
+		if !done {
+			return
+		}
+		if t, _, _ := r.failure(s); t != nil {
+			failed++
+		}
+		end = max(end, at.Add(r.policy.monitor))
+	}
+	if begun < r.policy.pauseAfter || !left {
+		return
+	}
+	if end > r.view.now {
+		r.view.wakeAt(end)
+		return
+	}
+	next := *r.Rollout
+	but := ""
+	if failed > 0 {
+		but = fmt.Sprintf(", of which %d failed", failed)
+	}
+	name := r.view.service.Spec.Name
+	next.State = swarm.UpdateStatePaused
+	next.Message = fmt.Sprintf("update paused after %d of %d tasks%s, as label %s says: `skep service resume %s` goes on, `skep service rollback %s` goes back",
+		begun, r.Total, but, cluster.LabelPauseAfter.Name, name, name)
+	r.write(next)
+	r.paused = true
+}
 
 // close ends a rollout when nothing is left to replace and no task of it
 // can fail any more within the monitor period.

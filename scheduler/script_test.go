@@ -112,6 +112,14 @@ func (h *hive) script(d *datadriven.TestData) string {
 		if err := h.rebalance(name); err != nil {
 			return err.Error()
 		}
+	case "pause", "resume":
+		change := cluster.PauseService
+		if d.Cmd == "resume" {
+			change = cluster.ResumeService
+		}
+		if err := h.rollout(name, change); err != nil {
+			return err.Error()
+		}
 	case "restart": // all at once
 		v := h.db.View()
 		old := v.Service(name)

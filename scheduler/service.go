@@ -134,6 +134,7 @@ func (w *servicePlan) plan() (waiting bool) {
 		// leader that finds the rollout still running, but not by one that finds it paused.
 		r.write(*pause)
 	case balanced:
+		r.pauseAfter(w.slots)
 		r.close(w.slots)
 	}
 	w.reapHistory(&r)

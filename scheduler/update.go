@@ -13,11 +13,12 @@ func (w *servicePlan) update(r *rollout) {
 		return
 	}
 	var queue []*slot
-	busy := starting(w.slots)
+	busy, begun := starting(w.slots), starting(w.slots)
 	for i := range w.slots {
 		s := &w.slots[i]
 		switch {
 		case len(s.rolling) > 0:
+			begun++
 			if r.busy(s) {
 				busy++
 			}
@@ -36,7 +37,11 @@ func (w *servicePlan) update(r *rollout) {
 		if r.policy.parallelism > 0 && busy >= r.policy.parallelism {
 			return
 		}
+		if r.policy.pauseAfter > 0 && begun >= r.policy.pauseAfter {
+			return
+		}
 		busy++
+		begun++
 		if s.retry {
 			w.replace(s, replacement{stop: slices.Clone(s.live)})
 			continue

@@ -2,6 +2,7 @@ package api
 
 import (
 	"context"
+	"time"
 
 	"github.com/docker/docker/api/types/swarm"
 
@@ -12,6 +13,22 @@ import (
 // rebalanceService has the scheduler move tasks of a service to where they would be
 // placed now. How it goes is in the service's update status.
 func (s *Server) rebalanceService(ctx context.Context, r *request) (response, error) {
+	return changeRollout(ctx, r, cluster.RebalanceService)
+}
+
+// pauseService pauses the update of a service that is under way.
+func (s *Server) pauseService(ctx context.Context, r *request) (response, error) {
+	return changeRollout(ctx, r, cluster.PauseService)
+}
+
+// resumeService goes on with the update of a service that is paused.
+func (s *Server) resumeService(ctx context.Context, r *request) (response, error) {
+	return changeRollout(ctx, r, cluster.ResumeService)
+}
+
+// changeRollout writes what change makes of the rollout of the service that the path names; change
+// returns it as it is when there is nothing to do.
+func changeRollout(ctx context.Context, r *request, change func(*cluster.Service, *cluster.Rollout, time.Time) (*cluster.Rollout, error)) (response, error) {
 	service, err := findService(r.manager.Store().View(), r.vars("id"))
 	if err != nil {
 		return response{}, err
@@ -22,7 +39,7 @@ func (s *Server) rebalanceService(ctx context.Context, r *request) (response, er
 			return fail(cluster.ErrNotFound, "service %s not found", r.vars("id"))
 		}
 		old := tx.Rollout(now.ID)
-		rollout, err := cluster.RebalanceService(now, old, tx.Now())
+		rollout, err := change(now, old, tx.Now())
 		if err != nil || rollout == old {
 			return err
 		}

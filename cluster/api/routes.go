@@ -58,6 +58,8 @@ func (s *Server) table() []route {
 		{method: http.MethodPost, pattern: "/skep/v1/nodes/{id}/drain", kind: write, handle: s.drainNode},
 		{method: http.MethodPost, pattern: "/skep/v1/services/{id}/rollback", kind: write, handle: s.rollbackService},
 		{method: http.MethodPost, pattern: "/skep/v1/services/{id}/rebalance", kind: write, handle: s.rebalanceService},
+		{method: http.MethodPost, pattern: "/skep/v1/services/{id}/pause", kind: write, handle: s.pauseService},
+		{method: http.MethodPost, pattern: "/skep/v1/services/{id}/resume", kind: write, handle: s.resumeService},
 		{method: http.MethodPost, pattern: "/skep/v1/services/{id}/restart", kind: write, handle: s.restartService},
 		{method: http.MethodGet, pattern: pathTaskContainer, kind: read, handle: s.tellContainer},
 		{method: http.MethodGet, pattern: pathClusterNetworks, kind: read, handle: s.listClusterNetworks},

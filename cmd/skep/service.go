@@ -30,10 +30,12 @@ func newServiceCommand(dockerCLI command.Cli) *cobra.Command {
 			addRollbackTo(sub, dockerCLI)
 		case "create", "update":
 			sub.Flags().Var(&messageFlag{cli: dockerCLI}, "message", messageUsage)
+			addPauseAfter(sub)
 		}
 	}
 	cmd.AddCommand(newServiceHistoryCommand(dockerCLI), newServiceRebalanceCommand(dockerCLI), newServiceRestartCommand(dockerCLI),
 		newServiceDiffCommand(dockerCLI), newServiceWhyCommand(dockerCLI))
+	cmd.AddCommand(newServicePauseCommand(dockerCLI), newServiceResumeCommand(dockerCLI))
 	cmd.AddCommand(newServiceExecCommand(dockerCLI), newServiceStatsCommand(dockerCLI))
 	return cmd
 }
