@@ -45,6 +45,10 @@ type Config struct {
 	// Verify returns nil when this manager led at some time after the call. Without it
 	// no agent gets a lease.
 	Verify func(context.Context) error
+	// Current returns when Store has what was committed when it was called, or can't have it soon: a
+	// manager that has just started may know a cluster of long ago, and no agent is served before.
+	// It is called once, in Run; nil doesn't wait.
+	Current func(context.Context)
 	// Client reaches other managers at https://<control address>/v1/..., with this
 	// manager's certificate. Without it, this manager talks to no other one.
 	Client *http.Client
@@ -85,8 +89,8 @@ type Dispatcher struct {
 	config Config
 	epoch  string
 	outbox *outbox
-	// started is closed when the hub listens to the store: sessions wait for it.
-	started chan struct{}
+	// started is closed when the hub listens to the store, and current after Current: sessions wait for both.
+	started, current chan struct{}
 	// networks notes what changes in networks.
 	networks *networks.Hub
 	// engines are the connections to nodes' engines.
@@ -141,6 +145,7 @@ func New(config Config) *Dispatcher {
 		outbox:   newOutbox(config.Trace),
 		networks: networks.NewHub(),
 		started:  make(chan struct{}),
+		current:  make(chan struct{}),
 		sessions: make(map[string]*session),
 		unopened: make(map[string]int),
 	}
@@ -153,6 +158,13 @@ func (d *Dispatcher) Run(ctx context.Context) error {
 	group, ctx := errgroup.WithContext(ctx)
 	group.Go(func() error { return d.fanOut(ctx) })
 	group.Go(func() error { return d.relay(ctx) })
+	group.Go(func() error {
+		defer close(d.current)
+		if d.config.Current != nil {
+			d.config.Current(ctx)
+		}
+		return nil
+	})
 	if d.config.Trace != nil {
 		group.Go(func() error { return d.shareOrigins(ctx) })
 	}

@@ -40,6 +40,7 @@
 //   - A session takes bounded memory: changes that the agent is too slow for are merged, and
 //     beyond a limit replaced by one complete set.
 //   - A node has at most one session on a manager; a new one ends the old one.
+//   - A manager that has just started serves agents when its replica has what was committed then (Config.Current).
 //   - The last reported status of each task reaches the leader's database, however often the
 //     leader changes, as long as this manager runs (when it doesn't, the agent repeats
 //     everything in its next session). Earlier ones may be skipped. A relay is acknowledged

@@ -219,10 +219,12 @@ func (s *session) open(in io.Reader) (*cluster.Hello, error) {
 	s.run, s.warning = boundName(hello.Run), boundWarning(first.Warning)
 	s.build, s.engineAway = hello.Build.Bounded(), first.EngineAway
 	s.locate(hello, remoteIP(s.conn))
-	select {
-	case <-s.d.started:
-	case <-s.ctx.Done():
-		return nil, context.Cause(s.ctx)
+	for _, ready := range []chan struct{}{s.d.started, s.d.current} {
+		select {
+		case <-ready:
+		case <-s.ctx.Done():
+			return nil, context.Cause(s.ctx)
+		}
 	}
 	if !s.awaitNode() {
 		return nil, s.reject(refusal{reason: "node " + s.nodeID + " is not in the cluster, as far as this manager knows"})

@@ -196,7 +196,7 @@ func Open(cfg Config) (_ *Manager, err error) {
 	}()
 	m.dispatch = dispatch.New(dispatch.Config{
 		NodeID: cfg.NodeID, Store: m.store, Members: cfg.Members, MembersChanged: cfg.MembersChanged, Probe: cfg.Doubt,
-		Leader: m.dispatchLeader, LeaderChanged: m.LeaderChanged, Verify: m.ReadBarrier, Client: m.transport.Client(),
+		Leader: m.dispatchLeader, LeaderChanged: m.LeaderChanged, Verify: m.ReadBarrier, Current: m.untilCurrent, Client: m.transport.Client(),
 		Metrics: cfg.Metrics.Dispatch, Trace: cfg.Trace, LastContact: m.lastContact, ContactFor: max(heardFor, 2*cfg.HeartbeatTimeout), IsolatedAfter: 4 * cfg.HeartbeatTimeout, SuspectAfter: 5 * cfg.HeartbeatTimeout / 2, Now: cfg.Now, Log: cfg.Log, Random: cfg.Random,
 	})
 	if m.raft, err = m.startRaft(); err != nil {
