@@ -9,6 +9,8 @@ type Status struct {
 	ClusterLevel
 	LeaderID string
 	Term     uint64
+	// LevelWaits is why the level isn't raised though all nodes can; empty for nothing.
+	LevelWaits string `json:",omitempty"`
 	// BackupAt is when the database was last backed up; zero for never.
 	BackupAt time.Time `json:",omitzero"`
 	// Autolock tells whether a manager that was restarted is locked.
@@ -37,6 +39,8 @@ type ManagerHealth struct {
 	// managers with the same index must have the same.
 	Digest      string `cbor:",omitempty" json:",omitempty"`
 	DigestIndex uint64 `cbor:",omitempty" json:",omitempty"`
+	// Kept is the level before which it has kept a copy of its database; 0 for none.
+	Kept int `cbor:",omitempty" json:",omitempty"`
 	// Start names this start of the manager.
 	Start string `cbor:",omitempty" json:",omitempty"`
 	// Build is which skep it runs; when it didn't answer, what it said last.

@@ -17,9 +17,39 @@ import (
 
 // Backup writes this manager's database to out, encrypted for recipient.
 func (m *Manager) Backup(out io.Writer, recipient age.Recipient) error {
+	if err := (Copy{m.store.View()}).Write(out, recipient); err != nil {
+		return err
+	}
+	m.noteBackup()
+	return nil
+}
+
+// Copy is a database as it was at a moment.
+type Copy struct{ view store.View }
+
+// Index is that of the database.
+func (c Copy) Index() uint64 { return c.view.Index() }
+
+// Size is how many bytes Write writes, but for what the encryption adds: less than a thousandth, and a head.
+func (c Copy) Size() (uint64, error) {
+	var size counting
+	err := c.view.Backup(&size)
+	return uint64(size), err
+}
+
+// counting is how many bytes were written to it.
+type counting uint64
+
+func (c *counting) Write(p []byte) (int, error) {
+	*c += counting(len(p))
+	return len(p), nil
+}
+
+// Write writes the database to out, encrypted for recipient.
+func (c Copy) Write(out io.Writer, recipient age.Recipient) error {
 	sealed, err := age.Encrypt(out, recipient)
 	if err == nil {
-		err = m.store.View().Backup(sealed)
+		err = c.view.Backup(sealed)
 	}
 	if err == nil {
 		err = sealed.Close()
@@ -27,7 +57,6 @@ func (m *Manager) Backup(out io.Writer, recipient age.Recipient) error {
 	if err != nil {
 		return fmt.Errorf("back up the database: %w", err)
 	}
-	m.noteBackup()
 	return nil
 }
 
@@ -49,9 +78,9 @@ func (m *Manager) noteBackup() {
 // Backup is a cluster's database as it was when it was backed up.
 type Backup struct{ database *store.Restored }
 
-// ReadBackup opens a backup, which key is the file key of.
-func ReadBackup(in io.Reader, key []byte) (*Backup, error) {
-	plain, err := age.Decrypt(in, age.NewInjectedFileKeyIdentity(key))
+// ReadBackup opens a backup.
+func ReadBackup(in io.Reader, identity age.Identity) (*Backup, error) {
+	plain, err := age.Decrypt(in, identity)
 	if err != nil {
 		return nil, cluster.Errorf(cluster.ErrInvalid, "the backup doesn't open: its key is wrong, or the file is damaged: %v", err)
 	}
@@ -67,6 +96,25 @@ func ReadBackup(in io.Reader, key []byte) (*Backup, error) {
 
 // Cluster is the record of the cluster that the backup is of.
 func (b *Backup) Cluster() *cluster.Cluster { return b.database.View().Cluster() }
+
+// Node is a node's record in the backup; nil when it has none.
+func (b *Backup) Node(id string) *cluster.Node { return b.database.View().Node(id) }
+
+// Index is that of the database in the backup.
+func (b *Backup) Index() uint64 { return b.database.View().Index() }
+
+// Adopt has the cluster go on with a lock and gossip keys that came after the backup: these are what
+// managers' key files are under, and what nodes understand.
+func (b *Backup) Adopt(now time.Time, lock cluster.UnlockKey, gossipKeys [][]byte) error {
+	return b.database.Edit(now, func(tx *store.Tx) error {
+		next := *tx.Cluster()
+		next.UnlockKey, next.Spec.EncryptionConfig.AutoLockManagers = lock, !lock.None()
+		if len(gossipKeys) > 0 {
+			next.GossipKeys, next.NextGossipKey, next.GossipKeysAt = gossipKeys, false, tx.Now()
+		}
+		return tx.Put(&next)
+	})
+}
 
 // Install writes the database to the empty disk in dir, as the beginning of a lineage with
 // first as the only manager.

@@ -138,6 +138,7 @@ func (m *Manager) routes() http.Handler {
 	mux.Handle("POST /v1/detach", m.allow(anyNode, onLeader(m, m.detach)))
 	mux.Handle("POST /v1/manager", m.allow(managers, onLeader(m, m.ready)))
 	mux.Handle("POST /v1/here", m.allow(managers, onAny(m, m.here)))
+	mux.Handle("POST /v1/keep", m.allow(managers, onAny(m, m.keep)))
 	mux.Handle("POST /v1/lost", m.allow(managers, onLeader(m, m.lost)))
 	mux.Handle("GET /v1/health", m.allow(managers, http.HandlerFunc(m.serveHealth)))
 	mux.Handle("GET /v1/timeline", m.allow(managers, http.HandlerFunc(m.serveTimeline)))

@@ -178,6 +178,11 @@ func (a ControlClient) post(ctx context.Context, addr, path string, body []byte)
 	if err != nil {
 		return nil, fmt.Errorf("ask manager %s: %w", addr, err)
 	}
+	return readAnswer(addr, response)
+}
+
+// readAnswer reads what a manager answers, or why it refuses, and closes it.
+func readAnswer(addr string, response *http.Response) ([]byte, error) {
 	defer response.Body.Close()
 	data, err := io.ReadAll(io.LimitReader(response.Body, 1<<20))
 	if err != nil {

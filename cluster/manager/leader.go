@@ -21,6 +21,8 @@ type leader struct {
 	term uint64
 	// trouble says why this manager doesn't do a leader's work although raft says leader.
 	trouble string
+	// levelReason is why the level isn't raised though all nodes can.
+	levelReason string
 }
 
 // leaderPatience is how long there may be no leader before that is said.

@@ -77,6 +77,10 @@ type Config struct {
 	Twins func() []cluster.Twin
 	// API executes forwarded requests of the Docker Engine API; see api.Server.Remote.
 	API http.Handler
+	// Keep keeps a copy of the database on this manager's disk, from before the cluster rises to a
+	// level, and Kept tells which level that was; 0 for no copy. Nil means that none are kept.
+	Keep func(level int, of Copy) error
+	Kept func() int
 	// HeartbeatTimeout is raft's heartbeat timeout: how long a silence makes followers look for
 	// a new leader. 0 means 300 ms.
 	HeartbeatTimeout time.Duration

@@ -36,6 +36,9 @@ func (m *Manager) Health() cluster.ManagerHealth {
 	_, health.Ready, _, _ = m.leads()
 	health.Trouble = m.Trouble()
 	health.DiskHung = m.disk.Hung()
+	if m.cfg.Kept != nil {
+		health.Kept = m.cfg.Kept()
+	}
 	if contact := m.raft.LastContact(); !health.Leader && !contact.IsZero() {
 		health.LastContact = time.Since(contact) // Raft's clock, not the wall's.
 	}
@@ -140,6 +143,7 @@ func (m *Manager) Status(ctx context.Context, digests bool) (cluster.Status, err
 	if status.EncryptNetworks {
 		status.InClear = inClear(view)
 	}
+	status.LevelWaits = m.levelWaits()
 	status.Managers = m.knownManagers(view)
 	if digests {
 		m.fillHealth(ctx, digestLimit, status.Managers, withRoom, withDigest)

@@ -47,7 +47,8 @@ func (f files) unfinished() string { return filepath.Join(f.dir, "unfinished") }
 
 // remains are the files of a membership, but for its key file.
 func (f files) remains() []string {
-	return []string{f.raft(), f.known() + copyEnding, f.tasks() + copyEnding, f.known(), f.tasks()}
+	list := []string{f.raft(), f.raft() + newEnding, f.known() + copyEnding, f.tasks() + copyEnding, f.known(), f.tasks()}
+	return append(list, f.keptFiles()...)
 }
 
 // wipe removes everything that belongs to a membership.
@@ -149,6 +150,8 @@ type record struct {
 	// cluster.Cluster. It stands here since what is on the disk isn't played before there is
 	// a leader.
 	Lineage string `cbor:"6,keyasint,omitempty"`
+	// Kept is the copy of the database from before the cluster's level last rose.
+	Kept kept `cbor:"7,keyasint,omitzero"`
 
 	// came is how it was read, and known what this version would have written then; with
 	// them a record that is written keeps what another version wrote and this one doesn't

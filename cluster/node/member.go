@@ -74,6 +74,8 @@ type member struct {
 	// changing lets one write of the record happen at a time; it may take long.
 	changing chan struct{}
 
+	keeping sync.Mutex // held while a copy of the database is kept
+
 	mu     sync.Mutex // guards the fields below; never held while waiting for the disk
 	record record
 	// damage is why the node waits to be a manager, or to be one again: see report and
@@ -126,7 +128,11 @@ func (n *Node) load(key cluster.UnlockKey) (*member, error) {
 	// What this version doesn't know of the database would be lost. A worker has none, and
 	// is told by the managers.
 	if id.Role == swarm.NodeRoleManager {
-		if err := n.cfg.Build.Fits(m.record.Peers.Cluster); err != nil {
+		err := n.cfg.Build.Fits(m.record.Peers.Cluster)
+		if k := m.record.Kept; err != nil && k.Level > max(n.cfg.Build.Level, 1) {
+			err = fmt.Errorf("%w; or go back to what the cluster was at %s, before its level rose: \"skep upgrade back\"", err, k.At.UTC().Format(time.RFC3339))
+		}
+		if err != nil {
 			return nil, err
 		}
 	}

@@ -112,6 +112,8 @@ type Config struct {
 	Interfaces func() ([]Interface, error)
 	Gossip     func(gossip.Config) (Gossip, error)
 	Write      func(what string, write func() error) error
+	// FreeRoom tells how many bytes are left on the disk with a folder; nil asks the kernel.
+	FreeRoom func(dir string) (uint64, error)
 }
 
 // Gossip is what a node needs of gossip.Gossip.
@@ -209,6 +211,9 @@ func New(cfg Config) (*Node, error) {
 	}
 	if cfg.Interfaces == nil {
 		cfg.Interfaces = localInterfaces
+	}
+	if cfg.FreeRoom == nil {
+		cfg.FreeRoom = freeRoom
 	}
 	if cfg.Gossip == nil {
 		cfg.Gossip = func(c gossip.Config) (Gossip, error) { return gossip.Start(c) }

@@ -79,10 +79,13 @@ func (m *member) dropDatabase() error {
 	if err := cluster.SyncDir(m.node.files.dir); err != nil {
 		return fmt.Errorf("remove the database: sync %s: %w", m.node.files.dir, err)
 	}
-	if !m.currentRecord().Database {
+	if known := m.currentRecord(); !known.Database && known.Kept.Level == 0 {
 		return nil
 	}
-	return m.change(func(r *record) { r.Database = false })
+	if err := m.change(func(r *record) { r.Database, r.Kept = false, kept{} }); err != nil {
+		return err
+	}
+	return m.node.files.removeKept("")
 }
 
 // setDamage says why the node can't be a manager at the moment.

@@ -9,6 +9,7 @@ import (
 	"os"
 	"syscall"
 
+	"filippo.io/age"
 	"github.com/docker/docker/api/types/swarm"
 
 	"skep/cluster"
@@ -49,7 +50,7 @@ func readBackup(request cluster.RestoreRequest) (*manager.Backup, error) {
 		return nil, cluster.Errorf(cluster.ErrInvalid, "open backup: %v (the daemon reads the file, so it must be on its machine)", err)
 	}
 	defer file.Close()
-	return manager.ReadBackup(io.LimitReader(file, maxBackup), request.Key)
+	return manager.ReadBackup(io.LimitReader(file, maxBackup), age.NewInjectedFileKeyIdentity(request.Key))
 }
 
 // maxBackup is larger than any backup: a database is in memory.

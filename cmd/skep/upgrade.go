@@ -28,7 +28,7 @@ follow, then the leader, then workers. Containers run on meanwhile.`,
 		Args: cli.NoArgs,
 		RunE: command.ShowHelp(dockerCLI.Err()),
 	}
-	cmd.AddCommand(newUpgradeCheckCommand(dockerCLI), newUpgradeStatusCommand(dockerCLI))
+	cmd.AddCommand(newUpgradeCheckCommand(dockerCLI), newUpgradeStatusCommand(dockerCLI), newUpgradeBackCommand())
 	return cmd
 }
 
@@ -216,6 +216,18 @@ func showUpgrade(w io.Writer, s cluster.Status, left []string) error {
 	say("\nThe cluster is at level %d.", s.At())
 	if len(lowest) > 0 {
 		say("It stays there, and the way back is open, until these nodes are upgraded or removed: %s.", strings.Join(lowest, ", "))
+	}
+	if s.LevelWaits != "" {
+		say("The leader doesn't raise it yet: %s.", s.LevelWaits)
+	}
+	var kept []string
+	for _, m := range s.Managers {
+		if m.Kept > 1 && m.Kept == s.At() {
+			kept = append(kept, m.Hostname)
+		}
+	}
+	if len(kept) > 0 {
+		say("The way back to before it rose is \"skep upgrade back\" on one of these: %s.", strings.Join(kept, ", "))
 	}
 	if len(left) == 0 {
 		say("All nodes run skep %s.", version)
