@@ -43,6 +43,8 @@ type request struct {
 	by     string    // who asked
 	came   time.Time // when; zero where nothing is measured
 	span   *trace.Span
+	made   *Made // who collects what it changes; nil for nobody
+	wrote  []Change
 	result error
 	ran    chan struct{} // closed when fn has returned
 	answer chan error    // holds one
@@ -70,7 +72,7 @@ func (s *Store) Update(ctx context.Context, fn func(*Tx) error) error {
 }
 
 func (s *Store) update(ctx context.Context, fn func(*Tx) error, span *trace.Span) error {
-	r := &request{fn: fn, by: cluster.Actor(ctx), span: span, ran: make(chan struct{}), answer: make(chan error, 1)}
+	r := &request{fn: fn, by: cluster.Actor(ctx), span: span, made: madeOf(ctx), ran: make(chan struct{}), answer: make(chan error, 1)}
 	if s.metrics.Update.Any() {
 		r.came = s.clock.machine()
 		s.metrics.Pending.Add(1)
@@ -231,6 +233,8 @@ func (s *Store) commit(ctx context.Context, r Raft, lead *leadership, first *req
 	for _, request := range b.waiting {
 		if err != nil {
 			request.result = fmt.Errorf("update: %w", err)
+		} else if request.made != nil {
+			request.made.add(request.wrote, b.index)
 		}
 		s.count(request, request.result, func() time.Time { return ended })
 		request.answer <- request.result
@@ -284,6 +288,11 @@ func (b *batch) run(r *request) {
 		return
 	}
 	b.waiting = append(b.waiting, r)
+	if r.made != nil {
+		for _, c := range tx.changes {
+			r.wrote = append(r.wrote, Change{Before: c.before, After: c.after, By: r.by})
+		}
+	}
 	if r.span != nil {
 		b.spans = append(b.spans, r.span)
 		setOrigins(b.store.trace, r.span, tx.changes)

@@ -14,7 +14,11 @@ import (
 // actorHeader tells the leader who asked the manager that forwards.
 const actorHeader = "Skep-By"
 
-type peerKey struct{}
+type (
+	peerKey struct{}
+	// credKey has the process that made a connection by a unix socket, a *syscall.Ucred.
+	credKey struct{}
+)
 
 // withPeer notes whose connection it is: a user of this machine, by its kernel's word.
 func withPeer(ctx context.Context, conn net.Conn) context.Context {
@@ -23,17 +27,18 @@ func withPeer(ctx context.Context, conn net.Conn) context.Context {
 		conn = counted.Conn
 	}
 	if unix, ok := conn.(*net.UnixConn); ok {
-		if uid, err := peerUser(unix); err == nil {
-			who = fmt.Sprintf("uid %d", uid)
+		if cred, err := peerProcess(unix); err == nil {
+			who = fmt.Sprintf("uid %d", cred.Uid)
+			ctx = context.WithValue(ctx, credKey{}, cred)
 		}
 	}
 	return context.WithValue(ctx, peerKey{}, who)
 }
 
-func peerUser(conn *net.UnixConn) (uint32, error) {
+func peerProcess(conn *net.UnixConn) (*syscall.Ucred, error) {
 	raw, err := conn.SyscallConn()
 	if err != nil {
-		return 0, err
+		return nil, err
 	}
 	var peer *syscall.Ucred
 	var failed error
@@ -41,9 +46,9 @@ func peerUser(conn *net.UnixConn) (uint32, error) {
 		peer, failed = syscall.GetsockoptUcred(int(fd), syscall.SOL_SOCKET, syscall.SO_PEERCRED)
 	})
 	if err := errors.Join(err, failed); err != nil {
-		return 0, err
+		return nil, err
 	}
-	return peer.Uid, nil
+	return peer, nil
 }
 
 // byUser is the request with who makes it, on this node.

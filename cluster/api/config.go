@@ -116,6 +116,8 @@ type Config struct {
 	Hostname string
 	// MaxBody is the largest body of a request that isn't the engine's; 0 means 2 MiB.
 	MaxBody int64
+	// AuditFile is where each request that changes something is told, as a line; empty for Log.
+	AuditFile string
 	// Hold is how long a request waits for a leader; 0 means 10 s.
 	Hold time.Duration
 	// Now is the clock (default time.Now), Random where IDs and names come from

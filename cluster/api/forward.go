@@ -71,6 +71,7 @@ func (s *Server) forward(w http.ResponseWriter, r *http.Request, c call, request
 		case c.route.kind == read, errors.Is(err, cluster.ErrUnreachable), errors.As(err, &dial) && dial.Op == "dial":
 			return false
 		}
+		noteOf(r.Context()).failed(cluster.ErrUnknownOutcome)
 		s.writeError(w, r, cluster.ErrUnknownOutcome)
 		return true
 	}
@@ -78,6 +79,7 @@ func (s *Server) forward(w http.ResponseWriter, r *http.Request, c call, request
 	if answer.StatusCode == http.StatusServiceUnavailable && answer.Header.Get(notLeaderHeader) != "" {
 		return false
 	}
+	noteOf(r.Context()).hear(answer.Header)
 	header := w.Header()
 	for name, values := range answer.Header {
 		header[name] = values

@@ -84,7 +84,9 @@ func (s *Server) follow(w http.ResponseWriter, r *http.Request, c call, from *re
 
 // answer runs a handler of this node.
 func (s *Server) answer(w http.ResponseWriter, r *http.Request, c call, request *request) {
+	r, end := s.audited(w, r, c)
 	answer, err := c.route.handle(r.Context(), request)
+	defer func() { end(!answer.engine) }() // What is the engine's is no matter of the cluster's.
 	if err != nil {
 		s.writeError(w, r, err)
 		return
@@ -114,6 +116,8 @@ func (s *Server) answer(w http.ResponseWriter, r *http.Request, c call, request 
 // there otherwise. While there is no leader the request waits; it is tried
 // again only when it certainly changed nothing. When none appears it is refused.
 func (s *Server) onLeader(w http.ResponseWriter, r *http.Request, c call, request *request) {
+	r, end := s.audited(w, r, c)
+	defer end(true)
 	limit := s.Hold
 	if c.route.kind == read {
 		limit = min(limit, readHold)
@@ -143,6 +147,7 @@ func (s *Server) onLeader(w http.ResponseWriter, r *http.Request, c call, reques
 				s.write(r.Context(), w, r, answer)
 				return
 			case !lostLeader(err):
+				noteOf(r.Context()).failed(err)
 				s.writeError(w, r, err)
 				return
 			}
@@ -199,6 +204,10 @@ func (s *Server) answerWithoutLeader(w http.ResponseWriter, r *http.Request, c c
 func (s *Server) remote(w http.ResponseWriter, r *http.Request, c call) {
 	r, end := s.traced(w, byForwarder(r), c)
 	defer end()
+	if c.route != nil && c.route.byManagers {
+		s.answer(w, r, c, &request{http: r, version: c.version, vars: c.vars})
+		return
+	}
 	if c.route == nil || c.route.kind == local {
 		s.writeError(w, r, errPage)
 		return
@@ -220,7 +229,9 @@ func (s *Server) remote(w http.ResponseWriter, r *http.Request, c call) {
 		s.writeError(w, r, err)
 		return
 	}
+	r, note := withNote(r, c.route)
 	answer, err := s.execute(r.Context(), manager, c.route, request)
+	note.tell(w.Header(), err)
 	if err != nil {
 		s.writeError(w, r, err)
 		return

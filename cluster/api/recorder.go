@@ -78,6 +78,12 @@ func (r *recorder) record(message events.Message) {
 // Run follows the database, whenever this node is a manager, and makes events of
 // its changes, until ctx ends. Without it /events shows the engine's alone.
 func (s *Server) Run(ctx context.Context) error {
+	written := make(chan struct{})
+	go func() {
+		defer close(written)
+		s.writeAudit(ctx)
+	}()
+	defer func() { <-written }()
 	for {
 		changed := s.Node.ManagerChanged()
 		if manager := s.Node.Manager(); manager != nil {

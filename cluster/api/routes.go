@@ -30,7 +30,14 @@ type route struct {
 	anyManager bool
 	// alone means that without a leader this manager answers for itself.
 	alone bool
+	// told has it in the audit log, as all that changes something is: see audits.
+	told bool
+	// byManagers means that other managers may ask it of this one, also when it doesn't lead.
+	byManagers bool
 }
+
+// audits tells whether requests for the route are in the audit log.
+func (r *route) audits() bool { return r.told || r.kind == write }
 
 // table lists all that isn't the local engine's.
 func (s *Server) table() []route {
@@ -44,9 +51,11 @@ func (s *Server) table() []route {
 		{method: http.MethodGet, pattern: "/distribution/{name}/json", kind: local, handle: s.inspectDistribution},
 		{method: http.MethodGet, pattern: "/skep/v1/status", kind: read, handle: s.showStatus, alone: true},
 		{method: http.MethodGet, pattern: "/skep/v1/timeline", kind: local, handle: s.showTimeline},
-		{method: http.MethodPost, pattern: "/skep/v1/backup", kind: read, handle: s.backUp},
-		{method: http.MethodPost, pattern: "/skep/v1/restore", kind: local, handle: s.restore},
-		{method: http.MethodPost, pattern: "/skep/v1/console/session", kind: local, handle: s.openConsole},
+		{method: http.MethodGet, pattern: "/skep/v1/audit", kind: local, handle: s.showAudit},
+		{method: http.MethodGet, pattern: pathOwnAudit, kind: local, handle: s.showOwnAudit, byManagers: true},
+		{method: http.MethodPost, pattern: "/skep/v1/backup", kind: read, handle: s.backUp, told: true},
+		{method: http.MethodPost, pattern: "/skep/v1/restore", kind: local, handle: s.restore, told: true},
+		{method: http.MethodPost, pattern: "/skep/v1/console/session", kind: local, handle: s.openConsole, told: true},
 		{method: http.MethodPost, pattern: "/skep/v1/console/redeem", kind: local, handle: s.enterConsole},
 		{method: http.MethodGet, pattern: console.Root + "{page...}", kind: local, handle: s.showConsole},
 		{method: http.MethodPost, pattern: console.Root + "{page...}", kind: local, handle: s.showConsole},
@@ -74,7 +83,7 @@ func (s *Server) table() []route {
 		{method: http.MethodGet, pattern: "/containers/{id}/logs", kind: local, handle: s.askContainer},
 		{method: http.MethodGet, pattern: "/containers/{id}/top", kind: local, handle: s.askContainer},
 		{method: http.MethodGet, pattern: "/containers/{id}/stats", kind: local, handle: s.askContainer},
-		{method: http.MethodPost, pattern: "/containers/{id}/exec", kind: local, handle: s.createExec},
+		{method: http.MethodPost, pattern: "/containers/{id}/exec", kind: local, handle: s.createExec, told: true},
 		{method: http.MethodPost, pattern: "/exec/{id}/start", kind: local, handle: s.startExec},
 		{method: http.MethodPost, pattern: "/exec/{id}/resize", kind: local, handle: s.askExec},
 		{method: http.MethodGet, pattern: "/exec/{id}/json", kind: local, handle: s.inspectExec},
@@ -86,13 +95,13 @@ func (s *Server) table() []route {
 		{method: http.MethodPost, pattern: "/networks/{id}/connect", kind: local, handle: s.connectContainer},
 		{method: http.MethodPost, pattern: "/networks/{id}/disconnect", kind: local, handle: s.disconnectContainer},
 
-		{method: http.MethodPost, pattern: "/swarm/init", kind: local, handle: s.initSwarm},
-		{method: http.MethodPost, pattern: "/swarm/join", kind: local, handle: s.joinSwarm},
-		{method: http.MethodPost, pattern: "/swarm/leave", kind: local, handle: s.leaveSwarm},
-		{method: http.MethodPost, pattern: "/swarm/unlock", kind: local, handle: s.unlockSwarm},
-		{method: http.MethodGet, pattern: "/swarm", kind: read, handle: s.inspectSwarm},
+		{method: http.MethodPost, pattern: "/swarm/init", kind: local, handle: s.initSwarm, told: true},
+		{method: http.MethodPost, pattern: "/swarm/join", kind: local, handle: s.joinSwarm, told: true},
+		{method: http.MethodPost, pattern: "/swarm/leave", kind: local, handle: s.leaveSwarm, told: true},
+		{method: http.MethodPost, pattern: "/swarm/unlock", kind: local, handle: s.unlockSwarm, told: true},
+		{method: http.MethodGet, pattern: "/swarm", kind: read, handle: s.inspectSwarm, told: true},
 		{method: http.MethodPost, pattern: "/swarm/update", kind: write, handle: s.updateSwarm},
-		{method: http.MethodGet, pattern: "/swarm/unlockkey", kind: read, handle: s.showUnlockKey},
+		{method: http.MethodGet, pattern: "/swarm/unlockkey", kind: read, handle: s.showUnlockKey, told: true},
 
 		{method: http.MethodGet, pattern: "/nodes", kind: read, handle: s.listNodes},
 		{method: http.MethodGet, pattern: "/nodes/{id}", kind: read, handle: s.inspectNode},

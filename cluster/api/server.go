@@ -29,6 +29,7 @@ type Server struct {
 	// engines is the way to other nodes' engines.
 	engines *http.Transport
 	events  *recorder
+	audit   *audit
 	routes  []route
 	// console has the pages, and codes let browsers in.
 	console *console.Console
@@ -65,7 +66,7 @@ func New(config Config) *Server {
 	if config.Log == nil {
 		config.Log = slog.New(slog.DiscardHandler)
 	}
-	s := &Server{Config: config, events: newRecorder(), scraping: make(chan struct{}, 1), lists: make(chan struct{}, maxLargeLists), listWait: listWait, logBytes: semaphore.NewWeighted(logBudget), patience: defaultPatience}
+	s := &Server{Config: config, events: newRecorder(), audit: newAudit(config.Now()), scraping: make(chan struct{}, 1), lists: make(chan struct{}, maxLargeLists), listWait: listWait, logBytes: semaphore.NewWeighted(logBudget), patience: defaultPatience}
 	s.engine = newEngine(config.Engine, config.Log)
 	s.codes = &console.Codes{Now: config.Now, Random: config.Random}
 	s.engines = s.newEngines()

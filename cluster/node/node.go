@@ -37,6 +37,8 @@ type Config struct {
 	Hosts []string
 	// Group may use the sockets at paths; nil is the daemon's own group.
 	Group *int
+	// AuditFile is where requests are told that change something; empty for Log.
+	AuditFile string
 	// Engine is the local Docker Engine for what isn't the swarm's; empty for none.
 	Engine string
 	// Driver runs the containers.
@@ -225,7 +227,7 @@ func New(cfg Config) (*Node, error) {
 	n.metrics.OnScrape(n.measure)
 	n.api = api.New(api.Config{
 		Node: n, Engine: cfg.Engine, Version: cfg.Build.Version, Hostname: cfg.Hostname,
-		Now: cfg.Now, Random: cfg.Random, Metrics: n.metrics, SwarmNames: cfg.MetricsSwarmNames, Trace: cfg.Trace, Log: cfg.Log,
+		AuditFile: cfg.AuditFile, Now: cfg.Now, Random: cfg.Random, Metrics: n.metrics, SwarmNames: cfg.MetricsSwarmNames, Trace: cfg.Trace, Log: cfg.Log,
 	})
 	return n, nil
 }

@@ -32,7 +32,7 @@ func newClusterCommand(dockerCLI command.Cli) *cobra.Command {
 		Args:  cli.NoArgs,
 		RunE:  command.ShowHelp(dockerCLI.Err()),
 	}
-	cmd.AddCommand(newClusterStatusCommand(dockerCLI), newClusterTimelineCommand(dockerCLI), newClusterUpdateCommand(dockerCLI),
+	cmd.AddCommand(newClusterStatusCommand(dockerCLI), newClusterTimelineCommand(dockerCLI), newClusterAuditCommand(dockerCLI), newClusterUpdateCommand(dockerCLI),
 		newClusterBackupCommand(dockerCLI), newClusterRestoreCommand(dockerCLI))
 	return cmd
 }

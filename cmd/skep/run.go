@@ -69,6 +69,7 @@ func runDaemon(ctx context.Context, o daemonOptions) error {
 
 		Now:            func() time.Time { return time.Now().Add(o.clockAhead) },
 		DataDir:        o.dataDir,
+		AuditFile:      o.auditFile,
 		Hosts:          o.hosts,
 		Group:          o.gid,
 		Engine:         o.engine,
