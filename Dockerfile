@@ -8,7 +8,7 @@ COPY . .
 ARG VERSION=0.1.0-dev
 RUN CGO_ENABLED=0 go build -trimpath -ldflags "-s -w -X main.version=${VERSION}" -o /out/skep ./cmd/skep
 
-# cmd/lab/image.go makes the same image out of a local binary: keep the two alike.
+# cmd/lab/image.go makes the same image out of a local binary, cmd/pack/image.go one for releases: keep them alike.
 FROM scratch
 COPY --from=build /out/skep /usr/bin/skep
 ENTRYPOINT ["/usr/bin/skep"]

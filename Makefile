@@ -12,7 +12,7 @@ soak: FOR ?= 1h
 fuzz: FOR ?= 20s
 TARGET  ?= Fuzz
 
-.PHONY: help build notices quick test test-machines check soak fuzz planted mixed bench demo play lab images image clean
+.PHONY: help build packages notices quick test test-machines check soak fuzz planted mixed bench demo play lab images image clean
 .DEFAULT_GOAL := help
 
 help: ## list the targets
@@ -20,6 +20,10 @@ help: ## list the targets
 
 build: ## bin/skep, bin/lab, and what the lab runs in containers: bin/timecheck and bin/guest
 	@$(BUILD) -o bin/ ./cmd/...
+
+packages: ## bin/packages: deb, rpm and images of the commit that is checked out, for amd64 and arm64, with bills of materials and SHA256SUMS
+	@rm -rf bin/packages
+	@$(GO) run -C cmd/pack . -out "$(CURDIR)/bin/packages"
 
 notices: ## the licences of all that is linked into bin/skep, to standard output, or to a file: TO=bin/NOTICES
 	@.ci/notices $(if $(TO),> $(TO))
@@ -34,6 +38,7 @@ test: ## everything; what needs a Docker Engine is skipped where none answers, u
 	@# and bounds in time, so it runs alone.
 	$(GO) test -count=1 -timeout 40m $$($(GO) list ./... | grep -v '/cmd/lab$$')
 	$(GO) test -count=1 -timeout 40m ./cmd/lab
+	$(GO) test -C cmd/pack -count=1 -timeout 20m ./...
 
 test-machines: ## the README's unit under real systemd, on four machines: as root, with a Docker Engine and Debian's mmdebstrap; about 7 minutes, and some more the first time, for the root file system
 	SKEP_TEST_MACHINES=1 $(GO) test -count=1 -timeout 15m -v -run TestMachines ./cmd/lab
@@ -43,6 +48,10 @@ check: ## gofmt, vet, staticcheck, race tests, and the project's own rules (cmd/
 	$(GO) vet ./...
 	$(GO) tool staticcheck ./...
 	CGO_ENABLED=1 $(GO) test -race -short -timeout 30m ./...
+	@# cmd/pack is a module of its own.
+	$(GO) vet -C cmd/pack ./...
+	cd cmd/pack && $$(cd ../.. && $(GO) tool -n staticcheck) ./...
+	CGO_ENABLED=1 $(GO) test -C cmd/pack -race -short ./...
 
 soak: ## users and faults at once, seed after seed: FOR=1h, SEED=n to begin with
 	SKEP_STORM_SEED=$(SEED) SKEP_STORM_FOR=$(FOR) $(GO) test -count=1 -timeout 0 -v -run TestStorm ./cluster/clustertest
