@@ -221,6 +221,9 @@ func adjusted(r *Revision, spec *swarm.ServiceSpec, auth string) *Revision {
 
 func replicated(m swarm.ServiceMode) bool { return m.Replicated != nil }
 
+// SameSpec tells whether two specs say the same.
+func SameSpec(a, b *swarm.ServiceSpec) bool { return sameJSON(a, b) }
+
 // sameJSON compares as clients do: an absent list and an empty one are the same,
 // whichever of the two an encoding left behind.
 func sameJSON(a, b any) bool {

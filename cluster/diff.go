@@ -38,8 +38,18 @@ func (d Difference) String() string {
 // DiffRevisions says what differs between two revisions, the image first. It goes by what
 // they are in JSON, so no field of Docker's is forgotten.
 func DiffRevisions(from, to KeptRevision) []Difference {
+	return diffTrees(revisionTree(from), revisionTree(to))
+}
+
+// DiffSpecs says the same of two specs of a service: beside what makes a revision, how many
+// replicas there are and how it is updated.
+func DiffSpecs(from, to *swarm.ServiceSpec) []Difference {
+	return diffTrees(specTree(from), specTree(to))
+}
+
+func diffTrees(from, to tree) []Difference {
 	var found []Difference
-	compare(&found, "", revisionTree(from), revisionTree(to))
+	compare(&found, "", from, to)
 	slices.SortFunc(found, func(a, b Difference) int {
 		return cmp.Or(-cmp.Compare(rank(a.Field), rank(b.Field)), cmp.Compare(a.Field, b.Field))
 	})
@@ -110,11 +120,27 @@ func asText(v any) string {
 }
 
 func revisionTree(r KeptRevision) tree {
-	all := tree{}
-	for _, part := range []any{struct {
+	return treeOf(struct {
 		swarm.TaskSpec
 		Labels map[string]string
-	}{r.TaskTemplate, r.Labels}, r.EndpointSpec} {
+	}{r.TaskTemplate, r.Labels}, r.EndpointSpec)
+}
+
+func specTree(s *swarm.ServiceSpec) tree {
+	all := revisionTree(KeptRevision{TaskTemplate: s.TaskTemplate, EndpointSpec: s.EndpointSpec, Labels: s.Labels})
+	for word, value := range treeOf(struct {
+		swarm.ServiceMode
+		Update, Rollback *swarm.UpdateConfig
+	}{s.Mode, s.UpdateConfig, s.RollbackConfig}) {
+		all[word] = value
+	}
+	return all
+}
+
+// treeOf is the tree of objects that JSON can say.
+func treeOf(parts ...any) tree {
+	all := tree{}
+	for _, part := range parts {
 		text, err := json.Marshal(part)
 		if err != nil {
 			continue // It came as JSON.
@@ -248,7 +274,7 @@ func wordsOf(name string) string {
 
 // durations are the fields that have one, in nanoseconds.
 var durations = map[string]bool{
-	"StopGracePeriod": true, "Delay": true, "Window": true, "Interval": true, "Timeout": true, "StartPeriod": true, "StartInterval": true,
+	"StopGracePeriod": true, "Delay": true, "Monitor": true, "Window": true, "Interval": true, "Timeout": true, "StartPeriod": true, "StartInterval": true,
 }
 
 // valueOf is a value in a line, with its unit; empty for none.

@@ -142,6 +142,8 @@ var arrows = []arrow{
 	{"cluster/clustertest", "agent/network/simulate", "its networks carry nothing"},
 
 	{"cmd/skep", "cluster", "it shows the cluster's status"},
+	{"cmd/skep", "cmd/skep/stack", "it deploys what that loads"},
+	{"cmd/skep/stack", "cluster", "it asks for plans, and shows them"},
 	{"cmd/skep", "cluster/api/console", "it is the way of a browser to the node's console"},
 	{"cmd/skep", "cluster/node", "the daemon is a node"},
 	{"cmd/skep", "agent", "the daemon chooses a Driver"},

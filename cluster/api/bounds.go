@@ -28,6 +28,9 @@ const (
 	// memory without any.
 	elementSize = 16
 
+	// maxPlan is how much the services of a plan may have together.
+	maxPlan = 4 * maxSpec
+
 	// maxListed is how many elements a list or map may have that people write: more than
 	// they do, and few enough for each to be looked at wherever the spec is.
 	maxListed = 1000
@@ -130,7 +133,8 @@ var bounds = func() map[string]bound {
 			network.CreateOptions.Options network.CreateOptions.Labels network.IPAM.Options`},
 		{bound{maxListed, 0, printable}, `swarm.ContainerSpec.Mounts swarm.ContainerSpec.Secrets swarm.ContainerSpec.Configs swarm.ContainerSpec.Ulimits
 			swarm.Placement.Platforms swarm.Resources.GenericResources swarm.TaskSpec.Networks swarm.ServiceSpec.Networks
-			swarm.CAConfig.ExternalCAs runtime.PluginSpec.Privileges`},
+			swarm.CAConfig.ExternalCAs runtime.PluginSpec.Privileges cluster.PlanRequest.Services`},
+		{bound{maxListed, maxWord, printable}, `cluster.PlanRequest.Remove cluster.PlanRequest.Networks cluster.PlanRequest.Secrets cluster.PlanRequest.Configs`},
 		{bound{0, maxPEM, lines}, `swarm.CAConfig.SigningCACert swarm.CAConfig.SigningCAKey swarm.ExternalCA.CACert`},
 		{bound{0, maxProfile, anything}, `swarm.SeccompOpts.Profile`},
 		{bound{0, maxData, anything}, `swarm.SecretSpec.Data swarm.ConfigSpec.Data cluster.RestoreRequest.Key`},
@@ -145,6 +149,7 @@ var bounds = func() map[string]bound {
 // totals are how much text there may be in all of what clients send, by its type.
 var totals = map[reflect.Type]int{
 	reflect.TypeFor[swarm.ServiceSpec]():      maxSpec,
+	reflect.TypeFor[cluster.PlanRequest]():    maxPlan,
 	reflect.TypeFor[swarm.NodeSpec]():         maxSettings,
 	reflect.TypeFor[swarm.Spec]():             maxSettings + 2*maxPEM,
 	reflect.TypeFor[swarm.SecretSpec]():       maxSettings,

@@ -308,3 +308,49 @@ func (s *Server) removeConfig(ctx context.Context, r *request) (response, error)
 func unsupported(what, instead string) error {
 	return fail(cluster.ErrUnsupported, "%s: not supported by skep yet: %s", what, instead)
 }
+
+// matchSecret tells which secrets of a stack are what one of its file is, or was before, and
+// which of them have its content: so a client can name secrets by content, though nobody is told
+// any, nor anything made of it.
+func (s *Server) matchSecret(ctx context.Context, r *request) (response, error) {
+	spec, err := readSecret(r)
+	if err != nil {
+		return response{}, err
+	}
+	wanted := secretAsData(&cluster.Secret{Spec: spec})
+	if err := wanted.check(r, cluster.SecretLimit); err != nil {
+		return response{}, err
+	}
+	return response{list: listOf(r.manager.Store().View().Secrets(),
+		func(secret *cluster.Secret) bool { return secretAsData(secret).isOf(wanted.spec) },
+		func(secret *cluster.Secret) cluster.StackData { return secretAsData(secret).match(wanted.spec) })}, nil
+}
+
+// matchConfig is matchSecret for configs.
+func (s *Server) matchConfig(ctx context.Context, r *request) (response, error) {
+	var spec swarm.ConfigSpec
+	if err := r.decodeStrict(&spec); err != nil {
+		return response{}, err
+	}
+	wanted := configAsData(&cluster.Config{Spec: spec})
+	if err := wanted.check(r, cluster.ConfigLimit); err != nil {
+		return response{}, err
+	}
+	return response{list: listOf(r.manager.Store().View().Configs(),
+		func(config *cluster.Config) bool { return configAsData(config).isOf(wanted.spec) },
+		func(config *cluster.Config) cluster.StackData { return configAsData(config).match(wanted.spec) })}, nil
+}
+
+// labelStack is by which docker finds what is of a stack.
+const labelStack = "com.docker.stack.namespace"
+
+// isOf tells whether it is of the same stack as wanted, and of the same entry or name.
+func (d secretOrConfig) isOf(wanted swarm.ConfigSpec) bool {
+	key := wanted.Labels[cluster.LabelStackData]
+	return d.spec.Name == wanted.Name || key != "" && d.spec.Labels[cluster.LabelStackData] == key && d.spec.Labels[labelStack] == wanted.Labels[labelStack]
+}
+
+func (d secretOrConfig) match(wanted swarm.ConfigSpec) cluster.StackData {
+	sameTemplating := (wanted.Templating == nil) == (d.spec.Templating == nil)
+	return cluster.StackData{ID: d.id, Name: d.spec.Name, Same: sameTemplating && subtle.ConstantTimeCompare(wanted.Data, d.spec.Data) == 1}
+}

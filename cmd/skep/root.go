@@ -11,7 +11,6 @@ import (
 	"github.com/docker/cli/cli/command/config"
 	"github.com/docker/cli/cli/command/network"
 	"github.com/docker/cli/cli/command/secret"
-	"github.com/docker/cli/cli/command/stack"
 	"github.com/docker/cli/cli/command/system"
 	"github.com/docker/cli/cli/flags"
 	cliversion "github.com/docker/cli/cli/version"
@@ -65,7 +64,7 @@ func newRoot(dockerCLI *command.DockerCli) *root {
 
 		newServiceCommand(dockerCLI),
 		newNodeCommand(dockerCLI),
-		stack.NewStackCommand(dockerCLI),
+		newStackCommand(dockerCLI),
 		newSwarmCommand(dockerCLI),
 		secret.NewSecretCommand(dockerCLI),
 		config.NewConfigCommand(dockerCLI),

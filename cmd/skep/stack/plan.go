@@ -1,0 +1,328 @@
+package stack
+
+import (
+	"cmp"
+	"fmt"
+	"io"
+	"maps"
+	"slices"
+	"strconv"
+	"strings"
+	"text/tabwriter"
+
+	"github.com/distribution/reference"
+	"github.com/docker/cli/cli/compose/convert"
+	"github.com/docker/docker/api/types/network"
+	"github.com/docker/docker/api/types/registry"
+	"github.com/docker/docker/api/types/swarm"
+
+	"skep/cluster"
+)
+
+// Live is what a cluster has of a stack, and the secrets and configs that it may refer to.
+type Live struct {
+	Services []swarm.Service
+	Networks []network.Summary
+	// Secrets and Configs are all of the cluster's.
+	Secrets []swarm.Secret
+	Configs []swarm.Config
+}
+
+// What is done to an object, beside what a plan does to a service.
+const (
+	Remove = "remove"
+	// Left is an object that the file doesn't have, and that stays.
+	Left = "left"
+)
+
+// Change is what becomes of one object of a stack.
+type Change struct {
+	Kind, Name, Action string
+	// RestartsTasks tells whether tasks are replaced by others.
+	RestartsTasks bool                 `json:",omitempty"`
+	Differences   []cluster.Difference `json:",omitempty"`
+	// Refused is why the cluster refuses it, Waits why tasks will have to wait for a node.
+	Refused string `json:",omitempty"`
+	Waits   string `json:",omitempty"`
+	Note    string `json:",omitempty"`
+}
+
+// Changed tells whether anything is done.
+func (c Change) Changed() bool { return c.Action != cluster.PlanUnchanged && c.Action != Left }
+
+// Choose has an entry of the file be one of the secrets or configs that there are, if one has its
+// content, or else a new one of a name that is free: what services refer to never changes, so
+// that they can go back to it. found are those that are, or were, what the entry is.
+func Choose(d *Data, found []cluster.StackData) (id string, change Change) {
+	base := d.Spec.Name
+	change = Change{Kind: d.Kind, Name: base, Action: cluster.PlanUnchanged}
+	number, same := 0, cluster.StackData{}
+	for _, f := range found {
+		n := numberOf(base, f.Name)
+		if f.Same && (same.ID == "" || n > numberOf(base, same.Name)) {
+			same = f
+		}
+		number = max(number, n)
+	}
+	switch {
+	case same.ID != "" && (!d.Named || same.Name == base):
+		d.Spec.Name, change.Name = same.Name, same.Name
+		return same.ID, change
+	case number == 0:
+		change.Action = cluster.PlanCreate
+	case d.Named:
+		change.Refused = fmt.Sprintf("it has other content, and the file says its name: give it another one, or leave name: out of %ss.%s, and each content gets its own", d.Kind, d.Key)
+		change.Action = cluster.PlanUpdate
+		return "", change
+	default:
+		d.Spec.Name = base + "-" + strconv.Itoa(number+1)
+		d.Spec.Labels = maps.Clone(d.Spec.Labels)
+		d.Spec.Labels[cluster.LabelStackData] = d.Key
+		change.Name, change.Action, change.Note = d.Spec.Name, cluster.PlanCreate, "its content is another one"
+	}
+	return cluster.PlannedID, change
+}
+
+// Asked is what to ask the cluster of an entry, to Choose.
+func (d Data) Asked() swarm.ConfigSpec {
+	spec := d.Spec
+	spec.Labels = maps.Clone(spec.Labels)
+	spec.Labels[cluster.LabelStackData] = d.Key
+	return spec
+}
+
+// numberOf is the how manieth content of an entry a name is of; 0 when it is none of its.
+func numberOf(base, name string) int {
+	if name == base {
+		return 1
+	}
+	rest, ok := strings.CutPrefix(name, base+"-")
+	n, err := strconv.Atoi(rest)
+	if !ok || err != nil || n < 2 {
+		return 0
+	}
+	return n
+}
+
+// Refer has the services refer to the secrets and configs that were chosen. chosen has for each
+// kind and name in the file which one that is; others must be there.
+func (s *Stack) Refer(live Live, chosen map[string]Chosen) error {
+	lookup := func(kind, name string) (Chosen, error) {
+		if c, ok := chosen[kind+" "+name]; ok {
+			return c, nil
+		}
+		for _, secret := range live.Secrets {
+			if kind == "secret" && secret.Spec.Name == name {
+				return Chosen{secret.ID, name}, nil
+			}
+		}
+		for _, config := range live.Configs {
+			if kind == "config" && config.Spec.Name == name {
+				return Chosen{config.ID, name}, nil
+			}
+		}
+		return Chosen{}, fmt.Errorf("%s %s is external, and isn't there: create it first", kind, name)
+	}
+	for i := range s.Services {
+		container := s.Services[i].TaskTemplate.ContainerSpec
+		for _, ref := range container.Secrets {
+			c, err := lookup("secret", ref.SecretName)
+			if err != nil {
+				return err
+			}
+			ref.SecretID, ref.SecretName = c.ID, c.Name
+		}
+		for _, ref := range container.Configs {
+			c, err := lookup("config", ref.ConfigName)
+			if err != nil {
+				return err
+			}
+			ref.ConfigID, ref.ConfigName = c.ID, c.Name
+		}
+	}
+	return nil
+}
+
+// Chosen is the secret or config that an entry of the file is.
+type Chosen struct{ ID, Name string }
+
+// Keep has a service keep what isn't the file's to say: how often it was restarted by hand.
+func Keep(spec *swarm.ServiceSpec, live *swarm.ServiceSpec) {
+	spec.TaskTemplate.ForceUpdate = live.TaskTemplate.ForceUpdate
+}
+
+// KeepImage has a service keep its image of the digest that it has, if the file says the same image
+// as when it was deployed last.
+func KeepImage(spec *swarm.ServiceSpec, live *swarm.ServiceSpec) bool {
+	container := live.TaskTemplate.ContainerSpec
+	if container == nil || live.Labels[convert.LabelImage] != spec.Labels[convert.LabelImage] {
+		return false
+	}
+	spec.TaskTemplate.ContainerSpec.Image = container.Image
+	if p := live.TaskTemplate.Placement; p != nil {
+		spec.TaskTemplate.Placement.Platforms = p.Platforms
+	}
+	return true
+}
+
+// Tag has an image be of the tag that it is of if none is written, as docker's client has it.
+func Tag(spec *swarm.ServiceSpec) {
+	container := spec.TaskTemplate.ContainerSpec
+	if named, err := reference.ParseNormalizedNamed(container.Image); err == nil {
+		container.Image = reference.FamiliarString(reference.TagNameOnly(named))
+	}
+}
+
+// Pin has a service's image be of the digest that a registry has for it now, and run on what it is
+// for, as docker's client has it.
+func Pin(spec *swarm.ServiceSpec, found registry.DistributionInspect) {
+	container := spec.TaskTemplate.ContainerSpec
+	if named, err := reference.ParseNormalizedNamed(container.Image); err == nil {
+		if _, pinned := named.(reference.Canonical); !pinned {
+			if with, err := reference.WithDigest(named, found.Descriptor.Digest); err == nil {
+				container.Image = reference.FamiliarString(with)
+			}
+		}
+	}
+	for _, p := range found.Platforms {
+		architecture := p.Architecture
+		if strings.EqualFold(architecture, "arm") { // Its variants run on each other.
+			architecture = ""
+		}
+		spec.TaskTemplate.Placement.Platforms = append(spec.TaskTemplate.Placement.Platforms, swarm.Platform{Architecture: architecture, OS: p.OS})
+	}
+}
+
+// Pinned tells whether an image is of a digest that is written.
+func Pinned(image string) bool {
+	named, err := reference.ParseNormalizedNamed(image)
+	_, pinned := named.(reference.Canonical)
+	return err == nil && pinned
+}
+
+// NetworkChanges says what becomes of networks. One that is there stays as it is.
+func (s *Stack) NetworkChanges(live Live) (changes []Change) {
+	there := map[string]network.Summary{}
+	for _, n := range live.Networks {
+		there[n.Name] = n
+	}
+	for _, wanted := range s.Networks {
+		change := Change{Kind: "network", Name: wanted.Name, Action: cluster.PlanCreate}
+		if n, ok := there[wanted.Name]; ok {
+			change.Action = cluster.PlanUnchanged
+			if what := networkDiffers(wanted, n); len(what) > 0 {
+				change.Note = "it is another one than the file says (" + strings.Join(what, ", ") + "), and stays: remove it, and deploy again, to have it so"
+			}
+		}
+		changes = append(changes, change)
+	}
+	return changes
+}
+
+func networkDiffers(wanted Network, is network.Summary) (what []string) {
+	say := func(differ bool, word string) {
+		if differ {
+			what = append(what, word)
+		}
+	}
+	say(wanted.Driver != is.Driver, "driver")
+	say(wanted.Internal != is.Internal, "internal")
+	say(wanted.Attachable != is.Attachable, "attachable")
+	for key, value := range wanted.Options {
+		if is.Options[key] != value {
+			say(true, "driver option "+key)
+		}
+	}
+	if wanted.IPAM != nil {
+		for _, pool := range wanted.IPAM.Config {
+			if !slices.ContainsFunc(is.IPAM.Config, func(p network.IPAMConfig) bool { return p.Subnet == pool.Subnet }) {
+				say(pool.Subnet != "", "subnet "+pool.Subnet)
+			}
+		}
+	}
+	slices.Sort(what)
+	return what
+}
+
+// Request is what to ask the cluster of what would become of the services.
+func (s *Stack) Request(live Live, changes []Change, prune bool) cluster.PlanRequest {
+	asked := cluster.PlanRequest{Services: s.Services}
+	for _, c := range changes {
+		if c.Action != cluster.PlanCreate {
+			continue
+		}
+		switch c.Kind {
+		case "network":
+			asked.Networks = append(asked.Networks, c.Name)
+		case "secret":
+			asked.Secrets = append(asked.Secrets, c.Name)
+		case "config":
+			asked.Configs = append(asked.Configs, c.Name)
+		}
+	}
+	if prune {
+		for _, service := range s.Unwanted(live) {
+			asked.Remove = append(asked.Remove, service.Spec.Name)
+		}
+	}
+	return asked
+}
+
+// Unwanted are the stack's services that the file doesn't have.
+func (s *Stack) Unwanted(live Live) (services []swarm.Service) {
+	for _, service := range live.Services {
+		if !slices.ContainsFunc(s.Services, func(spec swarm.ServiceSpec) bool { return spec.Name == service.Spec.Name }) {
+			services = append(services, service)
+		}
+	}
+	slices.SortFunc(services, func(a, b swarm.Service) int { return cmp.Compare(a.Spec.Name, b.Spec.Name) })
+	return services
+}
+
+// ServiceChanges says what becomes of services, as the cluster planned it.
+func (s *Stack) ServiceChanges(live Live, planned []cluster.PlannedService, prune bool) (changes []Change) {
+	for _, p := range planned {
+		changes = append(changes, Change{Kind: "service", Name: p.Name, Action: p.Action, RestartsTasks: p.Restarts,
+			Differences: p.Differences, Refused: p.Refused, Waits: p.Waits})
+	}
+	for _, service := range s.Unwanted(live) {
+		change := Change{Kind: "service", Name: service.Spec.Name, Action: Left, Note: "the file doesn't have it: --prune removes it"}
+		if prune {
+			change.Action, change.Note = Remove, ""
+		}
+		changes = append(changes, change)
+	}
+	return changes
+}
+
+// Show writes changes for people. Of what stays as it is there is nothing, unless there is
+// something to say of it.
+func Show(w io.Writer, changes []Change) error {
+	for _, c := range changes {
+		if !c.Changed() && c.Note == "" {
+			continue
+		}
+		line := fmt.Sprintf("%-9s %s %s", c.Action, c.Kind, c.Name)
+		if c.RestartsTasks {
+			line += " (restarts tasks)"
+		}
+		if c.Note != "" {
+			line += ": " + c.Note
+		}
+		fmt.Fprintln(w, line)
+		t := tabwriter.NewWriter(w, 0, 0, 3, ' ', 0)
+		for _, d := range c.Differences {
+			fmt.Fprintf(t, "    %s\n", d)
+		}
+		if err := t.Flush(); err != nil {
+			return err
+		}
+		if c.Waits != "" {
+			fmt.Fprintf(w, "    would wait: %s\n", c.Waits)
+		}
+		if c.Refused != "" {
+			fmt.Fprintf(w, "    refused: %s\n", c.Refused)
+		}
+	}
+	return nil
+}
