@@ -155,6 +155,8 @@ var arrows = []arrow{
 	{"cmd/skep", "agent/network", "the daemon chooses a Plane"},
 	{"cmd/skep", "agent/network/linux", "--driver docker, where the kernel can"},
 	{"cmd/skep", "agent/network/simulate", "--driver simulate"},
+	{"cmd/skep", "cmd/skep/up", "it makes machines a cluster, and is what looks at them there"},
+	{"cmd/skep/up", "cluster", "it goes by what managers say of the cluster"},
 	{"cmd/lab", "cluster", "experiments read the cluster's status"},
 	{"cmd/lab", "cluster/clustertest", "scenarios that need no real processes"},
 	{"cmd/lab", "cmd/lab/scenario", "it runs what a file says"},

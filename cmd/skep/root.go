@@ -61,6 +61,12 @@ func newRoot(dockerCLI *command.DockerCli) *root {
 		newClusterCommand(dockerCLI),
 		newConsoleCommand(dockerCLI),
 		newUpgradeCommand(dockerCLI),
+		newUpCommand(dockerCLI),
+		newCheckCommand(dockerCLI),
+		newDownCommand(dockerCLI),
+		newImageCommand(dockerCLI),
+		newUnitCommand(),
+		newMachineCommand(),
 
 		newServiceCommand(dockerCLI),
 		newNodeCommand(dockerCLI),
