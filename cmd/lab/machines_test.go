@@ -143,36 +143,12 @@ func newFleet(ctx context.Context, t *testing.T, n int) *fleet {
 	t.Helper()
 	begin := time.Now()
 	bin := binaries(t)
-	cache, err := machinesCache()
-	if err != nil {
-		t.Fatal(err)
-	}
-	before := hostState(ctx, t)
 	took := func(what string) {
 		t.Logf("%s after %v", what, time.Since(begin).Round(100*time.Millisecond))
 	}
 	took("binaries")
-	if err := makeRoot(ctx, rootFile(cache), testWriter{t}); err != nil {
-		t.Fatal(err)
-	}
-	took("a root file system")
-	machines, err := machinesUp(ctx, defaultEngine, n, cache, nil, testWriter{t})
-	if err != nil {
-		t.Fatal(err)
-	}
+	machines := newMachines(ctx, t, n, nil)
 	took("machines")
-	t.Cleanup(func() {
-		begin := time.Now()
-		ctx, cancel := context.WithTimeout(context.Background(), 2*time.Minute)
-		defer cancel()
-		if err := machinesDown(ctx, defaultEngine); err != nil {
-			t.Errorf("remove the machines: %v", err)
-		}
-		if after := hostState(ctx, t); !slices.Equal(before, after) {
-			t.Errorf("the host had\n%s\nand now has\n%s", strings.Join(before, "\n"), strings.Join(after, "\n"))
-		}
-		t.Logf("the machines were removed in %v", time.Since(begin).Round(100*time.Millisecond))
-	})
 	f := &fleet{T: t, ctx: ctx, machines: machines}
 	skep, err := os.ReadFile(filepath.Join(bin, "skep"))
 	if err != nil {
@@ -235,6 +211,37 @@ func newFleet(ctx context.Context, t *testing.T, n int) *fleet {
 	f.runs(time.Minute)
 	took("a service with a secret")
 	return f
+}
+
+// newMachines makes machines, which are removed with all that there is of them when the test ends. Who has
+// an authorized key is let in as root by ssh.
+func newMachines(ctx context.Context, t *testing.T, n int, authorized []byte) []*machine {
+	t.Helper()
+	cache, err := machinesCache()
+	if err != nil {
+		t.Fatal(err)
+	}
+	before := hostState(ctx, t)
+	if err := makeRoot(ctx, rootFile(cache), testWriter{t}); err != nil {
+		t.Fatal(err)
+	}
+	machines, err := machinesUp(ctx, defaultEngine, n, cache, authorized, testWriter{t})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		begin := time.Now()
+		ctx, cancel := context.WithTimeout(context.Background(), 2*time.Minute)
+		defer cancel()
+		if err := machinesDown(ctx, defaultEngine); err != nil {
+			t.Errorf("remove the machines: %v", err)
+		}
+		if after := hostState(ctx, t); !slices.Equal(before, after) {
+			t.Errorf("the host had\n%s\nand now has\n%s", strings.Join(before, "\n"), strings.Join(after, "\n"))
+		}
+		t.Logf("the machines were removed in %v", time.Since(begin).Round(100*time.Millisecond))
+	})
+	return machines
 }
 
 // hostState is what the host has that machines are made of, without what they don't make.

@@ -20,7 +20,7 @@ import (
 const machineSuite = "bookworm"
 
 var machinePackages = []string{
-	"systemd-sysv", "dbus", "openssh-server", "docker.io", "iptables", "iproute2", "iputils-ping", "curl", "ca-certificates", "procps",
+	"systemd-sysv", "dbus", "openssh-server", "docker.io", "iptables", "iproute2", "iputils-ping", "curl", "ca-certificates", "procps", "sudo",
 }
 
 // installers are the programs that can make a root file system, the faster one first.
