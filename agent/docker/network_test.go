@@ -215,7 +215,7 @@ func TestNetworks_OfAContainer(t *testing.T) {
 				t.Errorf("on %s, want %s", got, want.networks)
 			}
 			host := e.last["HostConfig"].(map[string]any)
-			wanted(t, []any{host["NetworkMode"], host["Dns"], host["DnsSearch"]}, `["web",["10.0.1.1"],["example.com"]]`)
+			wanted(t, []any{host["NetworkMode"], host["Dns"], host["DnsSearch"], host["DnsOptions"]}, `["web",["10.0.1.1"],["example.com"],["attempts:2"]]`)
 		})
 	}
 }

@@ -47,6 +47,11 @@ func (d *Driver) settings(a agent.Assignment) (*settings, error) {
 		// Names are answered at the gateway, also those that the service's own servers know.
 		if at.Network.Spans() {
 			s.host.DNS = []string{at.Network.Subnets[0].Gateway.String()}
+			if len(s.host.DNSOptions) == 0 {
+				// Else the engine takes the machine's, and where ndots is among them it asks nobody
+				// for names of one label. This is what holds without it.
+				s.host.DNSOptions = []string{"attempts:2"}
+			}
 			break
 		}
 	}
