@@ -41,6 +41,9 @@ type PlannedService struct {
 // several, of other content each.
 const LabelStackData = "skep.stack.data"
 
+// LabelStackDeploy says of a config that it remembers a deployment of its stack, and which.
+const LabelStackDeploy = "skep.stack.deploy"
+
 // StackData is a secret or config that is what a stack's file has, or had before.
 type StackData struct {
 	ID, Name string

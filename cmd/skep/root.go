@@ -8,9 +8,7 @@ import (
 
 	"github.com/docker/cli/cli"
 	"github.com/docker/cli/cli/command"
-	"github.com/docker/cli/cli/command/config"
 	"github.com/docker/cli/cli/command/network"
-	"github.com/docker/cli/cli/command/secret"
 	"github.com/docker/cli/cli/command/system"
 	"github.com/docker/cli/cli/flags"
 	cliversion "github.com/docker/cli/cli/version"
@@ -72,8 +70,8 @@ func newRoot(dockerCLI *command.DockerCli) *root {
 		newNodeCommand(dockerCLI),
 		newStackCommand(dockerCLI),
 		newSwarmCommand(dockerCLI),
-		secret.NewSecretCommand(dockerCLI),
-		config.NewConfigCommand(dockerCLI),
+		newSecretCommand(dockerCLI),
+		newConfigCommand(dockerCLI),
 		network.NewNetworkCommand(dockerCLI),
 		system.NewInfoCommand(dockerCLI),
 		newVersionCommand(dockerCLI),

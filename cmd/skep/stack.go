@@ -35,12 +35,15 @@ func newStackCommand(dockerCLI command.Cli) *cobra.Command {
 		switch sub.Name() {
 		case "deploy":
 			cmd.RemoveCommand(sub)
-			cmd.AddCommand(newStackDeployCommand(dockerCLI, sub.ValidArgsFunction))
+			cmd.AddCommand(newStackDeployCommand(dockerCLI, sub.ValidArgsFunction), newStackExportCommand(dockerCLI, sub.ValidArgsFunction))
+		case "config":
+			cmd.RemoveCommand(sub)
+			cmd.AddCommand(newStackConfigCommand(dockerCLI))
 		case "rm":
 			addWaitTo(sub, dockerCLI)
 		}
 	}
-	cmd.AddCommand(newStackDiffCommand(dockerCLI))
+	cmd.AddCommand(newStackDiffCommand(dockerCLI), newStackHistoryCommand(dockerCLI), newStackRollbackCommand(dockerCLI))
 	return cmd
 }
 
@@ -48,6 +51,8 @@ func newStackCommand(dockerCLI command.Cli) *cobra.Command {
 type sourceFlags struct {
 	files, profiles, envFiles []string
 	strict                    bool
+	// nameless takes files that don't name the stack.
+	nameless bool
 }
 
 func (f *sourceFlags) install(flags *pflag.FlagSet) {
@@ -59,7 +64,7 @@ func (f *sourceFlags) install(flags *pflag.FlagSet) {
 
 // load loads what the flags name; args has the stack's name, or nothing.
 func (f *sourceFlags) load(ctx context.Context, dockerCLI command.Cli, args []string) (*stack.Stack, error) {
-	from := stack.Source{Files: f.files, Stdin: dockerCLI.In(), Profiles: f.profiles, EnvFiles: f.envFiles, Environ: os.Environ()}
+	from := stack.Source{Files: f.files, Stdin: dockerCLI.In(), Profiles: f.profiles, EnvFiles: f.envFiles, Environ: os.Environ(), Nameless: f.nameless}
 	if len(args) > 0 {
 		from.Name = args[0]
 		if err := stack.CheckName(from.Name); err != nil {
@@ -133,7 +138,9 @@ func planDeployment(ctx context.Context, dockerCLI command.Cli, flags *deployFla
 		return nil, err
 	}
 	for i := range s.Services {
-		if err := d.settle(ctx, &s.Services[i]); err != nil {
+		if s.Recalled() > 0 {
+			d.keep(&s.Services[i])
+		} else if err := d.settle(ctx, &s.Services[i]); err != nil {
 			return nil, err
 		}
 	}
@@ -151,7 +158,7 @@ func fetchLive(ctx context.Context, c client.APIClient, name string) (live stack
 	if live.Services, err = c.ServiceList(ctx, swarmtypes.ServiceListOptions{Filters: of}); err != nil {
 		return live, err
 	}
-	if live.Networks, err = c.NetworkList(ctx, network.ListOptions{Filters: of}); err != nil {
+	if live.Networks, err = c.NetworkList(ctx, network.ListOptions{Filters: filters.NewArgs(filters.Arg("scope", "swarm"))}); err != nil {
 		return live, err
 	}
 	if live.Secrets, err = c.SecretList(ctx, swarmtypes.SecretListOptions{}); err != nil {
@@ -161,17 +168,22 @@ func fetchLive(ctx context.Context, c client.APIClient, name string) (live stack
 	return live, err
 }
 
-// settle decides on which image a service runs, and has it keep what isn't the file's to say.
+// keep has a service keep what isn't the file's to say, and returns what it is now, if it is there.
+func (d *deployment) keep(spec *swarmtypes.ServiceSpec) *swarmtypes.ServiceSpec {
+	for i := range d.live.Services {
+		if old := &d.live.Services[i].Spec; old.Name == spec.Name && old.Labels[convert.LabelNamespace] == d.Name {
+			stack.Keep(spec, old)
+			return old
+		}
+	}
+	return nil
+}
+
+// settle decides on which image a service runs.
 func (d *deployment) settle(ctx context.Context, spec *swarmtypes.ServiceSpec) error {
 	image := spec.TaskTemplate.ContainerSpec.Image
 	stack.Tag(spec)
-	var old *swarmtypes.ServiceSpec
-	for i := range d.live.Services {
-		if d.live.Services[i].Spec.Name == spec.Name {
-			old = &d.live.Services[i].Spec
-			stack.Keep(spec, old)
-		}
-	}
+	old := d.keep(spec)
 	if d.flags.resolve != swarm.ResolveImageAlways && old != nil && stack.KeepImage(spec, old) || d.flags.resolve == swarm.ResolveImageNever {
 		return nil
 	}
@@ -275,6 +287,7 @@ func showPlan(ctx context.Context, dockerCLI command.Cli, flags *deployFlags, s 
 func newStackDeployCommand(dockerCLI command.Cli, complete cobra.CompletionFunc) *cobra.Command {
 	flags, waiting := &deployFlags{}, &waitFlags{}
 	var dryRun, pruneData bool
+	var message string
 	cmd := &cobra.Command{
 		Use:     "deploy [OPTIONS] [STACK]",
 		Aliases: []string{"up"},
@@ -287,6 +300,9 @@ a name of its own, so services are updated to it, and can go back. --dry-run sho
 would be done, like "skep stack diff".`,
 		Args: cli.RequiresMaxArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
+			if err := cluster.CheckMessage(message); err != nil {
+				return err
+			}
 			s, err := flags.load(cmd.Context(), dockerCLI, args)
 			if err != nil {
 				return err
@@ -298,19 +314,8 @@ would be done, like "skep stack diff".`,
 			if err != nil {
 				return err
 			}
-			if err := d.show(dockerCLI.Out()); err != nil {
+			if err := d.roll(cmd.Context(), message, waiting); err != nil {
 				return err
-			}
-			if err := d.refused(); err != nil {
-				return err
-			}
-			if err := d.deploy(cmd.Context()); err != nil {
-				return err
-			}
-			if !waiting.detach {
-				if err := d.wait(cmd.Context(), waiting); err != nil {
-					return err
-				}
 			}
 			if pruneData {
 				return d.pruneData(cmd.Context())
@@ -321,9 +326,32 @@ would be done, like "skep stack diff".`,
 	}
 	flags.install(cmd.Flags())
 	waiting.install(cmd.Flags())
+	cmd.Flags().StringVar(&message, "message", "", `Why this is done, for "skep stack history"`)
 	cmd.Flags().BoolVar(&dryRun, "dry-run", false, "Show what would be done, and do nothing")
 	cmd.Flags().BoolVar(&pruneData, "prune-data", false, "Remove secrets and configs of the stack that no service has, nor a kept revision of one")
 	return cmd
+}
+
+// roll shows what was planned, does it, remembers it and waits for it.
+func (d *deployment) roll(ctx context.Context, message string, waiting *waitFlags) error {
+	if err := d.show(d.cli.Out()); err != nil {
+		return err
+	}
+	if err := d.refused(); err != nil {
+		return err
+	}
+	if err := d.deploy(ctx); err != nil {
+		return err
+	}
+	if d.changed() {
+		if err := d.remember(ctx, message); err != nil {
+			fmt.Fprintln(d.cli.Err(), "warning: this deployment can't be gone back to:", err)
+		}
+	}
+	if waiting.detach {
+		return nil
+	}
+	return d.wait(ctx, waiting)
 }
 
 // deploy does what was planned. What fails in the middle is told, and the same command goes on.
@@ -440,6 +468,17 @@ func (d *deployment) pruneData(ctx context.Context) error {
 	for _, entry := range d.Data {
 		used[entry.Spec.Name] = true
 	}
+	note := func(task swarmtypes.TaskSpec) {
+		if task.ContainerSpec == nil {
+			return
+		}
+		for _, ref := range task.ContainerSpec.Secrets {
+			used[ref.SecretID] = true
+		}
+		for _, ref := range task.ContainerSpec.Configs {
+			used[ref.ConfigID] = true
+		}
+	}
 	all, err := c.ServiceList(ctx, swarmtypes.ServiceListOptions{})
 	if err != nil {
 		return err
@@ -449,28 +488,23 @@ func (d *deployment) pruneData(ctx context.Context) error {
 		if err != nil {
 			return fmt.Errorf("list the revisions of service %s: %w", service.Spec.Name, err)
 		}
-		tasks := []swarmtypes.TaskSpec{service.Spec.TaskTemplate}
+		note(service.Spec.TaskTemplate)
 		if service.PreviousSpec != nil {
-			tasks = append(tasks, service.PreviousSpec.TaskTemplate)
+			note(service.PreviousSpec.TaskTemplate)
 		}
 		for _, r := range revisions {
-			tasks = append(tasks, r.TaskTemplate)
-		}
-		for _, task := range tasks {
-			if task.ContainerSpec == nil {
-				continue
-			}
-			for _, ref := range task.ContainerSpec.Secrets {
-				used[ref.SecretID] = true
-			}
-			for _, ref := range task.ContainerSpec.Configs {
-				used[ref.ConfigID] = true
-			}
+			note(r.TaskTemplate)
 		}
 	}
 	live, err := fetchLive(ctx, c, d.Name)
 	if err != nil {
 		return err
+	}
+	for _, record := range stack.Records(d.Name, live) {
+		used[record.ID()] = true
+		for _, spec := range record.Services {
+			note(spec.TaskTemplate)
+		}
 	}
 	for _, secret := range live.Secrets {
 		if secret.Spec.Labels[convert.LabelNamespace] != d.Name || used[secret.ID] || used[secret.Spec.Name] {

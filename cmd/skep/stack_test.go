@@ -105,7 +105,7 @@ configs:
 		t.Fatalf("back to the old config: %+v", r)
 	}
 	want(run(two, "deploy", "--quiet", "--prune-data"), 0, "*", "")
-	if r := skep(t, env, "config", "ls", "--format", "{{.Name}}"); r.stdout != "shop_conf\nshop_conf-2\n" {
+	if r := skep(t, env, "config", "ls", "--format", "{{.Name}}"); r.stdout != "shop.deploy-1\nshop.deploy-2\nshop.deploy-3\nshop_conf\nshop_conf-2\n" {
 		t.Errorf("a config that a revision has: %+v", r)
 	}
 
@@ -118,6 +118,71 @@ configs:
 	if last.Name != "shop_web" || !last.RestartsTasks || len(last.Differences) != 2 || last.Differences[0].To != "web:2" {
 		t.Errorf("%+v", last)
 	}
+
+	// What is exported changes nothing when it is deployed.
+	exported := skep(t, env, "stack", "export", "shop")
+	if exported.status != 0 || exported.stderr != "" || !strings.Contains(exported.stdout, "content: two") {
+		t.Fatalf("%+v", exported)
+	}
+	if r := skepReading(t, exported.stdout, env, "stack", "diff", "--resolve-image", "never", "-c", "-"); r.status != 0 {
+		t.Errorf("%+v\n%s", r, exported.stdout)
+	}
+	if r := skep(t, env, "service", "update", "--detach", "--no-resolve-image", "--hostname", "h", "--container-label-add", "a=b", "--credential-spec=", "--no-healthcheck", "shop_web"); r.status != 0 {
+		t.Fatalf("%+v", r)
+	}
+	if r := skep(t, env, "stack", "export", "shop"); r.status != 0 || r.stderr != "" || !strings.Contains(r.stdout, "hostname: h") {
+		t.Errorf("%+v", r)
+	}
+	if r := skep(t, env, "stack", "export", "none"); r.status != 1 || !strings.Contains(r.stderr, "there is no stack none") {
+		t.Errorf("%+v", r)
+	}
+	want(run(two, "deploy", "--quiet"), 0, "*", "")
+
+	// Back to how it was deployed, and forth.
+	if r := skep(t, env, "stack", "rollback", "--dry-run", "shop", "1"); r.status != 2 || !strings.Contains(r.stdout, "- config shop_conf-2") {
+		t.Errorf("%+v", r)
+	}
+	if r := skep(t, env, "stack", "rollback", "--quiet", "shop", "1"); r.status != 0 {
+		t.Fatalf("%+v", r)
+	}
+	want(run(one, "diff"), 0, "Stack shop is as the file says.\n", "")
+	if r := skep(t, env, "stack", "history", "shop"); r.status != 0 || !hasLine(strings.Join(strings.Fields(strings.Split(r.stdout, "\n")[1])[2:], " "), "1 back to deployment 1") {
+		t.Errorf("%+v", r)
+	}
+	if r := skep(t, env, "stack", "rollback", "--quiet", "shop"); r.status != 0 {
+		t.Fatalf("%+v", r)
+	}
+	want(run(two, "diff"), 0, "Stack shop is as the file says.\n", "")
+	for says, args := range map[string][]string{"isn't remembered": {"shop", "99"}, "is no number": {"shop", "x"}, "has no deployment before": {"none"}} {
+		if r := skep(t, env, append([]string{"stack", "rollback"}, args...)...); r.status != 1 || !strings.Contains(r.stderr, says) {
+			t.Errorf("%v: %+v", args, r)
+		}
+	}
+
+	// A config is rotated for all who have it, and rolled back.
+	if r := skepReading(t, "three", env, "config", "rotate", "--quiet", "shop_conf", "-"); r.status != 0 || r.stdout != "shop_conf-3\nupdate    service shop_web\n" {
+		t.Fatalf("%+v", r)
+	}
+	if r := skepReading(t, "three", env, "config", "rotate", "shop_conf-2", "-"); r.status != 0 || r.stdout != "shop_conf-3\n" || !strings.Contains(r.stderr, "No service had other content") {
+		t.Errorf("again: %+v", r)
+	}
+	want(run(strings.Replace(two, "two", "three", 1), "diff"), 0, "Stack shop is as the file says.\n", "")
+	if r := skepReading(t, "two", env, "config", "rotate", "--quiet", "--service-by-service", "shop_conf", "-"); r.status != 0 || !strings.HasPrefix(r.stdout, "shop_conf-2\nupdate    service shop_web\n") {
+		t.Errorf("back: %+v", r)
+	}
+	if r := skepReading(t, "canary", env, "secret", "create", "pass", "-"); r.status != 0 {
+		t.Fatalf("%+v", r)
+	}
+	if r := skep(t, env, "service", "update", "--detach", "--no-resolve-image", "--secret-add", "pass", "shop_web"); r.status != 0 {
+		t.Fatalf("%+v", r)
+	}
+	if r := skepReading(t, "canary-2", env, "secret", "rotate", "-d", "pass", "-"); r.status != 0 || r.stdout != "pass-2\nupdate    service shop_web\n" || strings.Contains(r.stderr, "canary") {
+		t.Errorf("%+v", r)
+	}
+	if r := skep(t, env, "secret", "rotate", "none", "/dev/null"); r.status != 1 || !strings.Contains(r.stderr, "none") {
+		t.Errorf("%+v", r)
+	}
+	want(run(two, "deploy", "--quiet"), 0, "*", "")
 
 	// docker's own command knows it.
 	if _, err := exec.LookPath("docker"); err == nil {
@@ -167,6 +232,18 @@ services:
 	}
 	if r := skep(t, env, "config", "ls", "-q"); r.stdout != "" {
 		t.Errorf("its configs are: %+v", r)
+	}
+}
+
+func TestStackConfig(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "shop.yml")
+	write(t, file, "services: {web: {image: \"web:${TAG}\", command: \"$$HOME\"}}")
+	r := skep(t, []string{"TAG=7"}, "stack", "config", "-c", file)
+	if r.status != 0 || r.stdout != "services:\n    web:\n        command: $$HOME\n        image: web:7\n" {
+		t.Errorf("%+v", r)
+	}
+	if r := skep(t, nil, "stack", "config", "--skip-interpolation", "-c", file); r.status != 0 || !strings.Contains(r.stdout, "web:${TAG}") {
+		t.Errorf("%+v", r)
 	}
 }
 

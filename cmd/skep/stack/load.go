@@ -38,8 +38,9 @@ type Source struct {
 	// Files are compose files, each over the ones before; "-" is Stdin.
 	Files []string
 	Stdin io.Reader
-	// Name is the stack's; without it the files say it.
-	Name string
+	// Name is the stack's; without it the files say it, unless Nameless says that nobody needs to.
+	Name     string
+	Nameless bool
 	// Profiles are those whose services are wanted, beside those of no profile.
 	Profiles []string
 	// EnvFiles are read instead of the file .env beside the first file.
@@ -62,6 +63,8 @@ type Stack struct {
 	Warnings []string
 	// file is what was loaded, in the words of compose files.
 	file map[string]any
+	// recalled is the number of the deployment that it was.
+	recalled int
 }
 
 // Network is one to make, if there is none of its name.
@@ -93,16 +96,30 @@ func Load(ctx context.Context, from Source) (*Stack, error) {
 	}
 	name := from.Name
 	if name == "" {
-		if name, _ = dict["name"].(string); name == "" {
+		if name, _ = dict["name"].(string); name == "" && from.Nameless {
+			name = "stack"
+		} else if name == "" {
 			return nil, errors.New("name the stack: as an argument, or by name: in the file")
 		}
 	}
 	s := &Stack{Name: name}
-	delete(dict, "name")
-	if err := l.apply(dict, from.Profiles, env); err != nil {
+	if from.Name != "" {
+		dict["name"] = name
+	}
+	if err := choose(dict, from.Profiles, env); err != nil {
 		return nil, err
 	}
 	s.file = clone(dict).(map[string]any)
+	for _, secret := range mapping(s.file["secrets"]) {
+		delete(mapping(secret), composespec.SecretConfigXValue)
+	}
+	delete(dict, "name")
+	services := mapping(dict["services"])
+	for _, key := range slices.Sorted(maps.Keys(services)) {
+		if err := l.service(key, mapping(services[key]), services, env); err != nil {
+			return nil, fmt.Errorf("service %s: %w", key, err)
+		}
+	}
 	if err := l.takeData(dict, env); err != nil {
 		return nil, err
 	}
@@ -145,6 +162,15 @@ func (l *loading) warn(text string) {
 	if !slices.Contains(l.warnings, text) {
 		l.warnings = append(l.warnings, text)
 	}
+}
+
+// Merge writes the files as one, without filling in variables.
+func Merge(ctx context.Context, from Source) ([]byte, error) {
+	dict, _, _, err := (&loading{}).read(ctx, from, true)
+	if err != nil {
+		return nil, err
+	}
+	return yaml.Marshal(dict)
 }
 
 // read applies interpolation, includes, extends and overrides, by the Compose Specification's own
@@ -236,9 +262,8 @@ func (h *listener) listen() func() {
 	}
 }
 
-// apply does what the Specification says of profiles and of what has two ways of writing, and
-// has each service in the words of docker's types.
-func (l *loading) apply(dict map[string]any, profiles []string, env map[string]string) error {
+// choose takes out services of profiles that aren't asked for.
+func choose(dict map[string]any, profiles []string, env map[string]string) error {
 	for _, profile := range strings.Split(env["COMPOSE_PROFILES"], ",") {
 		if profile = strings.TrimSpace(profile); profile != "" {
 			profiles = append(profiles, profile)
@@ -254,17 +279,13 @@ func (l *loading) apply(dict map[string]any, profiles []string, env map[string]s
 		}
 		delete(service, "profiles")
 	}
-	for _, name := range slices.Sorted(maps.Keys(services)) {
-		if err := l.service(name, mapping(services[name]), services, env); err != nil {
-			return fmt.Errorf("service %s: %w", name, err)
-		}
-	}
 	if len(services) == 0 {
 		return errors.New("the file has no services, or none of the profiles that are asked for")
 	}
 	return nil
 }
 
+// service has a service in the words of docker's types.
 func (l *loading) service(name string, s, services map[string]any, env map[string]string) error {
 	for key, value := range s {
 		if value == nil {

@@ -22,10 +22,10 @@ import (
 // Live is what a cluster has of a stack, and the secrets and configs that it may refer to.
 type Live struct {
 	Services []swarm.Service
+	// Networks, Secrets and Configs are all of the cluster's.
 	Networks []network.Summary
-	// Secrets and Configs are all of the cluster's.
-	Secrets []swarm.Secret
-	Configs []swarm.Config
+	Secrets  []swarm.Secret
+	Configs  []swarm.Config
 }
 
 // What is done to an object, beside what a plan does to a service.
@@ -105,35 +105,39 @@ func numberOf(base, name string) int {
 }
 
 // Refer has the services refer to the secrets and configs that were chosen. chosen has for each
-// kind and name in the file which one that is; others must be there.
+// kind and name in the file which one that is; others must be there. What has an ID already is of
+// a deployment before: then no other of that name will do.
 func (s *Stack) Refer(live Live, chosen map[string]Chosen) error {
-	lookup := func(kind, name string) (Chosen, error) {
-		if c, ok := chosen[kind+" "+name]; ok {
+	there := map[string]string{} // IDs by kind and name
+	for _, secret := range live.Secrets {
+		there["secret "+secret.Spec.Name] = secret.ID
+	}
+	for _, config := range live.Configs {
+		there["config "+config.Spec.Name] = config.ID
+	}
+	lookup := func(kind, name, id string) (Chosen, error) {
+		what := kind + " " + name
+		switch c, ok := chosen[what]; {
+		case ok && id == "":
 			return c, nil
+		case there[what] == "" && id == "":
+			return Chosen{}, fmt.Errorf("%s is external, and isn't there: create it first", what)
+		case id != "" && there[what] != id:
+			return Chosen{}, fmt.Errorf("%s, as it was then, was removed", what)
 		}
-		for _, secret := range live.Secrets {
-			if kind == "secret" && secret.Spec.Name == name {
-				return Chosen{secret.ID, name}, nil
-			}
-		}
-		for _, config := range live.Configs {
-			if kind == "config" && config.Spec.Name == name {
-				return Chosen{config.ID, name}, nil
-			}
-		}
-		return Chosen{}, fmt.Errorf("%s %s is external, and isn't there: create it first", kind, name)
+		return Chosen{there[what], name}, nil
 	}
 	for i := range s.Services {
 		container := s.Services[i].TaskTemplate.ContainerSpec
 		for _, ref := range container.Secrets {
-			c, err := lookup("secret", ref.SecretName)
+			c, err := lookup("secret", ref.SecretName, ref.SecretID)
 			if err != nil {
 				return err
 			}
 			ref.SecretID, ref.SecretName = c.ID, c.Name
 		}
 		for _, ref := range container.Configs {
-			c, err := lookup("config", ref.ConfigName)
+			c, err := lookup("config", ref.ConfigName, ref.ConfigID)
 			if err != nil {
 				return err
 			}
@@ -208,7 +212,11 @@ func (s *Stack) NetworkChanges(live Live) (changes []Change) {
 	}
 	for _, wanted := range s.Networks {
 		change := Change{Kind: "network", Name: wanted.Name, Action: cluster.PlanCreate}
-		if n, ok := there[wanted.Name]; ok {
+		n, ok := there[wanted.Name]
+		switch {
+		case ok && n.Labels[convert.LabelNamespace] != s.Name:
+			change.Refused = "there is a network of that name that isn't the stack's: if it is to be used, have it be external: true"
+		case ok:
 			change.Action = cluster.PlanUnchanged
 			if what := networkDiffers(wanted, n); len(what) > 0 {
 				change.Note = "it is another one than the file says (" + strings.Join(what, ", ") + "), and stays: remove it, and deploy again, to have it so"
@@ -325,4 +333,52 @@ func Show(w io.Writer, changes []Change) error {
 		}
 	}
 	return nil
+}
+
+// Entry is a secret or config with other data, as an entry of a file would be: of its stack's
+// file, if it is of one.
+func Entry(kind string, spec swarm.ConfigSpec, data []byte) Data {
+	d := Data{Kind: kind, Spec: spec}
+	d.Spec.Data = data
+	d.Spec.Labels = maps.Clone(spec.Labels)
+	if d.Spec.Labels == nil {
+		d.Spec.Labels = map[string]string{}
+	}
+	namespace := ""
+	if stack := spec.Labels[convert.LabelNamespace]; stack != "" {
+		namespace = stack + "_"
+	}
+	d.Key = cmp.Or(spec.Labels[cluster.LabelStackData], strings.TrimPrefix(spec.Name, namespace))
+	d.Spec.Name = namespace + d.Key
+	if numberOf(d.Spec.Name, spec.Name) == 0 { // Its file gave it a name.
+		d.Spec.Name = spec.Name
+	}
+	delete(d.Spec.Labels, cluster.LabelStackData)
+	return d
+}
+
+// Repoint has a service refer to one content of a secret or config where it refers to others of the
+// same, and tells whether it did.
+func Repoint(spec *swarm.ServiceSpec, kind string, from []cluster.StackData, to Chosen) (changed bool) {
+	other := func(id string) bool {
+		return id != to.ID && slices.ContainsFunc(from, func(d cluster.StackData) bool { return d.ID == id })
+	}
+	container := spec.TaskTemplate.ContainerSpec
+	if container == nil {
+		return false
+	}
+	if kind == "config" {
+		for _, ref := range container.Configs {
+			if other(ref.ConfigID) {
+				ref.ConfigID, ref.ConfigName, changed = to.ID, to.Name, true
+			}
+		}
+		return changed
+	}
+	for _, ref := range container.Secrets {
+		if other(ref.SecretID) {
+			ref.SecretID, ref.SecretName, changed = to.ID, to.Name, true
+		}
+	}
+	return changed
 }

@@ -3,6 +3,7 @@ package stack
 import (
 	"bytes"
 	"encoding/json"
+	"fmt"
 	"os"
 	"strings"
 	"testing"
@@ -58,13 +59,15 @@ func TestShow(t *testing.T) {
 	s := &Stack{Name: "shop", Networks: []Network{
 		{"shop_back", network.CreateOptions{Driver: "overlay", Attachable: true, Options: map[string]string{"encrypted": ""}}},
 		{"shop_front", network.CreateOptions{Driver: "overlay"}},
+		{"shop_taken", network.CreateOptions{Driver: "overlay"}},
 		{"shop_other", network.CreateOptions{Driver: "overlay", IPAM: &network.IPAM{Config: []network.IPAMConfig{{Subnet: "10.9.0.0/24"}}}}},
 	}}
 	for _, name := range []string{"shop_db", "shop_web"} {
 		s.Services = append(s.Services, swarm.ServiceSpec{Annotations: swarm.Annotations{Name: name}})
 	}
+	of := map[string]string{convert.LabelNamespace: "shop"}
 	live := Live{
-		Networks: []network.Summary{{Name: "shop_front", Driver: "overlay"}, {Name: "shop_other", Driver: "overlay", Internal: true}},
+		Networks: []network.Summary{{Name: "shop_front", Driver: "overlay", Labels: of}, {Name: "shop_other", Driver: "overlay", Internal: true, Labels: of}, {Name: "shop_taken", Labels: map[string]string{convert.LabelNamespace: "bank"}}},
 		Services: []swarm.Service{{Spec: swarm.ServiceSpec{Annotations: swarm.Annotations{Name: "shop_web"}}}, {Spec: swarm.ServiceSpec{Annotations: swarm.Annotations{Name: "shop_old"}}}},
 	}
 	planned := []cluster.PlannedService{
@@ -81,6 +84,8 @@ func TestShow(t *testing.T) {
 			t.Fatal(err)
 		}
 		want := `create    network shop_back
+create    network shop_taken
+    refused: there is a network of that name that isn't the stack's: if it is to be used, have it be external: true
 unchanged network shop_other: it is another one than the file says (internal, subnet 10.9.0.0/24), and stays: remove it, and deploy again, to have it so
 create    service shop_db
     would wait: insufficient memory on 5 nodes
@@ -93,8 +98,56 @@ update    service shop_web (restarts tasks)
 			t.Error(diff)
 		}
 		asked := s.Request(live, changes, prune)
-		if strings.Join(asked.Networks, " ") != "shop_back" || (len(asked.Remove) == 1) != prune || len(asked.Services) != 2 {
+		if strings.Join(asked.Networks, " ") != "shop_back shop_taken" || (len(asked.Remove) == 1) != prune || len(asked.Services) != 2 {
 			t.Errorf("asked %+v", asked)
+		}
+	}
+}
+
+func TestRefer(t *testing.T) {
+	live := Live{Secrets: []swarm.Secret{{ID: "s1", Spec: swarm.SecretSpec{Annotations: swarm.Annotations{Name: "key"}}}}}
+	for _, c := range []struct{ name, id, gets, says string }{
+		{"key", "", "key s1", ""},
+		{"mine", "", "mine-2 planned", ""},
+		{"none", "", "", "secret none is external, and isn't there"},
+		{"key", "s1", "key s1", ""},
+		{"key", "s0", "", "secret key, as it was then, was removed"},
+		{"gone", "s0", "", "secret gone, as it was then, was removed"},
+	} {
+		ref := &swarm.SecretReference{SecretName: c.name, SecretID: c.id}
+		s := &Stack{Services: []swarm.ServiceSpec{{TaskTemplate: swarm.TaskSpec{ContainerSpec: &swarm.ContainerSpec{Secrets: []*swarm.SecretReference{ref}}}}}}
+		err := s.Refer(live, map[string]Chosen{"secret mine": {"planned", "mine-2"}})
+		if c.says != "" && (err == nil || !strings.Contains(err.Error(), c.says)) || c.says == "" && (err != nil || ref.SecretName+" "+ref.SecretID != c.gets) {
+			t.Errorf("%+v: %s %s, %v", c, ref.SecretName, ref.SecretID, err)
+		}
+	}
+}
+
+func TestRecords(t *testing.T) {
+	s := &Stack{Name: "shop", Services: []swarm.ServiceSpec{{Annotations: swarm.Annotations{Name: "shop_web"}}}, Networks: []Network{{"shop_default", network.CreateOptions{Driver: "overlay"}}}}
+	live := Live{Configs: []swarm.Config{{Spec: swarm.ConfigSpec{Annotations: swarm.Annotations{Name: "shop_conf", Labels: map[string]string{convert.LabelNamespace: "shop"}}}}}}
+	if _, err := Recall("shop", Records("shop", live), 0); err == nil {
+		t.Error("a stack without any goes back")
+	}
+	for i := range 11 {
+		spec, err := s.Remember(Records("shop", live), fmt.Sprintf("message %d", i))
+		if err != nil {
+			t.Fatal(err)
+		}
+		live.Configs = append(live.Configs, swarm.Config{ID: spec.Name, Spec: spec})
+		s.Services[0].Labels = map[string]string{"n": spec.Name}
+	}
+	records := Records("shop", live)
+	if len(records) != 11 || records[0].Number != 11 || records[0].ID() != "shop.deploy-11" || records[10].Message != "message 0" || len(Records("bank", live)) != 0 {
+		t.Fatalf("%d records: %+v", len(records), records[0])
+	}
+	back, err := Recall("shop", records, 0)
+	if err != nil || back.Recalled() != 10 || back.Services[0].Labels["n"] != "shop.deploy-9" || back.Networks[0].Driver != "overlay" {
+		t.Errorf("%+v, %v", back, err)
+	}
+	for number, says := range map[int]string{11: "is the last one", 12: "isn't remembered"} {
+		if _, err := Recall("shop", records, number); err == nil || !strings.Contains(err.Error(), says) {
+			t.Errorf("%d: %v", number, err)
 		}
 	}
 }
