@@ -48,6 +48,8 @@ type Cluster struct {
 	ColdStart time.Time `cbor:",omitzero"`
 	// Rotation is set while another root CA takes the place of RootCert.
 	Rotation *RootRotation
+	// Tokens are join tokens beside those two, for some nodes and for a while.
+	Tokens []LimitedToken `cbor:",omitempty"`
 	// Networks are the settings as given: NetworkSettings has the defaults.
 	Networks NetworkSettings `cbor:",omitzero"`
 }
@@ -105,6 +107,8 @@ type Node struct {
 	Engine string `cbor:",omitempty"`
 	// WireKeys are what encrypted networks are sent to the node under.
 	WireKeys WireKeys `cbor:",omitzero"`
+	// Token is the ID of the limited join token by which it joined; empty for one of Swarm's two.
+	Token string `cbor:",omitempty"`
 	// Uses are the ranges of addresses that the node's machine has in use.
 	Uses []AddressUse `cbor:",omitempty"`
 }

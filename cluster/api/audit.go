@@ -86,6 +86,16 @@ type note struct {
 	unknown bool
 }
 
+// name tells of an object that is none of the database's by itself.
+func (n *note) name(object cluster.AuditedObject) {
+	if n == nil {
+		return
+	}
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.objects = append(n.objects, object)
+}
+
 type noteKey struct{}
 
 func noteOf(ctx context.Context) *note {
@@ -235,7 +245,7 @@ func (s *Server) keepAudit(r *http.Request, c call, n *note, status int) {
 		return // The daemon itself looks for new join tokens every few seconds, for --token-dir.
 	}
 	record := cluster.Audited{
-		Time: s.Now().UTC(), Manager: s.Hostname, By: cluster.Actor(r.Context()),
+		By:    cluster.Actor(r.Context()),
 		Route: c.route.method + " " + c.route.pattern, Status: status, Result: cluster.AuditDone,
 	}
 	if c.vars != nil && strings.Contains(c.route.pattern, "{id}") {
@@ -253,6 +263,15 @@ func (s *Server) keepAudit(r *http.Request, c call, n *note, status int) {
 		record.Result = cluster.AuditFailed
 	case status >= http.StatusBadRequest:
 		record.Result = cluster.AuditRefused
+	}
+	s.Audit(record)
+}
+
+// Audit keeps a record of what wasn't asked by this API: it has no time and no manager yet.
+func (s *Server) Audit(record cluster.Audited) {
+	record.Time, record.Manager = s.Now().UTC(), s.Hostname
+	for i := range record.Objects {
+		record.Objects[i].Name = clean(record.Objects[i].Name)
 	}
 	record = s.audit.add(record)
 	if s.AuditFile == "" {

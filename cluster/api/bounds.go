@@ -108,7 +108,7 @@ var bounds = func() map[string]bound {
 			swarm.NodeSpec.Role swarm.NodeSpec.Availability swarm.ExternalCA.Protocol swarm.SpreadOver.SpreadDescriptor
 			swarm.InitRequest.ListenAddr swarm.InitRequest.AdvertiseAddr swarm.InitRequest.DataPathAddr swarm.InitRequest.Availability
 			swarm.JoinRequest.ListenAddr swarm.JoinRequest.AdvertiseAddr swarm.JoinRequest.DataPathAddr swarm.JoinRequest.Availability
-			swarm.JoinRequest.JoinToken swarm.UnlockRequest.UnlockKey cluster.BackupRequest.Recipient cluster.ConsoleCode.Code
+			swarm.JoinRequest.JoinToken swarm.UnlockRequest.UnlockKey cluster.BackupRequest.Recipient cluster.ConsoleCode.Code cluster.TokenRequest.Role cluster.TokenRequest.For
 			cluster.RestoreRequest.ListenAddr cluster.RestoreRequest.AdvertiseAddr cluster.RestoreRequest.Availability
 			runtime.PluginSpec.Name runtime.PluginPrivilege.Name api.networkAsked.Name api.networkAsked.Driver api.networkAsked.Scope
 			network.CreateRequest.Name network.CreateOptions.Driver network.CreateOptions.Scope network.ConfigReference.Network network.IPAM.Driver
@@ -130,7 +130,7 @@ var bounds = func() map[string]bound {
 			runtime.PluginSpec.Env`},
 		{bound{maxListed, maxText, lines}, `swarm.Annotations.Labels swarm.ContainerSpec.Labels swarm.ContainerSpec.Sysctls mount.VolumeOptions.Labels
 			swarm.Driver.Options mount.Driver.Options swarm.NetworkAttachmentConfig.DriverOpts swarm.ExternalCA.Options
-			network.CreateOptions.Options network.CreateOptions.Labels network.IPAM.Options`},
+			network.CreateOptions.Options network.CreateOptions.Labels network.IPAM.Options cluster.TokenRequest.Labels`},
 		{bound{maxListed, 0, printable}, `swarm.ContainerSpec.Mounts swarm.ContainerSpec.Secrets swarm.ContainerSpec.Configs swarm.ContainerSpec.Ulimits
 			swarm.Placement.Platforms swarm.Resources.GenericResources swarm.TaskSpec.Networks swarm.ServiceSpec.Networks
 			swarm.CAConfig.ExternalCAs runtime.PluginSpec.Privileges cluster.PlanRequest.Services`},
@@ -161,6 +161,7 @@ var totals = map[reflect.Type]int{
 	reflect.TypeFor[cluster.RestoreRequest](): maxSettings,
 	reflect.TypeFor[cluster.ConsoleRequest](): maxSettings,
 	reflect.TypeFor[cluster.ConsoleCode]():    maxSettings,
+	reflect.TypeFor[cluster.TokenRequest]():   maxSettings,
 	reflect.TypeFor[networkAsked]():           maxSettings,
 	reflect.TypeFor[network.CreateRequest]():  maxSettings,
 }

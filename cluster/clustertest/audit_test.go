@@ -20,7 +20,7 @@ func (m *Machine) audit() cluster.AuditLog {
 	var log cluster.AuditLog
 	m.Do(http.MethodGet, "/skep/v1/audit", nil, &log)
 	log.Records = slices.DeleteFunc(log.Records, func(r cluster.Audited) bool {
-		return strings.HasPrefix(r.Route, "GET ") || strings.HasPrefix(r.Route, "POST /swarm")
+		return strings.HasPrefix(r.Route, "GET ") || strings.HasPrefix(r.Route, "POST /swarm") || r.Route == "POST /v1/join"
 	})
 	return log
 }

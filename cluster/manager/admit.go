@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"net"
 	"net/http"
 	"slices"
@@ -118,11 +119,12 @@ func (m *Manager) admit(r *http.Request, request JoinRequest) (*Admission, error
 		m.logTooMany(r, err)
 		return nil, err
 	}
-	role, err := tokenRole(view.Cluster(), request.Token)
+	role, token, err := checkToken(view.Cluster(), request.Token, m.store.Now())
 	if errors.Is(err, cluster.ErrDenied) {
 		m.joins.guessed(from, m.cfg.Now())
 	}
 	if err != nil {
+		m.auditJoin(from.String(), token, nil, err)
 		return nil, err
 	}
 	if err := request.Build.Fits(view.Cluster().ClusterLevel); err != nil {
@@ -154,6 +156,9 @@ func (m *Manager) admit(r *http.Request, request JoinRequest) (*Admission, error
 		Status:      cluster.NodeStatus{State: cluster.NodeUnknown, Message: "joined; its agent hasn't called yet", Addr: addr, Since: m.cfg.Now()},
 		Awaited:     true,
 	}
+	if token != nil {
+		node.Token, node.Spec.Labels = token.ID, maps.Clone(token.Labels)
+	}
 	if err := m.joins.take(from, node.ID, m.cfg.Now(), m.present); err != nil {
 		m.logTooMany(r, err)
 		return nil, err
@@ -176,9 +181,18 @@ func (m *Manager) admit(r *http.Request, request JoinRequest) (*Admission, error
 	}
 	var replaced []string
 	err = m.store.Update(r.Context(), func(tx *store.Tx) error {
-		// The token may have been rotated meanwhile.
-		if _, err := tokenRole(tx.Cluster(), request.Token); err != nil {
+		// The token may have been rotated meanwhile, or used up.
+		if _, _, err := checkToken(tx.Cluster(), request.Token, tx.Now()); err != nil {
 			return err
+		}
+		if token != nil {
+			used, err := tx.Cluster().UseToken(request.Token, tx.Now())
+			if err != nil {
+				return err
+			}
+			if err := tx.Put(used); err != nil {
+				return err
+			}
 		}
 		// The level may have been raised, too.
 		if err := request.Build.Fits(tx.Cluster().ClusterLevel); err != nil {
@@ -197,6 +211,7 @@ func (m *Manager) admit(r *http.Request, request JoinRequest) (*Admission, error
 	})
 	// Whoever doesn't know whether it was written counts it.
 	joined = err == nil || errors.Is(err, cluster.ErrUnknownOutcome)
+	m.auditJoin(from.String(), token, node, err)
 	if err != nil {
 		return nil, fmt.Errorf("join: %w", err)
 	}
@@ -231,21 +246,56 @@ func replaceAt(tx *store.Tx, addr, by string) (replaced []string, err error) {
 	return replaced, nil
 }
 
-// tokenRole tells which role a token lets in with.
-func tokenRole(c *cluster.Cluster, token string) (swarm.NodeRole, error) {
+// checkToken tells which role a token lets in with, and which it is, if it is none of Swarm's two: also when that
+// isn't good any more.
+func checkToken(c *cluster.Cluster, token string, now time.Time) (swarm.NodeRole, *cluster.LimitedToken, error) {
 	if c == nil {
-		return "", cluster.Errorf(cluster.ErrUnavailable, "check join token: this manager has no copy of the database yet")
+		return "", nil, cluster.Errorf(cluster.ErrUnavailable, "check join token: this manager has no copy of the database yet")
 	}
 	equal := func(secret string) bool {
 		return secret != "" && subtle.ConstantTimeCompare([]byte(secret), []byte(token)) == 1
 	}
 	switch {
 	case equal(c.ManagerToken):
-		return swarm.NodeRoleManager, nil
+		return swarm.NodeRoleManager, nil, nil
 	case equal(c.WorkerToken):
-		return swarm.NodeRoleWorker, nil
+		return swarm.NodeRoleWorker, nil, nil
 	}
-	return "", cluster.Errorf(cluster.ErrDenied, "check join token: a valid join token is necessary to join this cluster")
+	limited := c.FindToken(token)
+	if limited == nil {
+		return "", nil, cluster.ErrToken
+	}
+	return limited.Role, limited, limited.Good(now)
+}
+
+// auditJoin tells that a node joined, by which token, or wasn't let in by one that is known.
+func (m *Manager) auditJoin(from string, token *cluster.LimitedToken, node *cluster.Node, err error) {
+	if m.cfg.Audit == nil || node == nil && token == nil {
+		return // Who has no token at all is in the log, now and then.
+	}
+	if err != nil && token != nil {
+		// A machine that sets itself up tries again every few seconds.
+		if _, due := m.notLetIn.Due(m.cfg.Now(), token.ID+" "+from); !due {
+			return
+		}
+	}
+	record := cluster.Audited{Route: "POST /v1/join", By: "a join token, from " + from, Result: cluster.AuditDone, Status: http.StatusOK}
+	if token != nil {
+		record.By, record.Ref = "join token "+token.ID+", from "+from, token.ID
+	}
+	switch {
+	case errors.Is(err, cluster.ErrUnknownOutcome):
+		record.Result, record.Status = cluster.AuditUnknown, http.StatusServiceUnavailable
+	case err != nil:
+		record.Result, record.Status = cluster.AuditRefused, http.StatusForbidden
+	default:
+		object := cluster.AuditedObject{Kind: "node", ID: node.ID, Name: node.Description.Hostname}
+		if stored := m.store.View().Node(node.ID); stored != nil {
+			object.To = stored.Version
+		}
+		record.Objects = []cluster.AuditedObject{object}
+	}
+	m.cfg.Audit(record)
 }
 
 // issue certifies the key of csr for the node, in the role the store says.

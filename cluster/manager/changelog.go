@@ -154,7 +154,11 @@ func (c *changeLog) ofNode(before, after *cluster.Node, by string, view store.Vi
 	}
 	who := []any{"name", after.Description.Hostname, "node", after.ID}
 	if before == nil {
-		return []logLine{infoLine("node joined", append(who, "role", after.Role, "addr", after.Status.Addr)...)}
+		who = append(who, "role", after.Role, "addr", after.Status.Addr)
+		if after.Token != "" {
+			who = append(who, "token", after.Token)
+		}
+		return []logLine{infoLine("node joined", who...)}
 	}
 	var lines []logLine
 	if before.Status.State != after.Status.State {

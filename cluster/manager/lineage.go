@@ -18,6 +18,7 @@ func beginLineage(database *store.Restored, lineage string, first *cluster.Node,
 	return database.Edit(now, func(tx *store.Tx) error {
 		record := *tx.Cluster()
 		record.Lineage = lineage
+		record.Tokens = nil // How often they were used since isn't known here.
 		changed := []*cluster.Node{first}
 		for node := range tx.Nodes() {
 			if node.ID == first.ID || node.Role != swarm.NodeRoleManager && node.Spec.Role != swarm.NodeRoleManager {

@@ -77,6 +77,8 @@ type Config struct {
 	Twins func() []cluster.Twin
 	// API executes forwarded requests of the Docker Engine API; see api.Server.Remote.
 	API http.Handler
+	// Audit takes in that a node joined, or wasn't let in; nil means that nobody keeps it.
+	Audit func(cluster.Audited)
 	// Keep keeps a copy of the database on this manager's disk, from before the cluster rises to a
 	// level, and Kept tells which level that was; 0 for no copy. Nil means that none are kept.
 	Keep func(level int, of Copy) error
@@ -131,10 +133,12 @@ type Manager struct {
 	crowdedJoins    lineLimit
 	// turnedAway counts those whose certificate, or request, isn't one for here.
 	turnedAway cluster.Seldom
-	joins      joins
-	elections  elections
-	timeline   *timeline.Ring
-	waits      waitReasons
+	// notLetIn counts those who came by a limited join token that is no longer good.
+	notLetIn  cluster.Seldom
+	joins     joins
+	elections elections
+	timeline  *timeline.Ring
+	waits     waitReasons
 	// start names this start of the manager.
 	start string
 	// opened is set when all of the above is there.

@@ -85,6 +85,7 @@ func (m *Manager) stepRoot(ctx context.Context) error {
 		next.RootCert, next.RootKey, next.Rotation = old.Rotation.Cert, old.Rotation.Key, nil
 		next.WorkerToken = cluster.NewJoinToken(root.Digest(), m.cfg.Random).String()
 		next.ManagerToken = cluster.NewJoinToken(root.Digest(), m.cfg.Random).String()
+		next.Tokens = nil // They have the old root's digest in them, and nobody knows their secrets.
 		finished = true
 		return tx.Put(&next)
 	})

@@ -108,6 +108,10 @@ func auditLine(r cluster.Audited) string {
 	line := fmt.Sprintf("%s  %s  %s", r.Time.Local().Format(time.DateTime), who, r.Route)
 	var parts []string
 	for _, o := range r.Objects {
+		if o.From == 0 && o.To == 0 { // It has no versions, as a join token.
+			parts = append(parts, o.Kind+" "+cmp.Or(o.Name, o.ID))
+			continue
+		}
 		parts = append(parts, fmt.Sprintf("%s %s %s→%s", o.Kind, cmp.Or(o.Name, o.ID), versionOr(o.From, "new"), versionOr(o.To, "gone")))
 	}
 	if len(parts) == 0 && r.Ref != "" {

@@ -65,6 +65,7 @@ func newRoot(dockerCLI *command.DockerCli) *root {
 		newImageCommand(dockerCLI),
 		newUnitCommand(),
 		newMachineCommand(),
+		newTokenCommand(dockerCLI),
 
 		newServiceCommand(dockerCLI),
 		newNodeCommand(dockerCLI),
