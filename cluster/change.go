@@ -190,7 +190,9 @@ func RebalanceService(s *Service, rollout *Rollout, now time.Time) (*Rollout, er
 }
 
 func newRevision(s *Service, auth string) *Revision {
+	_, scheduled := s.Spec.Labels[LabelSchedule.Name]
 	return &Revision{
+		Idle:          s.Job() && scheduled,
 		ServiceID:     s.ID,
 		Number:        s.Revision,
 		ServiceName:   s.Spec.Name,

@@ -63,6 +63,16 @@ var (
 		"the delay before a task that ended is replaced doubles with each end in a row, from `--restart-delay` up to this; at most 24h")
 	LabelRestartStable = register(OnService, "skep.restart.stable", readDuration, "10m",
 		"beside it: how long a task must run for its end to count as the first again; twice the longest delay without it")
+	LabelSchedule = register(OnService, "skep.schedule", readSchedule, "0 3 * * *",
+		"of a job: it runs then, by the fields of crontab or as `@daily`, and not when it is created or updated, see below")
+	LabelScheduleConcurrency = register(OnService, "skep.schedule.concurrency", readConcurrency, "forbid",
+		"what is due while it still runs waits for that (`forbid`, as without it), or ends it (`replace`)")
+	LabelScheduleDeadline = register(OnService, "skep.schedule.deadline", readScheduleDeadline, "10m",
+		"how late a run may begin, when nobody led or another one went on; 1h without it, at most 24h")
+	LabelScheduleKeep = register(OnService, "skep.schedule.keep", readRevisionHistory, "30",
+		"how many runs `skep service history` remembers, instead of what the cluster's `skep.revision-history` says")
+	LabelScheduleZone = register(OnService, "skep.schedule.tz", readZone, "Europe/Berlin",
+		"the time zone of the schedule; UTC without it")
 	LabelStartDeadline = register(OnService, "skep.start-deadline", readDuration, "90s",
 		"how long a task of an update may take to run before that counts as a failure; 5 minutes without it")
 	LabelStaticAddresses = register(OnService, "skep.static-addresses", readBool, "true",

@@ -188,6 +188,10 @@ type Service struct {
 	VirtualIPs []Address `cbor:",omitempty"`
 	// Ports are those of Spec, with numbers for those published on all nodes without one.
 	Ports []swarm.PortConfig `cbor:",omitempty"`
+	// SchedulePaused is set while a scheduled job doesn't run by itself, and ScheduledSince is when
+	// that ended last: what was due before is over.
+	SchedulePaused bool      `cbor:",omitempty"`
+	ScheduledSince time.Time `cbor:",omitzero"`
 }
 
 // Global tells whether the service has one task on each node that is fit for it,
@@ -247,6 +251,13 @@ type Revision struct {
 	// DependsMet is when the services that it depends on were first seen to be as it asks for, by
 	// the database's time: from then on its tasks get nodes. Agents don't get it.
 	DependsMet time.Time `cbor:",omitzero"`
+	// Idle is set when nothing is to run of it: it is what a scheduled job was created or updated to, and each
+	// run is a revision of its own. Due is the time of the schedule that a run is for, zero for one that
+	// somebody asked for. Ended is when a run of a scheduled job was over, and Outcome how it went.
+	Idle    bool      `cbor:",omitempty"`
+	Due     time.Time `cbor:",omitzero"`
+	Ended   time.Time `cbor:",omitzero"`
+	Outcome string    `cbor:",omitempty"`
 }
 
 // TaskName is Swarm's name for a task and its container: service.slot.task, with

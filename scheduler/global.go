@@ -56,6 +56,7 @@ func (w *servicePlan) fillNodes() {
 		if s.newest != nil || s.created || !n.Schedulable() || !w.requirement.Meets(n) {
 			continue
 		}
+		w.filled = true
 		if made++; w.Limit > 0 && made > w.Limit {
 			return // What this creates brings the next plan.
 		}

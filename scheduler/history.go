@@ -45,10 +45,14 @@ func (w *servicePlan) reapHistory(r *rollout) {
 // reapRevisions deletes revisions that neither the service nor any task refers
 // to, but for the last ones: users may go back to those.
 func (v *serviceView) reapRevisions() {
-	if v.service.LastRevision <= uint64(max(v.revisions, 1)) {
+	keep := v.revisions
+	if runs, ok := cluster.LabelScheduleKeep.Of(v.service.Spec.Labels); ok {
+		keep = runs
+	}
+	if v.service.LastRevision <= uint64(max(keep, 1)) {
 		return
 	}
-	surplus := -v.revisions
+	surplus := -keep
 	for range v.View.RevisionsOf(v.id) {
 		surplus++
 	}

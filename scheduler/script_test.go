@@ -112,6 +112,15 @@ func (h *hive) script(d *datadriven.TestData) string {
 		if err := h.rebalance(name); err != nil {
 			return err.Error()
 		}
+	case "pause-schedule", "resume-schedule":
+		next := *h.db.View().Service(name)
+		if next.SchedulePaused = d.Cmd == "pause-schedule"; !next.SchedulePaused {
+			next.ScheduledSince = h.now
+		}
+		h.put(&next)
+	case "job-run":
+		v := h.db.View()
+		h.apply(cluster.RunJob(v.Service(name), v.Revision(name, v.Service(name).Revision), time.Time{}))
 	case "pause", "resume":
 		change := cluster.PauseService
 		if d.Cmd == "resume" {
@@ -158,6 +167,15 @@ func (h *hive) script(d *datadriven.TestData) string {
 			h.t.Fatal(err)
 		}
 		h.now = h.now.Add(by)
+	case "clock": // such as 03:00:00, on the same day or the next one
+		at, err := time.Parse(time.TimeOnly, name)
+		if err != nil {
+			h.t.Fatal(err)
+		}
+		day := h.now.Truncate(24 * time.Hour).Add(time.Duration(at.Hour())*time.Hour + time.Duration(at.Minute())*time.Minute + time.Duration(at.Second())*time.Second)
+		if h.now = day.Add(map[bool]time.Duration{true: 24 * time.Hour}[day.Before(h.now)]); len(d.CmdArgs) > 1 {
+			h.now = day // It was set back.
+		}
 	case "elect":
 		h.elect()
 	case "plan":
@@ -425,7 +443,7 @@ func (h *hive) setService(spec *swarm.ServiceSpec, arg datadriven.CmdArg) {
 		if spec.Labels == nil {
 			spec.Labels = map[string]string{}
 		}
-		spec.Labels[label] = value
+		spec.Labels[label] = strings.ReplaceAll(value, "_", " ")
 	case "start-deadline":
 		spec.Labels = map[string]string{cluster.LabelStartDeadline.Name: value}
 	case "restart.condition":

@@ -32,6 +32,8 @@ type servicePlan struct {
 	serviceView
 	placer
 	slots []slot
+	// filled is set when this plan makes a task for a node that had none.
+	filled bool
 }
 
 // sameness is what comparing a revision with the current one gave.
@@ -117,9 +119,11 @@ func (w *servicePlan) plan() (waiting bool) {
 	if !w.job {
 		w.drain(r.policy)
 	}
-	if w.global {
+	switch {
+	case !w.runs():
+	case w.global:
 		w.fillNodes()
-	} else {
+	default:
 		w.fillSlots()
 	}
 	balanced := w.rebalance(&r)
@@ -137,6 +141,7 @@ func (w *servicePlan) plan() (waiting bool) {
 		r.pauseAfter(w.slots)
 		r.close(w.slots)
 	}
+	w.schedule()
 	w.reapHistory(&r)
 	w.reapRevisions()
 	return w.waiting || r.rebalancing()

@@ -99,6 +99,11 @@ func renderService(view store.View, service *cluster.Service, defaults bool) swa
 func renderStatus(view store.View, service *cluster.Service) *swarm.ServiceStatus {
 	_, concurrent := service.Completions()
 	status := &swarm.ServiceStatus{DesiredTasks: uint64(service.Replicas() + concurrent)}
+	if service.Job() {
+		if current := view.Revision(service.ID, service.Revision); current != nil && (current.Idle || !current.Ended.IsZero()) {
+			status.DesiredTasks = 0 // A scheduled job waits for its time.
+		}
+	}
 	type place struct {
 		slot uint32
 		node string

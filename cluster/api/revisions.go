@@ -6,6 +6,7 @@ import (
 	"net/url"
 	"slices"
 	"strconv"
+	"strings"
 
 	"skep/cluster"
 	"skep/store"
@@ -33,6 +34,9 @@ func renderRevision(service *cluster.Service, revision *cluster.Revision) cluste
 	}
 	if container := revision.Spec.ContainerSpec; container != nil {
 		shown.Image = container.Image
+	}
+	if revision.Outcome != "" {
+		shown.Message = strings.TrimPrefix(shown.Message+": "+revision.Outcome, ": ")
 	}
 	return shown
 }

@@ -173,6 +173,7 @@ func (a *assignmentSet) refresh(message *cluster.Assignments, view store.View, k
 	held.version, held.logging = now.Version, logging
 	completed := *now
 	completed.By, completed.Message, completed.DependsMet = "", "", time.Time{}
+	completed.Due, completed.Ended, completed.Outcome = time.Time{}, time.Time{}, ""
 	if logging != nil {
 		completed.Spec.LogDriver = logging
 	}

@@ -68,6 +68,7 @@ func newRoot(dockerCLI *command.DockerCli) *root {
 		newTokenCommand(dockerCLI),
 
 		newServiceCommand(dockerCLI),
+		newJobCommand(dockerCLI),
 		newNodeCommand(dockerCLI),
 		newStackCommand(dockerCLI),
 		newSwarmCommand(dockerCLI),
