@@ -47,8 +47,8 @@ func (r *root) withoutPluginName(program string, args []string) []string {
 		return args // Whoever obeys them says what is wrong.
 	}
 	at := len(args) - options.NArg()
-	if completes := options.Arg(0); completes == cobra.ShellCompRequestCmd || completes == cobra.ShellCompNoDescRequestCmd {
-		at++
+	if slices.Contains([]string{"help", cobra.ShellCompRequestCmd, cobra.ShellCompNoDescRequestCmd}, options.Arg(0)) {
+		at++ // These of docker's stand before the name.
 	}
 	if at < len(args) && args[at] == "skep" {
 		return slices.Delete(slices.Clone(args), at, at+1)

@@ -70,6 +70,9 @@ func TestPlugin_IsFoundByDocker(t *testing.T) {
 	if out, err := run("--help"); err != nil || !strings.Contains(out, "skep*") {
 		t.Errorf("docker --help: %v\n%s", err, out)
 	}
+	if out, err := run("help", "skep"); err != nil || !strings.Contains(out, "Usage:  skep") {
+		t.Errorf("docker help skep: %v\n%s", err, out)
+	}
 	if out, err := run("skep", "service", "ls"); err != nil || !strings.Contains(out, "REPLICAS") {
 		t.Errorf("docker skep service ls: %v\n%s", err, out)
 	}
