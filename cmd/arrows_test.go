@@ -72,6 +72,7 @@ var arrows = []arrow{
 	{"cluster/api/console", "cluster/timeline", "it shows what the managers did"},
 	{"cluster/api/console", "cluster/svg", "its pages have the pattern that the timeline's drawing fills with"},
 	{"cluster/api/console", "store", "pages are made from Views"},
+	{"cluster/api", "scheduler/placement", "a plan says which tasks would wait for a node"},
 	{"cluster/api", "scheduler/address", "a spec's addresses and ports are chosen in the Update that writes it"},
 
 	{"cluster/manager", "cluster", "it turns members into nodes"},

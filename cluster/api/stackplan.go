@@ -5,10 +5,12 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"time"
 
 	"github.com/docker/docker/api/types/swarm"
 
 	"skep/cluster"
+	"skep/scheduler/placement"
 	"skep/store"
 )
 
@@ -27,7 +29,7 @@ func (s *Server) planServices(ctx context.Context, r *request) (response, error)
 		adjustForVersion(r, &asked.Services[i])
 		normalize(&asked.Services[i])
 	}
-	planned := make([]cluster.PlannedService, 0, len(asked.Services))
+	planned := make([]plannedService, 0, len(asked.Services))
 	err := r.manager.Store().Update(ctx, func(tx *store.Tx) error {
 		planned = planned[:0]
 		if err := foresee(tx, &asked); err != nil {
@@ -41,8 +43,24 @@ func (s *Server) planServices(ctx context.Context, r *request) (response, error)
 	if !errors.Is(err, errPlanned) {
 		return response{}, err
 	}
-	return response{body: planned}, nil
+	foreseeWaits(r.manager.Store().View(), s.Now(), asked.Remove, planned)
+	shown := make([]cluster.PlannedService, 0, len(planned))
+	for _, p := range planned {
+		shown = append(shown, p.PlannedService)
+	}
+	return response{body: shown}, nil
 }
+
+// plannedService is what would become of a service, with the objects that it would be.
+type plannedService struct {
+	cluster.PlannedService
+	service  *cluster.Service
+	revision *cluster.Revision
+	networks []*cluster.Network
+}
+
+// driverPlanned is that of networks which a plan has for those to be created.
+const driverPlanned = "planned"
 
 // foresee does what a client would do before it changes services.
 func foresee(tx *store.Tx, asked *cluster.PlanRequest) error {
@@ -56,7 +74,7 @@ func foresee(tx *store.Tx, asked *cluster.PlanRequest) error {
 			// On one without subnets services have no virtual IPs, which is all that it takes.
 			n := &cluster.Network{ID: fmt.Sprint(cluster.PlannedID, i)}
 			n.Spec.Name = name
-			n.Spec.DriverConfiguration = &swarm.Driver{Name: "planned"}
+			n.Spec.DriverConfiguration = &swarm.Driver{Name: driverPlanned}
 			if err := tx.Put(n); err != nil {
 				return err
 			}
@@ -66,14 +84,14 @@ func foresee(tx *store.Tx, asked *cluster.PlanRequest) error {
 }
 
 // planService changes one service as its own request would, and tells what that is.
-func planService(tx *store.Tx, spec *swarm.ServiceSpec) cluster.PlannedService {
-	planned := cluster.PlannedService{Name: spec.Name, Action: cluster.PlanCreate}
+func planService(tx *store.Tx, spec *swarm.ServiceSpec) plannedService {
+	planned := plannedService{PlannedService: cluster.PlannedService{Name: spec.Name, Action: cluster.PlanCreate}}
 	old := tx.ServiceNamed(spec.Name)
 	before := swarm.ServiceSpec{}
 	if old != nil {
 		planned.Action, before = cluster.PlanUpdate, old.Spec
 	}
-	refuse := func(err error) cluster.PlannedService {
+	refuse := func(err error) plannedService {
 		planned.Refused = err.Error()
 		return planned
 	}
@@ -119,7 +137,131 @@ func planService(tx *store.Tx, spec *swarm.ServiceSpec) cluster.PlannedService {
 	if err := apply(tx, old, change); err != nil {
 		return refuse(err)
 	}
+	planned.service, planned.revision = change.Service, change.Revision
+	if planned.revision == nil {
+		planned.revision = tx.Revision(change.Service.ID, change.Service.Revision)
+	}
+	for _, n := range present.TaskTemplate.Networks {
+		found := tx.Network(n.Target)
+		if found != nil && found.Driver() == driverPlanned {
+			found = &cluster.Network{ID: found.ID, VNI: 1} // One that spans nodes, as nearly all that are created do.
+		}
+		if found != nil {
+			planned.networks = append(planned.networks, found)
+		}
+	}
 	return planned
+}
+
+// maxForeseen bounds for how many tasks nodes are looked for.
+const maxForeseen = 10_000
+
+// foreseeWaits says of services which of their tasks would find no node, by the scheduler's own
+// placement, once the tasks that they replace have ended and the services to remove are gone.
+func foreseeWaits(view store.View, now time.Time, removed []string, planned []plannedService) {
+	ledger := placement.New()
+	for node := range view.Nodes() {
+		ledger.ChangeNode(nil, node)
+	}
+	next := map[string]*plannedService{}
+	for i := range planned {
+		if p := &planned[i]; p.service != nil {
+			next[p.service.ID] = p
+			ledger.ChangeService(nil, p.service)
+		}
+	}
+	gone := map[string]bool{}
+	for service := range view.Services() {
+		if slices.Contains(removed, service.Spec.Name) {
+			gone[service.ID] = true
+		} else if next[service.ID] == nil {
+			ledger.ChangeService(nil, service)
+		}
+	}
+	for revision := range view.Revisions() {
+		ledger.ChangeRevision(nil, revision)
+	}
+	kept := map[string]map[string]int{} // of each service that changes, how many tasks stay on which node
+	for task := range view.Tasks() {
+		p := next[task.ServiceID]
+		if p != nil && p.Restarts {
+			if service := p.service; service.Job() || !cluster.UpToDate(view.Revision(service.ID, task.Revision), p.revision, view.Node(task.NodeID)) {
+				continue
+			}
+		}
+		if gone[task.ServiceID] {
+			continue
+		}
+		ledger.ChangeTask(nil, task)
+		if p != nil && task.Live() {
+			if kept[task.ServiceID] == nil {
+				kept[task.ServiceID] = map[string]int{}
+			}
+			kept[task.ServiceID][task.NodeID]++
+		}
+	}
+	around := placement.Surroundings{ServiceID: func(name string) string {
+		for _, p := range next {
+			if p.Name == name || p.service.ID == name {
+				return p.service.ID
+			}
+		}
+		if service, err := findService(view, name); err == nil {
+			return service.ID
+		}
+		return ""
+	}}
+	if driver := view.Cluster().DefaultLogDriver(); driver != nil {
+		around.LogDriver = driver.Name
+	}
+	left := maxForeseen
+	for i := range planned {
+		p := &planned[i]
+		if p.service == nil || p.revision == nil {
+			continue
+		}
+		ledger.ChangeRevision(nil, p.revision)
+		around.Networks = p.networks
+		requirement := ledger.Require(p.revision, around)
+		stay := kept[p.service.ID]
+		if p.service.Global() {
+			p.Waits = globalWaits(view, ledger, &requirement, stay)
+			continue
+		}
+		wanted := p.service.Replicas()
+		if job := p.service.Spec.Mode.ReplicatedJob; job != nil {
+			wanted = int(min(*job.MaxConcurrent, *job.TotalCompletions, maxForeseen))
+		}
+		for _, n := range stay {
+			wanted -= n
+		}
+		wanted = min(wanted, left)
+		if wanted <= 0 {
+			continue
+		}
+		left -= wanted
+		if found := len(ledger.Place(&requirement, wanted, now)); found < wanted {
+			p.Waits = fmt.Sprintf("%d of %d tasks: %s", wanted-found, wanted, ledger.Explain(&requirement))
+		}
+	}
+}
+
+// globalWaits is foreseeWaits for the tasks of a service that has one on each node.
+func globalWaits(view store.View, ledger *placement.Ledger, requirement *placement.Requirement, stay map[string]int) string {
+	waits, wanted, last := 0, 0, ""
+	for node := range view.Nodes() {
+		if stay[node.ID] > 0 || !requirement.Meets(node) || !node.Schedulable() {
+			continue
+		}
+		wanted++
+		if _, why := ledger.PlaceOn(requirement, node.ID); why != "" {
+			waits, last = waits+1, why
+		}
+	}
+	if waits == 0 {
+		return ""
+	}
+	return fmt.Sprintf("%d of %d tasks: %s", waits, wanted, last)
 }
 
 // withoutPlanned is the spec without the references to what isn't there yet.

@@ -10,6 +10,7 @@ import (
 	"github.com/docker/docker/api/types/swarm"
 
 	"skep/cluster"
+	"skep/store"
 )
 
 // plan asks what specs would do.
@@ -106,6 +107,57 @@ func TestPlanServices(t *testing.T) {
 		t.Errorf("a plan was written, at index %d after %d", after.Index(), before.Index())
 	}
 	b.do("POST", "/skep/v1/services/plan", `{"Services":[{"Nonsense":1}]}`).want(t, 400, "unknown field")
+}
+
+// TestPlanServices_Waits asks for more than there is.
+func TestPlanServices_Waits(t *testing.T) {
+	b := newBench(t)
+	nodes := 0
+	b.update(func(tx *store.Tx) error {
+		for node := range tx.Nodes() {
+			next := *node
+			next.Description.Resources.MemoryBytes, next.Description.Resources.NanoCPUs = 4<<30, 4e9
+			if err := tx.Put(&next); err != nil {
+				return err
+			}
+			nodes++
+		}
+		return nil
+	})
+	sized := func(name string, replicas uint64, gb int64, change ...func(*swarm.ServiceSpec)) swarm.ServiceSpec {
+		return spec(name, append(change, func(s *swarm.ServiceSpec) {
+			if s.Mode.Replicated != nil {
+				s.Mode.Replicated.Replicas = &replicas
+			}
+			s.TaskTemplate.Resources = &swarm.ResourceRequirements{Reservations: &swarm.Resources{MemoryBytes: gb << 30}}
+		})...)
+	}
+	global := func(s *swarm.ServiceSpec) { s.Mode = swarm.ServiceMode{Global: &swarm.GlobalService{}} }
+	insufficient := fmt.Sprintf("no suitable node (insufficient memory on %d nodes)", nodes)
+	old := b.create(sized("old", 1, 3))
+	b.addTask(1, old, 1, 1)
+	for name, c := range map[string]struct {
+		asked cluster.PlanRequest
+		waits string
+	}{
+		"that fits":                {cluster.PlanRequest{Services: []swarm.ServiceSpec{sized("a", uint64(nodes)-1, 3)}}, ""},
+		"one too many":             {cluster.PlanRequest{Services: []swarm.ServiceSpec{sized("a", uint64(nodes), 3)}}, fmt.Sprintf("1 of %d tasks: %s", nodes, insufficient)},
+		"in place of another":      {cluster.PlanRequest{Services: []swarm.ServiceSpec{sized("a", uint64(nodes), 3)}, Remove: []string{"old"}}, ""},
+		"too large":                {cluster.PlanRequest{Services: []swarm.ServiceSpec{sized("a", 2, 5)}}, "2 of 2 tasks: " + insufficient},
+		"two that don't fit":       {cluster.PlanRequest{Services: []swarm.ServiceSpec{sized("b", uint64(nodes)-1, 3), sized("a", 1, 3)}}, "1 of 1 tasks: " + insufficient},
+		"an update of its own":     {cluster.PlanRequest{Services: []swarm.ServiceSpec{sized("old", 1, 4)}}, ""},
+		"more replicas":            {cluster.PlanRequest{Services: []swarm.ServiceSpec{sized("old", uint64(nodes), 3)}}, ""},
+		"too many of them":         {cluster.PlanRequest{Services: []swarm.ServiceSpec{sized("old", uint64(nodes)+2, 3)}}, fmt.Sprintf("2 of %d tasks: %s", nodes+1, insufficient)},
+		"one on each node":         {cluster.PlanRequest{Services: []swarm.ServiceSpec{sized("a", 0, 3, global)}}, fmt.Sprintf("1 of %d tasks: no suitable node (insufficient memory on 1 node)", nodes)},
+		"a constraint nobody has":  {cluster.PlanRequest{Services: []swarm.ServiceSpec{sized("a", 1, 1, func(s *swarm.ServiceSpec) { s.TaskTemplate.Placement.Constraints = []string{"node.labels.a==b"} })}}, fmt.Sprintf("1 of 1 tasks: no suitable node (scheduling constraints not satisfied on %d nodes)", nodes)},
+		"more than anybody counts": {cluster.PlanRequest{Services: []swarm.ServiceSpec{sized("a", 1_000_000, 5)}}, fmt.Sprintf("%d of %d tasks: %s", maxForeseen, maxForeseen, insufficient)},
+	} {
+		planned := b.plan(c.asked)
+		p := planned[c.asked.Services[len(c.asked.Services)-1].Name]
+		if p.Waits != c.waits || p.Refused != "" {
+			t.Errorf("%s: waits %q, refused %q, want %q", name, p.Waits, p.Refused, c.waits)
+		}
+	}
 }
 
 // TestPlanServices_AnUpdateDoesWhatWasPlanned has each spec of the fuzzer's planned and sent.
