@@ -84,6 +84,10 @@ func (b Build) Fits(l ClusterLevel) error {
 	return nil
 }
 
+// KeptRoom is how much room a manager's disk needs to keep a copy of the database, of so many bytes, before the level
+// rises: for the copy, and beside it for the log.
+func KeptRoom(size uint64) uint64 { return size + size/1024 + 64<<20 }
+
 // CheckLevel refuses an object that has something in a field of a later level than the
 // cluster's. Such fields have a tag: `level:"2"`; those of Docker's types are in
 // dockerLevels.

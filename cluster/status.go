@@ -39,6 +39,8 @@ type ManagerHealth struct {
 	// managers with the same index must have the same.
 	Digest      string `cbor:",omitempty" json:",omitempty"`
 	DigestIndex uint64 `cbor:",omitempty" json:",omitempty"`
+	// CopySize is how large a copy of its database is, if the digest was asked for: see KeptRoom.
+	CopySize uint64 `cbor:",omitempty" json:",omitempty"`
 	// Kept is the level before which it has kept a copy of its database; 0 for none.
 	Kept int `cbor:",omitempty" json:",omitempty"`
 	// Start names this start of the manager.

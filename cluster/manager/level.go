@@ -3,6 +3,7 @@ package manager
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"net/http"
 	"sync"
@@ -27,7 +28,10 @@ func (m *Manager) raiseLevel(ctx context.Context) error {
 			said = err.Error()
 			m.log.Info("the cluster's level isn't raised yet", "err", err)
 		}
-		if err != nil {
+		switch {
+		case errors.Is(err, errNotKept):
+			cluster.Sleep(ctx, keepRetry)
+		case err != nil:
 			cluster.Sleep(ctx, levelRetry)
 		}
 		return 0, nil
@@ -36,6 +40,12 @@ func (m *Manager) raiseLevel(ctx context.Context) error {
 
 // levelRetry is the least pause between attempts: each asks all managers.
 const levelRetry = 2 * time.Second
+
+// keepRetry is the least pause after a manager couldn't keep a copy: to find that there is no room it reads
+// all of its database.
+const keepRetry = 30 * time.Second
+
+var errNotKept = errors.New("no copy of the database is kept")
 
 // nextLevel is the highest level that the leader's build and all nodes can write, as far
 // as they said last.
@@ -63,7 +73,7 @@ func (m *Manager) stepLevel(ctx context.Context) error {
 	}
 	// Nobody goes back by what a newer version writes from then on.
 	if err := m.managersKeep(ctx, view, level); err != nil {
-		return err
+		return fmt.Errorf("%w: %w", errNotKept, err)
 	}
 	err := m.store.Update(ctx, func(tx *store.Tx) error {
 		if c = tx.Cluster(); c == nil || c.Level >= level || nextLevel(tx.View, m.cfg.Build) < level {

@@ -74,6 +74,7 @@ func (m *Manager) healthWith(ctx context.Context, more ...string) cluster.Manage
 	if slices.Contains(more, withDigest) {
 		view := m.store.View()
 		digest := view.Digest()
+		health.CopySize, _ = Copy{view}.Size() // What can't be written has no digest either.
 		health.Digest, health.DigestIndex = hex.EncodeToString(digest[:]), view.Index()
 	}
 	return health

@@ -37,8 +37,6 @@ const (
 	// keptFresh is how old a copy may be when the level rises: while another manager can't keep one, the
 	// leader asks again and again.
 	keptFresh = 10 * time.Minute
-	// keptSpare is how much room must be left beside the copy, for the log.
-	keptSpare = 64 << 20
 	// keptPart is how much of it is written between two syncs: an entry of the log that is written meanwhile
 	// waits for one of them.
 	keptPart = 512 << 10
@@ -90,7 +88,7 @@ func (m *member) keepDatabase(level int, of manager.Copy) error {
 	if err != nil {
 		return fmt.Errorf("look for room on the disk: %w", err)
 	}
-	if need := size + size/1024 + keptSpare; free < need {
+	if need := cluster.KeptRoom(size); free < need {
 		return cluster.Errorf(cluster.ErrPrecondition, "the disk with %s has %d MiB free, and %d are needed: make room there", m.node.files.dir, free>>20, need>>20)
 	}
 	identity, err := age.GenerateX25519Identity()

@@ -82,6 +82,9 @@ func hindrances(s cluster.Status, to cluster.Build, now time.Time) []string {
 	if err := to.Fits(s.ClusterLevel); err != nil {
 		say("%v", err)
 	}
+	if s.LevelWaits != "" {
+		say("the level of the last upgrade isn't reached yet: %s", s.LevelWaits)
+	}
 	voters, answer := 0, 0
 	digests := map[uint64]string{}
 	for _, m := range s.Managers {
@@ -93,6 +96,9 @@ func hindrances(s cluster.Status, to cluster.Build, now time.Time) []string {
 		}
 		if m.DiskSize > 0 && (m.DiskFree < leastFree || m.DiskFree < m.DiskSize/20) {
 			say("the disk of manager %s has %d MiB free of %d: make room for 1 GiB and a twentieth of it", m.Hostname, m.DiskFree>>20, m.DiskSize>>20)
+		}
+		if need := cluster.KeptRoom(m.CopySize); m.DiskSize > 0 && m.DiskFree >= leastFree && m.DiskFree < need {
+			say("the disk of manager %s has %d MiB free, and %d are needed to keep a copy of the database before the level rises", m.Hostname, m.DiskFree>>20, need>>20)
 		}
 		if known := digests[m.DigestIndex]; m.Digest != "" && known != "" && known != m.Digest {
 			say("manager %s has another database than others at index %d: upgrade nothing, back up and report this", m.Hostname, m.DigestIndex)

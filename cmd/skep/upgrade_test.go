@@ -41,8 +41,12 @@ func TestHindrances(t *testing.T) {
 		"the cluster is at level 3":                      func(s *cluster.Status) { s.Level = 3 },
 		"disk of manager na has 1023 MiB free":           func(s *cluster.Status) { s.Managers[0].DiskFree = 1<<30 - 1 },
 		"disk of manager nb has 2048 MiB free":           func(s *cluster.Status) { s.Managers[1].DiskFree, s.Managers[1].DiskSize = 2<<30, 100<<30 },
-		"manager nc has another database":                func(s *cluster.Status) { s.Managers[2].Digest = "d2" },
-		"newer than this command":                        func(s *cluster.Status) { s.Managers[2].Level = 3 },
+		"and 3139 are needed to keep a copy": func(s *cluster.Status) {
+			s.Managers[1].DiskFree, s.Managers[1].DiskSize, s.Managers[1].CopySize = 3<<30, 10<<30, 3<<30
+		},
+		"isn't reached yet: no room on nb": func(s *cluster.Status) { s.LevelWaits = "no room on nb" },
+		"manager nc has another database":  func(s *cluster.Status) { s.Managers[2].Digest = "d2" },
+		"newer than this command":          func(s *cluster.Status) { s.Managers[2].Level = 3 },
 	} {
 		s := ready(noon)
 		change(&s)
