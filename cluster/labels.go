@@ -59,6 +59,10 @@ var (
 		"who answers on ports that all nodes publish: `all` tasks, those of the node that was asked if it has any (`prefer-local`), or only those (`local`)")
 	LabelHostIP = register(OnService, "skep.publish.host-ip", readHostIPs, "10.0.0.5",
 		"the address of nodes that ports are published on, instead of all; for some ports only: `8080=10.0.0.5,53/udp=10.0.0.6`")
+	LabelRebalance = register(OnService, "skep.rebalance", readRebalance, "auto",
+		"tasks are moved as by `skep service rebalance` when nodes joined or came back and nothing has changed about nodes for a while")
+	LabelRebalanceQuiet = register(OnService, "skep.rebalance.quiet", readDuration, "15m",
+		"beside it: for how long; 5 minutes without it")
 	LabelRestartMaxDelay = register(OnService, "skep.restart.max-delay", readRestartDelay, "5m",
 		"the delay before a task that ended is replaced doubles with each end in a row, from `--restart-delay` up to this; at most 24h")
 	LabelRestartStable = register(OnService, "skep.restart.stable", readDuration, "10m",
@@ -216,6 +220,17 @@ func readTime(text string) (time.Time, error) {
 		return time.Time{}, wants("a time such as 2026-12-01T07:30:00Z")
 	}
 	return at, nil
+}
+
+// readRebalance reads whether a service is rebalanced by itself.
+func readRebalance(text string) (bool, error) {
+	switch text {
+	case "auto":
+		return true, nil
+	case "off":
+		return false, nil
+	}
+	return false, wants("auto or off")
 }
 
 func readTasks(text string) (int, error) {

@@ -245,12 +245,18 @@ func (l *loop) onCluster(c store.Change) {
 	l.onRoomFreed() // The default log driver may be another one.
 }
 
-// onService keeps the set of global services.
+// onService keeps the sets of global services and of those that are rebalanced by themselves.
 func (l *loop) onService(id string, after *cluster.Service) {
 	if after != nil && after.Global() {
 		l.global[id] = struct{}{}
 	} else {
 		delete(l.global, id)
+	}
+	delete(l.auto, id)
+	if after != nil {
+		if auto, _ := cluster.LabelRebalance.Of(after.Spec.Labels); auto {
+			l.auto[id] = struct{}{}
+		}
 	}
 }
 
@@ -273,6 +279,9 @@ func (l *loop) startingUp() bool {
 
 func (l *loop) onNode(id string, before, after *cluster.Node) {
 	l.dirty.nodes.add(id)
+	for _, service := range slices.Sorted(maps.Keys(l.auto)) {
+		l.dirty.services.add(service)
+	}
 	if after == nil || before == nil || fitnessChanged(before, after) {
 		for t := range l.view.TasksOfNode(id) {
 			if !t.Status.State.Terminal() {

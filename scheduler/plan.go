@@ -121,8 +121,13 @@ type planner struct {
 	supplying          []*cluster.Network
 	ingress            *cluster.Network
 	ingressKnown       bool
-	result             Result
-	reused             servicePlan
+	// nodesGained and nodesChanged are what nodeChanges found, and begunRebalances what rebalances did.
+	nodesGained, nodesChanged time.Time
+	begunRebalances           int
+	rebalancesCounted         bool
+
+	result Result
+	reused servicePlan
 }
 
 func (p *planner) intend(i Intent) { p.result.Intents = append(p.result.Intents, i) }

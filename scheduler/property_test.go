@@ -211,6 +211,10 @@ func randomSpec(r *rapid.T, s *swarm.ServiceSpec, order string) {
 	if s.Mode.ReplicatedJob == nil && s.Mode.GlobalJob == nil && rapid.IntRange(0, 3).Draw(r, "pauses") == 0 {
 		s.Labels[cluster.LabelPauseAfter.Name] = rapid.SampledFrom([]string{"1", "2"}).Draw(r, "pauseAfter")
 	}
+	if s.Mode.Replicated != nil && rapid.IntRange(0, 2).Draw(r, "rebalances") == 0 {
+		s.Labels[cluster.LabelRebalance.Name] = "auto"
+		s.Labels[cluster.LabelRebalanceQuiet.Name] = rapid.SampledFrom([]string{"1s", "10s"}).Draw(r, "quiet")
+	}
 	if rapid.Bool().Draw(r, "backoff") {
 		s.Labels[cluster.LabelRestartMaxDelay.Name] = "10s"
 	}
@@ -422,6 +426,8 @@ func (h *hive) converges(r *rapid.T, nodes, services []string) {
 			s.Labels[cluster.LabelStartDeadline.Name] = "4m"
 			delete(s.Labels, cluster.LabelDependsOnTimeout.Name)
 			delete(s.Labels, cluster.LabelPauseAfter.Name)
+			delete(s.Labels, cluster.LabelRebalance.Name) // One might have just begun.
+			delete(s.Labels, cluster.LabelRebalanceQuiet.Name)
 		})
 	}
 	for end := h.now.Add(5 * time.Minute); h.now.Before(end); h.advance(end.Sub(h.now)) {

@@ -2,6 +2,7 @@ package scheduler
 
 import (
 	"slices"
+	"time"
 
 	"github.com/docker/docker/api/types/swarm"
 
@@ -146,6 +147,91 @@ func (w *servicePlan) openReturn(r *rollout) {
 		Total: count, StartedAt: w.Now, Message: "rebalance in progress: nodes came back after all had been off",
 	})
 	r.running = true
+}
+
+const (
+	// defaultQuiet is what holds without cluster.LabelRebalanceQuiet.
+	defaultQuiet = 5 * time.Minute
+	// autoRebalances is how many services are rebalanced by themselves at a time, and autoTurn how
+	// often others look whether it is their turn.
+	autoRebalances = 1
+	autoTurn       = 10 * time.Second
+)
+
+// openAuto begins a rebalance by itself where the service wants that: nodes came since it was last
+// spread, nothing has changed about any node for a while, and it would be more even.
+func (w *servicePlan) openAuto(r *rollout) {
+	if auto, _ := cluster.LabelRebalance.Of(w.service.Spec.Labels); !auto || w.global || w.job || r.Rollout != nil && !r.Done() {
+		return
+	}
+	since := w.current.CreatedAt
+	if r.Rollout != nil && r.StartedAt.After(since) {
+		since = r.StartedAt
+	}
+	gained, changed := w.nodeChanges()
+	if !gained.After(since) {
+		return
+	}
+	quiet, ok := cluster.LabelRebalanceQuiet.Of(w.service.Spec.Labels)
+	if !ok {
+		quiet = defaultQuiet
+	}
+	if end := changed.Add(quiet); end.After(w.Now) {
+		w.wakeAt(cluster.At(end))
+		return
+	}
+	count := uint32(0)
+	var nodes []string
+	for i := range w.slots {
+		if s := &w.slots[i]; r.movable(s) {
+			count++
+			if !slices.Contains(nodes, s.live[0].NodeID) {
+				nodes = append(nodes, s.live[0].NodeID)
+			}
+		}
+	}
+	if w.Ledger.PickRebalanceSource(&w.requirement, nodes, w.Now) == "" {
+		return
+	}
+	if w.rebalances() >= autoRebalances {
+		w.wakeAt(w.now.Add(autoTurn))
+		return
+	}
+	w.begunRebalances++
+	r.policy = policyOf(w.service, false)
+	r.write(cluster.Rollout{
+		ServiceID: w.id, State: swarm.UpdateStateUpdating, Revision: w.service.Revision, Rebalance: true,
+		Total: count, StartedAt: w.Now, Message: "rebalance in progress: nodes joined or came back",
+	})
+	r.running = true
+}
+
+// nodeChanges is when a node that takes tasks was changed last, and when any was.
+func (p *planner) nodeChanges() (gained, changed time.Time) {
+	if p.nodesChanged.IsZero() {
+		for n := range p.View.Nodes() {
+			if n.UpdatedAt.After(p.nodesChanged) {
+				p.nodesChanged = n.UpdatedAt
+			}
+			if n.Schedulable() && n.UpdatedAt.After(p.nodesGained) {
+				p.nodesGained = n.UpdatedAt
+			}
+		}
+	}
+	return p.nodesGained, p.nodesChanged
+}
+
+// rebalances is how many services are being rebalanced, those that this plan begins included.
+func (p *planner) rebalances() int {
+	if !p.rebalancesCounted {
+		p.rebalancesCounted = true
+		for r := range p.View.Rollouts() {
+			if r.Rebalance && !r.Done() && !r.Paused() {
+				p.begunRebalances++
+			}
+		}
+	}
+	return p.begunRebalances
 }
 
 // discount has the ledger count a task no more that is leaving, or is about to: its

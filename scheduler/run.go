@@ -122,9 +122,9 @@ type loop struct {
 	dependsOn map[string][]string
 	// assigned is set when a task was assigned since the last refresh.
 	assigned bool
-	// global are the services with a task on each node.
-	global map[string]struct{}
-	forgot time.Time
+	// global are the services with a task on each node, and auto those that are rebalanced by themselves.
+	global, auto map[string]struct{}
+	forgot       time.Time
 	// lost and began are as Input's.
 	lost    map[string]time.Time
 	began   time.Time
@@ -155,7 +155,7 @@ func (l *loop) relist(view store.View) {
 	l.depending, l.dependsOn = make(map[string]map[string]struct{}), make(map[string][]string)
 	l.lost, l.began = make(map[string]time.Time), l.config.Monotonic()
 	l.dirty.all(view)
-	l.global = make(map[string]struct{})
+	l.global, l.auto = make(map[string]struct{}), make(map[string]struct{})
 	for s := range view.Services() {
 		l.onService(s.ID, s)
 	}

@@ -105,6 +105,7 @@ func (w *servicePlan) plan() (waiting bool) {
 	}
 	r := openRollout(&w.serviceView, w.slots)
 	w.openReturn(&r)
+	w.openAuto(&r)
 	w.awaitDependencies(&r)
 	r.tellDependencies()
 	pause, abandoned := r.checkFailures(w.slots)

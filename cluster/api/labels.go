@@ -30,6 +30,9 @@ func checkLabels(spec *swarm.ServiceSpec) error {
 	if err := checkSchedule(spec); err != nil {
 		return err
 	}
+	if err := checkRebalance(spec); err != nil {
+		return err
+	}
 	if _, pauses := cluster.LabelPauseAfter.Of(spec.Labels); pauses && modes(spec.Mode) == 1 && (spec.Mode.ReplicatedJob != nil || spec.Mode.GlobalJob != nil) {
 		return fail(cluster.ErrInvalid, "label %s: a job's update runs all of it anew and replaces no task after the other: leave the label out", cluster.LabelPauseAfter.Name)
 	}
@@ -78,6 +81,18 @@ func checkDependsTimeout(spec *swarm.ServiceSpec) error {
 	_, waits := cluster.LabelDependsOn.Of(spec.Labels)
 	if _, limited := cluster.LabelDependsOnTimeout.Of(spec.Labels); limited && !waits {
 		return fail(cluster.ErrInvalid, "label %s: it has no meaning without %s", cluster.LabelDependsOnTimeout.Name, cluster.LabelDependsOn.Name)
+	}
+	return nil
+}
+
+// checkRebalance refuses to rebalance by itself what can't be rebalanced.
+func checkRebalance(spec *swarm.ServiceSpec) error {
+	auto, set := cluster.LabelRebalance.Of(spec.Labels)
+	if _, quiet := cluster.LabelRebalanceQuiet.Of(spec.Labels); quiet && !set {
+		return fail(cluster.ErrInvalid, "label %s: it has no meaning without %s", cluster.LabelRebalanceQuiet.Name, cluster.LabelRebalance.Name)
+	}
+	if auto && spec.Mode.Replicated == nil {
+		return fail(cluster.ErrInvalid, "label %s: only replicated services can be rebalanced, in others it is the node or the job that says where a task runs", cluster.LabelRebalance.Name)
 	}
 	return nil
 }

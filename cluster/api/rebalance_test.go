@@ -54,3 +54,17 @@ func TestRebalance(t *testing.T) {
 	b.create(spec("agent", func(s *swarm.ServiceSpec) { s.Mode = swarm.ServiceMode{Global: &swarm.GlobalService{}} }))
 	b.do("POST", strings.Replace(path, "web", "agent", 1), nil).want(t, 400, "only replicated services can")
 }
+
+func TestRebalance_ByItself(t *testing.T) {
+	b := newBench(t)
+	labelled := func(label, value string) func(*swarm.ServiceSpec) {
+		return func(s *swarm.ServiceSpec) { s.Labels[label] = value }
+	}
+	b.do("POST", "/services/create", spec("web", labelled("skep.rebalance", "yes"))).want(t, 400, "it takes auto or off")
+	b.do("POST", "/services/create", spec("web", labelled("skep.rebalance.quiet", "1m"))).want(t, 400, "it has no meaning without skep.rebalance")
+	b.do("POST", "/services/create", spec("web", labelled("skep.rebalance", "auto"), func(s *swarm.ServiceSpec) {
+		s.Mode = swarm.ServiceMode{Global: &swarm.GlobalService{}}
+	})).want(t, 400, "only replicated services can be rebalanced")
+	b.create(spec("web", labelled("skep.rebalance", "auto"), labelled("skep.rebalance.quiet", "1m")))
+	b.create(spec("other", labelled("skep.rebalance", "off")))
+}
