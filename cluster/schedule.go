@@ -225,7 +225,11 @@ func noon(t time.Time, days int) time.Time {
 
 // nextOn is the first time after t that is on the day.
 func (s Schedule) nextOn(day, t time.Time) (first time.Time) {
-	for hour := range 24 {
+	changes, from := s.changes(day), 0
+	if local := t.In(s.zone); !changes && local.YearDay() == day.YearDay() && local.Year() == day.Year() {
+		from = local.Hour()
+	}
+	for hour := from; hour < 24; hour++ {
 		if !has(s.hour, hour) {
 			continue
 		}
@@ -239,7 +243,7 @@ func (s Schedule) nextOn(day, t time.Time) (first time.Time) {
 				}
 			}
 		}
-		if !first.IsZero() && !s.changes(day) {
+		if !first.IsZero() && !changes {
 			return first
 		}
 	}
@@ -293,10 +297,23 @@ func (s Schedule) at(day time.Time, hour, minute int) []time.Time {
 	return []time.Time{first}
 }
 
-// Latest is the last time after from that is not after to; zero when there is none.
+// Latest is the last time after from that is not after to; zero when there is none. It looks at the
+// last minutes first, and then further back, so that many times cost no more than few.
 func (s Schedule) Latest(from, to time.Time) (last time.Time) {
-	for next := s.Next(from); !next.IsZero() && !next.After(to); next = s.Next(next) {
-		last = next
+	if first := s.Next(from); first.IsZero() || first.After(to) {
+		return last
+	}
+	for span := time.Minute; last.IsZero(); span *= 4 {
+		start := to.Add(-span)
+		if !start.After(from) {
+			start = from
+		}
+		for next := s.Next(start); !next.IsZero() && !next.After(to); next = s.Next(next) {
+			last = next
+		}
+		if start.Equal(from) {
+			return last
+		}
 	}
 	return last
 }

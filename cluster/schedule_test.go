@@ -115,3 +115,34 @@ func TestSchedule_Properties(t *testing.T) {
 		}
 	})
 }
+
+// The latest time is the last of all that come.
+func TestSchedule_Latest(t *testing.T) {
+	rapid.Check(t, func(r *rapid.T) {
+		text := rapid.SampledFrom([]string{"* * * * *", "*/7 * * * *", "30 2 * * *", "0 */5 * * *", "0 0 1 * *"}).Draw(r, "schedule")
+		s := scheduled(t, text, rapid.SampledFrom([]string{"UTC", "Europe/Berlin", "Australia/Lord_Howe"}).Draw(r, "zone"))
+		from := time.Unix(rapid.Int64Range(1_700_000_000, 1_900_000_000).Draw(r, "from"), 0)
+		to := from.Add(time.Duration(rapid.IntRange(-10, 90_000).Draw(r, "seconds")) * time.Second)
+		var want time.Time
+		for next := s.Next(from); !next.After(to); next = s.Next(next) {
+			want = next
+		}
+		if got := s.Latest(from, to); !got.Equal(want) {
+			r.Fatalf("%q: the latest from %v to %v is %v, want %v", text, from, to, got, want)
+		}
+	})
+}
+
+// A plan asks for both of each scheduled job.
+func BenchmarkSchedule(b *testing.B) {
+	to := time.Date(2026, 11, 30, 23, 59, 30, 0, time.UTC)
+	for _, text := range []string{"* * * * *", "0 3 * * *", "0 0 29 2 *"} {
+		s := scheduled(b, text, "Europe/Berlin")
+		b.Run(text, func(b *testing.B) {
+			for range b.N {
+				s.Latest(to.Add(-24*time.Hour), to)
+				s.Next(to)
+			}
+		})
+	}
+}

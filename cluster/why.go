@@ -19,6 +19,8 @@ type Why struct {
 	Failures []Failure
 	// Rollout is the last update; nil for none.
 	Rollout *RolloutState `json:",omitempty"`
+	// Job is how a scheduled job stands; nil for other services.
+	Job *JobState `json:",omitempty"`
 	// Fenced tells whether the service is.
 	Fenced bool
 	// Nodes is how many there are, and Unavailable how many of them take no new tasks: they are
@@ -91,6 +93,22 @@ func (w Why) String() string {
 		}
 		say(": %s\n", r.Message)
 	}
+	if j := w.Job; j != nil {
+		say("\nSchedule: %s", j.Schedule)
+		if j.Zone != "" {
+			say(", in %s", j.Zone)
+		}
+		switch {
+		case j.Paused:
+			say("; it is paused: `skep job resume %s` goes on", w.Service)
+		case !j.Next.IsZero():
+			say("; it runs next at %s", j.Next.Format(time.RFC3339))
+		}
+		if j.Outcome != "" {
+			say("; the last run, begun at %s: %s", j.Began.Format(time.RFC3339), j.Outcome)
+		}
+		say(".\n")
+	}
 	if w.Fenced {
 		say("\nFenced: its tasks run only while their node has a lease from the leader, and a lost node's tasks are\nreplaced when they must have stopped.\n")
 	}
@@ -106,7 +124,7 @@ func (w Why) String() string {
 			say("  %d excluded by these together\n", w.Excluded)
 		}
 	}
-	if len(w.Waiting) == 0 && w.Running >= w.Desired && (w.Rollout == nil || !strings.HasSuffix(w.Rollout.State, "paused")) {
+	if len(w.Waiting) == 0 && w.Running >= w.Desired && (w.Rollout == nil || !strings.HasSuffix(w.Rollout.State, "paused")) && (w.Job == nil || !w.Job.Paused) {
 		say("\nNothing is in its way.\n")
 	}
 	return b.String()

@@ -1,6 +1,7 @@
 package api
 
 import (
+	"strings"
 	"testing"
 	"time"
 
@@ -80,8 +81,18 @@ func TestJobs(t *testing.T) {
 	b.do("POST", "/skep/v1/jobs/dump/run", nil).want(t, 200, "")
 	b.do("POST", "/skep/v1/jobs/dump/run", nil).want(t, 200, "")
 
+	var why cluster.Why
+	b.do("GET", "/skep/v1/services/dump/why", nil).want(t, 200, "").into(t, &why)
+	if text := why.String(); !strings.Contains(text, "\nSchedule: 30 3 * * *, in Europe/Berlin; it runs next at "+why.Job.Next.Format(time.RFC3339)+"; the last run, begun at ") || !strings.Contains(text, ": 0 completed.\n") {
+		t.Errorf("%s", text)
+	}
+
 	// Paused, there is no next time; an update doesn't change that.
 	b.do("POST", "/skep/v1/jobs/dump/pause", nil).want(t, 200, "")
+	b.do("GET", "/skep/v1/services/dump/why", nil).want(t, 200, "").into(t, &why)
+	if text := why.String(); !strings.Contains(text, "it is paused: `skep job resume dump` goes on") || strings.Contains(text, "Nothing is in its way") {
+		t.Errorf("%s", text)
+	}
 	if j := list()["dump"]; !j.Paused || !j.Next.IsZero() {
 		t.Errorf("%+v", j)
 	}

@@ -21,7 +21,12 @@ func (s *Server) explainService(ctx context.Context, r *request) (response, erro
 	if err != nil {
 		return response{}, err
 	}
-	return response{body: explain(view, service)}, nil
+	why := explain(view, service)
+	if _, scheduled := cluster.ScheduleOf(service.Spec.Labels); scheduled && service.Job() {
+		job := jobState(view, service, s.Now())
+		why.Job = &job
+	}
+	return response{body: why}, nil
 }
 
 // maxWhyTexts bounds how many reasons and failures are told: each is a text of an engine.

@@ -117,7 +117,9 @@ func ofJob(view store.View, service *cluster.Service) (stands Service) {
 			stands.Running++
 		}
 	}
-	stands.Wanted, _ = service.Completions()
+	if revision := view.Revision(service.ID, service.Revision); revision == nil || !revision.Idle { // else it waits for its time
+		stands.Wanted, _ = service.Completions()
+	}
 	return stands
 }
 
