@@ -393,6 +393,11 @@ func (p *planner) upgrade() {
 			p.waitFor(m.Host)
 		}
 	}
+	if p.known.Status.Autolock && !p.opts.Force && slices.ContainsFunc(due, func(m Machine) bool { return rank(m) < 2 }) {
+		p.refuse("", "turn that off (skep swarm update --autolock=false), or upgrade managers by hand; if all have an --unlock-key-file: --force",
+			"managers are to be upgraded, and they are locked when they restart, until somebody unlocks each")
+		return
+	}
 	if !p.opts.Force && !begun && len(p.todo.Steps) == 0 {
 		for _, what := range p.known.InTheWay {
 			p.refuse("", "", "in the way of an upgrade to skep %s: %s", p.opts.Version, what)

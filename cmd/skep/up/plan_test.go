@@ -177,7 +177,8 @@ var facts = map[string]func(*Sight, string){
 			}
 		}
 	},
-	"way": func(s *Sight, v string) { s.Cluster.InTheWay = append(s.Cluster.InTheWay, words(v)) },
+	"autolock": func(s *Sight, _ string) { s.Cluster.Status.Autolock = true },
+	"way":      func(s *Sight, v string) { s.Cluster.InTheWay = append(s.Cluster.InTheWay, words(v)) },
 }
 
 // words are written with underscores in scripts.

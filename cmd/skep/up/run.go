@@ -125,14 +125,19 @@ func (u *Up) look(ctx context.Context, host string) *Sight {
 	if !ok {
 		return s // That is said.
 	}
-	tool, err := u.stage(ctx, host, b)
-	if err != nil {
+	var tool string
+	if err := within(ctx, stageLimit, func(ctx context.Context) (err error) {
+		tool, err = u.stage(ctx, host, b)
+		return err
+	}); err != nil {
 		s.Err, s.Do = "put skep there: "+err.Error(), "correct that, and run this again"
 		return s
 	}
 	var out bytes.Buffer
 	asked := u.Now()
-	err = u.Runner.Run(ctx, host, Order{Verb: "skep", Args: []string{tool, "machine", "facts"}, Out: &limited{w: &out, left: mostAnswer}})
+	err := within(ctx, lookAtLimit, func(ctx context.Context) error {
+		return u.Runner.Run(ctx, host, Order{Verb: "skep", Args: []string{tool, "machine", "facts"}, Out: &limited{w: &out, left: mostAnswer}})
+	})
 	answered := u.Now()
 	if err == nil {
 		err = json.Unmarshal(out.Bytes(), &s.Facts)
@@ -162,9 +167,7 @@ func (l *limited) Write(p []byte) (int, error) {
 
 // stage has a skep like this one on the machine, wherever, and says where.
 func (u *Up) stage(ctx context.Context, host string, b Binary) (string, error) {
-	u.mu.Lock()
-	tool := u.tool[host]
-	u.mu.Unlock()
+	tool := u.toolOn(host)
 	if tool != "" {
 		return tool, nil
 	}
@@ -193,6 +196,13 @@ func (u *Up) stage(ctx context.Context, host string, b Binary) (string, error) {
 	return tool, nil
 }
 
+// toolOn is where a skep like this one is on the machine.
+func (u *Up) toolOn(host string) string {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	return u.tool[host]
+}
+
 func (u *Up) moved(host, tool string) {
 	u.mu.Lock()
 	defer u.mu.Unlock()
@@ -208,7 +218,7 @@ func (u *Up) Unstage(ctx context.Context) error {
 	defer cancel()
 	var work errgroup.Group
 	for _, host := range slices.Sorted(maps.Keys(u.tool)) {
-		if strings.HasPrefix(u.tool[host], stagedPrefix) {
+		if strings.HasPrefix(u.toolOn(host), stagedPrefix) {
 			work.Go(func() error {
 				if err := u.Runner.Run(ctx, host, Order{Verb: "unstage"}); err != nil {
 					return fmt.Errorf("%s: remove %s*: %w", host, stagedPrefix, err)
@@ -226,7 +236,7 @@ func (u *Up) TryPorts(ctx context.Context, l List, w World) error {
 	var hosts []string
 	strangers := false
 	for _, m := range l.Machines {
-		if s := w[m.Host]; s.Err == "" && u.tool[m.Host] != "" {
+		if s := w[m.Host]; s.Err == "" && u.toolOn(m.Host) != "" {
 			hosts = append(hosts, m.Host)
 			strangers = strangers || !member(s)
 		}
@@ -261,7 +271,11 @@ func (u *Up) TryPorts(ctx context.Context, l List, w World) error {
 			w[host].Taken = held[host]
 		}
 		work.Go(func() {
-			cuts, err := u.dial(ctx, host, Asking{nonce, targets(l, w, host, held)})
+			var cuts []Cut
+			err := within(ctx, lookAtLimit, func(ctx context.Context) (err error) {
+				cuts, err = u.dial(ctx, host, Asking{nonce, targets(l, w, host, held)})
+				return err
+			})
 			mu.Lock()
 			defer mu.Unlock()
 			if w[host].Cut = cuts; err != nil {
@@ -307,7 +321,7 @@ func (u *Up) listen(ctx context.Context, hosts []string, nonce string, ports []s
 		said, out := io.Pipe()
 		inputs = append(inputs, feed)
 		work.Go(func() {
-			err := u.Runner.Run(ctx, host, Order{Verb: "skep", Args: append([]string{u.tool[host], "machine", "listen"}, ports...), In: in, Out: out})
+			err := u.Runner.Run(ctx, host, Order{Verb: "skep", Args: append([]string{u.toolOn(host), "machine", "listen"}, ports...), In: in, Out: out})
 			if err == nil {
 				err = errors.New("it ended before it was told to")
 			}
@@ -346,7 +360,7 @@ func (u *Up) dial(ctx context.Context, host string, a Asking) (cuts []Cut, err e
 		return nil, err
 	}
 	var out bytes.Buffer
-	err = u.Runner.Run(ctx, host, Order{Verb: "skep", Args: []string{u.tool[host], "machine", "dial"}, In: bytes.NewReader(text), Out: &limited{w: &out, left: mostAnswer}})
+	err = u.Runner.Run(ctx, host, Order{Verb: "skep", Args: []string{u.toolOn(host), "machine", "dial"}, In: bytes.NewReader(text), Out: &limited{w: &out, left: mostAnswer}})
 	if err == nil {
 		err = json.Unmarshal(out.Bytes(), &cuts)
 	}
@@ -450,7 +464,11 @@ func (u *Up) perform(ctx context.Context, w World, steps []Step) error {
 	for i, s := range steps {
 		u.Say(s.Host, s.Words)
 		work.Go(func() {
-			if err := u.do(ctx, w, s); err != nil {
+			limit := stepLimit
+			if s.Drain {
+				limit += drainLimit
+			}
+			if err := within(ctx, limit, func(ctx context.Context) error { return u.do(ctx, w, s) }); err != nil {
 				errs[i] = fmt.Errorf("%s: %s: %w", s.Host, s.Words, err)
 			}
 		})
@@ -460,7 +478,25 @@ func (u *Up) perform(ctx context.Context, w World, steps []Step) error {
 }
 
 // drainLimit is how long a node may take to be empty.
-const drainLimit = "10m"
+const drainLimit = 10 * time.Minute
+
+const (
+	// lookAtLimit is how long a machine may take to be looked at, and stageLimit to get the binary.
+	lookAtLimit, stageLimit = time.Minute, 10 * time.Minute
+	// stepLimit is how long a step may take, beside what a drain takes.
+	stepLimit = 3 * time.Minute
+)
+
+// within bounds what something may take, and says so when it took longer.
+func within(ctx context.Context, limit time.Duration, do func(context.Context) error) error {
+	bounded, cancel := context.WithTimeout(ctx, limit)
+	defer cancel()
+	err := do(bounded)
+	if errors.Is(err, context.DeadlineExceeded) && ctx.Err() == nil {
+		return fmt.Errorf("it takes longer than %v", limit)
+	}
+	return err
+}
 
 // do does one step.
 func (u *Up) do(ctx context.Context, w World, s Step) error {
@@ -478,7 +514,7 @@ func (u *Up) do(ctx context.Context, w World, s Step) error {
 		return by("node", "promote", s.Node)
 	case Demote:
 		if s.Drain {
-			if err := by("node", "drain", "--wait", "--timeout", drainLimit, s.Node); err != nil {
+			if err := by("node", "drain", "--wait", "--timeout", drainLimit.String(), s.Node); err != nil {
 				return err
 			}
 		}
@@ -496,7 +532,7 @@ func (u *Up) do(ctx context.Context, w World, s Step) error {
 		if s.By == "" || s.Node == "" {
 			return on("swarm", "leave", "--force")
 		}
-		for _, args := range [][]string{{"node", "drain", "--wait", "--timeout", drainLimit, s.Node}} {
+		for _, args := range [][]string{{"node", "drain", "--wait", "--timeout", drainLimit.String(), s.Node}} {
 			if err := by(args...); err != nil {
 				return err
 			}
@@ -524,7 +560,7 @@ func (u *Up) do(ctx context.Context, w World, s Step) error {
 }
 
 func (u *Up) install(ctx context.Context, host string, is Skep) error {
-	tool, unit := u.tool[host], "unit"
+	tool, unit := u.toolOn(host), "unit"
 	if is.Unit == UnitByHand || is.Packaged {
 		unit = "keep"
 	}
@@ -540,9 +576,7 @@ func (u *Up) install(ctx context.Context, host string, is Skep) error {
 
 // skep runs the skep that a machine's look was taken with.
 func (u *Up) skep(ctx context.Context, host string, in io.Reader, out io.Writer, args ...string) error {
-	u.mu.Lock()
-	tool := u.tool[host]
-	u.mu.Unlock()
+	tool := u.toolOn(host)
 	return u.Runner.Run(ctx, host, Order{Verb: "skep", Args: append([]string{tool}, args...), In: in, Out: out, Secret: in != nil || out != nil})
 }
 
@@ -570,7 +604,9 @@ func (u *Up) join(ctx context.Context, w World, s Step) error {
 func (u *Up) Show(ctx context.Context, w World, hosts []string, out io.Writer) error {
 	for _, host := range hosts {
 		if c := w[host].Cluster; c != nil && c.Error == "" {
-			err := u.Runner.Run(ctx, host, Order{Verb: "skep", Args: []string{u.tool[host], "cluster", "status"}, Out: out})
+			err := within(ctx, lookAtLimit, func(ctx context.Context) error {
+				return u.Runner.Run(ctx, host, Order{Verb: "skep", Args: []string{u.toolOn(host), "cluster", "status"}, Out: out})
+			})
 			if f := (failure{}); errors.As(err, &f) && !f.lost {
 				return nil // It has said what is unhealthy.
 			}
