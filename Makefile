@@ -40,7 +40,7 @@ test: ## everything; what needs a Docker Engine is skipped where none answers, u
 	$(GO) test -count=1 -timeout 40m ./cmd/lab
 	$(GO) test -C cmd/pack -count=1 -timeout 20m ./...
 
-test-machines: ## the README's unit, and skep up, under real systemd on four machines: as root, with a Docker Engine and Debian's mmdebstrap; about 12 minutes, and some more the first time, for the root file system
+test-machines: ## the README's unit, skep up and the package under real systemd on machines: as root, with a Docker Engine and Debian's mmdebstrap; about 15 minutes, and some more the first time, for the root file system
 	SKEP_TEST_MACHINES=1 $(GO) test -count=1 -timeout 30m -v -run TestMachines ./cmd/lab
 
 check: ## gofmt, vet, staticcheck, race tests, and the project's own rules (cmd/arrows_test.go, cmd/doc_test.go)

@@ -75,8 +75,8 @@ func (s *source) contents(binary, notices []byte, documents map[string][]byte) (
 }
 
 // packagedUnit is the unit of the README for a package: the binary is where packages have theirs, and the
-// socket is for the group that the package brings. systemd's Group= would do that, too, but it would also give the
-// group all that lies below /run/skep when the unit of a node changes: among that, secrets in use.
+// socket is for the group that the package brings. systemd's Group= would do that, too, but it would also give root
+// and the group all that lies below /run/skep when the unit of a node changes: among that, secrets in use.
 func packagedUnit(unit []byte) ([]byte, error) {
 	from, to := []byte("\nExecStart=/usr/local/bin/skep daemon $SKEP_OPTS\n"), []byte("\nExecStart=/usr/bin/skep daemon --group skep $SKEP_OPTS\n")
 	if n := bytes.Count(unit, from); n != 1 {

@@ -464,7 +464,7 @@ func runs(t *testing.T, path string) {
 }
 
 // TestScripts has dpkg's and rpm's scripts run as both call them, where no systemd runs: in a chroot, or
-// while an image is built.
+// while an image is built. On machines TestMachines_Packages of cmd/lab has them run.
 func TestScripts(t *testing.T) {
 	if _, err := os.Stat("/run/systemd/system"); err == nil {
 		t.Skip("a systemd runs here, which they would speak to")
