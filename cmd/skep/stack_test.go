@@ -210,10 +210,11 @@ configs:
 	// What ends as it was to is there; what fails is told, with its log.
 	const ends = `
 services:
+  after: {image: "m:1", depends_on: {job: {condition: service_completed_successfully}}}
   job: {image: "m:1", deploy: {mode: replicated-job, replicas: 2, restart_policy: {condition: none}, labels: {skep.simulate.run-for: 1s}}}
   once: {image: "m:%[1]d", deploy: {restart_policy: {condition: none}, labels: {skep.simulate.run-for: 1s, skep.simulate.exit-code: "%[1]d"}}}
 `
-	if r := run(fmt.Sprintf(ends, 0), "deploy", "--quiet", "--prune"); r.status != 0 || !strings.Contains(r.stdout, "remove    service shop_web") {
+	if r := run(fmt.Sprintf(ends, 0), "deploy", "--prune"); r.status != 0 || !strings.Contains(r.stdout, "remove    service shop_web") || !strings.Contains(r.stdout, "shop_after: 0 of 1 tasks run: waits for") {
 		t.Fatalf("%+v", r)
 	}
 	r = run(fmt.Sprintf(ends, 3), "deploy", "--quiet")
@@ -224,6 +225,11 @@ services:
 	}
 	want(run(strings.Replace(fmt.Sprintf(ends, 3), "run-for: 1s", "run-for: 1h", 1), "deploy", "--quiet", "--timeout", "3s"), 1, "*", "don't run as they should")
 
+	// A service of that name that somebody else made stays as it is.
+	if r := skep(t, env, "service", "create", "--detach", "--no-resolve-image", "--network", "none", "--name", "shop_hand", "m:1"); r.status != 0 {
+		t.Fatalf("%+v", r)
+	}
+	want(run("services: {hand: {image: m:1}}", "deploy"), 1, "*", "there is a service of that name that isn't the stack's")
 	if r := skep(t, env, "stack", "rm", "--wait", "shop"); r.status != 0 {
 		t.Fatalf("%+v", r)
 	}

@@ -290,8 +290,13 @@ func (s *Stack) Unwanted(live Live) (services []swarm.Service) {
 // ServiceChanges says what becomes of services, as the cluster planned it.
 func (s *Stack) ServiceChanges(live Live, planned []cluster.PlannedService, prune bool) (changes []Change) {
 	for _, p := range planned {
-		changes = append(changes, Change{Kind: "service", Name: p.Name, Action: p.Action, RestartsTasks: p.Restarts,
-			Differences: p.Differences, Refused: p.Refused, Waits: p.Waits})
+		change := Change{Kind: "service", Name: p.Name, Action: p.Action, RestartsTasks: p.Restarts,
+			Differences: p.Differences, Refused: p.Refused, Waits: p.Waits}
+		ours := slices.ContainsFunc(live.Services, func(service swarm.Service) bool { return service.Spec.Name == p.Name })
+		if p.Action != cluster.PlanCreate && !ours {
+			change.Refused = "there is a service of that name that isn't the stack's: remove it, or name the one in the file otherwise"
+		}
+		changes = append(changes, change)
 	}
 	for _, service := range s.Unwanted(live) {
 		change := Change{Kind: "service", Name: service.Spec.Name, Action: Left, Note: "the file doesn't have it: --prune removes it"}
@@ -307,7 +312,7 @@ func (s *Stack) ServiceChanges(live Live, planned []cluster.PlannedService, prun
 // something to say of it.
 func Show(w io.Writer, changes []Change) error {
 	for _, c := range changes {
-		if !c.Changed() && c.Note == "" {
+		if !c.Changed() && c.Note == "" && c.Refused == "" {
 			continue
 		}
 		line := fmt.Sprintf("%-9s %s %s", c.Action, c.Kind, c.Name)

@@ -72,6 +72,7 @@ func TestShow(t *testing.T) {
 	}
 	planned := []cluster.PlannedService{
 		{Name: "shop_db", Action: cluster.PlanCreate, Waits: "insufficient memory on 5 nodes"},
+		{Name: "shop_hand", Action: cluster.PlanUnchanged},
 		{Name: "shop_web", Action: cluster.PlanUpdate, Restarts: true, Refused: "port '80' is taken", Differences: []cluster.Difference{{Field: "image", From: "app:1", To: "app:2"}, {Field: "environment A", To: `"1"`}}},
 	}
 	for prune, last := range map[bool]string{
@@ -89,6 +90,8 @@ create    network shop_taken
 unchanged network shop_other: it is another one than the file says (internal, subnet 10.9.0.0/24), and stays: remove it, and deploy again, to have it so
 create    service shop_db
     would wait: insufficient memory on 5 nodes
+unchanged service shop_hand
+    refused: there is a service of that name that isn't the stack's: remove it, or name the one in the file otherwise
 update    service shop_web (restarts tasks)
     ~ image           app:1 -> app:2
     + environment A   "1"
@@ -217,6 +220,10 @@ func TestJudge(t *testing.T) {
 				service.Spec.TaskTemplate.RestartPolicy = &swarm.RestartPolicy{Condition: swarm.RestartPolicyCondition(value)}
 			case "update":
 				service.UpdateStatus = &swarm.UpdateStatus{State: swarm.UpdateState(value), Message: "so it says"}
+			case "schedule":
+				service.Spec.Labels = map[string]string{cluster.LabelSchedule.Name: value}
+			case "message":
+				service.UpdateStatus.Message = strings.ReplaceAll(value, "_", " ")
 			case "old":
 				updated = false
 			default: // A task: its slot or node, and its state.

@@ -4,8 +4,11 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strings"
 
 	"github.com/docker/docker/api/types/swarm"
+
+	"skep/cluster"
 )
 
 // Standing is how far a service is on its way to what its spec wants.
@@ -24,7 +27,12 @@ type Standing struct {
 func Judge(service swarm.Service, tasks []swarm.Task, updated bool) Standing {
 	if status := service.UpdateStatus; status != nil && updated {
 		switch status.State {
-		case swarm.UpdateStatePaused, swarm.UpdateStateRollbackPaused:
+		case swarm.UpdateStatePaused:
+			// Where it is to be looked at it is as it should be.
+			s := Standing{Text: status.Message, Done: strings.Contains(status.Message, "as label "+cluster.LabelPauseAfter.Name)}
+			s.Failed = !s.Done
+			return s
+		case swarm.UpdateStateRollbackPaused:
 			return Standing{Failed: true, Text: status.Message}
 		case swarm.UpdateStateRollbackCompleted:
 			return Standing{Failed: true, Text: "it was rolled back: " + status.Message}
@@ -33,6 +41,9 @@ func Judge(service swarm.Service, tasks []swarm.Task, updated bool) Standing {
 		}
 	}
 	spec := service.Spec
+	if schedule, ok := spec.Labels[cluster.LabelSchedule.Name]; ok {
+		return Standing{Done: true, Text: "it runs by its schedule, " + schedule}
+	}
 	job := spec.Mode.ReplicatedJob != nil || spec.Mode.GlobalJob != nil
 	// Of each slot the task that came last.
 	last := map[string]swarm.Task{}
