@@ -62,6 +62,7 @@ func TestAudit_TellsWhatWasChangedAndRefused(t *testing.T) {
 	b.do("GET", "/swarm", nil).want(t, 200, "")
 	b.do("DELETE", "/services/web", nil).want(t, 200, "")
 	b.do("GET", "/services", nil).want(t, 200, "")
+	b.do("POST", "/configs/create", swarm.ConfigSpec{Data: make([]byte, 4<<20)}).want(t, 413, "")
 	want := []string{
 		"POST /services/create, service web made: done 201",
 		"POST /services/create: refused 409",
@@ -70,6 +71,7 @@ func TestAudit_TellsWhatWasChangedAndRefused(t *testing.T) {
 		"POST /secrets/create, secret key made: done 201",
 		"GET /swarm: done 200",
 		"DELETE /services/{id} web, service web removed: done 200",
+		"POST /configs/create: refused 413",
 	}
 	if got := b.told(); !slices.Equal(got, want) {
 		t.Errorf("it tells\n%s\nwant\n%s", strings.Join(got, "\n"), strings.Join(want, "\n"))

@@ -51,7 +51,9 @@ func (s *Server) local(w http.ResponseWriter, r *http.Request, c call) {
 	}
 	request, err := s.request(w, r, c)
 	if err != nil {
+		r, end := s.audited(w, r, c)
 		s.writeError(w, r, err)
+		end(true)
 		return
 	}
 	if c.route.kind == local {

@@ -184,6 +184,7 @@ func (s *Server) createExec(ctx context.Context, r *request) (response, error) {
 	if err := s.exchange(ctx, r, found.NodeID, found.here, "/containers/"+found.ID+"/exec", &made); err != nil {
 		return response{}, err
 	}
+	noteOf(ctx).name(cluster.AuditedObject{Kind: "task", ID: found.TaskID, Name: found.Service})
 	s.Log.Info("exec in a task's container", "by", cluster.Actor(ctx), "command", firstWord(asked.Cmd),
 		"service", found.Service, "task", found.TaskID, "node", found.NodeID, "exec", made.Id[:min(len(made.Id), 12)])
 	return response{status: http.StatusCreated, body: map[string]string{"Id": made.Id + "." + found.NodeID}}, nil

@@ -317,6 +317,20 @@ func TestExec_IsForbidden(t *testing.T) {
 	b.label("skep.allow-host-options", "true")
 	b.exec(b.id, container.ExecOptions{Cmd: []string{"x"}, Privileged: true})
 	b.exec(b.ownID, container.ExecOptions{Cmd: []string{"x"}, Privileged: true})
+	// All that has to do with tasks is told, and nothing of what was run, nor of the engine's own containers.
+	told := strings.Join(b.told(), "\n")
+	for _, line := range []string{
+		"POST /containers/{id}/exec " + b.id + ": refused 403",
+		"POST /containers/{id}/exec web.2." + taskID(2) + ": refused 403",
+		"POST /containers/{id}/exec " + b.id + ", task web from 0 to 0: done 201",
+	} {
+		if !strings.Contains(told, line) {
+			t.Errorf("it isn't told %s:\n%s", line, told)
+		}
+	}
+	if strings.Contains(told, "exec box") {
+		t.Errorf("it tells of a container of the engine's:\n%s", told)
+	}
 }
 
 func TestFirstWord(t *testing.T) {
