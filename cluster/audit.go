@@ -2,6 +2,9 @@ package cluster
 
 import "time"
 
+// AuditToLog in the place of a file's name has the audit log in the daemon's log.
+const AuditToLog = "-"
+
 // Audited is one request that changed something, or wanted to, or that showed something secret, or ran a command
 // in a task's container. The manager that was asked keeps it. There is never what is in an object in it.
 type Audited struct {

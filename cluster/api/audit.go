@@ -9,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"net/http"
 	"net/url"
 	"os"
@@ -274,8 +275,12 @@ func (s *Server) Audit(record cluster.Audited) {
 		record.Objects[i].Name = clean(record.Objects[i].Name)
 	}
 	record = s.audit.add(record)
-	if s.AuditFile == "" {
-		s.logAudit(record)
+	switch s.AuditFile {
+	case "": // The leader's log has what was changed, and by whom.
+		s.logAudit(slog.LevelDebug, record)
+		return
+	case cluster.AuditToLog:
+		s.logAudit(slog.LevelInfo, record)
 		return
 	}
 	// Texts, numbers and times always encode.
@@ -289,7 +294,7 @@ func (s *Server) Audit(record cluster.Audited) {
 	}
 }
 
-func (s *Server) logAudit(r cluster.Audited) {
+func (s *Server) logAudit(level slog.Level, r cluster.Audited) {
 	args := []any{"by", r.By}
 	if r.UID != nil {
 		args = append(args, "user", r.User, "pid", r.PID)
@@ -301,7 +306,7 @@ func (s *Server) logAudit(r cluster.Audited) {
 	for _, o := range r.Objects {
 		args = append(args, o.Kind, o.ID, "name", o.Name, "from", o.From, "to", o.To)
 	}
-	s.Log.Info("audit", append(args, "result", r.Result, "status", r.Status)...)
+	s.Log.Log(context.Background(), level, "audit", append(args, "result", r.Result, "status", r.Status)...)
 }
 
 // writeAudit writes the lines for the file, until ctx ends and none is left. The file is opened for each of them, so

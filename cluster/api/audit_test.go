@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"log/slog"
 	"net"
 	"net/http"
 	"net/url"
@@ -126,6 +127,18 @@ func TestAudit_TellsNoSecrets(t *testing.T) {
 	for _, told := range []string{string(text), strings.Join(b.told(), "\n"), string(b.do("GET", "/skep/v1/audit", nil).body)} {
 		if strings.Contains(told, "canary-") || strings.Contains(told, "eyJ1") {
 			t.Errorf("a secret is told:\n%s", told)
+		}
+	}
+}
+
+// Without a file it is in the log, if somebody wants it there.
+func TestAudit_InTheLog(t *testing.T) {
+	for file, lines := range map[string]int{"": 0, cluster.AuditToLog: 1} {
+		var log strings.Builder
+		b := newBench(t, func(c *Config) { c.AuditFile, c.Log = file, slog.New(slog.NewTextHandler(&log, nil)) })
+		b.create(spec("web"))
+		if n := strings.Count(log.String(), "msg=audit "); n != lines || lines > 0 && !strings.Contains(log.String(), `route="POST /services/create" service=`) {
+			t.Errorf("with %q there are %d lines, want %d:\n%s", file, n, lines, log.String())
 		}
 	}
 }

@@ -116,7 +116,8 @@ type Config struct {
 	Hostname string
 	// MaxBody is the largest body of a request that isn't the engine's; 0 means 2 MiB.
 	MaxBody int64
-	// AuditFile is where each request that changes something is told, as a line; empty for Log.
+	// AuditFile is where each request that changes something is told, as a line of JSON;
+	// cluster.AuditToLog is for a line in Log, empty for one only where that shows what is for debugging.
 	AuditFile string
 	// Hold is how long a request waits for a leader; 0 means 10 s.
 	Hold time.Duration

@@ -37,7 +37,7 @@ type Config struct {
 	Hosts []string
 	// Group may use the sockets at paths; nil is the daemon's own group.
 	Group *int
-	// AuditFile is where requests are told that change something; empty for Log.
+	// AuditFile is as in api.Config.
 	AuditFile string
 	// Engine is the local Docker Engine for what isn't the swarm's; empty for none.
 	Engine string

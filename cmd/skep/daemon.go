@@ -112,7 +112,7 @@ func (o *daemonOptions) install(fs *pflag.FlagSet) {
 	fs.StringVar(&o.driver, "driver", "docker", `What runs tasks ("docker", or "simulate": nothing runs, but behaves)`)
 	fs.StringVar(&o.hostname, "hostname", "", "Name of the node (default the machine's)")
 	fs.StringVar(&o.latency, "latency", cluster.LatencyLAN, `How far apart the cluster's nodes are ("local", "lan", "wan"): how long they wait before they act; the same for all of them`)
-	fs.StringVar(&o.auditFile, "audit-file", "", "File for a line about each request that changes something, of mode 600; at 64 MiB it goes on anew, and the one before is kept as FILE.1 (default the log)")
+	fs.StringVar(&o.auditFile, "audit-file", "", "File for a line about each request that changes something, of mode 600; at 64 MiB it goes on anew, and the one before is kept as FILE.1; - for the log")
 	fs.StringVarP(&o.logLevel, "log-level", "l", "info", `Least level to log ("debug", "info", "warn", "error")`)
 	fs.StringVar(&o.logFormat, "log-format", "text", `Form of the log ("text", "json")`)
 	fs.BoolVar(&o.init, "init", false, "Make a new cluster unless the node is in one, or those named by --join have one")
@@ -202,7 +202,7 @@ func (o *daemonOptions) checkDirs() (err error) {
 	case o.hostRoot != "" && (!filepath.IsAbs(o.hostRoot) || filepath.Clean(o.hostRoot) == "/"):
 		return fmt.Errorf("--host-root %q: want an absolute path below the root", o.hostRoot)
 	}
-	if o.auditFile != "" {
+	if o.auditFile != "" && o.auditFile != cluster.AuditToLog {
 		if o.auditFile, err = filepath.Abs(o.auditFile); err != nil {
 			return err
 		}
