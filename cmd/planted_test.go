@@ -117,6 +117,21 @@ var bugs = []planted{
 		pkg: "./scheduler", run: "TestPlan_Parallelism",
 	},
 	{
+		name: "a task gets a node before what its service depends on is well",
+		file: "scheduler/place.go", old: "\tif why = p.view.depends.unmet; why != \"\" {\n", new: "\tif why = p.view.depends.unmet; why != \"\" && s == nil {\n",
+		pkg: "./scheduler", run: "TestPlan",
+	},
+	{
+		name: "a time of a schedule that somebody's run came after has another run",
+		file: "cluster/schedule.go", old: "\tsince := current.CreatedAt\n", new: "\tsince := s.CreatedAt\n",
+		pkg: "./scheduler", run: "TestPlan_EachTimeRunsOnce",
+	},
+	{
+		name: "an update goes on after the tasks that it is to pause after",
+		file: "scheduler/update.go", old: "\t\tif r.policy.pauseAfter > 0 && begun >= r.policy.pauseAfter {\n", new: "\t\tif r.policy.pauseAfter > 0 && busy >= r.policy.pauseAfter {\n",
+		pkg: "./scheduler", run: "TestPlan",
+	},
+	{
 		name: "a fence is forgotten",
 		file: "scheduler/fence.go", old: "\tcase !v.revision(t).Fenced():\n", new: "\tcase true:\n",
 		pkg: "./cluster/clustertest", run: "TestStorm_What", env: []string{"SKEP_STORM_SEEDS=60"},
