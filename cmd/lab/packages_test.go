@@ -105,6 +105,8 @@ func (f *fleet) says(i int, words string, command ...string) string {
 
 func (f *fleet) installsAndStartsNothing() {
 	for i := range f.machines {
+		// As udev has it on machines that are none of a container.
+		f.on(i, "sh", "-c", "[ -e /dev/net/tun ] || { mkdir -p /dev/net && mknod -m 666 /dev/net/tun c 10 200; }")
 		f.says(i, "systemctl enable --now skep", "dpkg", "--install", "/old.deb")
 		if got := f.on(i, "sh", "-c", "systemctl is-active skep; systemctl is-enabled skep; systemctl is-system-running; ls -d /var/lib/skep /run/skep 2>/dev/null; getent group skep | cut -d: -f1,4"); got != "inactive\ndisabled\nrunning\nskep:" {
 			f.Errorf("after the package was installed on %s:\n%s", f.machines[i].name, got)
@@ -121,12 +123,13 @@ func (f *fleet) installsAndStartsNothing() {
 	f.ready(time.Minute)
 }
 
-// runsUnderThePackagesUnit has a service with a secret that only a group may read, on a network.
+// runsUnderThePackagesUnit has a service with a secret that only a group may read, on a network that
+// is encrypted, by a process of ours where the kernel has no WireGuard.
 func (f *fleet) runsUnderThePackagesUnit() {
 	if _, err := f.machines[0].feed(f.ctx, strings.NewReader("as it should be"), "skep", "secret", "create", "word", "-"); err != nil {
 		f.Fatal(err)
 	}
-	f.on(0, "skep", "network", "create", "--driver", "overlay", "net")
+	f.on(0, "skep", "network", "create", "--driver", "overlay", "--opt", "encrypted", "net")
 	f.service = strings.Fields(f.on(0, "skep", "service", "create", "-q", "--detach", "--name", "web", "--replicas", fmt.Sprint(replicas), "--network", "net", "--publish", "8080:80",
 		"--secret", "source=word,gid=4321,mode=0440", "--no-resolve-image", guestImage(1), "serve"))[0]
 	f.runs(time.Minute)
