@@ -89,3 +89,28 @@ func TestCluster_DependenciesSurviveTheirLeader(t *testing.T) {
 		c.Same()
 	})
 }
+
+// Agents tell of a container that runs before it is healthy, so that one doesn't wait for the other.
+func TestCluster_StartedIsNotHealthy(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		c := Start(t, 1, 1, Options{})
+		cache := Spec("cache", "app:1", 1)
+		cache.TaskTemplate.ContainerSpec.Healthcheck = &container.HealthConfig{Test: []string{"CMD", "true"}}
+		cache.Labels = map[string]string{"skep.simulate.health-delay": "1m"}
+		store := c.Machines[0].Create(cache)
+		ids := map[string]string{}
+		for _, condition := range []string{"started", "healthy"} {
+			spec := Spec("after-"+condition, "app:1", 2)
+			spec.Labels = map[string]string{"skep.depends-on": "cache:" + condition}
+			ids[condition] = c.Machines[0].Create(spec)
+		}
+		c.Runs(10*time.Second, ids["started"], "app:1", 2)
+		time.Sleep(30 * time.Second)
+		tasks, err := c.Manager().Tasks(ids["healthy"])
+		if err != nil || len(tasks) != 2 || tasks[0].Status.State != swarm.TaskStatePending || tasks[1].Status.State != swarm.TaskStatePending {
+			t.Errorf("before the cache is healthy: %v%s", err, describe(tasks))
+		}
+		c.Runs(time.Minute, ids["healthy"], "app:1", 2)
+		c.Runs(time.Second, store, "app:1", 1)
+	})
+}
