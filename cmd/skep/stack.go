@@ -18,6 +18,7 @@ import (
 	"github.com/docker/cli/cli/compose/convert"
 	"github.com/docker/docker/api/types/filters"
 	"github.com/docker/docker/api/types/network"
+	"github.com/docker/docker/api/types/registry"
 	swarmtypes "github.com/docker/docker/api/types/swarm"
 	"github.com/docker/docker/client"
 	"github.com/spf13/cobra"
@@ -108,6 +109,14 @@ type deployment struct {
 	live  stack.Live
 	// changes are networks', then secrets' and configs', then services'.
 	changes []stack.Change
+	// registries is what they said of images.
+	registries map[string]distribution
+}
+
+// distribution is what a registry says of an image.
+type distribution struct {
+	registry.DistributionInspect
+	err error
 }
 
 // planDeployment asks the cluster what a stack would change. It changes nothing.
@@ -187,16 +196,23 @@ func (d *deployment) settle(ctx context.Context, spec *swarmtypes.ServiceSpec) e
 	if d.flags.resolve != swarm.ResolveImageAlways && old != nil && stack.KeepImage(spec, old) || d.flags.resolve == swarm.ResolveImageNever {
 		return nil
 	}
-	auth, err := d.auth(image)
-	if err != nil {
-		return err
+	found, asked := d.registries[image]
+	if !asked {
+		auth, err := d.auth(image)
+		if err != nil {
+			return err
+		}
+		found.DistributionInspect, found.err = d.cli.Client().DistributionInspect(ctx, spec.TaskTemplate.ContainerSpec.Image, auth)
+		if d.registries == nil {
+			d.registries = map[string]distribution{}
+		}
+		d.registries[image] = found
 	}
-	found, err := d.cli.Client().DistributionInspect(ctx, spec.TaskTemplate.ContainerSpec.Image, auth)
-	switch {
+	switch err := found.err; {
 	case ctx.Err() != nil:
 		return ctx.Err()
 	case err == nil:
-		stack.Pin(spec, found)
+		stack.Pin(spec, found.DistributionInspect)
 	case stack.Pinned(image):
 	case old != nil && stack.KeepImage(spec, old):
 		fmt.Fprintf(d.cli.Err(), "warning: image %s: no registry tells its digest, so %s keeps the one it has: %v\n", image, spec.Name, err)

@@ -12,6 +12,7 @@ import (
 	"testing"
 	"time"
 
+	"skep/cluster"
 	"skep/cmd/skep/stack"
 )
 
@@ -238,6 +239,35 @@ services:
 	}
 	if r := skep(t, env, "config", "ls", "-q"); r.stdout != "" {
 		t.Errorf("its configs are: %+v", r)
+	}
+}
+
+// A registry is asked once about an image, and what it says is what is planned.
+func TestStack_PinsImages(t *testing.T) {
+	const digest = "sha256:aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa"
+	node := newFakeNode(t)
+	for _, list := range []string{"networks", "secrets", "configs", "services"} {
+		node.answer("GET /"+list, "[]")
+	}
+	node.answer("POST /skep/v1/services/plan", "[]")
+	node.answer("GET /distribution/web:1/json", `{"Descriptor":{"digest":"`+digest+`"},"Platforms":[{"architecture":"amd64","os":"linux"}]}`)
+	file := filepath.Join(t.TempDir(), "shop.yml")
+	write(t, file, "services: {a: {image: web:1}, b: {image: web:1}, c: {image: none:1}}")
+	r := skep(t, []string{"SKEP_HOST=" + node.url}, "stack", "diff", "-c", file, "shop")
+	if r.status != 2 || !strings.Contains(r.stderr, "image none:1: no registry tells its digest") {
+		t.Fatalf("%+v", r)
+	}
+	if n := len(node.asked("/distribution/web:1/json")); n != 1 {
+		t.Errorf("the registry was asked %d times", n)
+	}
+	var asked cluster.PlanRequest
+	if err := json.Unmarshal([]byte(node.last()), &asked); err != nil || len(asked.Services) != 3 {
+		t.Fatalf("%v: %s", err, node.last())
+	}
+	for i, image := range []string{"web:1@" + digest, "web:1@" + digest, "none:1"} {
+		if task := asked.Services[i].TaskTemplate; task.ContainerSpec.Image != image || (len(task.Placement.Platforms) == 1) != (i < 2) {
+			t.Errorf("%s runs %s on %v", asked.Services[i].Name, task.ContainerSpec.Image, task.Placement.Platforms)
+		}
 	}
 }
 

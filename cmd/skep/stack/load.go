@@ -221,14 +221,16 @@ func (l *loading) read(ctx context.Context, from Source, raw bool) (dict map[str
 	// The loader says what it thinks of a file by the process' logger.
 	heard := &listener{}
 	defer heard.listen()()
-	dict, err = composeloader.LoadModelWithContext(ctx, details, func(o *composeloader.Options) {
-		o.SkipNormalization, o.SkipConsistencyCheck, o.SkipDefaultValues = true, true, true
-		o.SkipInterpolation = raw
-		if from.Name != "" {
-			o.SetProjectName(composeloader.NormalizeProjectName(from.Name), true)
-		} else {
-			o.SetProjectName(composeloader.NormalizeProjectName(filepath.Base(dir)), false)
-		}
+	dict, err = orWrongKind(func() (map[string]any, error) {
+		return composeloader.LoadModelWithContext(ctx, details, func(o *composeloader.Options) {
+			o.SkipNormalization, o.SkipConsistencyCheck, o.SkipDefaultValues = true, true, true
+			o.SkipInterpolation = raw
+			if from.Name != "" {
+				o.SetProjectName(composeloader.NormalizeProjectName(from.Name), true)
+			} else {
+				o.SetProjectName(composeloader.NormalizeProjectName(filepath.Base(dir)), false)
+			}
+		})
 	})
 	for _, text := range heard.texts {
 		l.warn(text)
@@ -237,6 +239,17 @@ func (l *loading) read(ctx context.Context, from Source, raw bool) (dict map[str
 		return nil, "", nil, err
 	}
 	return dict, dir, set, nil
+}
+
+// orWrongKind is load. Both loaders take some things for what they should be before the schema is
+// checked, and panic when they aren't.
+func orWrongKind[T any](load func() (T, error)) (loaded T, err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			err = fmt.Errorf("the file has something of the wrong kind in it, such as a list where a text belongs: %v", p)
+		}
+	}()
+	return load()
 }
 
 // listener keeps what is logged while it listens.
@@ -589,9 +602,11 @@ func (l *loading) asDocker(dict map[string]any, dir string, env map[string]strin
 	}
 	heard := &listener{}
 	defer heard.listen()()
-	config, err := loader.Load(composetypes.ConfigDetails{
-		WorkingDir: dir, Environment: env, ConfigFiles: []composetypes.ConfigFile{{Config: plain}},
-	}, func(o *loader.Options) { o.SkipInterpolation = true })
+	config, err := orWrongKind(func() (*composetypes.Config, error) {
+		return loader.Load(composetypes.ConfigDetails{
+			WorkingDir: dir, Environment: env, ConfigFiles: []composetypes.ConfigFile{{Config: plain}},
+		}, func(o *loader.Options) { o.SkipInterpolation = true })
+	})
 	for _, text := range heard.texts {
 		l.warn(text)
 	}
