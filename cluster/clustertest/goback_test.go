@@ -224,7 +224,7 @@ func TestLevel_WaitsForRoom(t *testing.T) {
 		}
 		waits := func() {
 			t.Helper()
-			c.Eventually(time.Minute, "the leader says why it waits", func() error {
+			c.Eventually(2*time.Minute, "the leader says why it waits", func() error {
 				status := c.clusterStatus()
 				if status.At() != 1 {
 					t.Fatalf("level %d", status.At())
