@@ -125,6 +125,7 @@ func (s *Server) attachPlace(ctx context.Context, r *request, ref, shown, name s
 	answer, err := s.Node.Attach(ctx, ask)
 	switch {
 	case err != nil:
+		//lint:ignore ST1005 the engine's words, which clients know
 		return nil, fmt.Errorf("Could not attach to network %s: %w", shown, err)
 	case answer.Network == nil:
 		return nil, nil

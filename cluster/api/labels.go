@@ -152,7 +152,8 @@ func checkPublishing(spec *swarm.ServiceSpec) error {
 			return fail(cluster.ErrInvalid, "label %s: tasks on the network host bind the node's ports themselves: leave the label out", cluster.LabelHostIP.Name)
 		}
 	}
-	for _, name := range slices.Sorted(maps.Keys(left)) {
+	if len(left) > 0 {
+		name := slices.Min(slices.Collect(maps.Keys(left)))
 		ip := ips[name]
 		if name == "" {
 			name = "any other one"

@@ -59,7 +59,7 @@ func TestTimeline_TellsAnElection(t *testing.T) {
 				health := leader.manager().Health()
 				var words []string
 				for _, asked := range left {
-					begins := asked.clock.Now().Add(cut.Sub(time.Now()))
+					begins := asked.clock.Now().Add(time.Until(cut))
 					told := timelineOf(asked, begins.Add(-time.Second))
 					s := tellsOf(t, told, timeline.AboutElection)
 					if took := s.From.Sub(begins); s.Manager != nodeID(leader) || s.Term != health.Term || s.Open || took < 0 || took > 400*time.Millisecond {

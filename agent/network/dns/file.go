@@ -160,9 +160,9 @@ func (s storedNetwork) network() (n *Network, err error) {
 	if total > len(s.Addrs)/5 {
 		return nil, cluster.Errorf(cluster.ErrInvalid, "it lacks addresses")
 	}
-	addrs := make([]netip.Addr, total)
+	addrs, left := make([]netip.Addr, total), s.Addrs
 	for i := range addrs {
-		if addrs[i], s.Addrs, err = cutAddr(s.Addrs); err != nil {
+		if addrs[i], left, err = cutAddr(left); err != nil {
 			return nil, err
 		}
 	}
@@ -172,9 +172,10 @@ func (s storedNetwork) network() (n *Network, err error) {
 		n.Names[name] = Record{Addrs: addrs[:count:count], Shuffle: s.Records[i]&1 != 0}
 		addrs = addrs[count:]
 	}
+	left = s.Reverse
 	for _, name := range s.ReverseNames {
 		var addr netip.Addr
-		if addr, s.Reverse, err = cutAddr(s.Reverse); err != nil {
+		if addr, left, err = cutAddr(left); err != nil {
 			return nil, err
 		}
 		n.Addresses[addr] = name
