@@ -18,7 +18,7 @@ var services = &kindOf[cluster.Service]{
 	blank:  func(id string) (*cluster.Service, error) { return &cluster.Service{ID: id}, nil },
 	name:   func(s *cluster.Service) string { return s.Spec.Name },
 	meta:   inMeta[cluster.Service](func(s *cluster.Service) *cluster.Meta { return &s.Meta }),
-	times:  func(s *cluster.Service) []time.Time { return []time.Time{s.CreatedAt, s.UpdatedAt} },
+	times:  func(s *cluster.Service) []time.Time { return []time.Time{s.CreatedAt, s.UpdatedAt, s.ScheduledSince} },
 	share:  func(in *interner, s *cluster.Service) { in.share(&s.ID) },
 	uniques: func(s *cluster.Service) []cluster.Unique {
 		var list []cluster.Unique
