@@ -18,8 +18,10 @@ var revisions = &kindOf[cluster.Revision]{
 	key:    func(r *cluster.Revision) string { return cluster.RevisionID(r.ServiceID, r.Number) },
 	blank:  blankRevision,
 	meta:   inMeta[cluster.Revision](func(r *cluster.Revision) *cluster.Meta { return &r.Meta }),
-	times:  func(r *cluster.Revision) []time.Time { return []time.Time{r.CreatedAt, r.UpdatedAt, r.DependsMet, r.Due, r.Ended} },
-	share:  func(in *interner, r *cluster.Revision) { in.share(&r.ServiceID) },
+	times: func(r *cluster.Revision) []time.Time {
+		return []time.Time{r.CreatedAt, r.UpdatedAt, r.DependsMet, r.Due, r.Ended}
+	},
+	share: func(in *interner, r *cluster.Revision) { in.share(&r.ServiceID) },
 	before: func(a, b *cluster.Revision) bool {
 		if c := strings.Compare(a.ServiceID, b.ServiceID); c != 0 {
 			return c < 0
