@@ -341,13 +341,10 @@ func (s *Server) matchConfig(ctx context.Context, r *request) (response, error) 
 		func(config *cluster.Config) cluster.StackData { return configAsData(config).match(wanted.spec) })}, nil
 }
 
-// labelStack is by which docker finds what is of a stack.
-const labelStack = "com.docker.stack.namespace"
-
 // isOf tells whether it is of the same stack as wanted, and of the same entry or name.
 func (d secretOrConfig) isOf(wanted swarm.ConfigSpec) bool {
 	key := wanted.Labels[cluster.LabelStackData]
-	return d.spec.Name == wanted.Name || key != "" && d.spec.Labels[cluster.LabelStackData] == key && d.spec.Labels[labelStack] == wanted.Labels[labelStack]
+	return d.spec.Name == wanted.Name || key != "" && d.spec.Labels[cluster.LabelStackData] == key && d.spec.Labels[cluster.LabelStack] == wanted.Labels[cluster.LabelStack]
 }
 
 func (d secretOrConfig) match(wanted swarm.ConfigSpec) cluster.StackData {

@@ -217,10 +217,10 @@ func TestMatchData(t *testing.T) {
 		return made.ID
 	}
 	of := func(stack, key string) map[string]string {
-		return map[string]string{labelStack: stack, cluster.LabelStackData: key}
+		return map[string]string{cluster.LabelStack: stack, cluster.LabelStackData: key}
 	}
 	for _, kind := range []string{"secret", "config"} {
-		first := put(kind, "shop_key", "canary-one", map[string]string{labelStack: "shop"}) // As docker makes it.
+		first := put(kind, "shop_key", "canary-one", map[string]string{cluster.LabelStack: "shop"}) // As docker makes it.
 		second := put(kind, "shop_key-2", "canary-two", of("shop", "key"))
 		put(kind, "other", "canary-two", of("shop", "other"))
 		put(kind, "bank_key", "canary-two", of("bank", "key"))
