@@ -42,23 +42,7 @@ func write(v map[string]any) ([]byte, error) {
 }
 
 func escaped(v any) any {
-	switch v := v.(type) {
-	case map[string]any:
-		c := make(map[string]any, len(v))
-		for key, value := range v {
-			c[key] = escaped(value)
-		}
-		return c
-	case []any:
-		c := make([]any, len(v))
-		for i, value := range v {
-			c[i] = escaped(value)
-		}
-		return c
-	case string:
-		return strings.ReplaceAll(v, "$", "$$")
-	}
-	return v
+	return cloneWith(v, func(text string) string { return strings.ReplaceAll(text, "$", "$$") })
 }
 
 // Export writes a compose file of what a cluster has of a stack, which deploys to that again. The

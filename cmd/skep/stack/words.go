@@ -342,20 +342,25 @@ func texts(v any) (all []string) {
 	return all
 }
 
-func clone(v any) any {
+func clone(v any) any { return cloneWith(v, func(text string) string { return text }) }
+
+// cloneWith is a copy with other texts.
+func cloneWith(v any, text func(string) string) any {
 	switch v := v.(type) {
 	case map[string]any:
 		c := make(map[string]any, len(v))
 		for key, value := range v {
-			c[key] = clone(value)
+			c[key] = cloneWith(value, text)
 		}
 		return c
 	case []any:
 		c := make([]any, len(v))
 		for i, value := range v {
-			c[i] = clone(value)
+			c[i] = cloneWith(value, text)
 		}
 		return c
+	case string:
+		return text(v)
 	}
 	return v
 }
