@@ -293,6 +293,19 @@ func askPassword(prompt string) (string, error) {
 	return string(text), err
 }
 
+// openWithBinaries is open for work that takes a skep to the machines.
+func (o *upOptions) openWithBinaries(progress io.Writer) (*session, error) {
+	s, err := o.open(progress)
+	if err != nil {
+		return nil, err
+	}
+	if s.Binaries, s.Options.Version, err = o.readBinaries(); err != nil {
+		s.close()
+		return nil, err
+	}
+	return s, nil
+}
+
 // look connects and looks at all machines, and tries the ports between those of the list.
 func (s *session) look(ctx context.Context, l up.List, more []string) (up.World, error) {
 	hosts := slices.Concat(l.Hosts(), more)
@@ -313,14 +326,11 @@ func (o *upOptions) run(ctx context.Context, dockerCLI command.Cli, args []strin
 	if err != nil {
 		return err
 	}
-	s, err := o.open(dockerCLI.Err())
+	s, err := o.openWithBinaries(dockerCLI.Err())
 	if err != nil {
 		return err
 	}
 	defer s.close()
-	if s.Binaries, s.Options.Version, err = o.readBinaries(); err != nil {
-		return err
-	}
 	s.Options.Remove, s.Options.Force, s.Options.Digests = o.remove, o.force, map[string]string{}
 	for arch, b := range s.Binaries {
 		s.Options.Digests[arch] = b.Digest
@@ -490,14 +500,11 @@ func (o *upOptions) down(ctx context.Context, dockerCLI command.Cli) (err error)
 	if err != nil {
 		return err
 	}
-	s, err := o.open(dockerCLI.Err())
+	s, err := o.openWithBinaries(dockerCLI.Err())
 	if err != nil {
 		return err
 	}
 	defer s.close()
-	if s.Binaries, s.Options.Version, err = o.readBinaries(); err != nil {
-		return err
-	}
 	defer func() { err = errors.Join(err, s.Unstage(ctx)) }()
 	hosts := l.Hosts()
 	if err := s.Connect(ctx, hosts); err != nil {

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"hash/fnv"
 	"io"
 	"os"
 	"os/exec"
@@ -50,7 +51,9 @@ command -v sudo >/dev/null && echo "skep: sudo"; command -v sudo >/dev/null && s
 var goArch = map[string]string{"x86_64": "amd64", "aarch64": "arm64", "armv7l": "arm", "riscv64": "riscv64", "ppc64le": "ppc64le", "s390x": "s390x", "i686": "386"}
 
 func (s *SSH) command(ctx context.Context, host, remote string, first bool) *exec.Cmd {
-	path := filepath.Join(s.Dir, fmt.Sprintf("%x", fnv(host)))
+	name := fnv.New64a() // A socket's path has room for few letters.
+	_, _ = name.Write([]byte(host))
+	path := filepath.Join(s.Dir, fmt.Sprintf("%x", name.Sum64()))
 	args := []string{"-T", "-o", "ControlMaster=auto", "-o", "ControlPersist=60", "-o", "ControlPath=" + path,
 		"-o", "ServerAliveInterval=10", "-o", "ServerAliveCountMax=3", "-o", fmt.Sprintf("ConnectTimeout=%d", int(connectLimit.Seconds()))}
 	if !first {
@@ -59,15 +62,6 @@ func (s *SSH) command(ctx context.Context, host, remote string, first bool) *exe
 	cmd := exec.CommandContext(ctx, "ssh", append(args, "--", host, remote)...)
 	cmd.WaitDelay = 5 * time.Second
 	return cmd
-}
-
-// fnv names a machine's socket in few letters, which are all that a socket's path has room for.
-func fnv(text string) uint64 {
-	h := uint64(14695981039346656037)
-	for _, b := range []byte(text) {
-		h = (h ^ uint64(b)) * 1099511628211
-	}
-	return h
 }
 
 // Connect makes the connection that everything goes over, and finds out how to be root.
