@@ -3,10 +3,8 @@ package node
 import (
 	"bytes"
 	"context"
-	"crypto/rand"
 	"errors"
 	"fmt"
-	"log/slog"
 	"os"
 	"path/filepath"
 	"time"
@@ -63,21 +61,7 @@ func GoBack(ctx context.Context, cfg Config, order BackOrder) (WentBack, error) 
 
 // offline is a node whose files are changed while its daemon is off.
 func offline(cfg Config) (*Node, error) {
-	if cfg.Log == nil {
-		cfg.Log = slog.New(slog.DiscardHandler)
-	}
-	if cfg.Now == nil {
-		cfg.Now = time.Now
-	}
-	if cfg.Random == nil {
-		cfg.Random = rand.Reader
-	}
-	if cfg.Network == nil {
-		cfg.Network = tcp{}
-	}
-	if cfg.Build.Level == 0 {
-		cfg.Build = cluster.NewBuild(cfg.Build.Version)
-	}
+	cfg.setDefaults()
 	n := &Node{cfg: cfg, log: cfg.Log, files: files{cfg.DataDir}}
 	there, err := exists(n.files.keys())
 	if err == nil && !there {

@@ -166,6 +166,25 @@ type Node struct {
 
 var _ api.Node = (*Node)(nil)
 
+// setDefaults sets what a node needs whether its daemon runs or its files are changed while that is off.
+func (cfg *Config) setDefaults() {
+	if cfg.Log == nil {
+		cfg.Log = slog.New(slog.DiscardHandler)
+	}
+	if cfg.Build.Level == 0 {
+		cfg.Build = cluster.NewBuild(cfg.Build.Version)
+	}
+	if cfg.Now == nil {
+		cfg.Now = time.Now
+	}
+	if cfg.Random == nil {
+		cfg.Random = rand.Reader
+	}
+	if cfg.Network == nil {
+		cfg.Network = tcp{}
+	}
+}
+
 // New makes a node; it touches nothing before Run.
 func New(cfg Config) (*Node, error) {
 	if cfg.DataDir == "" || cfg.Driver == nil {
@@ -185,26 +204,12 @@ func New(cfg Config) (*Node, error) {
 		}
 		cfg.Hostname = name
 	}
-	if cfg.Log == nil {
-		cfg.Log = slog.New(slog.DiscardHandler)
-	}
+	cfg.setDefaults()
 	if cfg.Fatal == nil {
 		cfg.Fatal = func(err error) {
 			cfg.Log.Error("stop at once", "err", err)
 			os.Exit(1)
 		}
-	}
-	if cfg.Build.Level == 0 {
-		cfg.Build = cluster.NewBuild(cfg.Build.Version)
-	}
-	if cfg.Now == nil {
-		cfg.Now = time.Now
-	}
-	if cfg.Random == nil {
-		cfg.Random = rand.Reader
-	}
-	if cfg.Network == nil {
-		cfg.Network = tcp{}
 	}
 	if cfg.Machine == "" {
 		// Without one, the runs of agents still differ.
