@@ -104,6 +104,14 @@ type fleet struct {
 // replicas is how many tasks a fleet runs.
 const replicas = 8
 
+// timed runs a part of a test, and tells how long it took.
+func timed(t *testing.T, name string, part func(*testing.T)) (ok bool) {
+	begin := time.Now()
+	ok = t.Run(name, part)
+	t.Logf("%s took %v", name, time.Since(begin).Round(100*time.Millisecond))
+	return ok
+}
+
 // TestMachines has the README's unit under a real systemd, on four machines: three managers
 // and a worker.
 func TestMachines(t *testing.T) {
@@ -126,15 +134,13 @@ func TestMachines(t *testing.T) {
 		{"Hung", (*fleet).isRestartedWhenItHangs},
 		{"PowerCut", (*fleet).spreadsAfterAPowerCut},
 	} {
-		begin := time.Now()
-		ok := t.Run(step.name, func(t *testing.T) {
+		ok := timed(t, step.name, func(t *testing.T) {
 			f.T = t
 			step.test(f)
 		})
 		if f.T = t; !ok {
 			f.tell()
 		}
-		t.Logf("%s took %v", step.name, time.Since(begin).Round(100*time.Millisecond))
 	}
 }
 

@@ -66,8 +66,7 @@ func TestMachines_Packages(t *testing.T) {
 		{"Upgrade", (*fleet).upgradesAndRestartsNothing},
 		{"Remove", (*fleet).removesAndKeepsTheNode},
 	} {
-		begin := time.Now()
-		ok := t.Run(step.name, func(t *testing.T) {
+		ok := timed(t, step.name, func(t *testing.T) {
 			f.T = t
 			step.test(f)
 		})
@@ -75,7 +74,6 @@ func TestMachines_Packages(t *testing.T) {
 			f.tell()
 			t.FailNow() // Each goes on from where the one before it ended.
 		}
-		t.Logf("%s took %v", step.name, time.Since(begin).Round(100*time.Millisecond))
 	}
 }
 

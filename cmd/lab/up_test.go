@@ -65,13 +65,11 @@ func TestMachinesUp(t *testing.T) {
 		{"Reboot", (*operator).rebootsAll},
 		{"DownAgain", (*operator).leavesNothing},
 	} {
-		begin := time.Now()
-		ok := t.Run(step.name, func(t *testing.T) {
+		ok := timed(t, step.name, func(t *testing.T) {
 			o.T = t
 			step.test(o)
 		})
 		o.T = t
-		t.Logf("%s took %v", step.name, time.Since(begin).Round(100*time.Millisecond))
 		if !ok {
 			o.tell()
 			return // What follows goes by it.
