@@ -1,6 +1,9 @@
 package cluster
 
-import "time"
+import (
+	"fmt"
+	"time"
+)
 
 // Status is the health of the whole cluster, as `skep cluster status` shows it.
 // The leader makes it; it isn't stored.
@@ -81,6 +84,14 @@ type NodeHealth struct {
 	Build
 	// DrainUntil is when a drained node is active again by itself; zero when it isn't.
 	DrainUntil time.Time `json:",omitzero"`
-	// Reason says why the node isn't ready.
+	// Reason says why the node isn't ready, or what it warns of though it is.
 	Reason string
+}
+
+// Warning is the sentence among Problems for what a node that is ready warns of; "" for nothing.
+func (n *NodeHealth) Warning() string {
+	if n.State != NodeReady.String() || n.Reason == "" {
+		return ""
+	}
+	return fmt.Sprintf("node %s (%s): %s", n.Hostname, n.NodeID, n.Reason)
 }

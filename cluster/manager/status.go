@@ -335,8 +335,8 @@ func problems(status cluster.Status) []string {
 		case node.Gossip != "alive":
 			say("node %s (%s) is %s in gossip, though its agent has a session", node.Hostname, node.NodeID, node.Gossip)
 		}
-		if node.State == cluster.NodeReady.String() && node.Reason != "" {
-			say("node %s (%s): %s", node.Hostname, node.NodeID, node.Reason)
+		if warning := node.Warning(); warning != "" {
+			say("%s", warning)
 		}
 	}
 	return found

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"slices"
 	"strings"
 	"text/tabwriter"
 	"time"
@@ -49,7 +50,7 @@ Exits with 0 when nothing is, 2 when something is, 1 when no answer came.`,
 			}
 			found := hindrances(status, cluster.NewBuild(version), time.Now())
 			if asJSON {
-				err = printJSON(dockerCLI.Out(), struct{ Problems []string }{append([]string{}, found...)})
+				err = printJSON(dockerCLI.Out(), struct{ Problems, Warnings []string }{append([]string{}, found...), append([]string{}, warnings(status)...)})
 			} else {
 				err = showHindrances(dockerCLI.Out(), status, found)
 			}
@@ -75,9 +76,20 @@ const (
 	leastFree = 1 << 30
 )
 
+// warnings are what nodes that are ready warn of. A restart makes none of that worse, another version may
+// mend it, and some of it stays: that the kernel has no WireGuard.
+func warnings(s cluster.Status) (all []string) {
+	for _, n := range s.Nodes {
+		if w := n.Warning(); w != "" {
+			all = append(all, w)
+		}
+	}
+	return all
+}
+
 // hindrances says what is in the way of an upgrade to a build.
 func hindrances(s cluster.Status, to cluster.Build, now time.Time) []string {
-	found := append([]string(nil), s.Problems...)
+	found := slices.DeleteFunc(slices.Clone(s.Problems), func(p string) bool { return slices.Contains(warnings(s), p) })
 	say := func(format string, args ...any) { found = append(found, fmt.Sprintf(format, args...)) }
 	if err := to.Fits(s.ClusterLevel); err != nil {
 		say("%v", err)
@@ -128,6 +140,9 @@ func orUnknown(version string) string {
 }
 
 func showHindrances(w io.Writer, s cluster.Status, found []string) error {
+	for _, said := range warnings(s) {
+		fmt.Fprintln(w, "Not in the way: "+said)
+	}
 	if len(found) == 0 {
 		_, err := fmt.Fprintf(w, "Nothing is in the way of skep %s. In this order: %s.\n", version, strings.Join(order(s, version), ", "))
 		return err

@@ -55,6 +55,17 @@ func TestHindrances(t *testing.T) {
 			t.Errorf("want %q: %q", want, found)
 		}
 	}
+	// Whatever a node that is ready warns of, it can be restarted.
+	warned := ready(noon)
+	warned.Nodes[3].Reason = "encrypted networks are slow here: the kernel has no WireGuard"
+	warned.Problems = []string{warned.Nodes[3].Warning()}
+	if found := hindrances(warned, to, noon); len(found) > 0 || !strings.Contains(warned.Problems[0], "node nd (d): encrypted networks are slow here") {
+		t.Errorf("a warning is in the way: %q", found)
+	}
+	warned.Nodes[3].State = "down"
+	if found := hindrances(warned, to, noon); len(found) != 1 {
+		t.Errorf("of a node that is down: %q", found)
+	}
 	// At another index there may be another database.
 	s := ready(noon)
 	s.Managers[2].Digest, s.Managers[2].DigestIndex = "d2", 10
