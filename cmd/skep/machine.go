@@ -25,6 +25,18 @@ func localEngine(host string) (*client.Client, error) {
 // mostTargets bounds what a machine is told to try.
 const mostTargets = 16 << 20
 
+// encryption says why encrypted networks are slow on this machine, or aren't there.
+func encryption() string {
+	slow, err := linux.CheckEncryption()
+	switch {
+	case err != nil:
+		return "no encrypted networks: " + err.Error()
+	case slow:
+		return "encrypted networks are slow: " + slowEncryption
+	}
+	return ""
+}
+
 // newMachineCommand is what `skep up` runs on machines: it isn't for people.
 func newMachineCommand() *cobra.Command {
 	cmd := &cobra.Command{Use: "machine", Short: "What \"skep up\" runs on machines", Hidden: true, Args: cli.NoArgs}
@@ -32,7 +44,7 @@ func newMachineCommand() *cobra.Command {
 		Use: "facts", Short: "Print what there is on this machine", Args: cli.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			look := up.Look{
-				Version: version, Unit: serviceUnit, NoNetworks: linux.Check, Now: time.Now,
+				Version: version, Unit: serviceUnit, NoNetworks: linux.Check, Encryption: encryption, Now: time.Now,
 				InTheWay: func(s cluster.Status) []string { return hindrances(s, cluster.NewBuild(version), time.Now()) },
 			}
 			return json.NewEncoder(cmd.OutOrStdout()).Encode(look.Facts(cmd.Context()))

@@ -125,6 +125,9 @@ func runDaemon(ctx context.Context, o daemonOptions) error {
 	return nil
 }
 
+// slowEncryption is why encrypted networks are slow where they are.
+const slowEncryption = "the kernel has no WireGuard, and a process does its work: load the module wireguard"
+
 // carrier is what carries networks on a machine, or why nothing does, or nothing encrypted ones, or only slowly.
 type carrier struct {
 	plane                              network.Plane
@@ -145,7 +148,7 @@ func (o *daemonOptions) newPlane(log *slog.Logger) carrier {
 	case err != nil:
 		c.noEncryption = err.Error()
 	case slow:
-		c.slowEncryption = "the kernel has no WireGuard, and a process does its work: load the module wireguard"
+		c.slowEncryption = slowEncryption
 	}
 	return c
 }

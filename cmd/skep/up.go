@@ -59,7 +59,7 @@ func (o *upOptions) installBinaries(fs *pflag.FlagSet) {
 
 func (o *upOptions) installNew(fs *pflag.FlagSet) {
 	fs.StringSliceVar(&o.workers, "workers", nil, "More machines, that shall be workers (HOST,...)")
-	fs.StringArrayVar(&o.labels, "label", nil, "Label of the nodes of the machines that are named (NAME=VALUE); may be repeated")
+	fs.StringArrayVar(&o.labels, "label", nil, "Label of the nodes of the machines that are named (NAME=VALUE; NAME- for one that they shall not have); may be repeated")
 }
 
 const upLong = `
@@ -73,7 +73,7 @@ directory, to be shown and edited:
     - host: root@192.168.1.14
       role: worker             # manager, unless it says this
       addr: 10.0.0.14          # by which the others reach it, if that isn't ssh's way
-      labels: {zone: a}
+      labels: {zone: a}        # "zone: null" removes it; others are left alone
       availability: drain      # active, pause or drain
 `
 
@@ -159,16 +159,9 @@ func (o *upOptions) machines(args []string) (l up.List, text []byte, added bool,
 			return l, nil, false, fmt.Errorf("%s: %w", o.file, err)
 		}
 	}
-	labels := map[string]string{}
-	for _, label := range o.labels {
-		name, value, ok := strings.Cut(label, "=")
-		if !ok {
-			return l, nil, false, fmt.Errorf("--label %q: want NAME=VALUE", label)
-		}
-		labels[name] = value
-	}
-	if len(labels) == 0 {
-		labels = nil
+	labels, err := up.ParseLabels(o.labels)
+	if err != nil {
+		return l, nil, false, err
 	}
 	var named []up.Machine
 	for _, host := range args {
@@ -357,6 +350,9 @@ func (o *upOptions) run(ctx context.Context, dockerCLI command.Cli, args []strin
 	case len(todo.Problems) > 0:
 		return problems(out, todo.Problems, "Nothing was changed.")
 	case onlyCheck:
+		for _, n := range todo.Notes {
+			fmt.Fprintln(out, n)
+		}
 		fmt.Fprintf(out, "Nothing is in the way: %s.\n", plural(len(l.Machines), "machine"))
 		return nil
 	case o.dryRun:

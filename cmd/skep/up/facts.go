@@ -19,6 +19,8 @@ type Facts struct {
 	Engine    Engine
 	// NoNetworks says what the kernel lacks for networks that span nodes.
 	NoNetworks string `json:",omitempty"`
+	// Encryption says why encrypted networks are slow, or aren't there at all.
+	Encryption string `json:",omitempty"`
 	DiskFree   uint64
 	DiskSize   uint64
 	Skep       Skep

@@ -26,8 +26,9 @@ type Machine struct {
 	// Addr is the address by which the others reach it; empty is the one that ssh
 	// reaches it by, or its only one.
 	Addr string `yaml:"addr,omitempty"`
-	// Labels are those that the node shall have at least.
-	Labels map[string]string `yaml:"labels,omitempty"`
+	// Labels are those that the node shall have, and, by nil, those that it shall not have. Others
+	// are left alone: somebody may have set them by other means.
+	Labels map[string]*string `yaml:"labels,omitempty"`
 	// Availability is what it shall have; empty leaves it as it is.
 	Availability swarm.NodeAvailability `yaml:"availability,omitempty"`
 }
@@ -99,12 +100,16 @@ func (m Machine) check() error {
 	default:
 		return fmt.Errorf("machine %s: availability %q: want active, pause or drain", m.Host, m.Availability)
 	}
-	for label := range m.Labels {
+	set := map[string]string{}
+	for label, value := range m.Labels {
+		if value != nil {
+			set[label] = *value
+		}
 		if label == "" || strings.ContainsAny(label, "= \t\n") {
 			return fmt.Errorf("machine %s: label %q: want a name without spaces and =", m.Host, label)
 		}
 	}
-	if err := cluster.CheckLabels(cluster.OnNode, m.Labels); err != nil {
+	if err := cluster.CheckLabels(cluster.OnNode, set); err != nil {
 		return fmt.Errorf("machine %s: %w", m.Host, err)
 	}
 	return nil
@@ -135,8 +140,11 @@ func (l List) With(named []Machine) (all List, added bool, err error) {
 			return List{}, false, fmt.Errorf("machine %s is a %s in the list: change that there", m.Host, known.Role)
 		}
 		for name, value := range m.Labels {
-			if have, is := known.Labels[name]; !is || have != value {
-				return List{}, false, fmt.Errorf("machine %s hasn't label %s=%s in the list: change that there", m.Host, name, value)
+			switch have, is := known.Labels[name]; {
+			case value == nil && (!is || have != nil):
+				return List{}, false, fmt.Errorf("machine %s hasn't \"%s: null\" in the list: change that there", m.Host, name)
+			case value != nil && (have == nil || *have != *value):
+				return List{}, false, fmt.Errorf("machine %s hasn't label %s=%s in the list: change that there", m.Host, name, *value)
 			}
 		}
 	}
@@ -200,11 +208,38 @@ func (l List) Hosts() []string {
 	return hosts
 }
 
-// labels are a machine's labels in an order.
-func (m Machine) labels() []string {
-	var all []string
-	for _, name := range slices.Sorted(maps.Keys(m.Labels)) {
-		all = append(all, name+"="+m.Labels[name])
+// ParseLabels reads labels from a command line: NAME=VALUE, or NAME- for one that the node shall not have.
+func ParseLabels(words []string) (map[string]*string, error) {
+	var labels map[string]*string
+	for _, word := range words {
+		name, value, set := strings.Cut(word, "=")
+		unset := !set && strings.HasSuffix(word, "-")
+		if !set && !unset {
+			return nil, fmt.Errorf("--label %q: want NAME=VALUE, or NAME- for one that the nodes shall not have", word)
+		}
+		if labels == nil {
+			labels = map[string]*string{}
+		}
+		if unset {
+			labels[strings.TrimSuffix(word, "-")] = nil
+		} else {
+			labels[name] = &value
+		}
 	}
-	return all
+	return labels, nil
+}
+
+// labels are, in an order, those that a machine's node lacks of what the list says, and those that it has
+// and shall not have.
+func (m Machine) labels(has map[string]string) (missing, surplus []string) {
+	for _, name := range slices.Sorted(maps.Keys(m.Labels)) {
+		have, is := has[name]
+		switch want := m.Labels[name]; {
+		case want == nil && is:
+			surplus = append(surplus, name)
+		case want != nil && (!is || have != *want):
+			missing = append(missing, name+"="+*want)
+		}
+	}
+	return missing, surplus
 }

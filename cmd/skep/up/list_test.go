@@ -38,7 +38,11 @@ machines:
     labels: {zone: x}
 `
 	l := list(t, text)
-	all, added, err := l.With([]Machine{{Host: "a", Role: swarm.NodeRoleManager}, {Host: "b", Role: swarm.NodeRoleWorker, Labels: map[string]string{"zone": "west"}}})
+	labels, err := ParseLabels([]string{"zone=west", "old-", "a-=b=c"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	all, added, err := l.With([]Machine{{Host: "a", Role: swarm.NodeRoleManager}, {Host: "b", Role: swarm.NodeRoleWorker, Labels: labels}})
 	if err != nil || !added {
 		t.Fatal(added, err)
 	}
@@ -49,13 +53,17 @@ machines:
 	want := text + `  - host: b
     role: worker
     labels:
+      a-: b=c
+      old: null
       zone: west
 `
 	if string(got) != want {
 		t.Errorf("got\n%s\nwant\n%s", got, want)
 	}
-	if _, err := Parse(got); err != nil {
+	if again, err := Parse(got); err != nil {
 		t.Error(err)
+	} else if _, added, err := again.With(all.Machines); err != nil || added {
+		t.Errorf("named again: %v, %v", added, err)
 	}
 	fresh, err := Edit(nil, all)
 	if err != nil {
@@ -67,13 +75,23 @@ machines:
 }
 
 func TestWith_RefusesWhatTheListSaysOtherwise(t *testing.T) {
-	l := list(t, "machines: [{host: a}, {host: b, role: worker}]")
+	l := list(t, "machines: [{host: a, labels: {y: '', z: null}}, {host: b, role: worker}]")
+	empty := ""
 	if _, added, err := l.With([]Machine{{Host: "a", Role: swarm.NodeRoleManager}}); err != nil || added {
 		t.Errorf("what is there: %v, %v", added, err)
 	}
-	for _, m := range []Machine{{Host: "b", Role: swarm.NodeRoleManager}, {Host: "a", Role: swarm.NodeRoleManager, Labels: map[string]string{"x": ""}}} {
+	for _, m := range []Machine{{Host: "b", Role: swarm.NodeRoleManager}, {Host: "a", Role: swarm.NodeRoleManager, Labels: map[string]*string{"x": &empty}},
+		{Host: "a", Role: swarm.NodeRoleManager, Labels: map[string]*string{"z": &empty}}, {Host: "a", Role: swarm.NodeRoleManager, Labels: map[string]*string{"y": nil}}} {
 		if _, _, err := l.With([]Machine{m}); err == nil || !strings.Contains(err.Error(), "change that there") {
 			t.Errorf("%+v: %v", m, err)
+		}
+	}
+}
+
+func TestParseLabels_RefusesWhatIsNeither(t *testing.T) {
+	for _, word := range []string{"zone", "", "-x"} {
+		if _, err := ParseLabels([]string{word}); err == nil || !strings.Contains(err.Error(), "want NAME=VALUE") {
+			t.Errorf("%q: %v", word, err)
 		}
 	}
 }

@@ -47,6 +47,8 @@ type Look struct {
 	Version, Unit string
 	// NoNetworks says what the kernel lacks for networks.
 	NoNetworks func() error
+	// Encryption says what keeps networks from being encrypted, or makes that slow.
+	Encryption func() string
 	// InTheWay says what is in the way of an upgrade to this binary.
 	InTheWay func(cluster.Status) []string
 	Now      func() time.Time
@@ -63,6 +65,8 @@ func (l Look) Facts(ctx context.Context) Facts {
 	}
 	if err := l.NoNetworks(); err != nil {
 		f.NoNetworks = err.Error()
+	} else {
+		f.Encryption = l.Encryption()
 	}
 	var disk unix.Statfs_t
 	if unix.Statfs("/var/lib", &disk) == nil {

@@ -3,6 +3,7 @@ package up
 import (
 	"cmp"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 
@@ -37,10 +38,11 @@ type Step struct {
 	By string `json:",omitempty"`
 	// Node is the ID of the node that it is about, if it is one.
 	Node string `json:",omitempty"`
-	// Role, Addr, Labels and Availability are for those that need them.
+	// Role, Addr, Labels, Unlabel and Availability are for those that need them.
 	Role         swarm.NodeRole         `json:",omitempty"`
 	Addr         string                 `json:",omitempty"`
 	Labels       []string               `json:",omitempty"`
+	Unlabel      []string               `json:",omitempty"`
 	Availability swarm.NodeAvailability `json:",omitempty"`
 	// Drain has it empty first.
 	Drain bool `json:",omitempty"`
@@ -322,15 +324,11 @@ func (p *planner) other(host string) string {
 func (p *planner) settings() {
 	for _, m := range p.list.Machines {
 		n := p.node(m.Host)
-		var missing []string
-		for _, label := range m.labels() {
-			name, value, _ := strings.Cut(label, "=")
-			if n == nil {
-				missing = append(missing, label)
-			} else if have, is := p.known.Labels[n.NodeID][name]; !is || have != value {
-				missing = append(missing, label)
-			}
+		var has map[string]string
+		if n != nil {
+			has = p.known.Labels[n.NodeID]
 		}
+		missing, surplus := m.labels(has)
 		availability := m.Availability
 		switch {
 		case n == nil:
@@ -338,10 +336,10 @@ func (p *planner) settings() {
 		case string(availability) == n.Availability:
 			availability = ""
 		}
-		if len(missing) == 0 && availability == "" {
+		if len(missing)+len(surplus) == 0 && availability == "" {
 			continue
 		}
-		step := Step{Verb: Set, Host: m.Host, By: p.by, Labels: missing, Availability: availability, Together: true}
+		step := Step{Verb: Set, Host: m.Host, By: p.by, Labels: missing, Unlabel: surplus, Availability: availability, Together: true}
 		if n != nil {
 			step.Node = n.NodeID
 		}
@@ -352,7 +350,14 @@ func (p *planner) settings() {
 		if availability != "" {
 			words = append(words, "availability "+string(availability))
 		}
-		p.add(step, "set %s", strings.Join(words, " and "))
+		says := "set " + strings.Join(words, " and ")
+		switch {
+		case len(words) == 0:
+			says = "remove label " + strings.Join(surplus, ", ")
+		case len(surplus) > 0:
+			says += ", and remove label " + strings.Join(surplus, ", ")
+		}
+		p.add(step, "%s", says)
 	}
 }
 
@@ -482,6 +487,8 @@ func (p *planner) note() {
 	for _, n := range p.strangers() {
 		p.todo.Notes = append(p.todo.Notes, fmt.Sprintf("node %s (%s) is in the cluster and not in the list: \"skep up --remove HOST\" takes it out, if ssh reaches it", n.Hostname, n.Addr))
 	}
+	p.noteEncryption()
+	p.noteLabels()
 	for _, m := range p.list.Machines {
 		switch s := p.world[m.Host]; {
 		case s.Skep.Unit == UnitByHand:
@@ -489,6 +496,42 @@ func (p *planner) note() {
 		case s.Skep.Packaged:
 			p.todo.Notes = append(p.todo.Notes, fmt.Sprintf("%s: skep is from a package there, and stays that", m.Host))
 		}
+	}
+}
+
+// noteLabels tells of labels that the list doesn't have, so that nobody waits for one to go that was taken
+// off the list: who has set it isn't known.
+func (p *planner) noteLabels() {
+	var all []string
+	for _, m := range p.list.Machines {
+		if n := p.node(m.Host); n != nil {
+			has := p.known.Labels[n.NodeID]
+			var more []string
+			for _, name := range slices.Sorted(maps.Keys(has)) {
+				if _, listed := m.Labels[name]; !listed && name != cluster.LabelDrainUntil.Name {
+					more = append(more, name+"="+has[name])
+				}
+			}
+			if len(more) > 0 {
+				all = append(all, m.Host+" "+strings.Join(more, ", "))
+			}
+		}
+	}
+	if len(all) > 0 {
+		p.todo.Notes = append(p.todo.Notes, "labels that aren't in the list stay: "+strings.Join(all, "; ")+"; \"NAME: null\" in the list removes one")
+	}
+}
+
+// noteEncryption tells what is the matter with encrypted networks, which not everybody has.
+func (p *planner) noteEncryption() {
+	by := map[string][]string{}
+	for _, m := range p.list.Machines {
+		if said := p.world[m.Host].Encryption; said != "" {
+			by[said] = append(by[said], m.Host)
+		}
+	}
+	for _, said := range slices.Sorted(maps.Keys(by)) {
+		p.todo.Notes = append(p.todo.Notes, strings.Join(by[said], ", ")+": "+said)
 	}
 }
 

@@ -126,18 +126,19 @@ func (s *script) plan(down bool, words []string) string {
 
 // facts are what scripts can say of a machine.
 var facts = map[string]func(*Sight, string){
-	"err":      func(s *Sight, v string) { *s = Sight{Err: words(v), Do: "see that \"ssh HOST\" works"} },
-	"arch":     func(s *Sight, v string) { s.Arch = v },
-	"systemd":  func(s *Sight, v string) { s.Systemd = v },
-	"engine":   func(s *Sight, v string) { s.Engine = Engine{Error: words(v)} },
-	"api":      func(s *Sight, v string) { s.Engine.API = v },
-	"swarm":    func(s *Sight, v string) { s.Engine.Swarm = words(v) },
-	"kernel":   func(s *Sight, v string) { s.NoNetworks = words(v) },
-	"hostname": func(s *Sight, v string) { s.Hostname = v },
-	"id":       func(s *Sight, v string) { s.MachineID = v },
-	"free":     func(s *Sight, v string) { _, _ = fmt.Sscan(v, &s.DiskFree) },
-	"taken":    func(s *Sight, v string) { s.Taken = strings.Split(v, ",") },
-	"clock":    func(s *Sight, v string) { s.Ahead, _ = time.ParseDuration(v) },
+	"err":        func(s *Sight, v string) { *s = Sight{Err: words(v), Do: "see that \"ssh HOST\" works"} },
+	"arch":       func(s *Sight, v string) { s.Arch = v },
+	"systemd":    func(s *Sight, v string) { s.Systemd = v },
+	"engine":     func(s *Sight, v string) { s.Engine = Engine{Error: words(v)} },
+	"api":        func(s *Sight, v string) { s.Engine.API = v },
+	"swarm":      func(s *Sight, v string) { s.Engine.Swarm = words(v) },
+	"kernel":     func(s *Sight, v string) { s.NoNetworks = words(v) },
+	"encryption": func(s *Sight, v string) { s.Encryption = words(v) },
+	"hostname":   func(s *Sight, v string) { s.Hostname = v },
+	"id":         func(s *Sight, v string) { s.MachineID = v },
+	"free":       func(s *Sight, v string) { _, _ = fmt.Sscan(v, &s.DiskFree) },
+	"taken":      func(s *Sight, v string) { s.Taken = strings.Split(v, ",") },
+	"clock":      func(s *Sight, v string) { s.Ahead, _ = time.ParseDuration(v) },
 	"mtu": func(s *Sight, v string) {
 		s.Addresses = slices.Clone(s.Addresses)
 		_, _ = fmt.Sscan(v, &s.Addresses[0].MTU)
@@ -162,6 +163,11 @@ var facts = map[string]func(*Sight, string){
 	},
 	"cluster": func(s *Sight, v string) { s.Cluster = &Cluster{ID: v} },
 	"node":    func(s *Sight, v string) { s.Node.ID = v },
+	"label": func(s *Sight, v string) {
+		host, label, _ := strings.Cut(v, "/")
+		name, value, _ := strings.Cut(label, ":")
+		s.Cluster.Labels["id-"+host][name] = value
+	},
 	"novote": func(s *Sight, v string) {
 		for i := range s.Cluster.Status.Managers {
 			if m := &s.Cluster.Status.Managers[i]; m.Hostname == v {

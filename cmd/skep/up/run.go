@@ -524,6 +524,9 @@ func (u *Up) do(ctx context.Context, w World, s Step) error {
 		for _, l := range s.Labels {
 			args = append(args, "--label-add", l)
 		}
+		for _, l := range s.Unlabel {
+			args = append(args, "--label-rm", l)
+		}
 		if s.Availability != "" {
 			args = append(args, "--availability", string(s.Availability))
 		}

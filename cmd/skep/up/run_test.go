@@ -107,6 +107,8 @@ func TestCarry_KilledAnywhereGoesOn(t *testing.T) {
 	}{
 		{"first", aims{}, aims{list: four, digest: v1}, true},
 		{"more", aims{list: four, digest: v1}, aims{list: more, digest: v1}, false},
+		{"labels", aims{list: list(t, "machines: [{host: a, labels: {old: x, zone: a}}, {host: b, labels: {other: x}}]"), digest: v1},
+			aims{list: list(t, "machines: [{host: a, labels: {old: null, zone: b}}, {host: b, labels: {old: null}}, {host: c, role: worker, labels: {old: null, zone: c}}]"), digest: v1}, false},
 		{"upgrade", aims{list: four, digest: v1}, aims{list: four, digest: v2}, false},
 		{"remove a worker", aims{list: four, digest: v1}, aims{list: three, digest: v1, remove: []string{"d"}}, false},
 		{"remove a manager", aims{list: more, digest: v1}, aims{list: without, digest: v1, remove: []string{"b"}}, false},

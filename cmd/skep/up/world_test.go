@@ -263,6 +263,11 @@ func (s *simulated) node(args []string) error {
 			case "--label-add":
 				name, value, _ := strings.Cut(args[i+1], "=")
 				m.labels[name] = value
+			case "--label-rm":
+				if _, is := m.labels[args[i+1]]; !is {
+					return fmt.Errorf("key %s doesn't exist in node's labels", args[i+1])
+				}
+				delete(m.labels, args[i+1])
 			case "--availability":
 				m.availability = args[i+1]
 			}
