@@ -247,22 +247,22 @@ func (o *upOptions) open(progress io.Writer) (*session, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open the log (use --log): %w", err)
 	}
-	dir, err := os.MkdirTemp("", "skep-")
+	ssh, err := up.OpenSSH(os.TempDir())
 	if err != nil {
 		return nil, errors.Join(err, log.Close())
 	}
-	s := &session{begin: time.Now(), log: log}
+	s := &session{ssh: ssh, begin: time.Now(), log: log}
 	var mu sync.Mutex // one line after the other
 	note := func(host, text string) {
 		for line := range strings.Lines(text) {
 			fmt.Fprintf(log, "%s %s: %s\n", time.Now().Format("2006-01-02T15:04:05.000Z07:00"), cmp.Or(host, "all"), strings.TrimRight(line, "\r\n"))
 		}
 	}
-	s.ssh = &up.SSH{Dir: dir, Ask: askPassword, Log: func(host, text string) {
+	ssh.Ask, ssh.Log = askPassword, func(host, text string) {
 		mu.Lock()
 		defer mu.Unlock()
 		note(host, text)
-	}}
+	}
 	s.Up = &up.Up{Runner: s.ssh, Now: time.Now, Nonce: rand.Text, Say: func(host, words string) {
 		mu.Lock()
 		defer mu.Unlock()

@@ -38,8 +38,7 @@ type List struct {
 	Machines []Machine `yaml:"machines"`
 }
 
-// mostMachines bounds the list: ssh connects to one after the other, since each may ask
-// something.
+// mostMachines bounds the list.
 const mostMachines = 1000
 
 // Parse reads a list.

@@ -2,6 +2,7 @@ package up
 
 import (
 	"context"
+	"errors"
 	"io"
 	"strings"
 )
@@ -19,11 +20,15 @@ type Order struct {
 
 // Runner is the way to machines. In tests there is another one.
 type Runner interface {
-	// Connect asks what must be asked, and says who is there.
-	Connect(ctx context.Context, host string) (Hello, error)
+	// Connect says who is there. Something may have to be asked for that: it is asked if mayAsk says so, by
+	// one at a time, and is ErrAsks otherwise.
+	Connect(ctx context.Context, host string, mayAsk bool) (Hello, error)
 	// Run has the machine's root do what the order says.
 	Run(ctx context.Context, host string, o Order) error
 }
+
+// ErrAsks is that a machine can only be connected when somebody is asked something, or may be.
+var ErrAsks = errors.New("something must be asked first")
 
 // Hello is what a machine says before anything is put on it.
 type Hello struct {

@@ -64,7 +64,7 @@ type engines struct {
 	got   map[string][][]string
 }
 
-func (e *engines) Connect(context.Context, string) (Hello, error) { return Hello{}, nil }
+func (e *engines) Connect(context.Context, string, bool) (Hello, error) { return Hello{}, nil }
 
 func (e *engines) Run(_ context.Context, host string, o Order) error {
 	if o.Args[1] == "image" {

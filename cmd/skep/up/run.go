@@ -65,22 +65,45 @@ type Up struct {
 	first map[string]Sight
 }
 
-// Connect connects machines, one after the other, since each may ask something.
+// mostAtOnce is how many machines are connected at the same time: sshd, of a machine that several names lead to,
+// drops those that are more than ten on their way.
+const mostAtOnce = 8
+
+// Connect connects machines: first, at once, those that it can without asking anything, and then those that
+// may ask, one after the other.
 func (u *Up) Connect(ctx context.Context, hosts []string) error {
 	u.hello, u.tool, u.failed, u.wiped = map[string]Hello{}, map[string]string{}, map[string]error{}, map[string]bool{}
-	for _, host := range hosts {
-		u.Say(host, "connect")
-		h, err := u.Runner.Connect(ctx, host)
-		if ctx.Err() != nil {
-			return ctx.Err()
-		}
-		if err != nil {
+	asking := map[string]bool{}
+	connect := func(host string, mayAsk bool) {
+		h, err := u.Runner.Connect(ctx, host, mayAsk)
+		u.mu.Lock()
+		defer u.mu.Unlock()
+		switch {
+		case ctx.Err() != nil:
+		case !mayAsk && errors.Is(err, ErrAsks):
+			asking[host] = true
+		case err != nil:
 			u.failed[host] = err
-			continue
+			u.Say(host, "no connection")
+		default:
+			u.hello[host] = h
+			u.Say(host, "connected")
 		}
-		u.hello[host] = h
 	}
-	return nil
+	u.Say("", "connect to the machines")
+	var work errgroup.Group
+	work.SetLimit(mostAtOnce)
+	for _, host := range hosts {
+		work.Go(func() error { connect(host, false); return nil })
+	}
+	_ = work.Wait()
+	for _, host := range hosts {
+		if asking[host] && ctx.Err() == nil {
+			u.Say(host, "connect, which may ask something")
+			connect(host, true)
+		}
+	}
+	return ctx.Err()
 }
 
 // Look looks at machines, all at once.

@@ -169,6 +169,61 @@ func TestCarry_KilledAnywhereGoesOn(t *testing.T) {
 	}
 }
 
+// meeting is a Runner whose machines that ask nothing answer when all of them have been called.
+type meeting struct {
+	Runner
+	quiet sync.WaitGroup
+
+	mu     sync.Mutex // guards the fields below
+	asking int
+	asked  []string
+}
+
+func (m *meeting) Connect(ctx context.Context, host string, mayAsk bool) (Hello, error) {
+	switch {
+	case mayAsk:
+		m.mu.Lock()
+		m.asking++
+		if m.asked = append(m.asked, host); m.asking > 1 {
+			m.asked = append(m.asked, "at once")
+		}
+		m.mu.Unlock()
+		time.Sleep(time.Second)
+		m.mu.Lock()
+		m.asking--
+		m.mu.Unlock()
+		if host == "denied" {
+			return Hello{}, errors.New("permission denied")
+		}
+	case strings.HasPrefix(host, "m"):
+		m.quiet.Done()
+		m.quiet.Wait()
+	case host == "away":
+		return Hello{}, errors.New("no route to host")
+	default:
+		return Hello{}, ErrAsks
+	}
+	return Hello{Arch: "amd64"}, ctx.Err()
+}
+
+// TestConnect_AtOnceUnlessItAsks has machines connected that wait for each other.
+func TestConnect_AtOnceUnlessItAsks(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := &meeting{}
+		r.quiet.Add(3)
+		u := &Up{Runner: r, Say: func(string, string) {}}
+		if err := u.Connect(t.Context(), []string{"m1", "x", "away", "m2", "denied", "y", "m3"}); err != nil {
+			t.Fatal(err)
+		}
+		if got := strings.Join(r.asked, " "); got != "x denied y" {
+			t.Errorf("asked %s", got)
+		}
+		if len(u.hello) != 5 || len(u.failed) != 2 || u.failed["denied"] == nil || u.failed["away"] == nil {
+			t.Errorf("%v, %v", u.hello, u.failed)
+		}
+	})
+}
+
 // TestCarry_UpgradesInOrder looks at who is restarted when.
 func TestCarry_UpgradesInOrder(t *testing.T) {
 	s := newSimulated("a", "b", "c", "d")

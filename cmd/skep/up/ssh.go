@@ -12,15 +12,19 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"syscall"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // SSH reaches machines by the system's own ssh, as the user has set it up: configuration, agent, jump hosts
 // and known hosts are its. The first connection to each machine may ask at the terminal; what comes after goes over
 // it, and asks nothing. It must be closed.
 type SSH struct {
-	// Dir is for the sockets of the connections, and nobody else's.
-	Dir string
+	// dir is for the sockets of the connections, and nobody else's: hold is a lock on it.
+	dir  string
+	hold *os.File
 	// Ask reads a password from the terminal.
 	Ask func(prompt string) (string, error)
 	// Log takes what is run and what it says, without passwords and tokens.
@@ -31,6 +35,62 @@ type SSH struct {
 	by map[string]rights
 	// asked is the password that was given last.
 	asked string
+}
+
+// dirPrefix is what the names of directories for sockets begin with.
+const dirPrefix = "skep-ssh-"
+
+// OpenSSH makes an SSH whose sockets are below a directory for what is temporary. What a process that was
+// killed left there is removed, and its connections are ended.
+func OpenSSH(temp string) (*SSH, error) {
+	left, err := filepath.Glob(filepath.Join(temp, dirPrefix+"*"))
+	if err != nil {
+		return nil, err
+	}
+	for _, dir := range left {
+		if hold, err := holdDir(dir); err == nil {
+			_ = (&SSH{dir: dir, hold: hold}).Close()
+		}
+	}
+	for try := 0; ; try++ {
+		dir, err := os.MkdirTemp(temp, dirPrefix)
+		if err != nil {
+			return nil, err
+		}
+		hold, err := holdDir(dir)
+		if err == nil {
+			return &SSH{dir: dir, hold: hold}, nil
+		}
+		if try > 2 { // Others may just have taken it for one that was left.
+			return nil, fmt.Errorf("hold %s: %w", dir, err)
+		}
+	}
+}
+
+// holdDir locks a directory of this user's, which nobody else may enter, until the file is closed, or
+// the process has ended.
+func holdDir(dir string) (*os.File, error) {
+	f, err := os.OpenFile(dir, os.O_RDONLY|unix.O_DIRECTORY|unix.O_NOFOLLOW, 0)
+	if err != nil {
+		return nil, err
+	}
+	err = unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB)
+	var held, there unix.Stat_t
+	if err == nil {
+		err = errors.Join(unix.Fstat(int(f.Fd()), &held), unix.Lstat(dir, &there))
+	}
+	switch {
+	case err != nil:
+	case held.Ino != there.Ino || held.Dev != there.Dev:
+		err = errors.New("it is another one now")
+	case held.Uid != uint32(os.Geteuid()) || held.Mode&0o077 != 0:
+		err = errors.New("it is somebody else's")
+	}
+	if err != nil {
+		_ = f.Close()
+		return nil, err
+	}
+	return f, nil
 }
 
 // rights are how to be root on a machine.
@@ -53,7 +113,7 @@ var goArch = map[string]string{"x86_64": "amd64", "aarch64": "arm64", "armv7l": 
 func (s *SSH) command(ctx context.Context, host, remote string, first bool) *exec.Cmd {
 	name := fnv.New64a() // A socket's path has room for few letters.
 	_, _ = name.Write([]byte(host))
-	path := filepath.Join(s.Dir, fmt.Sprintf("%x", name.Sum64()))
+	path := filepath.Join(s.dir, fmt.Sprintf("%x", name.Sum64()))
 	args := []string{"-T", "-o", "ControlMaster=auto", "-o", "ControlPersist=60", "-o", "ControlPath=" + path,
 		"-o", "ServerAliveInterval=10", "-o", "ServerAliveCountMax=3", "-o", fmt.Sprintf("ConnectTimeout=%d", int(connectLimit.Seconds()))}
 	if !first {
@@ -61,13 +121,45 @@ func (s *SSH) command(ctx context.Context, host, remote string, first bool) *exe
 	}
 	cmd := exec.CommandContext(ctx, "ssh", append(args, "--", host, remote)...)
 	cmd.WaitDelay = 5 * time.Second
+	if !first {
+		// Neither a terminal nor a window to ask by, for what BatchMode doesn't hold from asking: a key's PIN.
+		cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
+		cmd.Env = append(os.Environ(), "SSH_ASKPASS_REQUIRE=never")
+	}
 	return cmd
 }
 
+// detours tells whether ssh goes to a host by another one, or by a program: BatchMode isn't for those.
+func (s *SSH) detours(ctx context.Context, host string) bool {
+	ctx, cancel := context.WithTimeout(ctx, connectLimit)
+	defer cancel()
+	out, err := exec.CommandContext(ctx, "ssh", "-G", "--", host).Output()
+	for line := range strings.Lines(string(out)) {
+		name, value, _ := strings.Cut(strings.TrimSpace(line), " ")
+		if (name == "proxyjump" || name == "proxycommand") && value != "none" {
+			return true
+		}
+	}
+	return err != nil
+}
+
+// unreachable tells whether ssh has failed before it had anything to ask.
+func unreachable(said string) bool {
+	return strings.HasPrefix(said, "ssh: connect to host ") || strings.HasPrefix(said, "ssh: Could not resolve hostname ")
+}
+
 // Connect makes the connection that everything goes over, and finds out how to be root.
-func (s *SSH) Connect(ctx context.Context, host string) (Hello, error) {
-	out, said, err := s.run(ctx, host, "sh -c "+quote(hello), nil, true)
-	if err != nil {
+func (s *SSH) Connect(ctx context.Context, host string, mayAsk bool) (Hello, error) {
+	if !mayAsk && s.detours(ctx, host) {
+		return Hello{}, ErrAsks
+	}
+	out, said, err := s.run(ctx, host, "sh -c "+quote(hello), nil, mayAsk)
+	switch {
+	case err == nil:
+	case !mayAsk && exitCode(err) == sshFailed && !unreachable(said):
+		s.Log(host, said)
+		return Hello{}, ErrAsks
+	default:
 		return Hello{}, fmt.Errorf("ssh %s: %w", host, sshError(err, said))
 	}
 	found := map[string]string{}
@@ -97,6 +189,8 @@ func (s *SSH) Connect(ctx context.Context, host string) (Hello, error) {
 		return Hello{}, errors.New("ssh doesn't log in as root there, and there is no sudo: log in as root, or install sudo (the engine's group isn't enough)")
 	case free:
 		r.sudo = "sudo -n -- "
+	case !mayAsk:
+		return Hello{}, ErrAsks // Over this connection.
 	default:
 		if r, err = s.password(ctx, host); err != nil {
 			return Hello{}, err
@@ -149,7 +243,7 @@ func (s *SSH) stream(ctx context.Context, host, remote string, in io.Reader, out
 	cmd := s.command(ctx, host, remote, first)
 	cmd.Stdin, cmd.Stdout = in, out
 	// A file: the connection goes on behind this command, and would hold the end of a pipe.
-	file, err := os.CreateTemp(s.Dir, "said-")
+	file, err := os.CreateTemp(s.dir, "said-")
 	if err != nil {
 		return "", err
 	}
@@ -198,13 +292,16 @@ func (s *SSH) Run(ctx context.Context, host string, o Order) error {
 
 // Close ends all connections.
 func (s *SSH) Close() error {
-	sockets, err := filepath.Glob(filepath.Join(s.Dir, "*"))
+	sockets, err := filepath.Glob(filepath.Join(s.dir, "*"))
 	for _, path := range sockets {
+		if is, err := os.Lstat(path); err != nil || is.Mode()&os.ModeSocket == 0 {
+			continue
+		}
 		ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
 		_ = exec.CommandContext(ctx, "ssh", "-o", "ControlPath="+path, "-O", "exit", "none").Run()
 		cancel()
 	}
-	return errors.Join(err, os.RemoveAll(s.Dir))
+	return errors.Join(err, os.RemoveAll(s.dir), s.hold.Close())
 }
 
 func exitCode(err error) int {

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"net"
 	"os"
 	"path/filepath"
 	"strings"
@@ -15,9 +16,17 @@ import (
 // $SUDO_WANTS, asks for a password, or doesn't.
 var fakePrograms = map[string]string{
 	"ssh": `#!/bin/sh
+if [ "$1" = -G ]; then
+  [ "$3" != behind ] || echo "proxyjump m1"
+  exit
+fi
 printf '%s\n' "$*" >>"$SSH_SAYS"
-while [ "$1" != -- ]; do shift; done
+batch=
+while [ $# -gt 0 ] && [ "$1" != -- ]; do [ "$1" != BatchMode=yes ] || batch=1; shift; done
 host=$2 command=$3
+case $host$batch in
+  unknown1) echo "Host key verification failed." >&2; exit 255;;
+esac
 case $host in
   away) echo "ssh: connect to host away port 22: No route to host" >&2; exit 255;;
 esac
@@ -60,18 +69,24 @@ func fakeSSH(t *testing.T, answers ...string) (s *SSH, told, logged func() strin
 	t.Setenv("PATH", bin+":"+os.Getenv("PATH"))
 	var mu sync.Mutex
 	var log strings.Builder
-	s = &SSH{Dir: t.TempDir(), Log: func(host, text string) {
+	s, err := OpenSSH(t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = s.Close() })
+	s.Log = func(host, text string) {
 		mu.Lock()
 		defer mu.Unlock()
 		log.WriteString(host + ": " + text + "\n")
-	}, Ask: func(string) (string, error) {
+	}
+	s.Ask = func(string) (string, error) {
 		if len(answers) == 0 {
 			return "", errors.New("no terminal")
 		}
 		given := answers[0]
 		answers = answers[1:]
 		return given, nil
-	}}
+	}
 	return s, func() string {
 			text, _ := os.ReadFile(says)
 			return string(text)
@@ -102,7 +117,7 @@ func TestSSH_RunsAsRootWhoeverLogsIn(t *testing.T) {
 			t.Setenv("FAKE_UID", c.uid)
 			t.Setenv("SUDO_WANTS", c.wants)
 			s, told, logged := fakeSSH(t, c.answers...)
-			h, err := s.Connect(t.Context(), "m1")
+			h, err := s.Connect(t.Context(), "m1", true)
 			if c.says != "" {
 				if err == nil || !strings.Contains(err.Error(), c.says) {
 					t.Errorf("%v, want something with %q", err, c.says)
@@ -136,13 +151,101 @@ func TestSSH_RunsAsRootWhoeverLogsIn(t *testing.T) {
 	}
 }
 
+// TestSSH_AsksNobodyWhoMayNotBeAsked has several hosts connected at once, while nobody can answer.
+func TestSSH_AsksNobodyWhoMayNotBeAsked(t *testing.T) {
+	for _, c := range []struct {
+		name, host, uid, wants string
+		asks                   bool
+	}{
+		{"root", "m1", "0", "", false},
+		{"sudo that asks nothing", "m1", "1000", "", false},
+		{"a host that isn't known", "unknown", "0", "", true},
+		{"sudo that asks", "m1", "1000", "open sesame", true},
+		{"a host behind another", "behind", "0", "", true},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			t.Setenv("FAKE_UID", c.uid)
+			t.Setenv("SUDO_WANTS", c.wants)
+			s, told, _ := fakeSSH(t, c.wants)
+			ask := s.Ask
+			s.Ask = func(string) (string, error) { t.Error("it asks"); return "", nil }
+			if _, err := s.Connect(t.Context(), c.host, false); errors.Is(err, ErrAsks) != c.asks || err != nil != c.asks {
+				t.Errorf("%v, want that it asks: %v", err, c.asks)
+			}
+			for line := range strings.Lines(told()) {
+				if strings.HasPrefix(line, "-T ") && !strings.Contains(line, "BatchMode=yes") {
+					t.Errorf("it may ask: %s", line)
+				}
+			}
+			if c.host == "behind" && told() != "" {
+				t.Errorf("the host in front of it may have been asked by: %s", told())
+			}
+			if s.Ask = ask; !c.asks {
+				return
+			}
+			if _, err := s.Connect(t.Context(), c.host, true); err != nil {
+				t.Errorf("asked: %v", err)
+			}
+		})
+	}
+	t.Setenv("FAKE_UID", "0")
+	s, _, _ := fakeSSH(t)
+	if _, err := s.Connect(t.Context(), "away", false); err == nil || errors.Is(err, ErrAsks) || !strings.Contains(err.Error(), "No route to host") {
+		t.Errorf("a host that can't be reached: %v", err)
+	}
+}
+
+// TestOpenSSH_RemovesWhatWasLeft has a process killed, and looks at what the next one leaves alone.
+func TestOpenSSH_RemovesWhatWasLeft(t *testing.T) {
+	t.Setenv("FAKE_UID", "0")
+	_, told, _ := fakeSSH(t)
+	temp := t.TempDir()
+	open := func() *SSH {
+		s, err := OpenSSH(temp)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return s
+	}
+	killed, living := open(), open()
+	socket := filepath.Join(killed.dir, "a")
+	l, err := net.Listen("unix", socket)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	if err := os.WriteFile(filepath.Join(killed.dir, "said-1"), nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	_ = killed.hold.Close() // As when it ends.
+	public, elsewhere := filepath.Join(temp, dirPrefix+"public"), t.TempDir()
+	if err := errors.Join(os.Mkdir(public, 0o700), os.Chmod(public, 0o755), os.Symlink(elsewhere, filepath.Join(temp, dirPrefix+"link"))); err != nil { //nolint:gosec // It is meant.
+		t.Fatal(err)
+	}
+	next := open()
+	if _, err := os.Stat(killed.dir); err == nil {
+		t.Error("what was left is still there")
+	}
+	if want := "-o ControlPath=" + socket + " -O exit none\n"; told() != want {
+		t.Errorf("told %q, want %q", told(), want)
+	}
+	for _, dir := range []string{living.dir, next.dir, public, elsewhere} {
+		if _, err := os.Stat(dir); err != nil {
+			t.Error(err)
+		}
+	}
+	if err := errors.Join(living.Close(), next.Close()); err != nil {
+		t.Error(err)
+	}
+}
+
 func TestSSH_SaysWhatSSHSays(t *testing.T) {
 	s, _, _ := fakeSSH(t)
 	t.Setenv("FAKE_UID", "0")
-	if _, err := s.Connect(t.Context(), "away"); err == nil || !strings.Contains(err.Error(), "ssh: connect to host away port 22: No route to host") {
+	if _, err := s.Connect(t.Context(), "away", true); err == nil || !strings.Contains(err.Error(), "ssh: connect to host away port 22: No route to host") {
 		t.Error(err)
 	}
-	if _, err := s.Connect(t.Context(), "m1"); err != nil {
+	if _, err := s.Connect(t.Context(), "m1", true); err != nil {
 		t.Fatal(err)
 	}
 	err := s.Run(t.Context(), "m1", Order{Verb: "skep", Args: []string{"sh", "-c", "echo it broke >&2; exit 3"}})
@@ -157,7 +260,7 @@ func TestSSH_SaysWhatSSHSays(t *testing.T) {
 	if err := s.Close(); err != nil {
 		t.Error(err)
 	}
-	if _, err := os.Stat(s.Dir); err == nil {
+	if _, err := os.Stat(s.dir); err == nil {
 		t.Error("its directory is left")
 	}
 }
@@ -178,7 +281,7 @@ func TestSSH_NeedsSudo(t *testing.T) {
 		}
 	}
 	t.Setenv("PATH", bin)
-	if _, err := s.Connect(t.Context(), "m1"); err == nil || !strings.Contains(err.Error(), "no sudo") {
+	if _, err := s.Connect(t.Context(), "m1", true); err == nil || !strings.Contains(err.Error(), "no sudo") {
 		t.Error(err)
 	}
 }
@@ -187,7 +290,7 @@ func TestSSH_NeedsSudo(t *testing.T) {
 func TestScripts_AreUnderstood(t *testing.T) {
 	s, _, _ := fakeSSH(t)
 	t.Setenv("FAKE_UID", "0")
-	if _, err := s.Connect(t.Context(), "m1"); err != nil {
+	if _, err := s.Connect(t.Context(), "m1", true); err != nil {
 		t.Fatal(err)
 	}
 	for name, text := range scripts {

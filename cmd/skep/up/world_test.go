@@ -62,7 +62,7 @@ func newSimulated(hosts ...string) *simulated {
 	return s
 }
 
-func (s *simulated) Connect(_ context.Context, host string) (Hello, error) {
+func (s *simulated) Connect(_ context.Context, host string, _ bool) (Hello, error) {
 	if s.machines[host] == nil {
 		return Hello{}, errors.New("no route to host")
 	}
