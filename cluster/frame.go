@@ -45,6 +45,9 @@ var encMode, decMode, agentDecMode = func() (cbor.EncMode, cbor.DecMode, cbor.De
 // couldn't read again is refused with ErrInvalid: were it in the log, all managers
 // would stop at it, and again at each start.
 func Encode(v any) ([]byte, error) {
+	if t, ok := v.(*Task); ok && t != nil {
+		return encodeTask(t)
+	}
 	data, err := encMode.Marshal(v)
 	if err == nil {
 		err = checkReadable(data)

@@ -82,8 +82,9 @@ func (s *Store) decode(index uint64, data []byte) (entry, []any, []form, error) 
 	objects, forms := make([]any, len(e.Changes)), make([]form, len(e.Changes))
 	for i, r := range e.Changes {
 		var k kind
-		if k, objects[i], err = r.object(); err == nil && r.Object != nil {
-			forms[i], err = r.finish(k, objects[i], index)
+		var same bool
+		if k, objects[i], same, err = r.object(s.intern); err == nil && r.Object != nil {
+			forms[i], err = r.finish(k, objects[i], same, index)
 		}
 		if c, ok := objects[i].(*cluster.Cluster); ok && err == nil && r.Object != nil {
 			err = s.build.Fits(c.ClusterLevel)
@@ -91,7 +92,6 @@ func (s *Store) decode(index uint64, data []byte) (entry, []any, []form, error) 
 		if err != nil {
 			return e, nil, nil, fmt.Errorf("decode change %d: %w", i, err)
 		}
-		k.intern(s.intern, objects[i])
 	}
 	return e, objects, forms, nil
 }

@@ -141,7 +141,7 @@ func (r *Restored) Edit(now time.Time, fn func(*Tx) error) error {
 		if c.after == nil {
 			continue
 		}
-		f, err := c.record.finish(kinds[c.record.Kind-1], c.after, scratch.applied)
+		f, err := c.record.finish(kinds[c.record.Kind-1], c.after, false, scratch.applied)
 		if err != nil {
 			return fmt.Errorf("edit database: %w", err)
 		}

@@ -17,8 +17,12 @@ import (
 type form []byte
 
 // finish gives an object that was decoded from the record its final version, and
-// returns its form.
-func (r record) finish(k kind, object any, version uint64) (form, error) {
+// returns its form. same means that this version would write the record just so.
+func (r record) finish(k kind, object any, same bool, version uint64) (form, error) {
+	if same {
+		k.setVersion(object, version)
+		return nil, nil
+	}
 	known, err := cluster.Encode(object)
 	if err != nil {
 		return nil, err
@@ -45,7 +49,7 @@ func encodeNext(n kindNumber, f form, object any) ([]byte, error) {
 	if err != nil || f == nil {
 		return next, err
 	}
-	_, before, err := record{Kind: n, Object: f}.object()
+	_, before, _, err := record{Kind: n, Object: f}.object(newInterner())
 	if err != nil {
 		return nil, fmt.Errorf("read the object again: %w", err)
 	}

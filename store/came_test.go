@@ -82,11 +82,11 @@ func TestForeign_SnapshotsHaveTheBytesOfTheLog(t *testing.T) {
 			}
 			for i, r := range e.Changes {
 				if r.Object == nil {
-					_, object, _ := r.object()
+					_, object, _, _ := r.object(newInterner())
 					delete(want, cameKey(r.Kind, object))
 					continue
 				}
-				_, object, err := r.object()
+				_, object, _, err := r.object(newInterner())
 				if err != nil {
 					t.Fatal(err)
 				}

@@ -64,23 +64,28 @@ func checkFormat(f uint64) error {
 	return nil
 }
 
-// object decodes what the record puts, or makes the pivot of what it deletes.
-func (r record) object() (k kind, object any, err error) {
+// object decodes what the record puts, or makes the pivot of what it deletes. It tells whether what is put is known to
+// be just as this version writes it.
+func (r record) object(in *interner) (k kind, object any, same bool, err error) {
 	if k, err = r.Kind.find(); err != nil {
-		return nil, nil, err
+		return nil, nil, false, err
 	}
 	object, err = k.blankOf(r.ID)
 	if err != nil || r.Object == nil {
-		return k, object, err
+		return k, object, false, err
+	}
+	if task, ok := object.(*cluster.Task); ok && cluster.DecodeTask(r.Object, task, in.text) {
+		return k, object, true, nil
 	}
 	if err := cluster.Decode(r.Object, object); err != nil {
-		return nil, nil, err
+		return nil, nil, false, err
 	}
+	k.intern(in, object)
 	// CBOR can say times that don't fit into the text that snapshots have them as.
 	for _, at := range k.timesOf(object) {
 		if year := at.Year(); year < 0 || year > 9999 {
-			return nil, nil, fmt.Errorf("it has a time in the year %d", year)
+			return nil, nil, false, fmt.Errorf("it has a time in the year %d", year)
 		}
 	}
-	return k, object, nil
+	return k, object, false, nil
 }

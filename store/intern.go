@@ -25,3 +25,13 @@ func (in *interner) share(text *string) {
 	}
 	in.known[*text] = *text
 }
+
+// text is what share makes of a text, without a copy of one that is known.
+func (in *interner) text(of []byte) string {
+	if known, ok := in.known[string(of)]; ok {
+		return known
+	}
+	text := string(of)
+	in.share(&text)
+	return text
+}

@@ -125,16 +125,18 @@ func readObject(in *summing, s *state, intern *interner) error {
 
 // add puts an object that was written by encode into a state that is being read.
 func (s *state) add(n kindNumber, data []byte, intern *interner) error {
-	k, object, err := record{Kind: n, Object: data}.object()
+	_, object, same, err := record{Kind: n, Object: data}.object(intern)
 	if err != nil {
 		return err
 	}
-	k.intern(intern, object)
 	if s.table(n).find(object) != nil {
 		return errors.New("it is there twice")
 	}
 	s.renumber(n, nil, object)
 	s.table(n).put(nil, object)
+	if same {
+		return nil
+	}
 	known, err := cluster.Encode(object)
 	if err == nil && !bytes.Equal(known, data) {
 		s.keep(n, object, data)
