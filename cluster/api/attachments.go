@@ -127,11 +127,11 @@ func addresses(n *cluster.Network, host cluster.Host) []string {
 
 // renderAttachments shows the networks that a task is on: the one of ports that all nodes
 // publish, and those that its spec names. On the engines' own addresses are the engine's matter.
-func renderAttachments(view store.View, task *cluster.Task, spec *swarm.TaskSpec) []swarm.NetworkAttachment {
+func renderAttachments(view store.View, task *cluster.Task, spec *swarm.TaskSpec, show func(*cluster.Network) swarm.Network) []swarm.NetworkAttachment {
 	var shown []swarm.NetworkAttachment
 	for _, a := range task.Addresses {
 		if n := view.NetworkOfVNI(a.VNI); n != nil && n.Spec.Ingress {
-			shown = append(shown, swarm.NetworkAttachment{Network: renderSwarmNetwork(n), Addresses: addresses(n, a.Host)})
+			shown = append(shown, swarm.NetworkAttachment{Network: show(n), Addresses: addresses(n, a.Host)})
 		}
 	}
 	for _, attachment := range spec.Networks {
@@ -150,7 +150,7 @@ func renderAttachments(view store.View, task *cluster.Task, spec *swarm.TaskSpec
 		if n == nil {
 			continue // It was removed, and the task stops.
 		}
-		on := swarm.NetworkAttachment{Network: renderSwarmNetwork(n)}
+		on := swarm.NetworkAttachment{Network: show(n)}
 		if host := cluster.AddressIn(task.Addresses, n.VNI); host != 0 {
 			on.Addresses = addresses(n, host)
 		}

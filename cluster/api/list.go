@@ -37,10 +37,15 @@ const (
 // of megabytes together, and the client may read slowly.
 type listing struct {
 	// objects gives them, or an error, after which there is nothing more. Each is encoded
-	// before the next is asked for.
+	// before the next is asked for; an appender does that itself.
 	objects iter.Seq2[any, error]
 	// large means that there are many to go through, even if few are shown.
 	large bool
+}
+
+// appender appends its JSON, the bytes of json.Encoder without the line break.
+type appender interface {
+	appendJSON(out []byte) ([]byte, error)
 }
 
 // listOf lists what of objects is shown, as show makes it.
@@ -123,11 +128,16 @@ func (s *Server) writeList(ctx context.Context, w http.ResponseWriter, r *http.R
 			buffer.WriteByte(',')
 		}
 		first = false
-		if err == nil {
-			err = encoder.Encode(object)
+		if a, ok := object.(appender); ok && err == nil {
+			var data []byte
+			data, err = a.appendJSON(buffer.AvailableBuffer())
+			buffer.Write(data)
+		} else if err == nil {
+			if err = encoder.Encode(object); err == nil {
+				buffer.Truncate(buffer.Len() - 1) // The encoder ends each with a line break.
+			}
 		}
 		if err == nil {
-			buffer.Truncate(buffer.Len() - 1) // The encoder ends each with a line break.
 			if buffer.Len() < listPiece {
 				continue
 			}

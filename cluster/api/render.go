@@ -136,6 +136,11 @@ func renderStatus(view store.View, service *cluster.Service) *swarm.ServiceStatu
 }
 
 func renderTask(view store.View, task *cluster.Task) swarm.Task {
+	return renderTaskWith(view, task, renderSwarmNetwork)
+}
+
+// renderTaskWith is renderTask where network shows a network, as renderSwarmNetwork does.
+func renderTaskWith(view store.View, task *cluster.Task, network func(*cluster.Network) swarm.Network) swarm.Task {
 	shown := swarm.Task{
 		ID:          task.ID,
 		Meta:        swarm.Meta{Version: swarm.Version{Index: task.Version}, CreatedAt: task.CreatedAt.Std(), UpdatedAt: task.UpdatedAt.Std()},
@@ -154,7 +159,7 @@ func renderTask(view store.View, task *cluster.Task) swarm.Task {
 	}
 	if revision := view.Revision(task.ServiceID, task.Revision); revision != nil {
 		shown.Spec, shown.Slot = revision.Spec, revision.ShownSlot(task)
-		shown.NetworksAttachments = renderAttachments(view, task, &revision.Spec)
+		shown.NetworksAttachments = renderAttachments(view, task, &revision.Spec, network)
 		if revision.Job {
 			shown.JobIteration = &swarm.Version{Index: task.Revision}
 		}

@@ -38,9 +38,14 @@ func (s *Server) listTasks(ctx context.Context, r *request) (response, error) {
 	if err != nil {
 		return response{}, err
 	}
-	return response{list: listOf(filter.candidates(view),
-		func(task *cluster.Task) bool { return filter.includes(view, task) },
-		func(task *cluster.Task) swarm.Task { return renderTask(view, task) })}, nil
+	tasks, shown := filter.candidates(view), newTaskList(view)
+	return response{list: &listing{large: atLeast(tasks, largeList), objects: func(yield func(any, error) bool) {
+		for task := range tasks {
+			if filter.includes(view, task) && !yield(shown.show(task), nil) {
+				return
+			}
+		}
+	}}}, nil
 }
 
 func (s *Server) inspectTask(ctx context.Context, r *request) (response, error) {
