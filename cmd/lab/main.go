@@ -5,7 +5,7 @@
 // A developer runs it through make: `lab demo` plays the README's story and fails
 // when anything it shows isn't so, `lab play` keeps a cluster to play with, `lab bench` measures and sets each number beside
 // its reference, `lab run` injects faults by scenario files and reports what came of
-// them, `lab images` and `lab image` build images. It expects the skep and
+// them, `lab scale` what many agents cost, `lab images` and `lab image` build images. It expects the skep and
 // timecheck binaries beside its own, and it removes what it made: processes,
 // containers, directories; also when it fails and at SIGINT or SIGTERM.
 package main
@@ -38,6 +38,7 @@ var commands = []command{
 	{"bench", "measure, each number beside its reference", runBench, "skep", false},
 	{"run", "run scenarios of faults, and report", runScenarios, "skep", false},
 	{"compare", "run scenarios on skep and on real Docker Swarm, side by side", runCompare, "skep", false},
+	{"scale", "measure what ten thousand agents and a million tasks cost", runScale, "skep", false},
 	{"report", "make table and page anew from a results.json", runReport, "", false},
 	{"scenarios", "list the scenarios and how to write one, or print one", runList, "", false},
 	{"machines", "make machines of their own root file system, with systemd; or remove them", runMachines, "", false},
@@ -78,6 +79,9 @@ func run(ctx context.Context, args []string) error {
 	fs := flag.NewFlagSet("lab", flag.ContinueOnError)
 	fs.StringVar(&l.bin, "bin", l.bin, "directory of the skep and timecheck binaries")
 	fs.StringVar(&l.engine, "engine", "", "the local Docker Engine (default "+defaultEngine+"; for images, $DOCKER_HOST if it is set)")
+	if len(args) == 1 && args[0] == "scale-agents" {
+		return runCrowd(ctx, l, nil)
+	}
 	fs.Usage = func() {
 		fmt.Fprintln(fs.Output(), "usage: lab [-bin DIR] [-engine URL] COMMAND [OPTIONS]")
 		for _, c := range commands {

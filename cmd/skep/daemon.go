@@ -66,6 +66,8 @@ type daemonOptions struct {
 
 	// clockAhead is for experiments: how far the daemon's clock is ahead of the machine's.
 	clockAhead time.Duration
+	// profileSocket is for experiments, too: where profiles are served; "" is nowhere.
+	profileSocket string
 }
 
 func newDaemonCommand() *cobra.Command {
@@ -138,8 +140,9 @@ func (o *daemonOptions) install(fs *pflag.FlagSet) {
 	fs.BoolVar(&o.metricsSwarmNames, "metrics-swarm-names", false, "Tell what Docker Swarm's managers tell, by its names, too, for dashboards that were made for it")
 	fs.StringVar(&o.metricsDetail, "metrics-detail", "service", `What they tell of there ("service", or "node": nothing that names services)`)
 	fs.DurationVar(&o.clockAhead, "clock-ahead", 0, "For experiments: how far the daemon's clock is ahead of the machine's")
-	if err := fs.MarkHidden("clock-ahead"); err != nil {
-		panic(err) // it is there
+	fs.StringVar(&o.profileSocket, "profile-socket", "", "For experiments: serve profiles of the daemon's processor time and memory at this path")
+	if err := errors.Join(fs.MarkHidden("clock-ahead"), fs.MarkHidden("profile-socket")); err != nil {
+		panic(err) // they are there
 	}
 }
 

@@ -46,6 +46,11 @@ func runDaemon(ctx context.Context, o daemonOptions) error {
 	if o.clockAhead != 0 {
 		log.Warn("this daemon's clock is not the machine's: --clock-ahead is for experiments only", "ahead", o.clockAhead)
 	}
+	if o.profileSocket != "" {
+		if err := serveProfiles(ctx, o.profileSocket, log); err != nil {
+			return err
+		}
+	}
 	manager, err := newSystemd()
 	if err != nil {
 		return err
