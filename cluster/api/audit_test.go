@@ -61,6 +61,9 @@ func TestAudit_TellsWhatWasChangedAndRefused(t *testing.T) {
 	b.do("POST", "/skep/v1/nodes/w1/drain?for=1m", nil).want(t, 200, "")
 	b.secret("key", "canary")
 	b.do("GET", "/swarm", nil).want(t, 200, "")
+	for _, verb := range []string{"rebalance", "pause", "resume"} { // They change what is beside the service.
+		b.do("POST", "/skep/v1/services/"+id+"/"+verb, nil).want(t, 200, "")
+	}
 	b.do("DELETE", "/services/web", nil).want(t, 200, "")
 	b.do("GET", "/services", nil).want(t, 200, "")
 	b.do("POST", "/configs/create", swarm.ConfigSpec{Data: make([]byte, 4<<20)}).want(t, 413, "")
@@ -71,6 +74,9 @@ func TestAudit_TellsWhatWasChangedAndRefused(t *testing.T) {
 		"POST /skep/v1/nodes/{id}/drain w1, node wasp changed: done 200",
 		"POST /secrets/create, secret key made: done 201",
 		"GET /swarm: done 200",
+		"POST /skep/v1/services/{id}/rebalance " + id + ", service web from 0 to 0: done 200",
+		"POST /skep/v1/services/{id}/pause " + id + ", service web from 0 to 0: done 200",
+		"POST /skep/v1/services/{id}/resume " + id + ", service web from 0 to 0: done 200",
 		"DELETE /services/{id} web, service web removed: done 200",
 		"POST /configs/create: refused 413",
 	}

@@ -48,5 +48,7 @@ func changeRollout(ctx context.Context, r *request, change func(*cluster.Service
 	if err != nil {
 		return response{}, err
 	}
+	// A rollout has no name, and no version that users know.
+	noteOf(ctx).name(cluster.AuditedObject{Kind: "service", ID: service.ID, Name: clean(service.Spec.Name)})
 	return response{body: swarm.ServiceUpdateResponse{}}, nil
 }
