@@ -153,12 +153,20 @@ func planDeployment(ctx context.Context, dockerCLI command.Cli, flags *deployFla
 			return nil, err
 		}
 	}
-	var planned []cluster.PlannedService
-	if err := ask(ctx, dockerCLI.Client(), http.MethodPost, "services/plan", s.Request(live, d.changes, flags.prune), &planned); err != nil {
-		return nil, fmt.Errorf("plan stack %s: %w", s.Name, err)
+	planned, err := d.plan(ctx, d.changes)
+	if err != nil {
+		return nil, err
 	}
 	d.changes = append(d.changes, s.ServiceChanges(live, planned, flags.prune)...)
 	return d, nil
+}
+
+// plan asks the cluster what would become of the services, after changes of what they refer to.
+func (d *deployment) plan(ctx context.Context, changes []stack.Change) (planned []cluster.PlannedService, err error) {
+	if err = ask(ctx, d.cli.Client(), http.MethodPost, "services/plan", d.Request(d.live, changes, d.flags.prune), &planned); err != nil {
+		err = fmt.Errorf("plan stack %s: %w", d.Name, err)
+	}
+	return planned, err
 }
 
 // fetchLive is what the cluster has of a stack.
@@ -300,10 +308,35 @@ func showPlan(ctx context.Context, dockerCLI command.Cli, flags *deployFlags, s 
 	return nil
 }
 
+// rollFlags say what to deploy how, and why.
+type rollFlags struct {
+	deployFlags
+	waiting waitFlags
+	dryRun  bool
+	message string
+}
+
+// install installs what all have that deploy.
+func (f *rollFlags) install(flags *pflag.FlagSet) {
+	f.waiting.install(flags)
+	flags.BoolVar(&f.dryRun, "dry-run", false, "Show what would be done, and do nothing")
+}
+
+// deploy deploys a stack, or shows what that would do.
+func (f *rollFlags) deploy(ctx context.Context, dockerCLI command.Cli, s *stack.Stack) error {
+	if f.dryRun {
+		return showPlan(ctx, dockerCLI, &f.deployFlags, s)
+	}
+	d, err := planDeployment(ctx, dockerCLI, &f.deployFlags, s)
+	if err != nil {
+		return err
+	}
+	return d.roll(ctx, f.message, &f.waiting)
+}
+
 func newStackDeployCommand(dockerCLI command.Cli, complete cobra.CompletionFunc) *cobra.Command {
-	flags, waiting := &deployFlags{}, &waitFlags{}
-	var dryRun, pruneData bool
-	var message string
+	flags := &rollFlags{}
+	var pruneData bool
 	cmd := &cobra.Command{
 		Use:     "deploy [OPTIONS] [STACK]",
 		Aliases: []string{"up"},
@@ -316,34 +349,23 @@ a name of its own, so services are updated to it, and can go back. --dry-run sho
 would be done, like "skep stack diff".`,
 		Args: cli.RequiresMaxArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			if err := cluster.CheckMessage(message); err != nil {
+			if err := cluster.CheckMessage(flags.message); err != nil {
 				return err
 			}
 			s, err := flags.load(cmd.Context(), dockerCLI, args)
 			if err != nil {
 				return err
 			}
-			if dryRun {
-				return showPlan(cmd.Context(), dockerCLI, flags, s)
-			}
-			d, err := planDeployment(cmd.Context(), dockerCLI, flags, s)
-			if err != nil {
+			if err := flags.deploy(cmd.Context(), dockerCLI, s); err != nil || !pruneData || flags.dryRun {
 				return err
 			}
-			if err := d.roll(cmd.Context(), message, waiting); err != nil {
-				return err
-			}
-			if pruneData {
-				return d.pruneData(cmd.Context())
-			}
-			return nil
+			return pruneStackData(cmd.Context(), dockerCLI, s)
 		},
 		ValidArgsFunction: complete,
 	}
+	flags.deployFlags.install(cmd.Flags())
 	flags.install(cmd.Flags())
-	waiting.install(cmd.Flags())
-	cmd.Flags().StringVar(&message, "message", "", `Why this is done, for "skep stack history"`)
-	cmd.Flags().BoolVar(&dryRun, "dry-run", false, "Show what would be done, and do nothing")
+	cmd.Flags().StringVar(&flags.message, "message", "", `Why this is done, for "skep stack history"`)
 	cmd.Flags().BoolVar(&pruneData, "prune-data", false, "Remove secrets and configs of the stack that no service has, nor a kept revision of one")
 	return cmd
 }
@@ -367,7 +389,34 @@ func (d *deployment) roll(ctx context.Context, message string, waiting *waitFlag
 	if waiting.detach {
 		return nil
 	}
-	return d.wait(ctx, waiting)
+	if err := d.wait(ctx, waiting); err != nil {
+		return err
+	}
+	return d.stays(ctx)
+}
+
+// stays is an error when services aren't as they were deployed: others can deploy the same stack.
+func (d *deployment) stays(ctx context.Context) (err error) {
+	if d.live, err = fetchLive(ctx, d.cli.Client(), d.Name); err != nil {
+		return err
+	}
+	for i := range d.Services {
+		d.keep(&d.Services[i])
+	}
+	planned, err := d.plan(ctx, nil)
+	if err != nil {
+		return err
+	}
+	var changed []string
+	for _, p := range planned {
+		if p.Action != cluster.PlanUnchanged {
+			changed = append(changed, p.Name)
+		}
+	}
+	if len(changed) > 0 {
+		return fmt.Errorf("these services run, but were changed meanwhile by somebody else: %s", strings.Join(changed, ", "))
+	}
+	return nil
 }
 
 // deploy does what was planned. What fails in the middle is told, and the same command goes on.
@@ -476,12 +525,12 @@ func (d *deployment) actionOf(service string) string {
 	return ""
 }
 
-// pruneData removes secrets and configs of the stack that nothing refers to any more, nor what a
+// pruneStackData removes secrets and configs of the stack that nothing refers to any more, nor what a
 // service could go back to.
-func (d *deployment) pruneData(ctx context.Context) error {
-	c := d.cli.Client()
+func pruneStackData(ctx context.Context, dockerCLI command.Cli, s *stack.Stack) error {
+	c := dockerCLI.Client()
 	used := map[string]bool{}
-	for _, entry := range d.Data {
+	for _, entry := range s.Data {
 		used[entry.Spec.Name] = true
 	}
 	note := func(task swarmtypes.TaskSpec) {
@@ -512,33 +561,35 @@ func (d *deployment) pruneData(ctx context.Context) error {
 			note(r.TaskTemplate)
 		}
 	}
-	live, err := fetchLive(ctx, c, d.Name)
+	live, err := fetchLive(ctx, c, s.Name)
 	if err != nil {
 		return err
 	}
-	for _, record := range stack.Records(d.Name, live) {
+	for _, record := range stack.Records(s.Name, live) {
 		used[record.ID()] = true
 		for _, spec := range record.Services {
 			note(spec.TaskTemplate)
 		}
 	}
+	remove := func(kind, id string, spec swarmtypes.Annotations, remove func(context.Context, string) error) error {
+		if spec.Labels[convert.LabelNamespace] != s.Name || used[id] || used[spec.Name] {
+			return nil
+		}
+		if err := remove(ctx, id); err != nil {
+			return fmt.Errorf("remove %s %s: %w", kind, spec.Name, err)
+		}
+		fmt.Fprintln(dockerCLI.Out(), "remove   ", kind, spec.Name)
+		return nil
+	}
 	for _, secret := range live.Secrets {
-		if secret.Spec.Labels[convert.LabelNamespace] != d.Name || used[secret.ID] || used[secret.Spec.Name] {
-			continue
+		if err := remove("secret", secret.ID, secret.Spec.Annotations, c.SecretRemove); err != nil {
+			return err
 		}
-		if err := c.SecretRemove(ctx, secret.ID); err != nil {
-			return fmt.Errorf("remove secret %s: %w", secret.Spec.Name, err)
-		}
-		fmt.Fprintln(d.cli.Out(), "remove    secret", secret.Spec.Name)
 	}
 	for _, config := range live.Configs {
-		if config.Spec.Labels[convert.LabelNamespace] != d.Name || used[config.ID] || used[config.Spec.Name] {
-			continue
+		if err := remove("config", config.ID, config.Spec.Annotations, c.ConfigRemove); err != nil {
+			return err
 		}
-		if err := c.ConfigRemove(ctx, config.ID); err != nil {
-			return fmt.Errorf("remove config %s: %w", config.Spec.Name, err)
-		}
-		fmt.Fprintln(d.cli.Out(), "remove    config", config.Spec.Name)
 	}
 	return nil
 }

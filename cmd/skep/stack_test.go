@@ -154,7 +154,7 @@ configs:
 		t.Fatalf("%+v", r)
 	}
 	want(run(two, "diff"), 0, "Stack shop is as the file says.\n", "")
-	for says, args := range map[string][]string{"isn't remembered": {"shop", "99"}, "is no number": {"shop", "x"}, "has no deployment before": {"none"}} {
+	for says, args := range map[string][]string{"isn't remembered": {"shop", "99"}, `"x" won't do`: {"shop", "x"}, "no deployment of stack none": {"none"}} {
 		if r := skep(t, env, append([]string{"stack", "rollback"}, args...)...); r.status != 1 || !strings.Contains(r.stderr, says) {
 			t.Errorf("%v: %+v", args, r)
 		}

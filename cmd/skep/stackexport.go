@@ -22,6 +22,9 @@ nothing. What secrets have can't be told, so they are external in it; so is what
 than the stack have made. It warns of what a Compose file can't say.`,
 		Args: cli.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
+			if args[0] == "" {
+				return stack.CheckName(args[0])
+			}
 			live, err := fetchLive(cmd.Context(), dockerCLI.Client(), args[0])
 			if err != nil {
 				return err

@@ -7,34 +7,66 @@ import (
 	"text/tabwriter"
 	"time"
 
+	"github.com/containerd/errdefs"
 	"github.com/docker/cli/cli"
 	"github.com/docker/cli/cli/command"
 	"github.com/docker/cli/cli/command/stack/swarm"
+	"github.com/docker/docker/client"
 	"github.com/spf13/cobra"
 
 	"skep/cmd/skep/stack"
 )
 
+// rememberTries is how often a number is tried: somebody else may deploy the same stack and have it first.
+const rememberTries = 20
+
 // remember keeps what was deployed, and forgets what is too old.
 func (d *deployment) remember(ctx context.Context, message string) error {
 	c := d.cli.Client()
 	records := stack.Records(d.Name, d.live)
-	spec, err := d.Stack.Remember(records, message)
-	if err != nil {
-		return err
-	}
-	if _, err := c.ConfigCreate(ctx, spec); err != nil {
-		return err
+	for try := 1; ; try++ {
+		spec, err := d.Stack.Remember(records, message)
+		if err != nil {
+			return err
+		}
+		_, err = c.ConfigCreate(ctx, spec)
+		if err == nil {
+			break
+		}
+		if !errdefs.IsConflict(err) || try == rememberTries {
+			return err
+		}
+		live, err := fetchLive(ctx, c, d.Name)
+		if err != nil {
+			return err
+		}
+		records = stack.Records(d.Name, live)
 	}
 	for i, record := range records {
 		if i < stack.KeptDeploys-1 {
 			continue
 		}
-		if err := c.ConfigRemove(ctx, record.ID()); err != nil {
+		if err := c.ConfigRemove(ctx, record.ID()); err != nil && !errdefs.IsNotFound(err) {
 			return fmt.Errorf("forget deployment %d: %w", record.Number, err)
 		}
 	}
 	return nil
+}
+
+// fetchRecords lists the deployments of a stack that are remembered, the newest first: at least one.
+func fetchRecords(ctx context.Context, c client.APIClient, name string) ([]stack.Record, error) {
+	if err := stack.CheckName(name); err != nil {
+		return nil, err
+	}
+	live, err := fetchLive(ctx, c, name)
+	if err != nil {
+		return nil, err
+	}
+	records := stack.Records(name, live)
+	if len(records) == 0 {
+		return nil, fmt.Errorf("no deployment of stack %s is remembered: `skep stack ls` lists the stacks that there are", name)
+	}
+	return records, nil
 }
 
 func newStackHistoryCommand(dockerCLI command.Cli) *cobra.Command {
@@ -47,11 +79,10 @@ func newStackHistoryCommand(dockerCLI command.Cli) *cobra.Command {
 kept as a config of the stack.`, stack.KeptDeploys),
 		Args: cli.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			live, err := fetchLive(cmd.Context(), dockerCLI.Client(), args[0])
+			records, err := fetchRecords(cmd.Context(), dockerCLI.Client(), args[0])
 			if err != nil {
 				return err
 			}
-			records := stack.Records(args[0], live)
 			if asJSON {
 				shown := []any{}
 				for _, r := range records {
@@ -75,8 +106,7 @@ kept as a config of the stack.`, stack.KeptDeploys),
 }
 
 func newStackRollbackCommand(dockerCLI command.Cli) *cobra.Command {
-	flags, waiting := &deployFlags{resolve: swarm.ResolveImageNever}, &waitFlags{}
-	var dryRun bool
+	flags := &rollFlags{deployFlags: deployFlags{resolve: swarm.ResolveImageNever}}
 	cmd := &cobra.Command{
 		Use:   "rollback [OPTIONS] STACK [DEPLOYMENT]",
 		Short: "Deploy a stack as it was deployed before",
@@ -91,32 +121,25 @@ This is a deployment, too, so another rollback returns.`,
 			if len(args) == 2 {
 				n, err := strconv.Atoi(args[1])
 				if err != nil || n < 1 {
-					return fmt.Errorf("deployment %q is no number", args[1])
+					return fmt.Errorf("deployment %q won't do, it takes a number that `skep stack history` lists", args[1])
 				}
 				number = n
 			}
-			live, err := fetchLive(cmd.Context(), dockerCLI.Client(), args[0])
+			records, err := fetchRecords(cmd.Context(), dockerCLI.Client(), args[0])
 			if err != nil {
 				return err
 			}
-			s, err := stack.Recall(args[0], stack.Records(args[0], live), number)
+			s, err := stack.Recall(args[0], records, number)
 			if err != nil {
 				return err
 			}
-			if dryRun {
-				return showPlan(cmd.Context(), dockerCLI, flags, s)
-			}
-			d, err := planDeployment(cmd.Context(), dockerCLI, flags, s)
-			if err != nil {
-				return err
-			}
-			return d.roll(cmd.Context(), fmt.Sprintf("back to deployment %d", s.Recalled()), waiting)
+			flags.message = fmt.Sprintf("back to deployment %d", s.Recalled())
+			return flags.deploy(cmd.Context(), dockerCLI, s)
 		},
 	}
-	waiting.install(cmd.Flags())
+	flags.install(cmd.Flags())
 	cmd.Flags().BoolVar(&flags.prune, "prune", false, "Remove services that came since")
 	cmd.Flags().BoolVar(&flags.sendAuth, "with-registry-auth", false, "Send registry authentication details to nodes")
 	cmd.Flags().BoolVar(&flags.asJSON, "json", false, "Print JSON")
-	cmd.Flags().BoolVar(&dryRun, "dry-run", false, "Show what would be done, and do nothing")
 	return cmd
 }
