@@ -328,6 +328,120 @@ func isAnRPM(t *testing.T, path string) {
 	if out, _ := tool(t, "rpm", "-qp", "--nosignature", "--recommends", path); out != "(docker-ce or moby-engine or docker)\n" {
 		t.Errorf("the rpm recommends %s", out)
 	}
+	if out, _ := tool(t, "rpm", "-qp", "--nosignature", "--requires", path); out != "/bin/sh\nsystemd\nrpmlib(RichDependencies) <= 4.12.0-1\n" {
+		t.Errorf("the rpm requires %s", out)
+	}
+	for tag, name := range map[string]string{"POSTIN": "postinst", "PREUN": "prerm", "POSTUN": "postrm"} {
+		want, err := os.ReadFile("files/" + name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if out, _ := tool(t, "rpm", "-qp", "--nosignature", "--qf", "%{"+tag+"PROG}\n%{"+tag+"}", path); strings.TrimSpace(out) != "/bin/sh\n"+strings.TrimSpace(string(want)) {
+			t.Errorf("the rpm's %s isn't %s:\n%s", tag, name, out)
+		}
+	}
+	if other, _ := tool(t, "rpm", "-qp", "--nosignature", "--qf", "%{PREIN}%{PRETRANS}%{POSTTRANS}%{TRIGGERSCRIPTS}", path); strings.ReplaceAll(other, "(none)", "") != "" {
+		t.Errorf("the rpm has other scripts: %s", other)
+	}
+	if os.Geteuid() == 0 {
+		installsByRPM(t, path)
+	}
+}
+
+// installsByRPM has a package installed, installed again and removed in a root of its own, where there is nothing
+// but what its scripts need.
+func installsByRPM(t *testing.T, path string) {
+	t.Helper()
+	root := t.TempDir()
+	for _, dir := range []string{"bin", "dev", "tmp", "etc", "var/lib/rpm"} {
+		if err := os.MkdirAll(filepath.Join(root, dir), 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	write(t, filepath.Join(root, "dev/null"), "") // A file does, too.
+	for _, name := range []string{"sh", "cat", "rmdir"} {
+		copyProgram(t, root, name)
+	}
+	for _, name := range []string{"systemctl", "systemd-sysusers"} {
+		if err := os.WriteFile(filepath.Join(root, "bin", name), []byte("#!/bin/sh\necho "+name+" \"$@\" >>/ran\n"), 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	rpm := func(args ...string) string {
+		t.Helper()
+		cmd := exec.Command("rpm", append([]string{"--root", root, "--dbpath", "/var/lib/rpm", "--nosignature", "--nodeps"}, args...)...)
+		out, err := cmd.CombinedOutput()
+		if err != nil {
+			t.Fatalf("rpm %s: %v\n%s", strings.Join(args, " "), err, out)
+		}
+		return string(out)
+	}
+	ran := func(want string) {
+		t.Helper()
+		got, _ := os.ReadFile(filepath.Join(root, "ran"))
+		if strings.TrimSpace(string(got)) != want {
+			t.Errorf("the rpm's scripts ran %q, want %q", got, want)
+		}
+		_ = os.Remove(filepath.Join(root, "ran"))
+	}
+	options, kept := filepath.Join(root, "etc/default/skep"), filepath.Join(root, "var/lib/skep/identity.key")
+	if out := rpm("-i", "--ignorearch", path); !strings.Contains(out, "systemctl enable --now skep") {
+		t.Errorf("the rpm doesn't say how to go on: %s", out)
+	}
+	ran("systemd-sysusers skep.conf")
+	if out := rpm("-V", "skep"); out != "" {
+		t.Errorf("what was installed differs from the rpm: %s", out)
+	}
+	write(t, options, "SKEP_OPTS=\"--latency wan\"\n")
+	if err := os.MkdirAll(filepath.Dir(kept), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	write(t, kept, "key")
+	rpm("-U", "--ignorearch", "--force", path) // As an upgrade is: the new one comes, and then the old one goes.
+	ran("systemd-sysusers skep.conf")
+	if text, err := os.ReadFile(options); err != nil || !strings.Contains(string(text), "wan") {
+		t.Errorf("the options after an upgrade: %q, %v", text, err)
+	}
+	if out := rpm("-e", "skep"); !strings.Contains(out, "/var/lib/skep is kept") {
+		t.Errorf("removed, it says nothing of what is kept: %s", out)
+	}
+	ran("systemctl --no-reload disable skep.service")
+	if _, err := os.Stat(kept); err != nil {
+		t.Error(err)
+	}
+	for _, gone := range []string{"usr/bin/skep", "usr/lib/systemd/system/skep.service", "usr/share/skep"} {
+		if _, err := os.Lstat(filepath.Join(root, gone)); err == nil {
+			t.Errorf("removed, the rpm leaves %s", gone)
+		}
+	}
+}
+
+// copyProgram copies a program of this host, and what it is linked to, into a root.
+func copyProgram(t *testing.T, root, name string) {
+	t.Helper()
+	path, err := exec.LookPath(name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	linked, _ := exec.Command("ldd", path).Output() // It fails for one that is static.
+	copyFile(t, path, filepath.Join(root, "bin", name))
+	for _, library := range regexp.MustCompile(`/\S+`).FindAllString(string(linked), -1) {
+		copyFile(t, library, filepath.Join(root, library))
+	}
+}
+
+func copyFile(t *testing.T, from, to string) {
+	t.Helper()
+	content, err := os.ReadFile(from)
+	if err == nil {
+		err = os.MkdirAll(filepath.Dir(to), 0o755)
+	}
+	if err == nil {
+		err = os.WriteFile(to, content, 0o755)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
 }
 
 // isABill looks for what a scanner of advisories goes by.
