@@ -177,6 +177,7 @@ func (x *scaling) await(ctx context.Context, enough func(crowd.Count) (float64, 
 		if err != nil {
 			return err
 		}
+		rest := max(100*time.Millisecond, 10*time.Since(began))
 		x.meter.note(c)
 		share, missing := enough(c)
 		if missing == nil {
@@ -187,7 +188,7 @@ func (x *scaling) await(ctx context.Context, enough func(crowd.Count) (float64, 
 				return fmt.Errorf("kill the leader: %w", err)
 			}
 		}
-		pause := time.NewTimer(max(100*time.Millisecond, 10*time.Since(began)))
+		pause := time.NewTimer(rest)
 		select {
 		case <-pause.C:
 		case err := <-failed:
