@@ -22,12 +22,14 @@ const (
 	// ProtocolRaft, ProtocolSession and ProtocolHTTP are the ALPN names on the
 	// control port; ProtocolRenew is HTTP, too, for renewing a certificate and nothing else.
 	// By ProtocolEngine an agent calls that was asked to (FromManager.Engine): it is HTTP the
-	// other way round, one request of the manager's for the node's engine.
+	// other way round, one request of the manager's for the node's engine. By ProtocolManager managers
+	// call each other: see cluster/manager/peers.
 	ProtocolRaft    = "skep-raft/1"
 	ProtocolSession = "skep-session/1"
 	ProtocolHTTP    = "http/1.1"
 	ProtocolRenew   = "skep-renew/1"
 	ProtocolEngine  = "skep-engine/1"
+	ProtocolManager = "skep-manager/1"
 	// MaxFrame is the largest frame, in bytes.
 	MaxFrame = 16 << 20
 	// MaxAgentFrame is the largest frame of an agent, in bytes. A description, a part of

@@ -49,6 +49,7 @@ var takes = map[string]string{
 	"store/seal/ring.go rand.Read":                    "nonces: never again the same, whoever gives the randomness",
 	"store/seal/stream.go rand.Read":                  "nonces: never again the same, whoever gives the randomness",
 	"cluster/manager/peers/authorize.go time.Since":   "raft's own clock",
+	"cluster/manager/peers/calls.go time.Now":         "a deadline of the kernel's",
 }
 
 // TestGiven_NobodyTakesOfTheWorld finds calls of what should have been passed in.

@@ -46,7 +46,7 @@ var bugs = []planted{
 	},
 	{
 		name: "the term is ignored: who was elected again leads before it has applied what was committed",
-		file: "cluster/manager/leader.go", old: "\t\tif m.leadsTerm() != term {\n", new: "\t\tif m.leadsTerm() == 0 {\n",
+		file: "cluster/manager/readindex.go", old: "\t\tconfirmed = in == term\n\t}\n\tif !confirmed || m.leadsTerm() != term || m.establishedTerm() != term {\n", new: "\t\tconfirmed = in != 0\n\t}\n\tif !confirmed || m.leadsTerm() == 0 {\n",
 		pkg: "./cluster/manager", run: "TestFresh",
 	},
 	{
@@ -102,8 +102,23 @@ var bugs = []planted{
 	},
 	{
 		name: "a read isn't confirmed by a quorum",
-		file: "cluster/manager/leader.go", old: "\tverified := make(chan error, 1)\n", new: "\tif ctx != nil {\n\t\treturn nil\n\t}\n\tverified := make(chan error, 1)\n",
-		pkg: "./cluster/clustertest", run: "TestStorm_What", env: []string{"SKEP_STORM_SEEDS=60"},
+		file: "cluster/manager/readindex.go", old: "\treturn term, m.confirm(ctx, term)\n", new: "\treturn term, ctx.Err()\n",
+		pkg: "./cluster/clustertest", run: "TestReadIndex_Nothing/the_leader_is_refused", env: []string{"SKEP_READ_SEEDS=20"},
+	},
+	{
+		name: "a question counts for more than the voter who asks",
+		file: "cluster/manager/peers/confirm.go", old: "quorum == 2 && server.Suffrage", new: "quorum <= 3 && server.Suffrage",
+		pkg: "./cluster/clustertest", run: "TestReadIndex_Nothing/the_leader_is_refused_with", env: []string{"SKEP_READ_SEEDS=20"},
+	},
+	{
+		name: "a follower answers before it has what was acknowledged",
+		file: "cluster/manager/readindex.go", old: "\treturn m.store.Wait(ctx, index)\n", new: "\t_ = index\n\treturn nil\n",
+		pkg: "./cluster/clustertest", run: "TestReadIndex_Nothing/all_is_well",
+	},
+	{
+		name: "a leader shows less than a follower has shown",
+		file: "cluster/manager/readindex.go", old: "\tif m.store.View().Index() < commit {\n", new: "\tif m.store.View().Index() < commit && term == 0 {\n",
+		pkg: "./cluster/manager", run: "TestReadBarrier_WaitsForWhatIsCommitted",
 	},
 	{
 		name: "a drained node gets tasks",

@@ -43,6 +43,9 @@ type Manager interface {
 	// ReadBarrier returns once the store holds all that was committed when it was called.
 	// It fails with ErrNotLeader when this manager doesn't lead any more.
 	ReadBarrier(ctx context.Context) error
+	// CatchUp is the same for a manager that doesn't lead: it asks the leader how far the store
+	// must be. It fails when the leader can't be asked or the store doesn't get there before ctx ends.
+	CatchUp(ctx context.Context) error
 	// Client talks to the other managers: mutual TLS on their control port.
 	Client() *http.Client
 	// Quorum asks all managers, and tells how many answer, how many must for there to

@@ -59,6 +59,7 @@ type fakeManager struct {
 	leader    cluster.Peer // of another manager; empty means this one leads
 	none      bool         // there is no leader
 	fresh     error
+	caughtUp  bool // CatchUp works
 	canLose   error
 	client    *http.Client
 	reachable map[string]bool
@@ -135,6 +136,15 @@ func (m *fakeManager) ReadBarrier(context.Context) error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	return m.fresh
+}
+
+func (m *fakeManager) CatchUp(context.Context) error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if !m.caughtUp {
+		return fail(cluster.ErrUnavailable, "the leader isn't asked here")
+	}
+	return nil
 }
 
 func (m *fakeManager) Client() *http.Client {

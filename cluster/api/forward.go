@@ -68,7 +68,7 @@ func (s *Server) forward(w http.ResponseWriter, r *http.Request, c call, request
 		switch {
 		case r.Context().Err() != nil:
 			return true // the client has gone
-		case c.route.kind == read, errors.Is(err, cluster.ErrUnreachable), errors.As(err, &dial) && dial.Op == "dial":
+		case c.route.kind != write, errors.Is(err, cluster.ErrUnreachable), errors.As(err, &dial) && dial.Op == "dial":
 			return false
 		}
 		noteOf(r.Context()).failed(cluster.ErrUnknownOutcome)

@@ -25,6 +25,9 @@ const (
 	electedWait = 250 * time.Millisecond
 	// readHold is how long a read waits for a leader: longer than any election takes.
 	readHold = 3 * time.Second
+	// catchUpLimit is how long a manager may take to have what a read must see, before the leader is
+	// asked instead.
+	catchUpLimit = time.Second
 	// countTimeout bounds the question which managers answer.
 	countTimeout = 1500 * time.Millisecond
 	// writeTimeout bounds a write on the leader, which commits within milliseconds.
@@ -121,7 +124,7 @@ func (s *Server) onLeader(w http.ResponseWriter, r *http.Request, c call, reques
 	r, end := s.audited(w, r, c)
 	defer end(true)
 	limit := s.Hold
-	if c.route.kind == read {
+	if c.route.kind != write {
 		limit = min(limit, readHold)
 	}
 	hold, cancel := context.WithTimeout(r.Context(), limit)
@@ -153,7 +156,7 @@ func (s *Server) onLeader(w http.ResponseWriter, r *http.Request, c call, reques
 				s.writeError(w, r, err)
 				return
 			}
-		} else if s.forwards(w, r, c, request, manager, peer) {
+		} else if c.route.kind == read && s.readHere(w, r, c, request, manager) || s.forwards(w, r, c, request, manager, peer) {
 			return
 		}
 		if !pause(hold, wait, changed) {
@@ -161,6 +164,28 @@ func (s *Server) onLeader(w http.ResponseWriter, r *http.Request, c call, reques
 			return
 		}
 	}
+}
+
+// readHere serves a read from this manager's own copy of the database, once that has all that a read must see. It
+// returns false, with nothing written, when that can't be done soon.
+func (s *Server) readHere(w http.ResponseWriter, r *http.Request, c call, from *request, manager Manager) bool {
+	ctx, cancel := context.WithTimeout(r.Context(), catchUpLimit)
+	err := manager.CatchUp(ctx)
+	cancel()
+	if err != nil {
+		s.Log.Debug("the leader is asked, since this manager isn't current", "error", err)
+		return r.Context().Err() != nil // the client has gone
+	}
+	request := *from
+	request.manager = manager
+	answer, err := c.route.handle(r.Context(), &request)
+	if err != nil {
+		noteOf(r.Context()).failed(err)
+		s.writeError(w, r, err)
+		return true
+	}
+	s.write(r.Context(), w, r, answer)
+	return true
 }
 
 // pause waits for so long, or until there is something new; false means that ctx ended first.
@@ -245,7 +270,7 @@ func (s *Server) remote(w http.ResponseWriter, r *http.Request, c call) {
 func (s *Server) execute(ctx context.Context, manager Manager, route *route, from *request) (response, error) {
 	request := *from
 	request.manager = manager
-	if route.kind == read {
+	if route.kind != write {
 		// The handler's own context lasts longer: logs may follow for ever.
 		limit := s.Hold
 		if route.alone {

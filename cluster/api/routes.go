@@ -14,9 +14,10 @@ import (
 type kind int
 
 const (
-	local kind = iota // this node, whatever its role
-	read              // the leader, from a state that is current
-	write             // the leader, changing something
+	local      kind = iota // this node, whatever its role
+	read                   // any manager, from its copy of the database when that is current
+	readLeader             // the leader, from what it knows beside the database; that is current, too
+	write                  // the leader, changing something
 )
 
 // route is one line of the table.
@@ -49,30 +50,30 @@ func (s *Server) table() []route {
 		{method: http.MethodGet, pattern: "/metrics", kind: local, handle: s.showMetrics},
 		{method: http.MethodGet, pattern: "/events", kind: local, handle: s.streamEvents},
 		{method: http.MethodGet, pattern: "/distribution/{name}/json", kind: local, handle: s.inspectDistribution},
-		{method: http.MethodGet, pattern: "/skep/v1/status", kind: read, handle: s.showStatus, alone: true},
+		{method: http.MethodGet, pattern: "/skep/v1/status", kind: readLeader, handle: s.showStatus, alone: true},
 		{method: http.MethodGet, pattern: "/skep/v1/timeline", kind: local, handle: s.showTimeline},
 		{method: http.MethodGet, pattern: "/skep/v1/audit", kind: local, handle: s.showAudit},
 		{method: http.MethodGet, pattern: pathOwnAudit, kind: local, handle: s.showOwnAudit, byManagers: true},
-		{method: http.MethodPost, pattern: "/skep/v1/backup", kind: read, handle: s.backUp, told: true},
+		{method: http.MethodPost, pattern: "/skep/v1/backup", kind: readLeader, handle: s.backUp, told: true},
 		{method: http.MethodPost, pattern: "/skep/v1/restore", kind: local, handle: s.restore, told: true},
 		{method: http.MethodPost, pattern: "/skep/v1/console/session", kind: local, handle: s.openConsole, told: true},
 		{method: http.MethodPost, pattern: "/skep/v1/console/redeem", kind: local, handle: s.enterConsole},
 		{method: http.MethodGet, pattern: console.Root + "{page...}", kind: local, handle: s.showConsole},
 		{method: http.MethodPost, pattern: console.Root + "{page...}", kind: local, handle: s.showConsole},
 		{method: http.MethodGet, pattern: "/skep/v1/services/{id}/revisions", kind: read, handle: s.listRevisions},
-		{method: http.MethodGet, pattern: "/skep/v1/services/{id}/why", kind: read, handle: s.explainService},
-		{method: http.MethodPost, pattern: "/skep/v1/services/plan", kind: read, handle: s.planServices},
+		{method: http.MethodGet, pattern: "/skep/v1/services/{id}/why", kind: readLeader, handle: s.explainService},
+		{method: http.MethodPost, pattern: "/skep/v1/services/plan", kind: readLeader, handle: s.planServices},
 		{method: http.MethodPost, pattern: "/skep/v1/secrets/match", kind: read, handle: s.matchSecret},
 		{method: http.MethodPost, pattern: "/skep/v1/configs/match", kind: read, handle: s.matchConfig},
 		{method: http.MethodGet, pattern: "/skep/v1/goroutines", kind: local, handle: s.showGoroutines},
 		{method: http.MethodGet, pattern: cluster.UsagePath, kind: local, handle: s.showUsage},
-		{method: http.MethodGet, pattern: "/skep/v1/jobs", kind: read, handle: s.listJobs},
+		{method: http.MethodGet, pattern: "/skep/v1/jobs", kind: readLeader, handle: s.listJobs},
 		{method: http.MethodPost, pattern: "/skep/v1/jobs/{id}/run", kind: write, handle: s.runJob},
 		{method: http.MethodPost, pattern: "/skep/v1/jobs/{id}/pause", kind: write, handle: s.pauseJob},
 		{method: http.MethodPost, pattern: "/skep/v1/jobs/{id}/resume", kind: write, handle: s.resumeJob},
 		{method: http.MethodPost, pattern: "/skep/v1/nodes/prune", kind: write, handle: s.pruneNodes},
 		{method: http.MethodPost, pattern: "/skep/v1/nodes/{id}/drain", kind: write, handle: s.drainNode},
-		{method: http.MethodGet, pattern: "/skep/v1/tokens", kind: read, handle: s.listTokens},
+		{method: http.MethodGet, pattern: "/skep/v1/tokens", kind: readLeader, handle: s.listTokens},
 		{method: http.MethodPost, pattern: "/skep/v1/tokens", kind: write, handle: s.createToken},
 		{method: http.MethodDelete, pattern: "/skep/v1/tokens/{id}", kind: write, handle: s.removeToken},
 		{method: http.MethodPost, pattern: "/skep/v1/services/{id}/rollback", kind: write, handle: s.rollbackService},
@@ -113,8 +114,8 @@ func (s *Server) table() []route {
 		{method: http.MethodPost, pattern: "/swarm/update", kind: write, handle: s.updateSwarm},
 		{method: http.MethodGet, pattern: "/swarm/unlockkey", kind: read, handle: s.showUnlockKey, told: true},
 
-		{method: http.MethodGet, pattern: "/nodes", kind: read, handle: s.listNodes},
-		{method: http.MethodGet, pattern: "/nodes/{id}", kind: read, handle: s.inspectNode},
+		{method: http.MethodGet, pattern: "/nodes", kind: readLeader, handle: s.listNodes},
+		{method: http.MethodGet, pattern: "/nodes/{id}", kind: readLeader, handle: s.inspectNode},
 		{method: http.MethodPost, pattern: "/nodes/{id}/update", kind: write, handle: s.updateNode},
 		{method: http.MethodDelete, pattern: "/nodes/{id}", kind: write, handle: s.removeNode},
 
@@ -123,11 +124,11 @@ func (s *Server) table() []route {
 		{method: http.MethodGet, pattern: "/services/{id}", kind: read, handle: s.inspectService},
 		{method: http.MethodPost, pattern: "/services/{id}/update", kind: write, handle: s.updateService},
 		{method: http.MethodDelete, pattern: "/services/{id}", kind: write, handle: s.removeService},
-		{method: http.MethodGet, pattern: "/services/{id}/logs", kind: read, handle: s.serviceLogs, anyManager: true},
+		{method: http.MethodGet, pattern: "/services/{id}/logs", kind: readLeader, handle: s.serviceLogs, anyManager: true},
 
 		{method: http.MethodGet, pattern: "/tasks", kind: read, handle: s.listTasks},
 		{method: http.MethodGet, pattern: "/tasks/{id}", kind: read, handle: s.inspectTask},
-		{method: http.MethodGet, pattern: "/tasks/{id}/logs", kind: read, handle: s.taskLogs, anyManager: true},
+		{method: http.MethodGet, pattern: "/tasks/{id}/logs", kind: readLeader, handle: s.taskLogs, anyManager: true},
 
 		{method: http.MethodGet, pattern: "/secrets", kind: read, handle: s.listSecrets},
 		{method: http.MethodPost, pattern: "/secrets/create", kind: write, handle: s.createSecret},

@@ -29,7 +29,7 @@ const (
 // serveControl accepts connections on the control port until ctx ends.
 func (m *Manager) serveControl(ctx context.Context) error {
 	config := m.cfg.Credentials.Overdue(
-		m.cfg.Credentials.ServerTLS(cluster.ProtocolRaft, cluster.ProtocolSession, cluster.ProtocolEngine, cluster.ProtocolHTTP, cluster.ProtocolRenew),
+		m.cfg.Credentials.ServerTLS(cluster.ProtocolRaft, cluster.ProtocolSession, cluster.ProtocolEngine, cluster.ProtocolManager, cluster.ProtocolHTTP, cluster.ProtocolRenew),
 		map[string]ca.Known{cluster.ProtocolRaft: m.cfg.KnownManager, cluster.ProtocolRenew: m.knownNode})
 	m.noteProtocolErrors(config)
 	server := &http.Server{
@@ -115,9 +115,14 @@ func (m *Manager) routeConn(ctx context.Context, conn *tls.Conn) {
 		}
 		return
 	case id.Role != swarm.NodeRoleManager:
-		err = cluster.Errorf(cluster.ErrDenied, "raft is for managers")
+		err = cluster.Errorf(cluster.ErrDenied, "%s is for managers", state.NegotiatedProtocol)
 	case !m.transport.MayConnect(id.NodeID):
 		err = cluster.Errorf(cluster.ErrDenied, "node %s is no manager of this cluster, as far as this one knows", id.NodeID)
+	case state.NegotiatedProtocol == cluster.ProtocolManager:
+		if err := m.serveCalls(ctx, conn, id); err != nil && ctx.Err() == nil {
+			m.log.Debug("end a manager's calls", "node", id.NodeID, "err", err)
+		}
+		return
 	default:
 		go m.transport.Serve(conn, id.NodeID) // It is raft's, which outlives the port by a hand-over.
 		return

@@ -5,6 +5,8 @@ import (
 	"errors"
 	"io"
 	"log/slog"
+	"maps"
+	"slices"
 	"testing"
 	"time"
 
@@ -65,6 +67,8 @@ func newPeers(t *testing.T, names ...string) (peers map[string]*Manager, gates m
 				t.Error(err)
 			}
 		})
+		m.entries = newEntries(m.raft)
+		m.confirm = func(context.Context, uint64) error { return m.raft.VerifyLeader().Error() }
 		peers[name] = m
 	}
 	return peers, gates
@@ -95,7 +99,7 @@ func (m *Manager) takeOver(t *testing.T, from *Manager, works bool) {
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
-		_ = m.store.Lead(ctx, m.raft, nil)
+		_ = m.store.Lead(ctx, m.entries, nil)
 	}()
 	t.Cleanup(func() { cancel(); <-done })
 	eventually(t, m.cfg.NodeID+" takes writes", func() bool {
@@ -139,4 +143,38 @@ func TestFresh_LostAndRegained(t *testing.T) {
 		t.Error(err)
 	}
 	gates[a.cfg.NodeID] <- struct{}{}
+}
+
+// A follower may have applied, and shown, what is committed and not yet applied on the leader.
+func TestReadBarrier_WaitsForWhatIsCommitted(t *testing.T) {
+	peers, gates := newPeers(t, "a", "b", "c")
+	var a *Manager
+	eventually(t, "somebody leads", func() bool {
+		for _, m := range peers {
+			if m.leadsTerm() != 0 {
+				a = m
+			}
+		}
+		return a != nil
+	})
+	a.takeOver(t, nil, true)
+	<-gates[a.cfg.NodeID]
+	secret := &cluster.Secret{ID: "s1", Spec: swarm.SecretSpec{Annotations: swarm.Annotations{Name: "s1"}}}
+	wrote := make(chan error, 1)
+	go func() { wrote <- a.store.Update(t.Context(), func(tx *store.Tx) error { return tx.Put(secret) }) }()
+	eventually(t, "a follower shows it", func() bool {
+		return slices.ContainsFunc(slices.Collect(maps.Values(peers)), func(m *Manager) bool { return m != a && m.store.View().Secret("s1") != nil })
+	})
+	ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
+	defer cancel()
+	if err := a.ReadBarrier(ctx); err == nil {
+		t.Error("the leader is said to be current, and lacks what a follower shows")
+	}
+	gates[a.cfg.NodeID] <- struct{}{}
+	if err := a.ReadBarrier(t.Context()); err != nil || a.store.View().Secret("s1") == nil {
+		t.Errorf("the leader has it: %v; %v", a.store.View().Secret("s1") != nil, err)
+	}
+	if err := <-wrote; err != nil {
+		t.Error(err)
+	}
 }

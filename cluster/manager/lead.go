@@ -25,7 +25,7 @@ func (m *Manager) lead(ctx context.Context, term uint64) error {
 		untold = m.store.Subscribe()
 		defer untold.Close()
 	}
-	return m.store.Lead(ctx, m.raft, func(ctx context.Context) error {
+	return m.store.Lead(ctx, m.entries, func(ctx context.Context) error {
 		if untold == nil {
 			untold = m.store.Subscribe() // from before the first write
 			defer untold.Close()

@@ -221,33 +221,6 @@ func (m *Manager) LeaderID() string {
 	return peer.NodeID
 }
 
-// ReadBarrier returns when a read of the store is certain to see every write that was
-// acknowledged before the call; ErrNotLeader when this manager can't promise it.
-// Raft confirms a leadership of any term; but what is applied here has all earlier writes
-// only in the term in which a leader's work has begun.
-func (m *Manager) ReadBarrier(ctx context.Context) error {
-	m.mu.Lock()
-	term := m.leader.term
-	m.mu.Unlock()
-	if term == 0 {
-		return fmt.Errorf("read the database: %w", cluster.ErrNotLeader)
-	}
-	verified := make(chan error, 1)
-	go func() { verified <- m.raft.VerifyLeader().Error() }() // Raft may not even take the question.
-	select {
-	case err := <-verified:
-		if err != nil {
-			return fmt.Errorf("read the database: %w: %w", cluster.ErrNotLeader, err)
-		}
-		if m.leadsTerm() != term {
-			return fmt.Errorf("read the database: %w: leadership changed meanwhile", cluster.ErrNotLeader)
-		}
-		return nil
-	case <-ctx.Done():
-		return fmt.Errorf("confirm leadership: %w: %w", cluster.ErrUnavailable, ctx.Err())
-	}
-}
-
 // reachability is which managers don't answer the leader's heartbeats, and when they answered last.
 type reachability struct {
 	mu     sync.Mutex // guards failed

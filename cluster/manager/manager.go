@@ -128,6 +128,7 @@ type Manager struct {
 	disk            *store.Disk
 	dispatch        *dispatch.Dispatcher
 	reachable       *reachability
+	entries         *entries
 	protocolErrors  lineLimit
 	refusedRequests lineLimit
 	crowdedJoins    lineLimit
@@ -139,6 +140,11 @@ type Manager struct {
 	elections elections
 	timeline  *timeline.Ring
 	waits     waitReasons
+	// confirm asks a quorum whether this manager still leads in a term. Reads share confirmations on the leader, and
+	// questions to it elsewhere.
+	confirm       func(ctx context.Context, term uint64) error
+	confirmations shared[uint64]
+	questions     shared[uint64]
 	// start names this start of the manager.
 	start string
 	// opened is set when all of the above is there.
@@ -210,6 +216,7 @@ func Open(cfg Config) (_ *Manager, err error) {
 	if m.raft, err = m.startRaft(); err != nil {
 		return nil, err
 	}
+	m.entries, m.confirm = newEntries(m.raft), m.transport.Confirm
 	m.campaign = campaign.New(campaign.Config{
 		NodeID: cfg.NodeID, Raft: m.raft, HeartbeatTimeout: cfg.HeartbeatTimeout, Servers: m.servers, Dial: cfg.Network.Dial,
 		Ask: m.askRefusal, Stand: m.stand, Lost: m.transport.Lost(), Doubt: cfg.Doubt, Timeline: m.timeline, Now: cfg.Now, Log: cfg.Log,

@@ -6,8 +6,6 @@ import (
 	"time"
 
 	"github.com/hashicorp/raft"
-
-	"skep/cluster"
 )
 
 // Followers learn how far the log is committed with the next entries. Raft also tells them
@@ -27,6 +25,8 @@ const (
 type commitTracker struct {
 	// woken has one signal after an answer to entries.
 	woken chan struct{}
+	// hurry has one signal when somebody waits for what a follower wasn't told.
+	hurry chan struct{}
 
 	mu        sync.Mutex // guards followers
 	followers map[raft.ServerID]followed
@@ -42,7 +42,7 @@ type followed struct {
 }
 
 func newCommitTracker() *commitTracker {
-	return &commitTracker{woken: make(chan struct{}, 1), followers: map[raft.ServerID]followed{}}
+	return &commitTracker{woken: make(chan struct{}, 1), hurry: make(chan struct{}, 1), followers: map[raft.ServerID]followed{}}
 }
 
 // note takes in that a follower accepted what args says.
@@ -113,6 +113,25 @@ func (c *commitTracker) uninformed(term, commit uint64) map[raft.ServerID]messag
 	return messages
 }
 
+// behind tells whether a follower wasn't told yet that the log is committed up to commit.
+func (c *commitTracker) behind(id raft.ServerID, commit uint64) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	follower, known := c.followers[id]
+	return known && follower.told < commit
+}
+
+// TellCommit has a follower be told at once that the log is committed up to commit, if it may not know.
+func (t *Transport) TellCommit(id string, commit uint64) {
+	if !t.commits.behind(raft.ServerID(id), commit) {
+		return
+	}
+	select {
+	case t.commits.hurry <- struct{}{}:
+	default:
+	}
+}
+
 // message is what is sent to a follower.
 type message struct {
 	addr raft.ServerAddress
@@ -125,9 +144,16 @@ func (t *Transport) sendCommits(ctx context.Context) error {
 		select {
 		case <-ctx.Done():
 			return ctx.Err()
+		case <-t.commits.hurry:
 		case <-t.commits.woken:
+			soon := time.NewTimer(tellAfter)
+			select {
+			case <-ctx.Done():
+			case <-t.commits.hurry:
+			case <-soon.C:
+			}
+			soon.Stop()
 		}
-		cluster.Sleep(ctx, tellAfter)
 		// What a leader of a term says stays true when it leads no more: it is as if it came late.
 		r := t.raft.Load()
 		if r == nil {

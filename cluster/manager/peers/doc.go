@@ -12,7 +12,7 @@
 //   - from Started to Close: passes raft one request after the other.
 //   - Transport.Serve, on its caller's: one for each connection that another manager opened,
 //     and one of raft's transport beside it.
-//   - one while a manager that speaks from elsewhere is looked for.
+//   - one for each connection for calls, at either end; one while a manager that speaks from elsewhere is looked for.
 //
 // Guarantees: raft hears a request only by a connection whose certificate is of the manager
 // that it names, which may say that; a connection of a known node doesn't wait for strangers;

@@ -51,9 +51,12 @@ type Transport struct {
 	readdressed
 	config Config
 	client *http.Client
-	turns  handshakeLimit
-	placed relocations
-	once   sync.Once // ends all
+	calls  *callConns
+	// callers are others' calls.
+	callers callers
+	turns   handshakeLimit
+	placed  relocations
+	once    sync.Once // ends all
 }
 
 var _ raft.Transport = (*Transport)(nil)
@@ -76,6 +79,7 @@ func New(config Config) *Transport {
 	gated.timeline = config.Timeline
 	gated.streams = own.Stream.(*streams)
 	t.readdressed = readdressed{newSnapshotFilter(gated, inbound), newKnownAddrs()}
+	t.calls = newCallConns(t.dialCalls, config.Now)
 	t.client = &http.Client{Transport: &http.Transport{
 		DialTLSContext: func(ctx context.Context, _, addr string) (net.Conn, error) {
 			return t.dial(ctx, addr, cluster.ProtocolHTTP)
@@ -123,6 +127,7 @@ func (t *Transport) Client() *http.Client { return t.client }
 func (t *Transport) Close() (err error) {
 	t.once.Do(func() {
 		t.client.CloseIdleConnections()
+		t.calls.close()
 		t.stop()
 		t.inbound.close()
 		t.inbound.wait()
@@ -134,6 +139,7 @@ func (t *Transport) Close() (err error) {
 // Break is Close for a process that is about to end: it waits for nothing.
 func (t *Transport) Break() {
 	_ = t.streams.Close() // What matters is why.
+	t.calls.close()
 	t.inbound.close()
 }
 

@@ -149,7 +149,12 @@ func (t *Transport) keepWarmConns(ctx context.Context) error {
 			targets = append(targets, string(dialTarget(server.ID, server.Address)))
 		}
 		missing := t.streams.warm.fill(ctx, targets)
+		t.calls.keep(slices.DeleteFunc(slices.Clone(targets), func(target string) bool {
+			id, _ := splitDialTarget(target)
+			return id == t.config.NodeID
+		}))
 		t.inbound.closeExcept(t.MayConnect)
+		t.callers.closeExcept(t.MayConnect)
 		var prewarmed []string
 		for i, addr := range all {
 			if addr != t.config.Addr && (round%prewarmEvery == 0 || slices.Contains(missing, targets[i])) {
