@@ -48,6 +48,9 @@ type Manager interface {
 	CatchUp(ctx context.Context) error
 	// Client talks to the other managers: mutual TLS on their control port.
 	Client() *http.Client
+	// Calls carries requests with small bodies, whose answers are no streams, to another manager, at less cost. Its errors
+	// wrap ErrUnreachable when nothing was executed.
+	Calls(peer cluster.Peer) http.RoundTripper
 	// Quorum asks all managers, and tells how many answer, how many must for there to
 	// be a leader, and how many there are.
 	Quorum(ctx context.Context) (answer, needed, all int)

@@ -60,6 +60,7 @@ type fakeManager struct {
 	none      bool         // there is no leader
 	fresh     error
 	caughtUp  bool // CatchUp works
+	calls     fakeCalls
 	canLose   error
 	client    *http.Client
 	reachable map[string]bool
@@ -146,6 +147,8 @@ func (m *fakeManager) CatchUp(context.Context) error {
 	}
 	return nil
 }
+
+func (m *fakeManager) Calls(cluster.Peer) http.RoundTripper { return m.calls }
 
 func (m *fakeManager) Client() *http.Client {
 	m.mu.Lock()
@@ -547,4 +550,16 @@ func until(t testing.TB, what string, holds func() bool) {
 		time.Sleep(2 * time.Millisecond)
 	}
 	t.Fatalf("waited in vain for %s", what)
+}
+
+// fakeCalls reach nobody, as with a leader of a version that knows none, unless there is a function.
+type fakeCalls struct {
+	answer func(*http.Request) (*http.Response, error)
+}
+
+func (c fakeCalls) RoundTrip(r *http.Request) (*http.Response, error) {
+	if c.answer == nil {
+		return nil, fmt.Errorf("call: %w", cluster.ErrUnreachable)
+	}
+	return c.answer(r)
 }

@@ -59,7 +59,7 @@ func (s *Server) forward(w http.ResponseWriter, r *http.Request, c call, request
 	span.Set(trace.Peer, peer.NodeID)
 	began := make(chan struct{})
 	go s.abortIfLeaderChanged(ctx, cancel, began, manager, peer, c.route.kind)
-	answer, err := roundTrip(manager.Client(), out)
+	answer, err := carry(manager, peer, c.route.kind, out)
 	close(began)
 	span.End(err)
 	if err != nil {
@@ -127,6 +127,25 @@ func (s *Server) abortIfLeaderChanged(ctx context.Context, cancel context.Cancel
 			}
 		}
 	}
+}
+
+// smallBody is the largest body of a request that is carried by Manager.Calls.
+const smallBody = 64 << 10
+
+// carry sends a request to the leader, in the cheaper way if it can go so.
+func carry(manager Manager, peer cluster.Peer, kind kind, out *http.Request) (*http.Response, error) {
+	if kind == write && out.ContentLength <= smallBody {
+		answer, err := manager.Calls(peer).RoundTrip(out)
+		if err == nil || !errors.Is(err, cluster.ErrUnreachable) || out.Context().Err() != nil {
+			return answer, err
+		}
+		if out.GetBody != nil { // It was read.
+			if out.Body, err = out.GetBody(); err != nil {
+				return nil, err
+			}
+		}
+	}
+	return roundTrip(manager.Client(), out)
 }
 
 // roundTrip sends a request without the client's overall timeout, which would

@@ -2,12 +2,14 @@ package api
 
 import (
 	"net/http"
+	"net/http/httptest"
 	"os"
 	"strings"
 	"testing"
 
 	"github.com/docker/docker/api/types/swarm"
 
+	"skep/cluster"
 	"skep/store"
 )
 
@@ -51,5 +53,36 @@ func TestReadHere_DesignHasWhatTheLeaderIsAsked(t *testing.T) {
 		if there := strings.Contains(string(design), "| `"+route.method+" "+route.pattern+"` |"); there != (route.kind == readLeader) {
 			t.Errorf("%s %s is asked of the leader: %v, and of that the design says %v", route.method, route.pattern, route.kind == readLeader, there)
 		}
+	}
+}
+
+// A small write goes to the leader by a call; when that ends on its way nobody knows what came of it, and nothing is tried again.
+func TestForward_ByACall(t *testing.T) {
+	p := newPair(t)
+	called := 0
+	p.here.manager.set(func(m *fakeManager) {
+		m.calls.answer = func(r *http.Request) (*http.Response, error) {
+			called++
+			if strings.HasSuffix(r.URL.Path, "/secrets/create") {
+				return nil, fail(cluster.ErrUnavailable, "the connection ended")
+			}
+			w := httptest.NewRecorder()
+			r.URL.Path = strings.TrimPrefix(r.URL.Path, "/v1/api")
+			p.other.server.Remote().ServeHTTP(w, r)
+			return w.Result(), nil
+		}
+	})
+	id := p.here.create(spec("web", func(*swarm.ServiceSpec) {}))
+	if p.other.view().Service(id) == nil || called != 1 || p.asked.Load() != 0 {
+		t.Errorf("after %d calls and %d requests the leader has %v", called, p.asked.Load(), p.other.view().Service(id))
+	}
+	p.here.do("POST", "/secrets/create", swarm.SecretSpec{Annotations: swarm.Annotations{Name: "s"}, Data: []byte("x")}).
+		want(t, http.StatusServiceUnavailable, "the outcome of the write is unknown")
+	if called != 2 || p.asked.Load() != 0 {
+		t.Errorf("%d calls and %d requests; want one more call, and no other try", called, p.asked.Load())
+	}
+	p.here.do("GET", "/services/web", nil).want(t, http.StatusOK, id)
+	if called != 2 || p.asked.Load() != 1 {
+		t.Errorf("%d calls and %d requests; what is read may be large, and has no call", called, p.asked.Load())
 	}
 }

@@ -197,6 +197,8 @@ func (m *Manager) serveCalls(ctx context.Context, conn net.Conn, from cluster.Id
 			answer(encodeAnswer(refusedCall{fmt.Sprintf("node %s is not a manager any more", from.NodeID)}))
 		case kind == callReadIndex:
 			go func() { answer(encodeAnswer(m.answerReadIndex(ctx, from.NodeID, content))) }()
+		case kind == callAPI:
+			go func() { answer(encodeAnswer(m.answerAPI(ctx, content))) }()
 		default:
 			answer(encodeAnswer(refusedCall{fmt.Sprintf("calls of kind %d are unknown", kind)}))
 		}
