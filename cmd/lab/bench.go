@@ -68,6 +68,7 @@ var measurements = []measurement{
 	{"failover", false, benchFailover},
 	{"worker", true, benchWorker},
 	{"writes", false, benchWrites},
+	{"follower", false, benchFollower},
 	{"plan", false, benchPlan},
 	{"heap", false, benchHeap},
 	{"metrics", false, benchMetrics},
