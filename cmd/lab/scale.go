@@ -126,7 +126,7 @@ func scale(ctx context.Context, l lab, o scaleOptions, w io.Writer) (err error) 
 	if err := enoughFiles(uint64(o.agents) + 2000); err != nil {
 		return err
 	}
-	if err := errors.Join(adoptOrphans(), os.MkdirAll(o.out, 0o755)); err != nil {
+	if err := os.MkdirAll(o.out, 0o755); err != nil {
 		return err
 	}
 	x := &scaling{o: o, w: w, image: oldImage}
@@ -141,6 +141,7 @@ func scale(ctx context.Context, l lab, o scaleOptions, w io.Writer) (err error) 
 	err = x.steps(ctx)
 	x.meter.stop()
 	x.run.Samples = x.meter.samples
+	x.readProfiles(ctx)
 	x.run.Length = report.Since(x.run.Began, time.Now())
 	report.ScaleTable(w, x.run)
 	return errors.Join(err, x.write())

@@ -208,34 +208,49 @@ func (x *scaling) startProfiles(ctx context.Context) {
 }
 
 // stopProfiles writes them, and reads that of the leader and of one follower.
-func (x *scaling) stopProfiles(ctx context.Context, s *report.ScaleStep) (all []report.ScaleProfile) {
+func (x *scaling) stopProfiles(ctx context.Context, s *report.ScaleStep) {
 	followers := 0
 	for _, n := range x.p.nodes {
 		if !n.running() {
 			continue
 		}
-		data, err := profileOf(ctx, n, http.MethodPost, "/cpu/stop")
-		if err != nil {
-			continue
+		role := "leader"
+		if n.name != s.Leader {
+			role = "follower"
+			followers++
 		}
-		role := "follower"
-		if n.name == s.Leader {
-			role = "leader"
-		} else if followers++; followers > 1 {
-			continue
+		if followers < 2 || role == "leader" {
+			x.keepProfile(ctx, s, n, role)
+		} else {
+			_, _ = profileOf(ctx, n, http.MethodPost, "/cpu/stop")
 		}
-		p := report.ScaleProfile{Process: n.name + ", " + role, File: fmt.Sprintf("%s-%s.pprof", strings.ReplaceAll(s.Name, " ", "-"), role)}
-		path := filepath.Join(x.o.out, p.File)
-		if os.WriteFile(path, data, 0o644) != nil {
-			continue
-		}
-		// Where there is no Go tool, the file is what there is.
-		if top, err := exec.CommandContext(ctx, "go", "tool", "pprof", "-top", "-nodecount=40", path).Output(); err == nil {
-			p.Top = string(top)
-		}
-		all = append(all, p)
 	}
-	return all
+}
+
+// keepProfile ends the profile of one manager and writes it.
+func (x *scaling) keepProfile(ctx context.Context, s *report.ScaleStep, n *node, role string) {
+	data, err := profileOf(ctx, n, http.MethodPost, "/cpu/stop")
+	if err != nil {
+		return // Its profile went with the process before, or never began.
+	}
+	p := report.ScaleProfile{Process: n.name + ", " + role, File: fmt.Sprintf("%s-%s.pprof", strings.ReplaceAll(s.Name, " ", "-"), role)}
+	path := filepath.Join(x.o.out, p.File)
+	if os.WriteFile(path, data, 0o644) != nil {
+		return
+	}
+	s.Profiles = append(s.Profiles, p)
+}
+
+// readProfiles has the Go tool say what is in them. Where there is none, the files are what there is.
+func (x *scaling) readProfiles(ctx context.Context) {
+	for i := range x.run.Steps {
+		for j := range x.run.Steps[i].Profiles {
+			p := &x.run.Steps[i].Profiles[j]
+			if top, err := exec.CommandContext(ctx, "go", "tool", "pprof", "-top", "-nodecount=40", filepath.Join(x.o.out, p.File)).Output(); err == nil {
+				p.Top = string(top)
+			}
+		}
+	}
 }
 
 // state is how all are now. Managers collect their garbage for it.

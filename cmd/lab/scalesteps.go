@@ -67,6 +67,9 @@ func (m *midway) at(ctx context.Context, share float64) error {
 	if err != nil {
 		return err
 	}
+	if m.x.o.profile {
+		m.x.keepProfile(ctx, m.step, leader, "leader")
+	}
 	took, err := m.x.killLeader(ctx, leader)
 	if err != nil {
 		return err
@@ -104,7 +107,7 @@ func (x *scaling) step(ctx context.Context, name string, kill bool, do func(cont
 		s.Written, s.Wire = append(s.Written, after.written[i]-before.written[i]), append(s.Wire, after.wire[i]-before.wire[i])
 	}
 	if m.x.o.profile {
-		s.Profiles = x.stopProfiles(ctx, &s)
+		x.stopProfiles(ctx, &s)
 	}
 	if m.killed != nil {
 		err = errors.Join(err, x.revive(ctx, m.killed))
@@ -393,10 +396,11 @@ func (x *scaling) kill(ctx context.Context, s *report.ScaleStep, m *midway) erro
 	if err != nil {
 		return err
 	}
-	gone := max(1, before.Running-after.Running)
+	gone, killed := max(1, before.Running-after.Running), time.Now()
 	if err := x.await(ctx, func(c crowd.Count) (float64, error) {
 		if c.Running < x.o.tasks {
-			return 1 - float64(x.o.tasks-c.Running)/float64(gone), fmt.Errorf("%d of %d tasks run", c.Running, x.o.tasks)
+			// All may come back at once, so the middle is after a second at the latest.
+			return max(1-float64(x.o.tasks-c.Running)/float64(gone), time.Since(killed).Seconds()/2), fmt.Errorf("%d of %d tasks run", c.Running, x.o.tasks)
 		}
 		return 1, nil
 	}, m, nil); err != nil {

@@ -249,7 +249,9 @@ func (c *Crowd) join(ctx context.Context, number int) (*member, error) {
 	}
 	m.id, m.managers = m.credentials.Identity(), admission.Peers.Managers
 	plane := planes.New()
-	m.driver = simulate.New(simulate.Config{Hostname: c.cfg.Name(number), EngineID: c.cfg.Name(number), NanoCPUs: 64e9, MemoryBytes: 256 << 30, Now: c.cfg.Now, Bridges: plane})
+	// Its engine has no name: nodes on loopback whose engines have one are looked through for those that share it, as
+	// nodes elsewhere aren't.
+	m.driver = simulate.New(simulate.Config{Hostname: c.cfg.Name(number), NanoCPUs: 64e9, MemoryBytes: 256 << 30, Now: c.cfg.Now, Bridges: plane})
 	of := agent.Config{
 		NodeID: m.id.NodeID, Hostname: c.cfg.Name(number), Addr: addr.String, Build: c.cfg.Build, Driver: counted{m.driver, &c.started}, ClusterID: m.id.ClusterID,
 		Run: c.cfg.Machine + "." + cluster.NewID(c.cfg.Random), Connect: m.connect, OnPeers: m.onPeers, TLSInfo: m.credentials.TLSInfo,
