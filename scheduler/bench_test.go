@@ -3,6 +3,7 @@ package scheduler
 import (
 	"context"
 	"crypto/rand"
+	"errors"
 	"fmt"
 	"runtime"
 	"slices"
@@ -10,6 +11,7 @@ import (
 	"time"
 
 	"github.com/docker/docker/api/types/swarm"
+	"github.com/hashicorp/raft"
 
 	"skep/cluster"
 	"skep/cluster/telemetry"
@@ -20,14 +22,16 @@ import (
 // BenchmarkPlan places one-task services on empty nodes, from nothing planned to
 // committed in memory, as SwarmKit's BenchmarkScheduler does.
 func BenchmarkPlan(b *testing.B) {
-	for _, size := range []struct{ nodes, tasks int }{{100, 1000}, {1000, 1000}, {1000, 10000}, {1000, 100000}} {
+	for _, size := range []struct{ nodes, tasks int }{{100, 1000}, {1000, 1000}, {1000, 10000}, {1000, 100000}, {100000, 1000}} {
 		b.Run(fmt.Sprintf("nodes=%d/tasks=%d", size.nodes, size.tasks), func(b *testing.B) {
+			var took time.Duration
 			for range b.N {
 				b.StopTimer()
 				db := bigHive(b, size.nodes, size.tasks)
 				b.StartTimer()
-				planAll(b, db, size.tasks)
+				took += planAll(b, db, size.tasks)
 			}
+			b.ReportMetric(took.Seconds()/float64(b.N), "cpu-s/op")
 		})
 	}
 }
@@ -230,6 +234,144 @@ func BenchmarkPlan_Global(b *testing.B) {
 	}
 }
 
+// BenchmarkRoll updates a service of 10,000 replicas on 1,000 nodes, 100 at once, whose agents do what they are told between two
+// plans, in steps as real ones. The time is of processors for each task, from the update until all run: plans, entries and what
+// the leader's store makes of them; the agents' part is little of it.
+func BenchmarkRoll(b *testing.B) {
+	const nodes, replicas = 1000, 10000
+	var took time.Duration
+	for range b.N {
+		s := store.New(store.Config{Fatal: func(err error) { b.Error(err) }})
+		ctx, end := context.WithCancel(context.Background())
+		ended := make(chan error, 1)
+		began := make(chan struct{})
+		go func() {
+			ended <- s.Lead(ctx, &bareRaft{fsm: s.FSM()}, func(ctx context.Context) error {
+				close(began)
+				<-ctx.Done()
+				return nil
+			})
+		}()
+		<-began
+		update := func(fn func(*store.Tx) error) {
+			if err := s.Update(ctx, fn); err != nil {
+				b.Fatal(err)
+			}
+		}
+		h := &hive{t: b, db: store.NewMemory(time.Now), now: epoch} // makes nodes
+		spec := serviceSpec("web")
+		many := uint64(replicas)
+		spec.Mode.Replicated.Replicas = &many
+		spec.UpdateConfig = &swarm.UpdateConfig{Parallelism: 100, Monitor: time.Nanosecond}
+		update(func(tx *store.Tx) error {
+			for i := range nodes {
+				if err := tx.Put(h.node(fmt.Sprintf("node%04d", i))); err != nil {
+					return err
+				}
+			}
+			change := cluster.CreateService("web", spec, "")
+			return errors.Join(tx.Put(change.Service), tx.Put(change.Revision))
+		})
+		l := newLoop(Config{Store: s})
+		_, view, _ := l.subscription.Take()
+		l.relist(view)
+		told := s.Subscribe()
+		// settle plans and obeys until a revision runs everywhere.
+		settle := func(revision uint64) {
+			running := 0
+			for running < replicas {
+				if err := l.step(ctx); err != nil {
+					b.Fatal(err)
+				}
+				changes, _, _ := told.Take()
+				var tasks []string
+				for _, c := range changes {
+					before, after := store.Sides[cluster.Task](c)
+					if after == nil || !after.Assigned() || after.Status.State.Terminal() {
+						continue
+					}
+					if after.Revision == revision && after.Status.State == cluster.StateRunning && before != nil && before.Status.State != cluster.StateRunning {
+						running++
+					}
+					tasks = append(tasks, after.ID)
+				}
+				if len(tasks) > 0 {
+					update(func(tx *store.Tx) error {
+						for _, id := range tasks {
+							t := tx.Task(id)
+							if t == nil {
+								continue
+							}
+							state := cluster.StateRunning
+							switch {
+							case !t.Live():
+								state = cluster.StateShutdown
+							case t.Desired == cluster.StateReady:
+								state = cluster.StateReady
+							}
+							if state == t.Status.State {
+								continue
+							}
+							now := cluster.At(tx.Now())
+							if next := t.Advance(cluster.TaskStatus{State: state, Message: state.String(), Since: now, ContainerID: t.ID + t.ID, PID: 7}, now); next != nil {
+								if err := tx.Put(next); err != nil {
+									return err
+								}
+							}
+						}
+						return nil
+					})
+				}
+				l.refresh()
+			}
+		}
+		settle(s.View().Service("web").Revision)
+		next := copySpec(b, spec)
+		next.TaskTemplate.ContainerSpec.Image = "web:2"
+		runtime.GC()
+		on := telemetrytest.ProcessorTime()
+		update(func(tx *store.Tx) error {
+			old := tx.Service("web")
+			change := cluster.UpdateService(old, tx.Revision("web", old.Revision), tx.Rollout("web"), next, "")
+			return errors.Join(tx.Put(change.Revision), tx.Put(change.Service))
+		})
+		l.refresh()
+		settle(s.View().Service("web").Revision)
+		took += telemetrytest.ProcessorTime() - on
+		l.subscription.Close()
+		told.Close()
+		end()
+		if err := <-ended; err != nil {
+			b.Fatal(err)
+		}
+	}
+	b.ReportMetric(float64(took.Microseconds())/replicas/float64(b.N), "cpu-us/task")
+	b.ReportMetric(0, "ns/op")
+}
+
+// bareRaft commits at once.
+type bareRaft struct {
+	fsm   raft.FSM
+	index uint64
+}
+
+// committed is an entry that is.
+type committed struct {
+	index    uint64
+	response any
+}
+
+func (c committed) Error() error  { return nil }
+func (c committed) Response() any { return c.response }
+func (c committed) Index() uint64 { return c.index }
+
+func (r *bareRaft) Barrier(time.Duration) raft.Future { return committed{} }
+
+func (r *bareRaft) Apply(data []byte, _ time.Duration) raft.ApplyFuture {
+	r.index++
+	return committed{r.index, r.fsm.Apply(&raft.Log{Index: r.index, Data: data})}
+}
+
 // bigHive is a database with so many nodes and one-task services.
 func bigHive(tb testing.TB, nodes, services int, change ...func(*swarm.ServiceSpec)) *store.Memory {
 	tb.Helper()
@@ -251,6 +393,9 @@ func bigHive(tb testing.TB, nodes, services int, change ...func(*swarm.ServiceSp
 	}
 	put(nodes, func(i int) []any {
 		n := h.node(fmt.Sprintf("node%04d", i))
+		if i >= cluster.MaxIndex {
+			n.Index = 0 // Only so many nodes get one.
+		}
 		n.Spec.Labels = map[string]string{"zone": fmt.Sprint("zone", i%5), "rack": fmt.Sprint("rack", i%60), "disk": []string{"ssd", "hdd", "hdd"}[i%3]}
 		return []any{n}
 	})

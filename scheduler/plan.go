@@ -75,6 +75,8 @@ func Plan(in Input) Result {
 			in.Ledger.ColdStart(p.coldStart)
 		}
 	}
+	p.room = rooms.Get().(*room)
+	defer rooms.Put(p.room)
 	p.around.ServiceID = func(name string) string {
 		s := in.View.Service(name)
 		if s == nil {
@@ -127,6 +129,7 @@ type planner struct {
 	rebalancesCounted         bool
 
 	result Result
+	room   *room
 	reused servicePlan
 }
 

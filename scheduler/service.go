@@ -72,8 +72,9 @@ func (p *planner) planService(id string) {
 	*w = servicePlan{
 		serviceView: p.viewOf(id),
 		placer:      placer{view: &w.serviceView},
-		slots:       gather(w.slots[:0], p.View, id),
+		slots:       p.room.gather(p.View, id),
 	}
+	defer func() { p.room.clear(w.slots) }()
 	waiting := false
 	switch {
 	case w.service == nil:

@@ -3,6 +3,7 @@ package scheduler
 import (
 	"cmp"
 	"slices"
+	"sync"
 	"time"
 
 	"skep/cluster"
@@ -35,51 +36,66 @@ type slot struct {
 	created bool
 }
 
+// room is what slots are made in, one service after the other: a plan of a large service would otherwise make
+// two lists for each slot, and the next plan again.
+type room struct {
+	slots       []slot
+	tasks, live []*cluster.Task
+}
+
+// rooms are those that no plan is using. There is nothing in them.
+var rooms = sync.Pool{New: func() any { return new(room) }}
+
+// clear makes the room ready for the next service. slots are those that gather gave, and more.
+func (r *room) clear(slots []slot) {
+	clear(slots)
+	clear(r.tasks)
+	clear(r.live)
+	r.slots, r.tasks, r.live = slots[:0], r.tasks[:0], r.live[:0]
+}
+
 // gather sorts the tasks of a service into slots, those with tasks, in the order of their
-// numbers or nodes. It appends them to slots.
-func gather(slots []slot, view store.View, serviceID string) []slot {
+// numbers or nodes.
+func (r *room) gather(view store.View, serviceID string) []slot {
 	var unnumbered []*cluster.Task
 	for t := range view.TasksOfService(serviceID) {
 		if t.Slot == 0 {
 			unnumbered = append(unnumbered, t)
 			continue
 		}
-		slots = sortIn(slots, t)
+		r.tasks = append(r.tasks, t)
 	}
 	slices.SortFunc(unnumbered, func(a, b *cluster.Task) int { return cmp.Compare(a.NodeID, b.NodeID) })
-	for _, t := range unnumbered {
-		slots = sortIn(slots, t)
-	}
-	for i := range slots {
-		s := &slots[i]
-		if len(s.tasks) > 1 {
-			slices.SortFunc(s.tasks, older)
-			slices.SortFunc(s.live, older)
+	r.tasks = append(r.tasks, unnumbered...)
+	r.live = slices.Grow(r.live, len(r.tasks)) // so that it stays where it is
+	for rest := r.tasks; len(rest) > 0; {
+		s := slot{number: rest[0].Slot}
+		if s.number == 0 {
+			s.node = rest[0].NodeID
 		}
+		count := 1
+		for count < len(rest) && rest[count].Slot == s.number && (s.number > 0 || rest[count].NodeID == s.node) {
+			count++
+		}
+		s.tasks, rest = rest[:count:count], rest[count:]
+		if count > 1 {
+			slices.SortFunc(s.tasks, older)
+		}
+		from := len(r.live)
 		for _, t := range s.tasks {
+			if t.Live() {
+				r.live = append(r.live, t)
+			}
 			if t.Desired != cluster.StateRemove {
 				s.newest = t
 			}
 		}
+		if to := len(r.live); to > from {
+			s.live = r.live[from:to:to]
+		}
+		r.slots = append(r.slots, s)
 	}
-	return slots
-}
-
-// sortIn puts a task into its slot: the last one so far, or a new one after it.
-func sortIn(slots []slot, t *cluster.Task) []slot {
-	at := slot{number: t.Slot}
-	if t.Slot == 0 {
-		at.node = t.NodeID
-	}
-	if n := len(slots); n == 0 || slots[n-1].number != at.number || slots[n-1].node != at.node {
-		slots = append(slots, at)
-	}
-	s := &slots[len(slots)-1]
-	s.tasks = append(s.tasks, t)
-	if t.Live() {
-		s.live = append(s.live, t)
-	}
-	return slots
+	return r.slots
 }
 
 // older sorts tasks of a slot by age. Where a clock stood still, what is wanted
