@@ -67,14 +67,18 @@ func (l *Ledger) scan(q *Requirement, visit func(*Node) bool) {
 // can beat.
 func (l *Ledger) best(q *Requirement, now cluster.Time) *Node {
 	var best candidate
-	counts := l.count(q)
+	counts, floor, all := l.count(q), l.floor(q), true
 	l.scan(q, func(n *Node) bool {
 		c := candidate{Node: n, own: q.load.on(n).wanted, failing: l.failing(n, q, now)}
 		if best.Node == nil || c.before(best, q.eligible, counts) {
 			best = c
 		}
-		return !best.unbeatable(q.eligible, counts)
+		all = !best.unbeatable(q.eligible, counts, floor)
+		return all
 	})
+	if all && counts == nil && best.Node != nil && !best.failing {
+		l.raiseFloor(q, best.own)
+	}
 	return best.Node
 }
 
@@ -131,9 +135,10 @@ func (c candidate) less(other candidate) bool {
 	return cmp.Or(cmp.Compare(c.own, other.own), cmp.Compare(c.tasks, other.tasks), cmp.Compare(c.id, other.id)) < 0
 }
 
-// unbeatable tells whether no node that comes later in the load index can be better.
-func (c candidate) unbeatable(p *eligibleNodes, counts []int32) bool {
-	if c.failing || c.own > 0 {
+// unbeatable tells whether no node that comes later in the load index can be better. floor is how
+// many tasks of the service all that can take one have, at least.
+func (c candidate) unbeatable(p *eligibleNodes, counts []int32, floor int32) bool {
+	if c.failing || c.own > floor || counts != nil && c.own > 0 {
 		return false
 	}
 	if counts != nil {

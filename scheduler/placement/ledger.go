@@ -43,6 +43,8 @@ type Ledger struct {
 	coldStart cluster.Time
 	// planned is what Place and Release did since the last Settle.
 	planned []planned
+	// epoch counts what may give nodes room: changes of the store, and taking back what was planned.
+	epoch uint64
 
 	// What follows is made of the above when it is needed, and anew after nodes came
 	// or went. sorted are the nodes by ID.
@@ -134,6 +136,7 @@ func (l *Ledger) list(n *Node) {
 // ChangeNode takes in that a node is new (before is nil), changed or gone (after
 // is nil).
 func (l *Ledger) ChangeNode(before, after *cluster.Node) {
+	l.epoch++
 	if after == nil {
 		n := l.entry(before.ID)
 		n.node, l.indexed = nil, false
@@ -183,6 +186,7 @@ func (l *Ledger) ChangeRevision(before, after *cluster.Revision) {
 
 // ChangeTask takes in that a task is new, changed or gone.
 func (l *Ledger) ChangeTask(before, after *cluster.Task) {
+	l.epoch++
 	was, is := l.weight(before), l.weight(after)
 	if was.present != 0 && is.present != 0 && before.NodeID == after.NodeID {
 		// What it holds stays.
@@ -281,6 +285,7 @@ func (l *Ledger) plan(n *Node, s *load, w weight) {
 // Settle forgets everything planned: what became of it comes back as changes of
 // the store.
 func (l *Ledger) Settle() {
+	l.epoch++
 	for _, p := range l.planned {
 		l.add(p.node, p.load, p.negative())
 	}

@@ -12,7 +12,11 @@ type load struct {
 	at      map[*Node]int // into shares; nil while they are few
 	// idle is set while the ledger's row of idle loads has it.
 	idle bool
-	one  [1]share // room for the shares of a service that is on one node
+	// floor is how many tasks every node that floorOf finds fit, and that has room, has at
+	// least: else each replacement in a service that is on all nodes would look at all of them.
+	floor   int32
+	floorOf floorKey
+	one     [1]share // room for the shares of a service that is on one node
 }
 
 // share is what one node has of a service.
@@ -95,6 +99,7 @@ func (s *load) add(n *Node, wanted, present int32) {
 	one := &s.shares[i]
 	one.wanted += wanted
 	one.present += present
+	s.floor = min(s.floor, one.wanted)
 	if one.wanted != 0 || one.present != 0 {
 		return
 	}

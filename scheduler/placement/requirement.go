@@ -101,6 +101,29 @@ func (l *Ledger) Require(r *cluster.Revision, around Surroundings) Requirement {
 	return q
 }
 
+// floorKey is whose floor a load has, and since when: after what may give nodes room there is none.
+type floorKey struct {
+	revision uint64
+	eligible *eligibleNodes
+	epoch    uint64
+}
+
+// floor is the load's, if it is q's; else 0, which always holds.
+func (l *Ledger) floor(q *Requirement) int32 {
+	if q.load.floorOf != (floorKey{q.revision, q.eligible, l.epoch}) {
+		return 0
+	}
+	return q.load.floor
+}
+
+// raiseFloor takes in that no node that q finds fit, and that has room, has fewer tasks. Where other services' tasks
+// decide which have room it keeps nothing.
+func (l *Ledger) raiseFloor(q *Requirement, own int32) {
+	if len(q.near) == 0 && len(q.far) == 0 {
+		q.load.floor, q.load.floorOf = own, floorKey{q.revision, q.eligible, l.epoch}
+	}
+}
+
 // holding is what each task of a revision holds of its node, until it is seen to
 // have ended.
 type holding struct {
