@@ -104,7 +104,7 @@ func (f fsm) Snapshot() (raft.FSMSnapshot, error) { return snapshot{f.store.View
 // log that doesn't reach back to it.
 func (f fsm) Restore(source io.ReadCloser) error {
 	s := f.store
-	restored, err := readSnapshot(source, s.intern)
+	restored, err := readCompressed(source, s.intern)
 	if err == nil {
 		if c := (View{restored}).Cluster(); c != nil {
 			err = s.build.Fits(c.ClusterLevel)
@@ -128,7 +128,7 @@ type snapshot struct{ view View }
 
 // Persist writes the snapshot, and closes or cancels the sink.
 func (s snapshot) Persist(sink raft.SnapshotSink) error {
-	if _, err := s.view.write(sink); err != nil {
+	if err := s.view.compress(sink); err != nil {
 		sink.Cancel()
 		return err
 	}

@@ -1,8 +1,11 @@
 package store
 
 import (
+	"bytes"
 	"context"
 	"fmt"
+	"io"
+	"math/rand/v2"
 	"runtime"
 	"strings"
 	"sync/atomic"
@@ -12,6 +15,7 @@ import (
 	"github.com/hashicorp/raft"
 
 	"skep/cluster"
+	"skep/cluster/telemetry/telemetrytest"
 )
 
 // running is a task as it is while its container runs.
@@ -162,4 +166,69 @@ func BenchmarkDigest(b *testing.B) {
 		s.View().Digest()
 	}
 	b.ReportMetric(float64(time.Since(start).Milliseconds())/float64(b.N), "ms/digest")
+}
+
+// BenchmarkSnapshot is a snapshot of running tasks with IDs, times and containers as random as real ones: how long the FSM
+// is held up by it, the time of processors that writing and reading a million tasks takes, and the size of these.
+func BenchmarkSnapshot(b *testing.B) {
+	const n, million = 200_000, 1_000_000
+	s := newStore(b)
+	random := rand.New(rand.NewPCG(1, 2))
+	var nodes []string
+	for range 1000 {
+		nodes = append(nodes, fmt.Sprintf("%x%x", random.Uint64(), random.Uint64())[:25])
+	}
+	for i := 0; i < n; i += 1000 {
+		e := entry{Base: s.View().Index()}
+		for j := range 1000 {
+			task := running(i + j)
+			at := cluster.Time(1_790_000_000_000_000_000 + int64(i+j)*20_000 + random.Int64N(20_000))
+			task.ID, task.NodeID = cluster.NewID(seeded{random}), nodes[random.IntN(len(nodes))]
+			task.CreatedAt, task.UpdatedAt, task.RunningAt = at, at+2e9, at+2e9
+			task.Status.Since, task.Status.Applied = at+19e8+cluster.Time(random.Int64N(1e8)), at+2e9
+			task.Status.ContainerID = fmt.Sprintf("%016x%016x%016x%016x", random.Uint64(), random.Uint64(), random.Uint64(), random.Uint64())
+			e.Changes = append(e.Changes, record{Kind: tasks.number, Object: must(cluster.Encode(task))})
+		}
+		if response := s.FSM().Apply(&raft.Log{Index: e.Base + 1, Data: must(encodeEntry(e))}); response != nil {
+			b.Fatal(response)
+		}
+	}
+	var held, write, read time.Duration
+	size := 0
+	for b.Loop() {
+		began := time.Now()
+		taken, err := s.FSM().Snapshot()
+		held = max(held, time.Since(began))
+		out, on := &sink{data: make([]byte, 0, size)}, telemetrytest.ProcessorTime()
+		if err == nil {
+			err = taken.Persist(out)
+		}
+		if err != nil {
+			b.Fatal(err)
+		}
+		size = len(out.data)
+		write += telemetrytest.ProcessorTime() - on
+		other := newStore(b)
+		on = telemetrytest.ProcessorTime()
+		if err := other.FSM().Restore(io.NopCloser(bytes.NewReader(out.data))); err != nil {
+			b.Fatal(err)
+		}
+		read += telemetrytest.ProcessorTime() - on
+	}
+	per := float64(million) / n / float64(b.N)
+	b.ReportMetric(float64(held.Microseconds())/1000, "ms-held-up")
+	b.ReportMetric(write.Seconds()*per, "cpu-s-write/million")
+	b.ReportMetric(read.Seconds()*per, "cpu-s-restore/million")
+	b.ReportMetric(float64(size)/n, "MB/million")
+	b.ReportMetric(0, "ns/op")
+}
+
+// seeded is randomness of a seed.
+type seeded struct{ *rand.Rand }
+
+func (r seeded) Read(p []byte) (int, error) {
+	for i := range p {
+		p[i] = byte(r.Uint32())
+	}
+	return len(p), nil
 }

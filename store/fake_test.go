@@ -1,6 +1,7 @@
 package store
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -213,8 +214,17 @@ func newNetwork(id, name string) *cluster.Network {
 	return n
 }
 
-// snapshotOf returns a view as a snapshot.
+// snapshotOf returns a view as a snapshot that isn't compressed.
 func snapshotOf(t interface{ Fatal(...any) }, v View) []byte {
+	var out bytes.Buffer
+	if _, err := v.write(&out); err != nil {
+		t.Fatal(err)
+	}
+	return out.Bytes()
+}
+
+// compressedOf returns a view as a snapshot as it is on disk.
+func compressedOf(t interface{ Fatal(...any) }, v View) []byte {
 	out := &sink{}
 	if err := (snapshot{v}).Persist(out); err != nil {
 		t.Fatal(err)

@@ -10,6 +10,8 @@ import (
 	"hash"
 	"io"
 
+	"github.com/klauspost/compress/zstd"
+
 	"skep/cluster"
 )
 
@@ -49,13 +51,18 @@ func (v View) write(out io.Writer) (digest [32]byte, err error) {
 	if err := binary.Write(buffered, binary.BigEndian, header); err != nil {
 		return digest, fmt.Errorf("write snapshot: %w", err)
 	}
+	var head []byte
 	for n, object := range v.s.objects() {
 		data, err := v.s.encode(n, object)
 		if err != nil {
 			return digest, fmt.Errorf("write snapshot: %w", err)
 		}
-		head := binary.AppendUvarint([]byte{byte(n)}, uint64(len(data)))
-		if _, err := buffered.Write(append(head, data...)); err != nil {
+		head = binary.AppendUvarint(append(head[:0], byte(n)), uint64(len(data)))
+		_, err = buffered.Write(head)
+		if err == nil {
+			_, err = buffered.Write(data)
+		}
+		if err != nil {
 			return digest, fmt.Errorf("write snapshot: %w", err)
 		}
 	}
@@ -69,12 +76,49 @@ func (v View) write(out io.Writer) (digest [32]byte, err error) {
 	return digest, nil
 }
 
+// zstdMagic begins what is compressed.
+var zstdMagic = []byte{0x28, 0xb5, 0x2f, 0xfd}
+
+// snapshotWindow is how much of a snapshot is in memory to compress it, or to read it.
+const snapshotWindow = 1 << 20
+
+// compress writes the view as a snapshot as it is on disk and goes to other managers. It is
+// done by the calling goroutine alone.
+func (v View) compress(out io.Writer) error {
+	compressed, err := zstd.NewWriter(out, zstd.WithEncoderLevel(zstd.SpeedFastest), zstd.WithEncoderConcurrency(1), zstd.WithWindowSize(snapshotWindow))
+	if err != nil {
+		return fmt.Errorf("write snapshot: %w", err)
+	}
+	if _, err := v.write(compressed); err != nil {
+		return err
+	}
+	if err := compressed.Close(); err != nil {
+		return fmt.Errorf("write snapshot: %w", err)
+	}
+	return nil
+}
+
+// readCompressed makes a state of what compress wrote, or of the plain snapshot.
+func readCompressed(source io.Reader, intern *interner) (*state, error) {
+	buffered := bufio.NewReaderSize(source, 64<<10)
+	if begin, err := buffered.Peek(len(zstdMagic)); err != nil || !bytes.Equal(begin, zstdMagic) {
+		return readSnapshot(buffered, intern)
+	}
+	plain, err := zstd.NewReader(buffered, zstd.WithDecoderConcurrency(1), zstd.WithDecoderMaxWindow(snapshotWindow))
+	if err != nil {
+		return nil, fmt.Errorf("read compressed snapshot: %w", err)
+	}
+	defer plain.Close()
+	return readSnapshot(plain, intern)
+}
+
 // readSnapshot makes a state of what write wrote, or fails when there is more,
 // less or something else.
 func readSnapshot(source io.Reader, intern *interner) (*state, error) {
 	in := &summing{in: bufio.NewReaderSize(source, 64<<10), sum: sha256.New()}
 	var header snapshotHeader
-	if err := binary.Read(in, binary.BigEndian, &header); err != nil {
+	err := binary.Read(in, binary.BigEndian, &header)
+	if err != nil {
 		return nil, fmt.Errorf("read header: %w", whole(err))
 	}
 	if header.Magic != snapshotMagic {
@@ -85,8 +129,9 @@ func readSnapshot(source io.Reader, intern *interner) (*state, error) {
 	}
 	s := newState()
 	s.applied = header.Applied
+	var room []byte // for one object after the other
 	for i := range header.Count {
-		if err := readObject(in, s, intern); err != nil {
+		if room, err = readObject(in, s, intern, room); err != nil {
 			return nil, fmt.Errorf("read object %d of %d: %w", i+1, header.Count, whole(err))
 		}
 	}
@@ -104,26 +149,31 @@ func readSnapshot(source io.Reader, intern *interner) (*state, error) {
 	return s, nil
 }
 
-func readObject(in *summing, s *state, intern *interner) error {
+// readObject reads an object into room, which it returns, perhaps a larger one.
+func readObject(in *summing, s *state, intern *interner, room []byte) ([]byte, error) {
 	number, err := in.ReadByte()
 	if err != nil {
-		return err
+		return room, err
 	}
 	size, err := binary.ReadUvarint(in)
 	if err != nil {
-		return err
+		return room, err
 	}
 	if size > maxObject {
-		return fmt.Errorf("its length of %d bytes is over the limit of %d", size, maxObject)
+		return room, fmt.Errorf("its length of %d bytes is over the limit of %d", size, maxObject)
 	}
-	data := make([]byte, size)
+	if uint64(cap(room)) < size {
+		room = make([]byte, size)
+	}
+	data := room[:size]
 	if _, err := io.ReadFull(in, data); err != nil {
-		return err
+		return room, err
 	}
-	return s.add(kindNumber(number), data, intern)
+	return room, s.add(kindNumber(number), data, intern)
 }
 
-// add puts an object that was written by encode into a state that is being read.
+// add puts an object that was written by encode into a state that is being read. data may
+// be used for something else afterwards.
 func (s *state) add(n kindNumber, data []byte, intern *interner) error {
 	_, object, same, err := record{Kind: n, Object: data}.object(intern)
 	if err != nil {
@@ -139,7 +189,7 @@ func (s *state) add(n kindNumber, data []byte, intern *interner) error {
 	}
 	known, err := cluster.Encode(object)
 	if err == nil && !bytes.Equal(known, data) {
-		s.keep(n, object, data)
+		s.keep(n, object, bytes.Clone(data))
 	}
 	return err
 }

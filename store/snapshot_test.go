@@ -172,3 +172,45 @@ func TestRaft_SnapshotsAndReplays(t *testing.T) {
 	}
 	same(t, again.View(), s.View())
 }
+
+// TestCompressed_IsTheSnapshot: what is on disk is read as what was written, and whatever becomes of its bytes, as
+// nothing else.
+func TestCompressed_IsTheSnapshot(t *testing.T) {
+	v := sample(t).View()
+	good := compressedOf(t, v)
+	read := func(data []byte) (digest [32]byte, err error) {
+		s, err := readCompressed(bytes.NewReader(data), newInterner())
+		if err == nil {
+			digest = View{s}.Digest()
+		}
+		return digest, err
+	}
+	if digest, err := read(good); err != nil || digest != v.Digest() {
+		t.Fatalf("%x, %v", digest, err)
+	}
+	refused := 0
+	try := func(what string, at int, data []byte) {
+		digest, err := read(data)
+		if err != nil {
+			refused++
+		} else if digest != v.Digest() {
+			t.Fatalf("%s at %d: something else is read", what, at)
+		}
+	}
+	for i := range good {
+		if _, err := read(good[:i]); err == nil {
+			t.Fatalf("cut at %d: it is read", i)
+		}
+		for _, bit := range []byte{1, 0x10, 0x80} {
+			bad := slices.Clone(good)
+			bad[i] ^= bit
+			try("flipped", i, bad)
+		}
+	}
+	if refused < 2*len(good) {
+		t.Errorf("of %d flipped bits only %d are refused", 3*len(good), refused)
+	}
+	if _, err := read(append(slices.Clone(good), 0)); err == nil {
+		t.Error("what follows its end isn't refused")
+	}
+}
