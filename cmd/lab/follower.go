@@ -132,7 +132,7 @@ func followerRates(ctx context.Context, host string, pids []int) (map[string][]r
 			return nil, err
 		}
 		creates, err := requestRate(ctx, host, at.clients, pids, func(client, n int) []byte {
-			spec, err := json.Marshal(benchSpec(fmt.Sprintf("made-%d-%d-%d", run, client, n), 0))
+			spec, err := json.Marshal(benchSpec(fmt.Sprintf("made-%d-%d-%d-%d", run, at.clients, client, n), 0))
 			if err != nil {
 				return nil
 			}
