@@ -40,8 +40,8 @@ test: ## everything; what needs a Docker Engine is skipped where none answers, u
 	$(GO) test -count=1 -timeout 40m ./cmd/lab
 	$(GO) test -C cmd/pack -count=1 -timeout 20m ./...
 
-test-machines: ## the README's unit, skep up and the package under real systemd on machines: as root, with a Docker Engine and Debian's mmdebstrap; about 15 minutes, and some more the first time, for the root file system
-	SKEP_TEST_MACHINES=1 $(GO) test -count=1 -timeout 30m -v -run TestMachines ./cmd/lab
+test-machines: ## the README's unit and its chapter on machines word by word, skep up and the package, under real systemd on machines: as root, with a Docker Engine and Debian's mmdebstrap; about 20 minutes, and some more the first time, for the root file system
+	SKEP_TEST_MACHINES=1 $(GO) test -count=1 -timeout 45m -v -run TestMachines ./cmd/lab
 
 check: ## gofmt, vet, staticcheck, race tests, and the project's own rules (cmd/arrows_test.go, cmd/doc_test.go)
 	@unformatted=$$(gofmt -l agent cluster cmd scheduler store); test -z "$$unformatted" || { echo "gofmt: $$unformatted"; exit 1; }

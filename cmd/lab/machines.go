@@ -244,7 +244,7 @@ func (m *machine) create(ctx context.Context, files io.Reader) error {
 		Mounts: []mount.Mount{{Type: mount.TypeVolume, Source: disk, Target: "/var/lib"}},
 		// A machine that is rebooted ends its container with a status that says so.
 		RestartPolicy: container.RestartPolicy{Name: container.RestartPolicyOnFailure},
-		Resources:     container.Resources{Memory: machineMemory, DeviceCgroupRules: []string{"a *:* rwm"}},
+		Resources:     container.Resources{Memory: machineMemory, DeviceCgroupRules: []string{"a *:* rwm"}, Devices: tun()},
 	}, &network.NetworkingConfig{EndpointsConfig: map[string]*network.EndpointSettings{
 		machinesName: {IPAMConfig: &network.EndpointIPAMConfig{IPv4Address: m.addr}},
 	}}, nil, m.container())
@@ -256,6 +256,16 @@ func (m *machine) create(ctx context.Context, files io.Reader) error {
 		return err
 	}
 	return m.host.ContainerStart(ctx, m.id, container.StartOptions{})
+}
+
+// tun is the device that carries encrypted networks where the kernel has no WireGuard, if the host has it: on a machine
+// that is none of a container udev would make it.
+func tun() []container.DeviceMapping {
+	const path = "/dev/net/tun"
+	if _, err := os.Stat(path); err != nil {
+		return nil
+	}
+	return []container.DeviceMapping{{PathOnHost: path, PathInContainer: path, CgroupPermissions: "rwm"}}
 }
 
 // withheld are the capabilities that this process lacks: no engine can give them on.

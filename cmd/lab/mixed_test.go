@@ -34,7 +34,7 @@ func twoVersions(t *testing.T) (older, newer skepOf, made bool) {
 	this := skepOf{"this source", filepath.Join(binaries(t), "skep")}
 	tag, err := exec.Command("git", "describe", "--tags", "--abbrev=0", "HEAD^").Output()
 	if err != nil {
-		return this, later(t), true
+		return this, later(t, "later"), true
 	}
 	name := strings.TrimSpace(string(tag))
 	source, dir := t.TempDir(), t.TempDir()
@@ -58,7 +58,7 @@ func buildSkep(t *testing.T, name, source, dir string, flags ...string) skepOf {
 
 // later makes a later version of this source: it has one level more, and fields that this
 // one doesn't know, in what it writes of nodes, of their tasks' states and of the cluster.
-func later(t *testing.T) skepOf {
+func later(t *testing.T, version string) skepOf {
 	t.Helper()
 	root, err := filepath.Abs(filepath.Join("..", ".."))
 	if err != nil {
@@ -106,7 +106,7 @@ func later(t *testing.T) skepOf {
 	if err := os.WriteFile(list, overlay, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	return buildSkep(t, "a later level", root, dir, "-overlay", list, "-ldflags", "-X main.version=later")
+	return buildSkep(t, "a later level", root, dir, "-overlay", list, "-ldflags", "-X main.version="+version)
 }
 
 // mixed is a cluster of two versions under load.

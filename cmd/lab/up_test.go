@@ -80,14 +80,7 @@ func TestMachinesUp(t *testing.T) {
 func newOperator(ctx context.Context, t *testing.T) *operator {
 	t.Helper()
 	o := &operator{T: t, ctx: ctx, bin: binaries(t, "skep/cmd/lab/guest"), dir: t.TempDir()}
-	key := filepath.Join(o.dir, "key")
-	if out, err := exec.CommandContext(ctx, "ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", key).CombinedOutput(); err != nil {
-		t.Fatalf("ssh-keygen: %v: %s", err, out)
-	}
-	authorized, err := os.ReadFile(key + ".pub")
-	if err != nil {
-		t.Fatal(err)
-	}
+	key, authorized := newKey(ctx, t, o.dir)
 	o.machines = newMachines(ctx, t, len(upHosts), authorized)
 	o.on(3, "sh", "-c", fmt.Sprintf(`useradd -m -s /bin/bash -G sudo %s && echo '%s:%s' | chpasswd && cp -r /root/.ssh /home/%[1]s/ && chown -R %[1]s: /home/%[1]s/.ssh && rm /root/.ssh/authorized_keys`, upUser, upUser, upPassword))
 
@@ -97,21 +90,45 @@ func newOperator(ctx context.Context, t *testing.T) *operator {
 	}
 	config += "Host m3\n ProxyJump m1\n"
 	programs := filepath.Join(o.dir, "programs")
-	ssh, err := exec.LookPath("ssh")
+	configureSSH(t, programs, filepath.Join(o.dir, "config"), config)
+	writeFile(t, filepath.Join(programs, "skep"), fmt.Sprintf("#!/bin/sh\nexec %s \"$@\"\n", filepath.Join(o.bin, "skep")))
+	o.env = append(os.Environ(), "PATH="+programs+":"+os.Getenv("PATH"), "DOCKER_CONFIG="+filepath.Join(o.dir, "docker"), "TERM=dumb")
+	return o
+}
+
+// newKey makes a key for ssh, and what lets it in.
+func newKey(ctx context.Context, t *testing.T, dir string) (key string, authorized []byte) {
+	t.Helper()
+	key = filepath.Join(dir, "key")
+	if out, err := exec.CommandContext(ctx, "ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", key).CombinedOutput(); err != nil {
+		t.Fatalf("ssh-keygen: %v: %s", err, out)
+	}
+	authorized, err := os.ReadFile(key + ".pub")
 	if err != nil {
 		t.Fatal(err)
 	}
-	for path, text := range map[string]string{
-		filepath.Join(o.dir, "config"):  config,
-		filepath.Join(programs, "ssh"):  fmt.Sprintf("#!/bin/sh\nexec %s -F %s \"$@\"\n", ssh, filepath.Join(o.dir, "config")),
-		filepath.Join(programs, "skep"): fmt.Sprintf("#!/bin/sh\nexec %s \"$@\"\n", filepath.Join(o.bin, "skep")),
-	} {
-		if err := errors.Join(os.MkdirAll(filepath.Dir(path), 0o700), os.WriteFile(path, []byte(text), 0o700)); err != nil {
+	return key, authorized
+}
+
+// configureSSH has ssh and scp, as programs of a directory, go by a configuration.
+func configureSSH(t *testing.T, programs, path, config string) {
+	t.Helper()
+	writeFile(t, path, config)
+	for _, name := range []string{"ssh", "scp"} {
+		program, err := exec.LookPath(name)
+		if err != nil {
 			t.Fatal(err)
 		}
+		writeFile(t, filepath.Join(programs, name), fmt.Sprintf("#!/bin/sh\nexec %s -F %s \"$@\"\n", program, path))
 	}
-	o.env = append(os.Environ(), "PATH="+programs+":"+os.Getenv("PATH"), "DOCKER_CONFIG="+filepath.Join(o.dir, "docker"), "TERM=dumb")
-	return o
+}
+
+// writeFile writes a file that can be run, and makes the directory that it is in.
+func writeFile(t *testing.T, path, text string) {
+	t.Helper()
+	if err := errors.Join(os.MkdirAll(filepath.Dir(path), 0o700), os.WriteFile(path, []byte(text), 0o700)); err != nil {
+		t.Fatal(err)
+	}
 }
 
 // on runs a command on a machine, which must succeed.
@@ -376,7 +393,7 @@ func (o *operator) upgradesUnderLoad() {
 	}
 	ended := sync.OnceValue(func() error { stop(); return load.Wait() })
 	defer func() { _ = ended() }()
-	// The machines' kernel has neither WireGuard nor TUN, which is a problem that stays, as the missing backup does.
+	// In spite of the missing backup.
 	begin := time.Now()
 	shown = o.does(newer, "up", "--force")
 	took := time.Since(begin)

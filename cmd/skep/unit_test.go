@@ -18,36 +18,9 @@ func unit(t *testing.T) string {
 	return string(text)
 }
 
-// TestUnit_IsWhatTheReadmeShows holds the two equal: people copy the one from the other.
-func TestUnit_IsWhatTheReadmeShows(t *testing.T) {
-	readme, err := os.ReadFile("../../README.md")
-	if err != nil {
-		t.Fatal(err)
-	}
-	_, rest, found := strings.Cut(string(readme), "```ini\n")
-	if !found {
-		t.Fatal("the README shows no unit")
-	}
-	var shown strings.Builder
-	for line := range strings.Lines(rest) {
-		line = strings.TrimPrefix(line, "   ")
-		if line == "```\n" {
-			break
-		}
-		shown.WriteString(line)
-	}
-	if shown.String() != unit(t) {
-		t.Errorf("cmd/skep/skep.service isn't what the README shows:\n%s", shown.String())
-	}
-}
-
 // TestUnit_HasNoCommentBehindAValue: systemd would take it for a part of the value.
 func TestUnit_HasNoCommentBehindAValue(t *testing.T) {
-	readme, err := os.ReadFile("../../README.md")
-	if err != nil {
-		t.Fatal(err)
-	}
-	for line := range strings.Lines(unit(t) + string(readme)) {
+	for line := range strings.Lines(unit(t)) {
 		if strings.HasPrefix(line, "ExecStart=") && strings.Contains(line, "#") {
 			t.Errorf("systemd takes the comment for arguments: %s", line)
 		}
