@@ -202,7 +202,7 @@ func (x *scaling) form(ctx context.Context, l lab) (err error) {
 	x.run.Services, x.run.Parallelism = x.o.services, x.o.parallelism
 	x.run.Simulated = []string{
 		"the agents' containers (simulate driver), and their disks: an agent keeps nothing",
-		"the agents' part in gossip: they have none, so a killed agent is down when its session has been gone for 10 s",
+		"the agents' part in gossip: they have none, so a killed agent is down when its session has been gone for 10 s; a leader that begins takes who has no session within half a second for dead",
 	}
 	if x.o.networks {
 		x.run.Simulated = append(x.run.Simulated, "the agents' networks: told by managers as to any node, carried by no kernel")

@@ -239,6 +239,12 @@ func (x *scaling) keepProfile(ctx context.Context, s *report.ScaleStep, n *node,
 		return
 	}
 	s.Profiles = append(s.Profiles, p)
+	if heap, err := profileOf(ctx, n, http.MethodGet, "/heap"); err == nil {
+		p.File = strings.TrimSuffix(p.File, ".pprof") + "-heap.pprof"
+		if p.Process += ", memory"; os.WriteFile(filepath.Join(x.o.out, p.File), heap, 0o644) == nil {
+			s.Profiles = append(s.Profiles, p)
+		}
+	}
 }
 
 // readProfiles has the Go tool say what is in them. Where there is none, the files are what there is.
@@ -261,7 +267,7 @@ func (x *scaling) state(ctx context.Context) (s report.ScaleState, err error) {
 			continue
 		}
 		n := x.p.nodes[i]
-		heap, err := profileOf(ctx, n, http.MethodGet, "/heap")
+		heap, err := profileOf(ctx, n, http.MethodGet, "/memory")
 		if err != nil {
 			return s, err
 		}

@@ -21,7 +21,8 @@ import (
 //
 //	POST /cpu/start   begins a profile; 409 when one is under way
 //	POST /cpu/stop    ends it, and answers with it
-//	GET  /heap        collects garbage, and answers with the memory statistics of the runtime and the profile
+//	GET  /heap        collects garbage, and answers with what is in memory: a profile
+//	GET  /memory      the same as text, with the statistics of the runtime
 //
 // Profiles have names of functions and numbers, and none of their values.
 type profiles struct {
@@ -65,10 +66,12 @@ func (p *profiles) handler() http.Handler {
 		}
 		_, _ = w.Write(data)
 	})
-	mux.HandleFunc("GET /heap", func(w http.ResponseWriter, _ *http.Request) {
-		runtime.GC()
-		_ = pprof.Lookup("heap").WriteTo(w, 1)
-	})
+	for path, form := range map[string]int{"GET /heap": 0, "GET /memory": 1} {
+		mux.HandleFunc(path, func(w http.ResponseWriter, _ *http.Request) {
+			runtime.GC()
+			_ = pprof.Lookup("heap").WriteTo(w, form)
+		})
+	}
 	return mux
 }
 

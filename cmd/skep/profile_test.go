@@ -37,7 +37,8 @@ func TestProfiles(t *testing.T) {
 		{http.MethodPost, "/cpu/stop", http.StatusOK, "\x1f\x8b", ""}, // gzip
 		{http.MethodPost, "/cpu/stop", http.StatusConflict, "", ""},
 		{http.MethodGet, "/cpu/start", http.StatusMethodNotAllowed, "", ""},
-		{http.MethodGet, "/heap", http.StatusOK, "heap profile", "# HeapAlloc ="},
+		{http.MethodGet, "/heap", http.StatusOK, "\x1f\x8b", ""},
+		{http.MethodGet, "/memory", http.StatusOK, "heap profile", "# HeapAlloc ="},
 	} {
 		req, err := http.NewRequestWithContext(t.Context(), step.method, "http://daemon"+step.path, nil)
 		if err != nil {
