@@ -71,6 +71,8 @@ var measurements = []measurement{
 	{"follower", false, benchFollower},
 	{"plan", false, benchPlan},
 	{"heap", false, benchHeap},
+	{"roll", false, benchRoll},
+	{"snapshot", false, benchSnapshot},
 	{"metrics", false, benchMetrics},
 	{"networks", false, benchNetworks},
 	{"overlay", true, benchOverlay},
