@@ -149,7 +149,7 @@ func playServices() []swarm.ServiceSpec {
 	service := func(name string, replicas uint64, behaves map[string]string, change ...func(*swarm.ServiceSpec)) swarm.ServiceSpec {
 		s := swarm.ServiceSpec{Annotations: swarm.Annotations{Name: name, Labels: map[string]string{}}}
 		if stack, _, ok := strings.Cut(name, "_"); ok {
-			s.Labels["com.docker.stack.namespace"] = stack
+			s.Labels[cluster.LabelStack] = stack
 		}
 		s.TaskTemplate.ContainerSpec = &swarm.ContainerSpec{Image: "registry.example.org/" + name + ":1.0", Labels: map[string]string{}}
 		for word, value := range behaves {

@@ -5,6 +5,7 @@ import (
 	"encoding/base64"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io"
 	"net"
 	"net/http"
@@ -13,6 +14,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"runtime/debug"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -59,6 +61,22 @@ func skepReading(t *testing.T, input string, env []string, args ...string) resul
 		t.Fatal(err)
 	}
 	return result{stdout.String(), stderr.String(), cmd.ProcessState.ExitCode()}
+}
+
+// ownAddress is an address of this machine, with a port, at which nobody listens: the port for gossip is the same at all.
+func ownAddress(t *testing.T) string {
+	t.Helper()
+	for i := 1; i < 255; i++ {
+		ip := fmt.Sprintf("127.46.%d.%d", os.Getpid()%250, i)
+		l, err := net.Listen("tcp", net.JoinHostPort(ip, strconv.Itoa(cluster.GossipPort)))
+		if err != nil {
+			continue
+		}
+		l.Close()
+		return net.JoinHostPort(ip, strconv.Itoa(cluster.ControlPort))
+	}
+	t.Fatal("no address is free")
+	return ""
 }
 
 // fakeNode answers like a node of API version 1.41 and remembers what it was asked.

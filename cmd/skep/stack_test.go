@@ -3,7 +3,6 @@ package main
 import (
 	"encoding/json"
 	"fmt"
-	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -19,12 +18,7 @@ import (
 // simulated is a cluster of one node whose tasks are simulated, and says where its API is.
 func simulated(t *testing.T) (host string) {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	addr := l.Addr().String()
-	l.Close()
+	addr := ownAddress(t)
 	dir := t.TempDir()
 	host = "unix://" + filepath.Join(dir, "sock")
 	log, err := os.Create(filepath.Join(dir, "log"))

@@ -62,12 +62,7 @@ func TestDaemon_Traces(t *testing.T) {
 		{"http", []string{"OTEL_EXPORTER_OTLP_ENDPOINT=" + web.URL}, over.has},
 	} {
 		t.Run(to.name, func(t *testing.T) {
-			free, err := net.Listen("tcp", "127.0.0.1:0")
-			if err != nil {
-				t.Fatal(err)
-			}
-			listen := free.Addr().String()
-			free.Close()
+			listen := ownAddress(t)
 			dir := t.TempDir()
 			socket := filepath.Join(dir, "skep.sock")
 			daemon := exec.Command(os.Args[0], "daemon", "--driver", "simulate", "--engine", "", "--data-dir", filepath.Join(dir, "data"), "--host", "unix://"+socket)
@@ -113,7 +108,7 @@ func TestDaemon_Traces(t *testing.T) {
 				}
 			}
 			until("init", func() error {
-				return post("/swarm/init", map[string]any{"ListenAddr": listen, "AdvertiseAddr": "127.0.0.1"})
+				return post("/swarm/init", map[string]any{"ListenAddr": listen, "AdvertiseAddr": listen})
 			})
 			until("create", func() error {
 				return post("/services/create", map[string]any{"Name": "web", "TaskTemplate": map[string]any{"ContainerSpec": map[string]any{"Image": "web:1"}}})
