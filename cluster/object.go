@@ -313,6 +313,8 @@ type Rollout struct {
 	AtOnce bool `cbor:",omitempty"`
 	// Resumed is set when it doesn't pause after the first tasks any more (LabelPauseAfter).
 	Resumed bool `cbor:",omitempty"`
+	// Asked is set when it is paused because somebody wanted that, and not after failures.
+	Asked bool `cbor:",omitempty"`
 }
 
 // RollingBack tells whether the rollout is a rollback, in whatever state.
@@ -324,7 +326,7 @@ func (r *Rollout) RollingBack() bool {
 	return false
 }
 
-// Paused tells whether the rollout stopped after failures and waits for the user.
+// Paused tells whether the rollout waits for the user: after failures, or because somebody wanted that.
 func (r *Rollout) Paused() bool {
 	return r.State == swarm.UpdateStatePaused || r.State == swarm.UpdateStateRollbackPaused
 }

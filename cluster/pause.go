@@ -17,7 +17,7 @@ func PauseService(s *Service, rollout *Rollout, _ time.Time) (*Rollout, error) {
 	}
 	next := *rollout
 	what := "update"
-	next.State = swarm.UpdateStatePaused
+	next.State, next.Asked = swarm.UpdateStatePaused, true
 	if rollout.RollingBack() {
 		what, next.State = "rollback", swarm.UpdateStateRollbackPaused
 	}

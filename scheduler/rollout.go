@@ -333,7 +333,7 @@ func (r *rollout) pauseAfter(slots []slot) {
 		but = fmt.Sprintf(", of which %d failed", failed)
 	}
 	name := r.view.service.Spec.Name
-	next.State = swarm.UpdateStatePaused
+	next.State, next.Asked = swarm.UpdateStatePaused, failed == 0
 	next.Message = fmt.Sprintf("update paused after %d of %d tasks%s, as label %s says: `skep service resume %s` goes on, `skep service rollback %s` goes back",
 		begun, r.Total, but, cluster.LabelPauseAfter.Name, name, name)
 	r.write(next)

@@ -43,12 +43,12 @@ func TestPauseAndResume(t *testing.T) {
 		}
 		b.do("POST", pause, nil).want(t, 200, "")
 		b.do("POST", pause, nil).want(t, 200, "")
-		if status := b.inspect(id).UpdateStatus; status.State != c.paused || status.Message != c.says {
-			t.Errorf("paused: %+v", status)
+		if status := b.inspect(id).UpdateStatus; status.State != c.paused || status.Message != c.says || !b.view().Rollout(id).Asked {
+			t.Errorf("paused: %+v, %+v", status, b.view().Rollout(id))
 		}
 		b.do("POST", resume, nil).want(t, 200, "")
 		after := b.view().Rollout(id)
-		if status := b.inspect(id).UpdateStatus; status.State != c.resumed || status.Message != c.then || after.Rebalance != c.rebalance || after.Resumed == c.rebalance {
+		if status := b.inspect(id).UpdateStatus; status.State != c.resumed || status.Message != c.then || after.Rebalance != c.rebalance || after.Resumed == c.rebalance || after.Asked {
 			t.Errorf("resumed: %+v, %+v", status, after)
 		}
 	}

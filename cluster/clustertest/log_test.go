@@ -85,6 +85,19 @@ func TestLog_LinesByLevel(t *testing.T) {
 				c.Machines[1].Update(id, func(s *swarm.ServiceSpec) { s.TaskTemplate.ContainerSpec.Image = "app:2" })
 				c.Runs(time.Minute, id, "app:2", 6)
 			}, info: 2, says: []string{`service updated`, `image=app:2 was=app:1 by=a user on n2`, `service update completed`}},
+			{what: "it is updated, and pauses as somebody wanted", do: func() {
+				c.Machines[1].Update(id, func(s *swarm.ServiceSpec) {
+					s.TaskTemplate.ContainerSpec.Image, s.Labels = "app:3", map[string]string{cluster.LabelPauseAfter.Name: "1"}
+				})
+				c.Eventually(time.Minute, "the update pauses", func() error {
+					if status := c.Machines[0].Service(id).UpdateStatus; status == nil || status.State != swarm.UpdateStatePaused {
+						return fmt.Errorf("it is %+v", status)
+					}
+					return nil
+				})
+				c.Machines[0].Do(http.MethodPost, "/skep/v1/services/"+id+"/resume", nil, nil)
+				c.Runs(time.Minute, id, "app:3", 6)
+			}, info: 3, says: []string{`service updated`, `INFO service update paused`, `service update completed`}},
 			{what: "it is scaled", do: func() {
 				c.Machines[0].Update(id, func(s *swarm.ServiceSpec) { *s.Mode.Replicated.Replicas = 4 })
 			}, info: 1, says: []string{`service scaled`, `replicas=4 before=6 by=a user on n1`}},

@@ -244,6 +244,8 @@ func (c *changeLog) ofRollout(before, after *cluster.Rollout, view store.View) [
 	}
 	args := []any{"name", service.Spec.Name, "service", service.ID, "reason", after.Message}
 	switch {
+	case after.Paused() && after.Asked:
+		return []logLine{infoLine("service update paused", args...)}
 	case after.Paused():
 		return []logLine{warnLine("service update paused", args...)}
 	case after.State == swarm.UpdateStateRollbackStarted && before != nil && before.State == swarm.UpdateStateUpdating:

@@ -428,6 +428,8 @@ func (l *look) rollout(s *cluster.Service) *rolloutShown {
 	switch {
 	case r.Done():
 		shown.Mark = mark{"done", what + " done"}
+	case r.Paused() && r.Asked:
+		shown.Mark = mark{"wait", what + " paused"}
 	case r.Paused():
 		shown.Mark = mark{"bad", what + " paused"}
 	default:
