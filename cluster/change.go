@@ -47,6 +47,7 @@ func CreateService(id string, spec swarm.ServiceSpec, auth string) Change {
 func UpdateService(old *Service, current *Revision, rollout *Rollout, spec swarm.ServiceSpec, auth string) Change {
 	next := *old
 	next.Spec = spec
+	leaveImage(old, &next)
 	change := Change{Service: &next}
 
 	scaled := old.Spec
@@ -124,6 +125,7 @@ func RollbackService(old *Service, previous *Revision, auth string, now time.Tim
 	// The name isn't part of what is rolled back, since clients found the service by it.
 	next.Spec.Name = old.Spec.Name
 	next.Revision, next.PreviousRevision = old.PreviousRevision, old.Revision
+	leaveImage(old, &next)
 	if auth == "" {
 		auth = previous.Auth
 	}
@@ -157,6 +159,7 @@ func AbandonUpdate(old *Service, message string, now time.Time) (Change, error) 
 	next.Spec.Name = old.Spec.Name
 	next.Revision = old.PreviousRevision
 	next.Previous, next.PreviousRevision = nil, 0
+	leaveImage(old, &next)
 	return Change{
 		Service: &next,
 		Rollout: &Rollout{

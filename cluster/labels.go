@@ -55,6 +55,12 @@ var (
 		"beside it: an update that has waited for so long has failed; 1h without it")
 	LabelFence = register(OnService, "skep.fence", readBool, "true",
 		"two tasks of a slot never run at the same time, see below")
+	LabelImageWatch = register(OnService, "skep.image.watch", readImageWatch, "5m",
+		"so often the registry is asked for the digest of the image's tag; when the tag moved the service is updated, see below; at least 30s")
+	LabelImageWatchZone = register(OnService, "skep.image.watch.tz", readZone, "Europe/Berlin",
+		"the time zone of the window; UTC without it")
+	LabelImageWatchWindow = register(OnService, "skep.image.watch.window", readWindows, "Sat 02:00-05:00",
+		"beside it: when such an update may begin; also `Mon-Fri 22:00-04:00` or `12:00-13:00`, several with `;` between them; always without it")
 	LabelPublish = register(OnService, "skep.publish", readLocality, "prefer-local",
 		"who answers on ports that all nodes publish: `all` tasks, those of the node that was asked if it has any (`prefer-local`), or only those (`local`)")
 	LabelHostIP = register(OnService, "skep.publish.host-ip", readHostIPs, "10.0.0.5",

@@ -192,6 +192,10 @@ type Service struct {
 	// that ended last: what was due before is over.
 	SchedulePaused bool      `cbor:",omitempty"`
 	ScheduledSince time.Time `cbor:",omitzero"`
+	// LeftImages are the digests of the tag of Spec's image that somebody, or a failed update, took the
+	// service back from, the last one last. A watched tag that names one of them is no reason for
+	// an update, until the service runs what its tag names.
+	LeftImages []string `cbor:",omitempty"`
 }
 
 // Global tells whether the service has one task on each node that is fit for it,

@@ -80,6 +80,7 @@ func RollbackServiceTo(old *Service, to *Revision, auth string, now time.Time) (
 	next.Spec.TaskTemplate, next.Spec.EndpointSpec, next.Spec.Labels = to.Spec, to.Endpoint, to.ServiceLabels
 	next.Previous, next.PreviousRevision = &current, old.Revision
 	next.Revision = to.Number
+	leaveImage(old, &next)
 	change := Change{
 		Service: &next,
 		Rollout: &Rollout{

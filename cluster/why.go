@@ -21,6 +21,8 @@ type Why struct {
 	Rollout *RolloutState `json:",omitempty"`
 	// Job is how a scheduled job stands; nil for other services.
 	Job *JobState `json:",omitempty"`
+	// ImageWatch is how looking after the image goes; nil for services of which nobody asked for that.
+	ImageWatch *ImageWatchState `json:",omitempty"`
 	// Fenced tells whether the service is.
 	Fenced bool
 	// Nodes is how many there are, and Unavailable how many of them take no new tasks: they are
@@ -109,6 +111,9 @@ func (w Why) String() string {
 		}
 		say(".\n")
 	}
+	if w.ImageWatch != nil {
+		say("\n%s\n", w.ImageWatch)
+	}
 	if w.Fenced {
 		say("\nFenced: its tasks run only while their node has a lease from the leader, and a lost node's tasks are\nreplaced when they must have stopped.\n")
 	}
@@ -124,7 +129,7 @@ func (w Why) String() string {
 			say("  %d excluded by these together\n", w.Excluded)
 		}
 	}
-	if len(w.Waiting) == 0 && w.Running >= w.Desired && (w.Rollout == nil || !strings.HasSuffix(w.Rollout.State, "paused")) && (w.Job == nil || !w.Job.Paused) {
+	if len(w.Waiting) == 0 && w.Running >= w.Desired && (w.Rollout == nil || !strings.HasSuffix(w.Rollout.State, "paused")) && (w.Job == nil || !w.Job.Paused) && (w.ImageWatch == nil || w.ImageWatch.Problem == "") {
 		say("\nNothing is in its way.\n")
 	}
 	return b.String()

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"filippo.io/age"
+	"github.com/docker/docker/api/types/registry"
 	"github.com/docker/docker/api/types/swarm"
 
 	"skep/cluster"
@@ -116,6 +117,9 @@ type Config struct {
 	// Engine is the local Docker Engine: unix:///path or tcp://host:port. Empty means
 	// that there is none.
 	Engine string
+	// Registry asks a registry what the tag of an image names, with an X-Registry-Auth value; nil asks through
+	// the local engine.
+	Registry func(ctx context.Context, image, auth string) (registry.DistributionInspect, error)
 	// Version is skep's own.
 	Version string
 	// Hostname is shown by /info when the engine doesn't answer.

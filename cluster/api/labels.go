@@ -33,6 +33,9 @@ func checkLabels(spec *swarm.ServiceSpec) error {
 	if err := checkRebalance(spec); err != nil {
 		return err
 	}
+	if err := cluster.CheckImageWatch(spec); err != nil {
+		return err
+	}
 	if _, pauses := cluster.LabelPauseAfter.Of(spec.Labels); pauses && modes(spec.Mode) == 1 && (spec.Mode.ReplicatedJob != nil || spec.Mode.GlobalJob != nil) {
 		return fail(cluster.ErrInvalid, "label %s: a job's update runs all of it anew and replaces no task after the other: leave the label out", cluster.LabelPauseAfter.Name)
 	}

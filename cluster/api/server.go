@@ -20,6 +20,7 @@ import (
 
 	"skep/cluster"
 	"skep/cluster/api/console"
+	"skep/cluster/imagewatch"
 )
 
 // Server serves the API of one node.
@@ -34,7 +35,9 @@ type Server struct {
 	// console has the pages, and codes let browsers in.
 	console *console.Console
 	codes   *console.Codes
-	scrape  http.Handler
+	// images looks after the images of services, while this manager leads.
+	images *imagewatch.Watcher
+	scrape http.Handler
 	// scraping is the one place for a scrape.
 	scraping chan struct{}
 
@@ -72,6 +75,7 @@ func New(config Config) *Server {
 	s.engines = s.newEngines()
 	s.routes = s.table()
 	s.console = s.newConsole()
+	s.images = s.newImageWatch()
 	s.scrape = s.newScrape()
 	return s
 }

@@ -26,6 +26,7 @@ func (s *Server) explainService(ctx context.Context, r *request) (response, erro
 		job := jobState(view, service, s.Now())
 		why.Job = &job
 	}
+	why.ImageWatch = s.images.State(view, service, r.manager.Store().Now())
 	return response{body: why}, nil
 }
 

@@ -21,6 +21,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/docker/docker/api/types/registry"
 	"github.com/docker/docker/api/types/swarm"
 
 	"skep/agent/network/dns"
@@ -78,6 +79,8 @@ type Options struct {
 	RealGossip bool
 	// Trace is where all machines' spans go; nil for none.
 	Trace func() *trace.Tracer
+	// Registry is as in node.Config, for all machines.
+	Registry func(ctx context.Context, image, auth string) (registry.DistributionInspect, error)
 	// Seed decides what the network loses.
 	Seed uint64
 }
@@ -264,7 +267,7 @@ func (m *Machine) config() node.Config {
 	return node.Config{
 		Machine: m.Name, DataDir: filepath.Join(c.dir, m.Name), Driver: m.Driver, Plane: m.Plane, Names: func(_ string, names *dns.Names) error { m.names.Store(names); return nil }, Hostname: m.Name, Build: m.Build,
 		UnlockKeyFile: m.UnlockKeyFile, Latency: c.options.Latency, Now: m.clock.Now,
-		Log:     c.log.With("host", m.Name),
+		Log: c.log.With("host", m.Name), Registry: c.options.Registry,
 		Network: ofMachine{m}, Interfaces: m.interfaces, SnapshotEntries: c.options.SnapshotEntries, GossipKeyPeriod: c.options.GossipKeyPeriod,
 		Gossip: func(cfg gossip.Config) (node.Gossip, error) {
 			if c.options.RealGossip {

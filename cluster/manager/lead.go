@@ -69,6 +69,7 @@ func (m *Manager) leaderWork(ctx context.Context, term uint64, untold *store.Sub
 		g.Go(func() error { return m.numberNodes(ctx) })
 		g.Go(func() error { return m.endDrains(ctx) })
 		g.Go(func() error { return m.freeAttachments(ctx) })
+		g.Go(func() error { return m.cfg.WatchImages(ctx, m.store) })
 		return m.followRoles(ctx)
 	})
 	return g.Wait()

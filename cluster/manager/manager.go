@@ -79,6 +79,10 @@ type Config struct {
 	API http.Handler
 	// Audit takes in that a node joined, or wasn't let in; nil means that nobody keeps it.
 	Audit func(cluster.Audited)
+	// WatchImages looks after the images of services until ctx ends, which the leader has it do, and
+	// ImageProblems tells of which services it can't; nil means that nobody does.
+	WatchImages   func(ctx context.Context, database *store.Store) error
+	ImageProblems func(view store.View) []string
 	// Keep keeps a copy of the database on this manager's disk, from before the cluster rises to a
 	// level, and Kept tells which level that was; 0 for no copy. Nil means that none are kept.
 	Keep func(level int, of Copy) error
@@ -171,6 +175,10 @@ func Open(cfg Config) (_ *Manager, err error) {
 	}
 	if cfg.Metrics == nil {
 		cfg.Metrics = &telemetry.Metrics{}
+	}
+	if cfg.WatchImages == nil {
+		cfg.WatchImages = func(ctx context.Context, _ *store.Store) error { <-ctx.Done(); return ctx.Err() }
+		cfg.ImageProblems = func(store.View) []string { return nil }
 	}
 	cfg.HeartbeatTimeout = defaulted(cfg.HeartbeatTimeout, 300*time.Millisecond)
 	cfg.SnapshotBytes = defaulted(cfg.SnapshotBytes, 32<<20)

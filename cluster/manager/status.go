@@ -198,7 +198,7 @@ func (m *Manager) Status(ctx context.Context, digests bool) (cluster.Status, err
 	slices.SortFunc(status.Nodes, func(a, b cluster.NodeHealth) int {
 		return cmp.Or(cmp.Compare(a.Hostname, b.Hostname), cmp.Compare(a.NodeID, b.NodeID))
 	})
-	status.Problems = slices.Concat(m.ownProblems(), problems(status), m.twinProblems(view), serviceProblems(view), certificateProblems(view, m.cfg.Now()))
+	status.Problems = slices.Concat(m.ownProblems(), problems(status), m.twinProblems(view), serviceProblems(view), m.cfg.ImageProblems(view), certificateProblems(view, m.cfg.Now()))
 	return status, nil
 }
 

@@ -57,7 +57,7 @@ func (m *member) manageOnce(ctx context.Context) error {
 		Build:       cfg.Build,
 		Credentials: m.credentials, KnownManager: m.knownManager, Ring: m.ring, Dir: m.node.files.raft(), Write: cfg.Write,
 		Network: known.Addresses.home(cfg.Network), Peers: m.managers, Members: m.gossip.Members, MembersChanged: m.seen, Doubt: m.gossip.Doubt, Unheard: m.gossip.Unheard, Twins: m.gossip.Twins, API: m.node.api.Remote(),
-		Audit: m.node.api.Audit, Keep: m.keepDatabase, Kept: func() int { return m.currentRecord().Kept.Level },
+		Audit: m.node.api.Audit, WatchImages: m.node.api.WatchImages, ImageProblems: m.node.api.ImageProblems, Keep: m.keepDatabase, Kept: func() int { return m.currentRecord().Kept.Level },
 		HeartbeatTimeout: m.node.timing.HeartbeatTimeout, SnapshotBytes: cfg.SnapshotBytes, SnapshotEntries: cfg.SnapshotEntries, GossipKeyPeriod: cfg.GossipKeyPeriod,
 		Metrics: m.node.metrics, Trace: cfg.Trace, Now: cfg.Now, Random: cfg.Random, Log: cfg.Log, Fatal: cfg.Fatal,
 	}

@@ -15,6 +15,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/docker/docker/api/types/registry"
 	"github.com/docker/docker/api/types/swarm"
 
 	"skep/agent"
@@ -113,7 +114,9 @@ type Config struct {
 	Network    Network
 	Interfaces func() ([]Interface, error)
 	Gossip     func(gossip.Config) (Gossip, error)
-	Write      func(what string, write func() error) error
+	// Registry is as in api.Config; nil asks through Engine.
+	Registry func(ctx context.Context, image, auth string) (registry.DistributionInspect, error)
+	Write    func(what string, write func() error) error
 	// FreeRoom tells how many bytes are left on the disk with a folder; nil asks the kernel.
 	FreeRoom func(dir string) (uint64, error)
 }
@@ -231,7 +234,7 @@ func New(cfg Config) (*Node, error) {
 	}
 	n.metrics.OnScrape(n.measure)
 	n.api = api.New(api.Config{
-		Node: n, Engine: cfg.Engine, Version: cfg.Build.Version, Hostname: cfg.Hostname,
+		Node: n, Engine: cfg.Engine, Registry: cfg.Registry, Version: cfg.Build.Version, Hostname: cfg.Hostname,
 		AuditFile: cfg.AuditFile, Now: cfg.Now, Random: cfg.Random, Metrics: n.metrics, SwarmNames: cfg.MetricsSwarmNames, Trace: cfg.Trace, Log: cfg.Log,
 	})
 	return n, nil

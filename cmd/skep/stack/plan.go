@@ -188,13 +188,7 @@ func Pin(spec *swarm.ServiceSpec, found registry.DistributionInspect) {
 			}
 		}
 	}
-	for _, p := range found.Platforms {
-		architecture := p.Architecture
-		if strings.EqualFold(architecture, "arm") { // Its variants run on each other.
-			architecture = ""
-		}
-		spec.TaskTemplate.Placement.Platforms = append(spec.TaskTemplate.Placement.Platforms, swarm.Platform{Architecture: architecture, OS: p.OS})
-	}
+	spec.TaskTemplate.Placement.Platforms = append(spec.TaskTemplate.Placement.Platforms, cluster.ImagePlatforms(found)...)
 }
 
 // Pinned tells whether an image is of a digest that is written.
