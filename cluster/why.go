@@ -2,6 +2,7 @@ package cluster
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 )
@@ -87,6 +88,9 @@ func (w Why) String() string {
 		for _, f := range w.Failures {
 			say("  %s on %s, the last at %s: %s\n", numbered(f.Tasks, "task"), f.Node, f.Last.UTC().Format(time.RFC3339), f.Text)
 		}
+		for _, image := range missingImages(w.Failures) {
+			say("  Nodes neither have image %s nor got it: `skep image push %s` brings it to all machines without a registry.\n", image, image)
+		}
 	}
 	if r := w.Rollout; r != nil {
 		say("\nLast update: %s, to revision %d, begun at %s", r.State, r.Revision, r.StartedAt.UTC().Format(time.RFC3339))
@@ -133,6 +137,19 @@ func (w Why) String() string {
 		say("\nNothing is in its way.\n")
 	}
 	return b.String()
+}
+
+// missingImages are the images that nodes neither had nor got, by the words of their agents; without those
+// named by digest, which only a registry has.
+func missingImages(failures []Failure) (images []string) {
+	for _, f := range failures {
+		image, missing := strings.CutPrefix(f.Text, "No such image: ")
+		image, _, _ = strings.Cut(image, " ")
+		if missing && !strings.Contains(image, "@") && !slices.Contains(images, image) {
+			images = append(images, image)
+		}
+	}
+	return images
 }
 
 func numbered(n int, what string) string {
