@@ -37,6 +37,7 @@ var rackParts = []rackPlay{
 	{"a killed task is left in time", playTaskKilled},
 	{"a dead host is left in time", playHostDies},
 	{"stacks", playStacks},
+	{"a stack one can trust", playTrust},
 	{"encrypted", playEncrypted},
 }
 

@@ -123,7 +123,7 @@ func (r *rack) up(ctx context.Context) error {
 func (r *rack) wire(hosts int) error {
 	for i := range hosts {
 		name := fmt.Sprint("n", i+1)
-		h, err := newRackHost(r.fabric, name, filepath.Join(r.dir, name), r.bin)
+		h, err := newRackHost(r.fabric, name, filepath.Join(r.dir, name), r.bin, "--group", strconv.Itoa(rackGroup))
 		if err != nil {
 			return err
 		}
