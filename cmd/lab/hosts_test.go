@@ -38,6 +38,7 @@ var rackParts = []rackPlay{
 	{"a dead host is left in time", playHostDies},
 	{"stacks", playStacks},
 	{"a stack one can trust", playTrust},
+	{"nodes that come and go", playComing},
 	{"encrypted", playEncrypted},
 }
 

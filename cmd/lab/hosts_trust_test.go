@@ -155,6 +155,18 @@ func (p *rackPart) inOrder(since time.Time, services ...string) {
 	}
 }
 
+// onlySeats are the containers of a service when those of before are gone, which go on until their clients have left.
+func (p *rackPart) onlySeats(service string, count int) (seats []*seat) {
+	p.Helper()
+	p.eventually(fmt.Sprintf("%d containers of %s", count, service), 30*time.Second, func(context.Context) error {
+		if seats = p.seats(service); len(seats) != count {
+			return fmt.Errorf("there are %d", len(seats))
+		}
+		return nil
+	})
+	return seats
+}
+
 // noneFailed ends traffic, of which no request may have failed.
 func (p *rackPart) noneFailed(t *traffic) {
 	p.Helper()
@@ -209,14 +221,10 @@ func playTrust(p *rackPart) {
 	me.reading("two").skep(0, []string{"trust_key-2", "update    service trust_api", "update    service trust_web"}, "secret", "rotate", "trust_key", "-")
 	me.skep(0, nil, "service", "resume", "--quiet", "trust_web")
 	for _, service := range []string{"trust_api", "trust_web"} {
-		seats := p.seats(service)
-		for _, s := range seats {
+		for _, s := range p.onlySeats(service, 2) {
 			if got := s.read("/run/secrets/key"); got != "two" {
 				p.Errorf("the secret of %s is %q", s.task, got)
 			}
-		}
-		if len(seats) < 2 {
-			p.Errorf("%s has %d containers", service, len(seats))
 		}
 	}
 	me = me.with("KEY=two")
@@ -237,7 +245,7 @@ func playTrust(p *rackPart) {
 	me.reading(export).skep(0, []string{nothing}, deploy...)
 	me.skep(0, []string{"update    service trust_web"}, "stack", "rollback", "trust", "1")
 	had := map[string]int{}
-	for _, s := range p.seats("trust_web") {
+	for _, s := range p.onlySeats("trust_web", 2) {
 		had[s.read("/run/secrets/key")]++
 	}
 	if n := strings.Count(versions(), "guest:1"); n != 1 || had["one"] == 0 {
