@@ -9,6 +9,7 @@ import (
 	"io/fs"
 	"net"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"regexp"
 	"strings"
@@ -73,11 +74,14 @@ var pushedDigest = regexp.MustCompile(`digest: (sha256:[0-9a-f]{64})`)
 
 // push builds an image that no other is like, pushes it, and takes it away from the
 // engine, so that whoever wants it has to pull it. It returns its digest.
-func (b *solo) push(ref string) string {
+func (b *solo) push(ref string) string { return b.pushOf(ref, "/timecheck") }
+
+// pushOf is push of an image that runs the program; there is only /timecheck in it.
+func (b *solo) pushOf(ref, program string) string {
 	b.Helper()
 	ctx, cancel := context.WithTimeout(b.Context(), patience)
 	defer cancel()
-	dockerfile := fmt.Sprintf("FROM scratch\nCOPY timecheck /timecheck\nENV TIMECHECK_VERSION=%d\nENTRYPOINT [\"/timecheck\"]\n", time.Now().UnixNano())
+	dockerfile := fmt.Sprintf("FROM scratch\nCOPY timecheck /timecheck\nENV TIMECHECK_VERSION=%d\nENTRYPOINT [%q]\n", time.Now().UnixNano(), program)
 	if err := buildImage(ctx, b.cluster.engine, ref, dockerfile, filepath.Join(b.cluster.bin, "timecheck")); err != nil {
 		b.Fatal(err)
 	}
@@ -264,6 +268,90 @@ func TestRegistry_WithCredentials(t *testing.T) {
 	})
 	if err != nil || files < 4 {
 		t.Errorf("looked into %d files: %v", files, err)
+	}
+}
+
+// TestRegistry_ImageWatch moves a tag: the service follows, but not to an image that doesn't run, nor back to that.
+func TestRegistry_ImageWatch(t *testing.T) {
+	b := newSolo(t, "docker-registry")
+	app := startRegistry(b, "") + "/lab/app:1"
+	const password = "canary-of-the-watch"
+	closed := startRegistry(b, password)
+	why := func(name string) string {
+		t.Helper()
+		out, err := exec.Command(filepath.Join(b.cluster.bin, "skep"), "--host", b.cluster.nodes[0].socket(), "service", "why", name).CombinedOutput()
+		if err != nil {
+			t.Fatalf("why %s: %v: %s", name, err, out)
+		}
+		return string(out)
+	}
+	wait := func(what string, condition func() bool) {
+		t.Helper()
+		if err := until(t.Context(), 90*time.Second, what, func(context.Context) error {
+			if !condition() {
+				return fmt.Errorf("not yet: %s", why("web"))
+			}
+			return nil
+		}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	runs := func(digest string) {
+		t.Helper()
+		wait("the service is of "+digest, func() bool { return b.serviceImage("web") == app+"@"+digest })
+		b.running("web")
+	}
+	first := b.push(app)
+	b.docker("service", "create", "-d", "--name", "web", "--label", "skep.image.watch=30s", "--restart-delay", "300ms", "--update-monitor", "1s", "--update-failure-action", "rollback", app)
+	wrong, err := registry.EncodeAuthConfig(registry.AuthConfig{Username: "lab", Password: password + "-not", ServerAddress: closed})
+	if err != nil {
+		t.Fatal(err)
+	}
+	none := uint64(0)
+	if _, err := b.cluster.nodes[0].api.ServiceCreate(t.Context(), swarm.ServiceSpec{
+		Annotations:  swarm.Annotations{Name: "closed", Labels: map[string]string{"skep.image.watch": "30s"}},
+		TaskTemplate: swarm.TaskSpec{ContainerSpec: &swarm.ContainerSpec{Image: closed + "/lab/app:1"}},
+		Mode:         swarm.ServiceMode{Replicated: &swarm.ReplicatedService{Replicas: &none}},
+	}, swarm.ServiceCreateOptions{EncodedRegistryAuth: wrong}); err != nil {
+		t.Fatal(err)
+	}
+	runs(first)
+	second := b.push(app)
+	runs(second)
+	broken := b.pushOf(app, "/none")
+	wait("the broken image is rolled back", func() bool {
+		return strings.Contains(why("web"), "the service was taken back from that") && b.serviceImage("web") == app+"@"+second
+	})
+	b.eventually("rollback_completed", "service", "inspect", "-f", "{{.UpdateStatus.State}}", "web")
+	version := b.docker("service", "inspect", "-f", "{{.Version.Index}}", "web")
+	b.running("web")
+	time.Sleep(45 * time.Second) // The registry is asked at least once more.
+	if now := b.docker("service", "inspect", "-f", "{{.Version.Index}}", "web"); now != version || !strings.Contains(why("web"), broken) {
+		t.Errorf("what was rolled back was tried again: version %s, then %s: %s", version, now, why("web"))
+	}
+	fourth := b.push(app)
+	runs(fourth)
+
+	said := why("closed")
+	if !strings.Contains(said, "unauthorized") {
+		t.Errorf("a wrong password: %s", said)
+	}
+	log, err := os.ReadFile(b.cluster.nodes[0].logFile)
+	if err != nil || !strings.Contains(string(log), "a registry doesn't tell which digest a tag names") {
+		t.Errorf("the log doesn't say that a registry refuses: %v", err)
+	}
+	if at := leak(append(log, said...), password); at != "" {
+		t.Errorf("the password is told: %s", at)
+	}
+	events := b.docker("events", "--since", "0", "--until", fmt.Sprint(time.Now().Unix()+1), "--filter", "type=service", "--filter", "event=update")
+	for _, digest := range []string{second, broken, fourth} {
+		if !strings.Contains(events, "image.new="+app+"@"+digest) {
+			t.Errorf("no event of %s in %s", digest, events)
+		}
+	}
+	out, err := exec.Command(filepath.Join(b.cluster.bin, "skep"), "--host", b.cluster.nodes[0].socket(), "service", "history", "web").CombinedOutput()
+	if err != nil || strings.Count(string(out), "image moved") != 3 {
+		t.Errorf("the history: %v: %s", err, out)
 	}
 }
 
