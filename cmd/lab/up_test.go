@@ -370,18 +370,33 @@ func (o *operator) runs(limit time.Duration) {
 	}
 }
 
-// upgradesUnderLoad brings another version to all while clients ask.
-func (o *operator) upgradesUnderLoad() {
-	newer := filepath.Join(o.bin, "skep-newer")
-	build := exec.CommandContext(o.ctx, "go", "build", "-trimpath", "-ldflags", "-s -w -X main.version=0.1.1-newer", "-o", newer, "skep/cmd/skep")
-	build.Env = append(os.Environ(), "CGO_ENABLED=0")
-	if out, err := build.CombinedOutput(); err != nil {
-		o.Fatalf("build: %v\n%s", err, out)
+// versionOf is what a skep calls its version.
+func (o *operator) versionOf(binary string) string {
+	o.Helper()
+	out, err := exec.CommandContext(o.ctx, binary, "--version").Output()
+	if err != nil {
+		o.Fatal(err)
 	}
+	return strings.TrimPrefix(strings.TrimSpace(string(out)), "skep version ")
+}
+
+// upgradesUnderLoad brings another version to all while clients ask: this source to nodes of the last release or,
+// while there is none, a later one to nodes of this source.
+func (o *operator) upgradesUnderLoad() {
+	older, next, made := twoVersions(o.T)
+	o.Logf("from %s to %s", older.name, next.name)
+	if !made {
+		o.does("skep", "up", "--force", "--binary", older.binary)
+		o.runs(time.Minute)
+	}
+	newer, version := next.binary, o.versionOf(next.binary)
 	shown, err := o.tries("", newer, "up")
-	if err == nil || !strings.Contains(shown, "in the way of an upgrade to skep 0.1.1-newer: there is no backup") {
+	if err == nil || !strings.Contains(shown, "in the way of an upgrade to skep "+version+": there is no backup") {
 		o.Errorf("without a backup: %v\n%s", err, shown)
 	}
+	writeFile(o.T, filepath.Join(o.dir, "pass"), "of a backup of the machines")
+	o.env = append(o.env, "SKEP_HOST=ssh://m1/run/skep/skep.sock")
+	o.does("skep", "cluster", "backup", "--passphrase-file", "pass", "backup")
 	before := o.on(0, "sh", "-c", "docker ps -q --no-trunc | sort")
 	loaded, stop := context.WithCancel(o.ctx)
 	load := exec.CommandContext(loaded, filepath.Join(o.bin, "guest"), "load", "-pause", "50ms", "http://"+o.machines[0].addr+":8080/", "http://"+o.machines[1].addr+":8080/", "http://"+o.machines[2].addr+":8080/", "http://"+o.machines[3].addr+":8080/")
@@ -393,9 +408,8 @@ func (o *operator) upgradesUnderLoad() {
 	}
 	ended := sync.OnceValue(func() error { stop(); return load.Wait() })
 	defer func() { _ = ended() }()
-	// In spite of the missing backup.
 	begin := time.Now()
-	shown = o.does(newer, "up", "--force")
+	shown = o.does(newer, "up")
 	took := time.Since(begin)
 	_ = ended()
 	var result struct {
@@ -410,7 +424,7 @@ func (o *operator) upgradesUnderLoad() {
 	if result.Failed > 0 || result.Requests < 100 {
 		o.Errorf("failed: %+v", result.Failures[:min(5, len(result.Failures))])
 	}
-	steps := regexp.MustCompile(`(\S+): upgrade from skep \S+ to 0.1.1-newer \((a follower|the leader|a worker)`).FindAllStringSubmatch(shown, -1)
+	steps := regexp.MustCompile(`(\S+): upgrade from skep \S+ to `+regexp.QuoteMeta(version)+` \((a follower|the leader|a worker)`).FindAllStringSubmatch(shown, -1)
 	var order []string
 	for _, s := range steps {
 		order = append(order, s[2])
@@ -422,7 +436,7 @@ func (o *operator) upgradesUnderLoad() {
 		o.Errorf("m1 had containers\n%s\nand has\n%s", before, after)
 	}
 	for i := range o.machines {
-		if v := o.on(i, "skep", "--version"); v != "skep version 0.1.1-newer" {
+		if v := o.on(i, "skep", "--version"); v != "skep version "+version {
 			o.Errorf("m%d has %s", i+1, v)
 		}
 	}
@@ -489,7 +503,6 @@ func (o *operator) deploysWithTwoCommands() {
 	begin := time.Now()
 	o.does("skep", "up", upHosts[0], upHosts[1], upHosts[2])
 	up := time.Since(begin)
-	o.env = append(o.env, "SKEP_HOST=ssh://m1/run/skep/skep.sock")
 	o.does("skep", "stack", "deploy", "--resolve-image", "never", "-c", "compose.yml", "shop") // The images are still there.
 	o.runs(time.Minute)
 	o.Logf("three machines were a cluster after %v, and ran a stack after %v", up.Round(100*time.Millisecond), time.Since(begin).Round(100*time.Millisecond))
