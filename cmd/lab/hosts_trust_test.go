@@ -179,7 +179,7 @@ func (p *rackPart) noneFailed(t *traffic) {
 // playTrust deploys a stack by skep's own command, as somebody who isn't root, and goes through what becomes of one:
 // another deployment, a new secret, an update that fails, the way back.
 func playTrust(p *rackPart) {
-	file, err := os.ReadFile(stackFile("trust"))
+	file, err := os.ReadFile(filepath.Join("testdata", "trust.yml"))
 	if err != nil {
 		p.Fatal(err)
 	}
