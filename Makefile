@@ -11,6 +11,8 @@ SEED    ?= $(shell date +%s)
 soak: FOR ?= 1h
 fuzz: FOR ?= 20s
 TARGET  ?= Fuzz
+# make test-machines: which of its tests.
+MACHINES ?= TestMachines
 
 .PHONY: help build packages notices quick test test-machines check soak fuzz planted mixed bench demo play lab images image clean
 .DEFAULT_GOAL := help
@@ -41,7 +43,7 @@ test: ## everything; what needs a Docker Engine is skipped where none answers, u
 	$(GO) test -C cmd/pack -count=1 -timeout 20m ./...
 
 test-machines: ## the README's unit and its chapter on machines word by word, skep up and the package, under real systemd on machines: as root, with a Docker Engine and Debian's mmdebstrap; about 20 minutes, and some more the first time, for the root file system
-	SKEP_TEST_MACHINES=1 $(GO) test -count=1 -timeout 45m -v -run TestMachines ./cmd/lab
+	SKEP_TEST_MACHINES=1 $(GO) test -count=1 -timeout 45m -v -run '$(MACHINES)' ./cmd/lab
 
 check: ## gofmt, vet, staticcheck, race tests, and the project's own rules (cmd/arrows_test.go, cmd/doc_test.go)
 	@unformatted=$$(gofmt -l agent cluster cmd scheduler store); test -z "$$unformatted" || { echo "gofmt: $$unformatted"; exit 1; }
