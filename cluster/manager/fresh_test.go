@@ -108,19 +108,25 @@ func (m *Manager) takeOver(t *testing.T, from *Manager, works bool) {
 	m.setEstablished(m.leadsTerm())
 }
 
+// whoLeads waits until one of them leads.
+func whoLeads(t *testing.T, peers map[string]*Manager) (leader *Manager) {
+	t.Helper()
+	eventually(t, "somebody leads", func() bool {
+		for _, m := range peers {
+			if m.leadsTerm() != 0 {
+				leader = m
+			}
+		}
+		return leader != nil
+	})
+	return leader
+}
+
 // A leadership that was lost and regained isn't the one before, though the manager hasn't
 // noticed yet that it was lost: what another leader wrote meanwhile may be yet to be applied.
 func TestFresh_LostAndRegained(t *testing.T) {
 	peers, gates := newPeers(t, "a", "b", "c")
-	var a *Manager
-	eventually(t, "somebody leads", func() bool {
-		for _, m := range peers {
-			if m.leadsTerm() != 0 {
-				a = m
-			}
-		}
-		return a != nil
-	})
+	a := whoLeads(t, peers)
 	a.takeOver(t, nil, true)
 	if err := a.ReadBarrier(t.Context()); err != nil {
 		t.Fatal(err)
@@ -148,15 +154,7 @@ func TestFresh_LostAndRegained(t *testing.T) {
 // A follower may have applied, and shown, what is committed and not yet applied on the leader.
 func TestReadBarrier_WaitsForWhatIsCommitted(t *testing.T) {
 	peers, gates := newPeers(t, "a", "b", "c")
-	var a *Manager
-	eventually(t, "somebody leads", func() bool {
-		for _, m := range peers {
-			if m.leadsTerm() != 0 {
-				a = m
-			}
-		}
-		return a != nil
-	})
+	a := whoLeads(t, peers)
 	a.takeOver(t, nil, true)
 	<-gates[a.cfg.NodeID]
 	secret := &cluster.Secret{ID: "s1", Spec: swarm.SecretSpec{Annotations: swarm.Annotations{Name: "s1"}}}
