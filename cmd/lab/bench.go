@@ -56,6 +56,18 @@ type bench struct {
 	rounds int // how often a leader is killed
 }
 
+// formed gives a cluster of count nodes, of which the first ones are managers. The caller closes it.
+func (b *bench) formed(ctx context.Context, driver string, count, managers int) (*processes, error) {
+	p, err := newProcesses(ctx, b.lab, driver, count)
+	if err != nil {
+		return nil, err
+	}
+	if err := p.form(ctx, managers); err != nil {
+		return nil, errors.Join(err, p.close())
+	}
+	return p, nil
+}
+
 // measurement is one part of the bench.
 type measurement struct {
 	name        string

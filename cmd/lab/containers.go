@@ -29,14 +29,11 @@ func benchContainers(ctx context.Context, b *bench) (err error) {
 		return err
 	}
 	defer engine.Close()
-	p, err := newProcesses(ctx, b.lab, "docker", 1)
+	p, err := b.formed(ctx, "docker", 1, 1)
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, p.close()) }()
-	if err := p.form(ctx, 1); err != nil {
-		return err
-	}
 	// The engine alone is timed before and after: what else the machine does, and how
 	// warm it is, then weighs on both sides.
 	var many, one, replaced, rolled []time.Duration

@@ -17,14 +17,11 @@ const stops = 5
 // benchFailover kills and stops leaders of three managers, and does the same once
 // with three managers of Docker Swarm.
 func benchFailover(ctx context.Context, b *bench) (err error) {
-	p, err := newProcesses(ctx, b.lab, "simulate", 3)
+	p, err := b.formed(ctx, "simulate", 3, 3)
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, p.close()) }()
-	if err := p.form(ctx, 3); err != nil {
-		return err
-	}
 	killed, err := p.afterKill(ctx, b.rounds)
 	if err != nil {
 		return err
@@ -166,14 +163,11 @@ func benchWorker(ctx context.Context, b *bench) (err error) {
 		return err
 	}
 	defer engine.Close()
-	p, err := newProcesses(ctx, b.lab, "docker", 5)
+	p, err := b.formed(ctx, "docker", 5, 3)
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, p.close()) }()
-	if err := p.form(ctx, 3); err != nil {
-		return err
-	}
 	t := timer{p.nodes[0].api, engine}
 	service, _, err := t.create(ctx, benchSpec("bench-worker", replicas))
 	if err != nil {

@@ -39,14 +39,11 @@ const followerSpan = 4 * time.Second
 // and synced, and does the same with Docker Swarm. The clients are as small as can be, the same for both: what they
 // take of the processors is taken from both.
 func benchFollower(ctx context.Context, b *bench) (err error) {
-	p, err := newProcesses(ctx, b.lab, "simulate", 3)
+	p, err := b.formed(ctx, "simulate", 3, 3)
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, p.close()) }()
-	if err := p.form(ctx, 3); err != nil {
-		return err
-	}
 	leader, err := p.leader(ctx, p.anyManager())
 	if err != nil {
 		return err

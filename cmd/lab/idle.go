@@ -30,14 +30,11 @@ const (
 // without services and with some. Processor time is counted, so that others on the machine
 // don't matter much; how much a waking costs depends on the machine.
 func benchIdle(ctx context.Context, b *bench) (err error) {
-	p, err := newProcesses(ctx, b.lab, "simulate", 5)
+	p, err := b.formed(ctx, "simulate", 5, 3)
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, p.close()) }()
-	if err := p.form(ctx, 3); err != nil {
-		return err
-	}
 	if err := p.idle(ctx, b, "no services"); err != nil {
 		return err
 	}

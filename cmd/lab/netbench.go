@@ -111,14 +111,11 @@ func benchOverlay(ctx context.Context, b *bench) (err error) {
 		return err
 	}
 	defer engine.Close()
-	p, err := newProcesses(ctx, b.lab, "docker", 1)
+	p, err := b.formed(ctx, "docker", 1, 1)
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, p.close()) }()
-	if err := p.form(ctx, 1); err != nil {
-		return err
-	}
 	ours := timer{p.nodes[0].api, engine}
 	on := func(t timer) (string, error) {
 		made, err := t.api.NetworkCreate(ctx, "skep-lab-overlay", network.CreateOptions{Driver: "overlay"})

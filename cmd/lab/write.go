@@ -14,14 +14,11 @@ import (
 // benchWrites creates services through all of three managers at once, with their logs
 // on disk and synced, and does the same with three managers of Docker Swarm.
 func benchWrites(ctx context.Context, b *bench) (err error) {
-	p, err := newProcesses(ctx, b.lab, "simulate", 3)
+	p, err := b.formed(ctx, "simulate", 3, 3)
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, p.close()) }()
-	if err := p.form(ctx, 3); err != nil {
-		return err
-	}
 	var hosts []string
 	for _, n := range p.nodes {
 		hosts = append(hosts, n.socket())
